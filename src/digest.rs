@@ -1,0 +1,288 @@
+//! Content digests, and the one walk over the fields that name a result.
+//!
+//! [`Fields`] visits named values once. Two sinks read that walk: [`Hasher`] turns it into a key, [`Listing`] into
+//! the lines that `stic why` compares. Because both read the same walk, an explanation cannot drift from a key.
+//! This module does not know what the fields mean, nor which of them a node has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A BLAKE3 digest of 256 bits, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of what `reader` yields.
+    ///
+    /// # Errors
+    /// Whatever `reader` reports.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&mut reader)?;
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+
+    /// The digest of a file's content; a large file is hashed on all threads.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_mmap_rayon(path)?;
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+
+    /// The digest of `fields` under `context`, a name that keeps unlike things apart.
+    pub fn of_fields(context: &str, fields: &impl Fields) -> Self {
+        let mut hasher = Hasher::new(context);
+        fields.walk(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first twelve hexadecimal digits: enough for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a digest of 64 hexadecimal digits")]
+pub struct InvalidDigest(String);
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| InvalidDigest(text.to_owned()))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A value that can be part of a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Truth.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number; hashed by its bits, so `0.1` and `0.10` are one value.
+    Float(f64),
+    /// A content digest.
+    Digest(Digest),
+    /// A text.
+    Text(String),
+    /// Values in order.
+    List(Vec<Value>),
+    /// Values by name.
+    Table(BTreeMap<String, Value>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Digest(value) => f.write_str(&value.short()),
+            Self::Text(value) => write!(f, "{value:?}"),
+            Self::List(values) => {
+                f.write_str("[")?;
+                for (index, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if index > 0 { ", " } else { "" })?;
+                }
+                f.write_str("]")
+            }
+            Self::Table(values) => {
+                f.write_str("{")?;
+                for (index, (name, value)) in values.iter().enumerate() {
+                    write!(f, "{} {name} = {value}", if index > 0 { "," } else { "" })?;
+                }
+                f.write_str(" }")
+            }
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($source:ty => |$value:ident| $made:expr;)*) => {
+        $(impl From<$source> for Value {
+            fn from($value: $source) -> Self {
+                $made
+            }
+        })*
+    };
+}
+
+value_from! {
+    bool => |value| Self::Bool(value);
+    i64 => |value| Self::Integer(value);
+    u32 => |value| Self::Integer(i64::from(value));
+    usize => |value| Self::Integer(value as i64);
+    u64 => |value| Self::Integer(value as i64);
+    f64 => |value| Self::Float(value);
+    Digest => |value| Self::Digest(value);
+    &str => |value| Self::Text(value.to_owned());
+    String => |value| Self::Text(value);
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Something whose named fields determine a result.
+pub trait Fields {
+    /// Visits every field once, in a fixed order.
+    fn walk(&self, sink: &mut dyn Sink);
+}
+
+/// What reads a walk.
+pub trait Sink {
+    /// One field: its dotted name and its value.
+    fn field(&mut self, name: &str, value: &Value);
+}
+
+impl Fields for Vec<(String, Value)> {
+    fn walk(&self, sink: &mut dyn Sink) {
+        for (name, value) in self {
+            sink.field(name, value);
+        }
+    }
+}
+
+/// The sink that hashes: every part is preceded by its type and length, so no two walks share an encoding.
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// A hasher for one kind of thing, named by `context`.
+    pub fn new(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    /// The digest of all fields seen.
+    pub fn finish(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+
+    fn bytes(&mut self, tag: u8, bytes: &[u8]) {
+        self.0.update(&[tag]);
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Bool(value) => self.bytes(b'b', &[u8::from(*value)]),
+            Value::Integer(value) => self.bytes(b'i', &value.to_le_bytes()),
+            // One zero: `-0.0` and `0.0` are equal wherever a parameter is used.
+            Value::Float(value) => self.bytes(b'f', &(value + 0.0).to_bits().to_le_bytes()),
+            Value::Digest(value) => self.bytes(b'd', value.as_bytes()),
+            Value::Text(value) => self.bytes(b't', value.as_bytes()),
+            Value::List(values) => {
+                self.bytes(b'l', &(values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| self.value(value));
+            }
+            Value::Table(values) => {
+                self.bytes(b'm', &(values.len() as u64).to_le_bytes());
+                for (name, value) in values {
+                    self.bytes(b'n', name.as_bytes());
+                    self.value(value);
+                }
+            }
+        }
+    }
+}
+
+impl Sink for Hasher {
+    fn field(&mut self, name: &str, value: &Value) {
+        self.bytes(b'n', name.as_bytes());
+        self.value(value);
+    }
+}
+
+/// The sink that lists: fields by name, in the order of the walk.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing(pub Vec<(String, Value)>);
+
+impl Sink for Listing {
+    fn field(&mut self, name: &str, value: &Value) {
+        self.0.push((name.to_owned(), value.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(fields: &[(&str, Value)]) -> Digest {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Digest::of_fields("test", &fields)
+    }
+
+    #[test]
+    fn values_cannot_run_into_each_other() {
+        assert_ne!(key(&[("a", "bc".into())]), key(&[("ab", "c".into())]));
+        assert_ne!(key(&[("a", vec!["b", "c"].into())]), key(&[("a", vec!["bc"].into())]));
+        assert_ne!(key(&[("a", 1i64.into())]), key(&[("a", 1.0.into())]));
+        assert_ne!(key(&[("a", "1".into())]), key(&[("a", 1i64.into())]));
+    }
+
+    #[test]
+    fn a_digest_reads_back_what_it_writes() {
+        let digest = Digest::of(b"stic");
+        assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        assert!("zz".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn negative_zero_is_zero() {
+        assert_eq!(key(&[("a", 0.0.into())]), key(&[("a", (-0.0).into())]));
+    }
+}

@@ -1,0 +1,515 @@
+//! The contract between the engine and the kinds of node.
+//!
+//! The engine knows a node by these traits alone: what it reads and makes, which of its parameters name its result,
+//! and how to run it, as a whole or item by item. It does not know what any kind does; a kind does not know the graph,
+//! the cache's layout, or which process runs it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::{ArtifactKind, InvalidLine, ItemId, read_lines};
+use crate::device::DeviceChoice;
+use crate::digest::{Digest, Value};
+use crate::spec::Reader;
+
+/// How many inputs a port takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// One.
+    One,
+    /// One or none.
+    Optional,
+    /// One or more, concatenated as written.
+    Many,
+}
+
+/// A named input of a kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// Its name: `inputs.NAME` in the pipeline file.
+    pub name: &'static str,
+    /// The artifacts it takes.
+    pub accepts: &'static [ArtifactKind],
+    /// How many.
+    pub arity: Arity,
+    /// Whether the node's items come from this port. What comes in by another port (an adapter) changes every item,
+    /// and is part of the items' function key.
+    pub items: bool,
+}
+
+/// A kind of node: reads a table of a pipeline file and makes a [`Node`] of it.
+pub trait NodeKind: Send + Sync {
+    /// Its name: `kind = "NAME"`.
+    fn name(&self) -> &'static str;
+
+    /// Raised by hand when the same inputs and parameters no longer give the same result, or a default changes.
+    fn version(&self) -> u32;
+
+    /// Its inputs.
+    fn ports(&self) -> &'static [Port];
+
+    /// What it makes.
+    fn output(&self) -> ArtifactKind;
+
+    /// Reads the parameters out of `table`, which collects every mistake. `None` when there was one.
+    ///
+    /// `connected` says whether a port has inputs, for parameters that depend on it. Reading does no input or output
+    /// beyond what the reader offers; what needs files is left to [`Node::check_files`].
+    fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>>;
+}
+
+/// What a parameter's change makes stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Every item and the node: part of both keys.
+    Function,
+    /// Which items there are: part of the node's key alone.
+    Selection,
+}
+
+/// A parameter that names the result. Parameters of execution (batch sizes of generation, checkpoint intervals) are
+/// not reported at all, nor are parameters equal to their default.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its dotted name, as in the pipeline file.
+    pub name: String,
+    /// What it stands for: a text, not the file that holds it.
+    pub value: Value,
+    /// What its change makes stale.
+    pub class: Class,
+}
+
+impl Parameter {
+    /// A parameter of class [`Class::Function`].
+    pub fn function(name: &str, value: impl Into<Value>) -> Self {
+        Self { name: name.to_owned(), value: value.into(), class: Class::Function }
+    }
+
+    /// A parameter of class [`Class::Selection`].
+    pub fn selection(name: &str, value: impl Into<Value>) -> Self {
+        Self { name: name.to_owned(), value: value.into(), class: Class::Selection }
+    }
+}
+
+/// Which seeds a node's draws depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeedUse {
+    /// The pipeline's seed: shares and prompts drawn from a set. Part of the node's key alone, since what is drawn for
+    /// an item is part of what the item reads.
+    pub pipeline: bool,
+    /// The node's own seed (by default the pipeline's): sampling, shuffles, initial weights. Part of both keys.
+    pub node: bool,
+}
+
+/// A file or folder that a parameter names and that is not as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileProblem {
+    /// The dotted name of the parameter.
+    pub parameter: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// A node of a pipeline: parameters that were read and found sound.
+pub trait Node: Send + Sync {
+    /// The parameters that differ from their defaults, without those of execution.
+    fn parameters(&self) -> Vec<Parameter>;
+
+    /// Which seeds matter.
+    fn seeds(&self) -> SeedUse {
+        SeedUse::default()
+    }
+
+    /// Whether the node computes tensors, and so needs the device and has the numerics class in its key.
+    fn computes_tensors(&self) -> bool {
+        false
+    }
+
+    /// Whether the files and folders that parameters name exist and are what they should be. Cheap: nothing large is
+    /// read.
+    fn check_files(&self) -> Vec<FileProblem> {
+        Vec::new()
+    }
+
+    /// What parameters name outside the pipeline (a model, a folder of pictures), as digests of content.
+    ///
+    /// # Errors
+    /// When something named cannot be read.
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let _ = digests;
+        Ok(Vec::new())
+    }
+
+    /// What a failure to decode or read one item does, and after how many.
+    fn on_bad_item(&self) -> OnBadItem {
+        OnBadItem::default()
+    }
+
+    /// How the node runs.
+    fn work(&self) -> Work<'_>;
+}
+
+/// The two ways to run.
+pub enum Work<'a> {
+    /// As a whole.
+    Whole(&'a dyn WholeWork),
+    /// Item by item: finished items are journalled and outlive a killed run.
+    Items(&'a dyn ItemWork),
+}
+
+/// A node that runs as a whole.
+pub trait WholeWork: Send + Sync {
+    /// Makes the result.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure>;
+}
+
+/// One item of a node: with the node's function key it names the item's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its identity. Ids are unique within a node.
+    pub id: ItemId,
+    /// The digest of all that the node reads for this item beside its function fields: the picture shown, the prompt
+    /// drawn.
+    pub reads: Digest,
+}
+
+/// A node that maps items.
+pub trait ItemWork: Send + Sync {
+    /// Raised by hand when the same item no longer gives the same value.
+    fn item_version(&self) -> u32;
+
+    /// The items, in the order of the result. `pipeline_seed` is for shares and prompts.
+    ///
+    /// # Errors
+    /// When an input cannot be read or does not fit.
+    fn items(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Item>, Failure>;
+
+    /// Makes the values of `pending`, indices into the list that [`ItemWork::items`] gave, and hands each to
+    /// `finished` as soon as it exists; stops early, with `Ok`, when `finished` says [`Flow::Stop`].
+    ///
+    /// # Errors
+    /// What stops all items. What stops one is handed to `finished`.
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    ) -> Result<(), Failure>;
+
+    /// Makes the result out of the values of all items that are not bad, in the order of the items.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    fn collect(&self, inputs: &Inputs, values: &[(usize, ItemValue)], context: &dyn Context)
+    -> Result<Output, Failure>;
+}
+
+/// What an item came to: one JSON value, and the objects that it refers to by digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemValue {
+    /// The value.
+    pub value: serde_json::Value,
+    /// Objects that were put into the store and that `value` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Digest>,
+}
+
+/// Why one item has no value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadItem {
+    /// The path or id that a person would look for.
+    pub what: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// What to do with bad items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OnBadItem {
+    /// Skip and count them while they are at most this share of all items, then fail.
+    Skip {
+        /// A share of all items.
+        at_most: f64,
+    },
+    /// Fail at the first.
+    Fail,
+}
+
+impl Default for OnBadItem {
+    fn default() -> Self {
+        Self::Skip { at_most: 0.01 }
+    }
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Finish what is in flight and return.
+    Stop,
+}
+
+/// A part of an artifact: a name and the digest of its content in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// A file name, such as `records.jsonl`.
+    pub name: String,
+    /// Its content.
+    pub digest: Digest,
+}
+
+/// The result of a node, as its consumers see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Artifact {
+    /// The name of the node that made it, for messages.
+    pub node: String,
+    /// What it is.
+    pub kind: ArtifactKind,
+    /// The digest of its identity parts.
+    pub content: Digest,
+    /// The parts that are its identity.
+    pub identity: Vec<Part>,
+    /// The parts that are not.
+    pub side: Vec<Part>,
+}
+
+impl Artifact {
+    /// The digest of the part called `name`.
+    pub fn part(&self, name: &str) -> Option<Digest> {
+        self.identity.iter().chain(&self.side).find(|part| part.name == name).map(|part| part.digest)
+    }
+}
+
+/// A node's inputs, by port.
+pub struct Inputs {
+    ports: BTreeMap<&'static str, Vec<Artifact>>,
+    objects: Arc<dyn Objects>,
+}
+
+impl Inputs {
+    /// Inputs whose parts lie in `objects`.
+    pub fn new(ports: BTreeMap<&'static str, Vec<Artifact>>, objects: Arc<dyn Objects>) -> Self {
+        Self { ports, objects }
+    }
+
+    /// The artifacts of `port`, as written in the pipeline file; empty when nothing is connected.
+    pub fn artifacts(&self, port: &str) -> &[Artifact] {
+        self.ports.get(port).map_or(&[], Vec::as_slice)
+    }
+
+    /// The content of the part `name` of `artifact`.
+    ///
+    /// # Errors
+    /// When there is no such part, or it cannot be read.
+    pub fn part(&self, artifact: &Artifact, name: &str) -> Result<Vec<u8>, Failure> {
+        let digest = artifact
+            .part(name)
+            .ok_or_else(|| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node)))?;
+        self.objects.read(&digest)
+    }
+
+    /// The rows of all artifacts of `port`, concatenated.
+    ///
+    /// # Errors
+    /// When a part is missing, cannot be read, or holds a broken line.
+    pub fn rows<T: DeserializeOwned>(&self, port: &str) -> Result<Vec<T>, Failure> {
+        let mut rows = Vec::new();
+        for artifact in self.artifacts(port) {
+            let name = artifact.kind.rows_name().unwrap_or_default();
+            let text = self.part(artifact, name)?;
+            let more = read_lines(&text).map_err(|InvalidLine { line, cause }| {
+                Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
+                    .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
+            })?;
+            rows.extend::<Vec<T>>(more);
+        }
+        Ok(rows)
+    }
+}
+
+/// What a node made. Digests name objects that the node has put into the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// The parts that are its identity, in an order that is always the same.
+    pub identity: Vec<Part>,
+    /// The parts that are not.
+    pub side: Vec<Part>,
+    /// Objects that the parts name (pictures that were made), so that eviction keeps them.
+    pub objects: Vec<Digest>,
+    /// What people are shown of it.
+    pub summary: Summary,
+}
+
+/// What people are shown of a result; kept in its side part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// One line, for example `798 pairs (2 pictures without a rejected response)`.
+    pub line: String,
+    /// Named numbers with their 95 % intervals where they have one; the run's last table is made of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// A few rows as text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<String>,
+}
+
+/// A measured number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Its name, for example `accuracy`.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// The ends of its 95 % interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+/// Digests of files, memoised by the engine. What was digested in a run can be found again by content.
+pub trait FileDigests: Send + Sync {
+    /// The digest of the file's content.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn file(&self, path: &Path) -> std::io::Result<Digest>;
+
+    /// The digests of many files, in order, on all threads.
+    fn files(&self, paths: &[PathBuf]) -> Vec<std::io::Result<Digest>>;
+}
+
+/// The content store, as nodes see it.
+pub trait Objects: Send + Sync {
+    /// The content named by `digest`.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    fn read(&self, digest: &Digest) -> Result<Vec<u8>, Failure>;
+
+    /// The file that holds the content named by `digest`, for mapping into memory. It must not be written to.
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn path(&self, digest: &Digest) -> Result<PathBuf, Failure>;
+
+    /// Puts `content` into the store.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn put(&self, content: &[u8]) -> Result<Digest, Failure>;
+}
+
+/// How far a node is. Rates and the time left are derived by who shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Items or steps done.
+    pub done: usize,
+    /// Items or steps in all.
+    pub total: usize,
+    /// Tokens generated or trained on so far in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// The training loss of the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+}
+
+/// What the engine offers a running node.
+pub trait Context: Send + Sync {
+    /// The node's own seed.
+    fn seed(&self) -> u64;
+
+    /// The pipeline's seed, for shares and prompts.
+    fn pipeline_seed(&self) -> u64;
+
+    /// The device that was chosen.
+    fn device(&self) -> DeviceChoice;
+
+    /// The content store.
+    fn objects(&self) -> &dyn Objects;
+
+    /// The bytes of a picture: out of the store, or of the file that was found to have this content.
+    ///
+    /// # Errors
+    /// When no file with this content is known or it has changed; the cause names the path.
+    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
+
+    /// Where a picture lies, for people.
+    fn picture_path(&self, digest: &Digest) -> Option<PathBuf>;
+
+    /// A folder for unfinished work (training checkpoints) that outlives a killed run and goes when the result is
+    /// published.
+    fn scratch(&self) -> &Path;
+
+    /// Whether to finish what is in flight and return [`Failure::Interrupted`].
+    fn interrupted(&self) -> bool;
+
+    /// Says how far the node is.
+    fn progress(&self, progress: Progress);
+
+    /// Says something that people should know, once: a warning, a count.
+    fn note(&self, text: &str);
+}
+
+/// Why a node has no result.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// The node cannot be done as asked: the same inputs will fail again.
+    #[error("{message}")]
+    Node {
+        /// What is wrong and where.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// The surroundings failed: out of memory, disk full, a file that cannot be read.
+    #[error("{message}")]
+    Environment {
+        /// What is wrong and where.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// The run was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// A failure of the node itself.
+    pub fn node(message: impl Into<String>) -> Self {
+        Self::Node { message: message.into(), help: None }
+    }
+
+    /// A failure of the surroundings.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::Environment { message: message.into(), help: None }
+    }
+
+    /// A failure to read or write `path`.
+    pub fn io(path: &Path, cause: &std::io::Error) -> Self {
+        Self::environment(format!("{}: {cause}", path.display()))
+    }
+
+    /// The same failure with a remedy.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        if let Self::Node { help, .. } | Self::Environment { help, .. } = &mut self {
+            *help = Some(text.into());
+        }
+        self
+    }
+}
