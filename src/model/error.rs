@@ -1,0 +1,42 @@
+//! Why a model, an adapter or a tokenizer cannot be used.
+
+use std::path::Path;
+
+use crate::node::Failure;
+
+/// What is wrong with a model's files, or with what was asked of a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ModelError {
+    /// What is wrong and where; names the file.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// Whether it is the surroundings that failed (memory, input and output), so that trying again may succeed.
+    pub environment: bool,
+}
+
+impl ModelError {
+    /// An error of the model's files or of what was asked.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, environment: false }
+    }
+
+    /// A failure to read or write `path`.
+    pub fn io(path: &Path, cause: &std::io::Error) -> Self {
+        Self { message: format!("{}: {cause}", path.display()), help: None, environment: true }
+    }
+
+    /// The same error with a remedy.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(ModelError { message, help, environment }: ModelError) -> Self {
+        if environment { Self::Environment { message, help } } else { Self::Node { message, help } }
+    }
+}
