@@ -1,4 +1,43 @@
 //! STIC, Self-Training on Image Comprehension (<https://arxiv.org/abs/2405.19716>), as a declarative dataflow engine.
+//!
+//! A pipeline is a TOML file: nodes of nine kinds, joined by their inputs. The engine plans and runs it; what a node
+//! makes is kept under a key of all that determines it, so that only what a change touches runs again.
+//!
+//! # Map
+//!
+//! Four groups of modules; imports point downwards only, and `tests/architecture.rs` says so.
+//!
+//! ```text
+//! cli                          commands, progress, exit codes
+//! nodes                        the nine kinds: joins the two columns below
+//! run                          │ eval  train      metrics; losses, optimizer, steps
+//! store  plan                  │ model            LLaVA on burn: tower, decoder, LoRA, generation
+//! graph                        │ data             pictures, corruptions, readers, prompts
+//! node  spec  event            │
+//! artifact  device  diagnostic  digest  draw
+//! ```
+//!
+//! - The left column is the engine. It knows nodes by the traits of [`node`] and nothing of pictures or tensors; it never
+//!   names burn or a kind.
+//! - The right column is the learning side. It never names the graph or the cache, and can be used without them.
+//!
+//! # One walk through the code
+//!
+//! `stic run FILE` reads the text into a [`spec`] (spans kept for messages), and that into a [`graph`], whose nodes are
+//! [`node::Node`]s made by the kinds in [`nodes`]. All mistakes of both steps are reported at once, and nothing runs
+//! before there are none. [`plan`] gives each node whose inputs exist a key and looks it up in the [`store`]; [`run`]
+//! executes what is missing, in topological order, and publishes: objects first, the record last. A node that maps
+//! items finds those that are in its journal and makes only the others.
+//!
+//! # Invariants
+//!
+//! - A result is named by what determines it: kind and version, parameters, the content of its inputs, seeds, numerics
+//!   class. Never by name, path, time or host.
+//! - One walk over the fields feeds the key and its explanation ([`digest::Fields`]).
+//! - Draws are a function of (seed, purpose, item): see [`draw`]. Order, batching and resuming change nothing.
+//! - Only [`store`] writes into the cache, by temporary file, fsync and rename; killing the process at any moment
+//!   leaves a cache that the next run uses as it is.
+//! - A user's mistake is a diagnostic with a place and a remedy, never a panic.
 
 pub mod artifact;
 pub mod cli;
