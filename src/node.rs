@@ -187,11 +187,12 @@ pub trait ItemWork: Send + Sync {
     /// Raised by hand when the same item no longer gives the same value.
     fn item_version(&self) -> u32;
 
-    /// The items, in the order of the result. `pipeline_seed` is for shares and prompts.
+    /// The items, in the order of the result. `pipeline_seed` is for shares and prompts, `files` for items that come
+    /// from files which parameters name (and which [`Node::sources`] covers). Also called when a plan counts items.
     ///
     /// # Errors
     /// When an input cannot be read or does not fit.
-    fn items(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Item>, Failure>;
+    fn items(&self, inputs: &Inputs, pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure>;
 
     /// Makes the values of `pending`, indices into the list that [`ItemWork::items`] gave, and hands each to
     /// `finished` as soon as it exists; stops early, with `Ok`, when `finished` says [`Flow::Stop`].
@@ -441,10 +442,14 @@ pub trait Context: Send + Sync {
     /// The content store.
     fn objects(&self) -> &dyn Objects;
 
+    /// Digests of files outside the store. Files digested through this must not change before the result is published.
+    fn files(&self) -> &dyn FileDigests;
+
     /// The bytes of a picture: out of the store, or of the file that was found to have this content.
     ///
     /// # Errors
-    /// When no file with this content is known or it has changed; the cause names the path.
+    /// When no file with this content is known or it has changed; the cause names the path. The surroundings are at
+    /// fault then, not the item: the engine stops the node and keeps nothing of it, whatever is made of the error.
     fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
 
     /// Where a picture lies, for people.
