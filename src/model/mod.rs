@@ -1,5 +1,9 @@
 //! The model: weights, text, generation, scores. This module does not know pipelines, nodes or the cache.
 
 mod error;
+mod jinja;
+pub mod sequence;
+pub mod template;
+pub mod tokenizer;
 
 pub use error::ModelError;

@@ -1,0 +1,217 @@
+//! A checkpoint's own chat template, in Jinja, as transformers renders it.
+//!
+//! Rendering is done twice: with the texts, and with marks in their place. Where the marks land tells which bytes of the
+//! result people and models wrote. A template that changes the texts beyond trimming them cannot be followed that way,
+//! and is refused.
+
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, ErrorKind, State};
+use serde_json::{Value, json};
+
+use super::ModelError;
+use super::template::{Message, Page};
+use super::tokenizer::{PLACEHOLDER, read_json, token_text};
+use crate::artifact::Speaker;
+
+/// A chat template and the special tokens that it may name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatTemplate {
+    source: String,
+    beginning: String,
+    end: String,
+}
+
+impl ChatTemplate {
+    /// Reads the template of the model in `folder`: `chat_template.jinja`, `chat_template.json`, or
+    /// `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// When there is none, or a file is broken.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let settings = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let own = read_json(&folder.join("chat_template.json"))?.unwrap_or_default();
+        let plain = folder.join("chat_template.jinja");
+        let source = if plain.is_file() {
+            Some(std::fs::read_to_string(&plain).map_err(|cause| ModelError::io(&plain, &cause))?)
+        } else {
+            template_text(&own["chat_template"]).or_else(|| template_text(&settings["chat_template"]))
+        };
+        let source = source.ok_or_else(|| {
+            ModelError::new(format!("{}: the checkpoint has no chat template", folder.display())).help(
+                "`template = \"checkpoint\"` needs `chat_template.jinja`, `chat_template.json` or a `chat_template` in \
+                 `tokenizer_config.json`; leave `template` out to use LLaVA's own",
+            )
+        })?;
+        let named = |key: &str| token_text(&settings[key]).unwrap_or_default();
+        Ok(Self { source: understood(&source), beginning: named("bos_token"), end: named("eos_token") })
+    }
+
+    /// Renders `messages`; a last human message leaves the answer open.
+    ///
+    /// # Errors
+    /// When the template is broken, refuses the messages, or changes their texts.
+    pub fn render(&self, messages: &[Message]) -> Result<Page, ModelError> {
+        let open = messages.last().is_some_and(|message| message.from == Speaker::Human);
+        let written = self.apply(messages, |index| messages[index].text.clone(), open)?;
+        let marked = self.apply(messages, mark, open)?;
+        let kept: Vec<&str> = messages.iter().map(|message| message.text.as_str()).collect();
+        let trimmed: Vec<&str> = kept.iter().map(|text| text.trim()).collect();
+        let texts = [kept, trimmed].into_iter().find(|texts| fill(&marked, texts).is_some_and(|it| it.text == written));
+        let Some(texts) = texts else {
+            return Err(ModelError::new(
+                "the checkpoint's chat template changes the texts that it renders, so answers \
+                                        cannot be told from questions",
+            )
+            .help("leave `template` out to use LLaVA's own"));
+        };
+        let mut page = fill(&marked, &texts).unwrap_or_default();
+        for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.from == Speaker::Gpt) {
+            let part = |count: usize, open| -> Result<Option<Page>, ModelError> {
+                Ok(fill(&self.apply(&messages[..count], mark, open)?, &texts[..count])
+                    .filter(|part| page.text.starts_with(&part.text)))
+            };
+            let text = page.plain[index].clone();
+            let start = part(index, true)?.map_or(text.start, |part| part.text.len());
+            let end = part(index + 1, false)?.map_or(text.end, |part| part.text.trim_end().len());
+            page.answers.push(start.min(text.start)..end.max(text.end));
+        }
+        page.plain.retain(|range| !range.is_empty());
+        Ok(page)
+    }
+
+    fn apply(&self, messages: &[Message], text: impl Fn(usize) -> String, open: bool) -> Result<String, ModelError> {
+        // Templates for pictures take a list of parts; those of language models alone take a text.
+        let parts = self.source.contains("'type'") || self.source.contains("\"type\"") || self.source.contains(".type");
+        let turns: Vec<Value> = messages
+            .iter()
+            .enumerate()
+            .map(|(index, message)| {
+                let role = if message.from == Speaker::Human { "user" } else { "assistant" };
+                let content = match (parts, message.picture) {
+                    (true, true) => json!([{ "type": "image" }, { "type": "text", "text": text(index) }]),
+                    (true, false) => json!([{ "type": "text", "text": text(index) }]),
+                    (false, true) => json!(format!("{PLACEHOLDER}\n{}", text(index))),
+                    (false, false) => json!(text(index)),
+                };
+                json!({ "role": role, "content": content })
+            })
+            .collect();
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|cause| ModelError::new(cause.to_string()))?);
+        environment.set_unknown_method_callback(python_method);
+        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+            .render_str(
+                &self.source,
+                Serde(json!({
+                    "messages": turns,
+                    "add_generation_prompt": open,
+                    "bos_token": self.beginning,
+                    "eos_token": self.end,
+                })),
+            )
+            .map_err(|cause| ModelError::new(format!("the checkpoint's chat template failed: {cause}")))
+    }
+}
+
+/// A mark that no template contains: two characters of the private planes around a number.
+fn mark(index: usize) -> String {
+    format!("\u{f5710}{index}\u{f5711}")
+}
+
+/// `marked` with `texts` in place of the marks, one range a text; `None` when a mark is missing, repeated or moved.
+fn fill(marked: &str, texts: &[&str]) -> Option<Page> {
+    let mut page = Page::default();
+    let mut rest = marked;
+    for (index, text) in texts.iter().enumerate() {
+        let (before, after) = rest.split_once(&mark(index))?;
+        page.text.push_str(before);
+        let start = page.text.len();
+        page.text.push_str(text);
+        page.plain.push(start..page.text.len());
+        rest = after;
+    }
+    page.text.push_str(rest);
+    (!page.text.contains(['\u{f5710}', '\u{f5711}'])).then_some(page)
+}
+
+/// `{% generation %}` marks a model's text for transformers and renders nothing.
+fn understood(source: &str) -> String {
+    let mut result = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        result.push_str(before);
+        let Some((inside, after)) = tag.split_once("%}") else {
+            rest = &rest[before.len()..];
+            break;
+        };
+        let word = inside.trim_matches(['-', '+', ' ', '\t', '\n']);
+        let replaced = match word {
+            "generation" => inside.replace("generation", "if true"),
+            "endgeneration" => inside.replace("endgeneration", "endif"),
+            _ => inside.to_owned(),
+        };
+        result.push_str("{%");
+        result.push_str(&replaced);
+        result.push_str("%}");
+        rest = after;
+    }
+    result.push_str(rest);
+    result
+}
+
+/// `chat_template` is a text, or a list of named ones.
+fn template_text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned).or_else(|| {
+        let named = value.as_array()?;
+        let default = named.iter().find(|entry| entry["name"] == "default").or(named.first())?;
+        default["template"].as_str().map(str::to_owned)
+    })
+}
+
+/// The methods of Python's texts and dictionaries that chat templates call.
+fn python_method(
+    _: &mut State,
+    value: &minijinja::Value,
+    method: &str,
+    arguments: &[minijinja::Value],
+) -> Result<minijinja::Value, Error> {
+    let unknown = || Error::from(ErrorKind::UnknownMethod);
+    if let Some(text) = value.as_str() {
+        let argument = |index: usize| arguments.get(index).and_then(|argument| argument.as_str());
+        let first = argument(0);
+        let set: Option<Vec<char>> = first.map(|set| set.chars().collect());
+        let strips = |c: char| set.as_ref().map_or(c.is_whitespace(), |set| set.contains(&c));
+        return Ok(match (method, first) {
+            ("upper", _) => text.to_uppercase().into(),
+            ("lower", _) => text.to_lowercase().into(),
+            ("capitalize" | "title", _) => {
+                let mut letters = text.chars();
+                letters.next().map_or_else(String::new, |c| c.to_uppercase().chain(letters).collect()).into()
+            }
+            ("strip", _) => text.trim_matches(strips).into(),
+            ("lstrip", _) => text.trim_start_matches(strips).into(),
+            ("rstrip", _) => text.trim_end_matches(strips).into(),
+            ("startswith", Some(part)) => text.starts_with(part).into(),
+            ("endswith", Some(part)) => text.ends_with(part).into(),
+            ("split", Some(by)) => text.split(by).map(minijinja::Value::from).collect(),
+            ("split", None) => text.split_whitespace().map(minijinja::Value::from).collect(),
+            ("replace", Some(from)) => text.replace(from, argument(1).unwrap_or_default()).into(),
+            _ => return Err(unknown()),
+        });
+    }
+    match (method, arguments) {
+        ("get", [key]) => value.get_item(key),
+        ("get", [key, default]) => {
+            value.get_item(key).map(|found| if found.is_undefined() { default.clone() } else { found })
+        }
+        ("keys", []) => Ok(value.try_iter()?.collect()),
+        _ => Err(unknown()),
+    }
+}

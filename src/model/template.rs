@@ -1,0 +1,332 @@
+//! Conversation templates: turns → one text, byte for byte as LLaVA renders them.
+//!
+//! A [`Page`] keeps, beside its text, which bytes people and models wrote (there, special tokens are plain text) and
+//! which bytes a model is trained to write: everything between the open form of a turn and the token that closes it.
+//! This module does not tokenise.
+//!
+//! Source of the texts: LLaVA's `conversation.py`. `checkpoint` renders the checkpoint's own Jinja template instead,
+//! and `none` takes a text as it stands.
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ModelError;
+use super::jinja::ChatTemplate;
+use super::tokenizer::{PLACEHOLDER, read_json};
+use crate::artifact::{Speaker, Turn};
+
+/// A conversation template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Template {
+    /// LLaVA-1.5 and LLaVA-1.6 on Vicuna.
+    VicunaV1,
+    /// As `vicuna_v1`, with a *human* in the system sentence.
+    LlavaV1,
+    /// LLaVA-1.6 on Mistral.
+    MistralInstruct,
+    /// LLaVA on Llama 2 chat.
+    LlavaLlama2,
+    /// LLaVA-1.6 34B.
+    ChatmlDirect,
+    /// The projector's pretraining: a picture and its caption; what the person says is left out.
+    Plain,
+    /// The checkpoint's own.
+    Checkpoint(ChatTemplate),
+    /// Texts are rendered already.
+    None,
+}
+
+/// The names of all templates, as a pipeline file writes them.
+pub const TEMPLATES: [&str; 8] =
+    ["vicuna_v1", "llava_v1", "mistral_instruct", "llava_llama_2", "chatml_direct", "plain", "checkpoint", "none"];
+
+/// One turn, its picture told apart from its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub from: Speaker,
+    /// What is said, without the placeholder.
+    pub text: String,
+    /// Whether the picture is shown with this turn; it comes before the text.
+    pub picture: bool,
+}
+
+/// A rendered conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The text.
+    pub text: String,
+    /// What people and models wrote: there, no special token is recognised.
+    pub plain: Vec<Range<usize>>,
+    /// What a model is trained to write: answers, each with what closes it.
+    pub answers: Vec<Range<usize>>,
+}
+
+const HUMAN_SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant \
+                            gives helpful, detailed, and polite answers to the human's questions.";
+const USER_SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant \
+                           gives helpful, detailed, and polite answers to the user's questions.";
+const VISION_SYSTEM: &str = "You are a helpful language and vision assistant. You are able to understand the visual \
+                             content that the user provides, and assist the user with a variety of tasks using \
+                             natural language.";
+
+impl Template {
+    /// The template called `name`; `folder` is the model's, for `checkpoint`.
+    ///
+    /// # Errors
+    /// When there is no such template, or the checkpoint has none of its own.
+    pub fn named(name: &str, folder: &Path) -> Result<Self, ModelError> {
+        Ok(match name {
+            "vicuna_v1" => Self::VicunaV1,
+            "llava_v1" => Self::LlavaV1,
+            "mistral_instruct" => Self::MistralInstruct,
+            "llava_llama_2" => Self::LlavaLlama2,
+            "chatml_direct" => Self::ChatmlDirect,
+            "plain" => Self::Plain,
+            "checkpoint" => Self::Checkpoint(ChatTemplate::read(folder)?),
+            "none" => Self::None,
+            _ => {
+                return Err(ModelError::new(format!("unknown template `{name}`"))
+                    .help(format!("one of {}", TEMPLATES.map(|name| format!("`{name}`")).join(", "))));
+            }
+        })
+    }
+
+    /// The name of the template that LLaVA's training and evaluation use for the checkpoint in `folder`.
+    ///
+    /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the
+    /// checkpoint and of the language model it was made from (`_name_or_path`, then the folder's own name) are searched
+    /// as LLaVA's scripts do: `llama-2` with `chat` means `llava_llama_2`, `34b` means `chatml_direct`. The rest is
+    /// `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
+    ///
+    /// # Errors
+    /// When `config.json` is broken.
+    pub fn default_name(folder: &Path) -> Result<&'static str, ModelError> {
+        let config = read_json(&folder.join("config.json"))?.unwrap_or_default();
+        let text = &config["text_config"];
+        let family = text["model_type"].as_str().or(config["model_type"].as_str()).unwrap_or_default();
+        if family.contains("mistral") {
+            return Ok("mistral_instruct");
+        }
+        let named = |value: &Value| value["_name_or_path"].as_str().unwrap_or_default().to_lowercase();
+        let own = folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        for name in [named(text), named(&config), own] {
+            let name = name.rsplit('/').next().unwrap_or_default();
+            if name.contains("llama-2") && name.contains("chat") || name.contains("llava-llama-2") {
+                return Ok("llava_llama_2");
+            }
+            if name.contains("mistral") {
+                return Ok("mistral_instruct");
+            }
+            if name.contains("34b") {
+                return Ok("chatml_direct");
+            }
+        }
+        Ok("vicuna_v1")
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::VicunaV1 => "vicuna_v1",
+            Self::LlavaV1 => "llava_v1",
+            Self::MistralInstruct => "mistral_instruct",
+            Self::LlavaLlama2 => "llava_llama_2",
+            Self::ChatmlDirect => "chatml_direct",
+            Self::Plain => "plain",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::None => "none",
+        }
+    }
+
+    /// The texts that must be special tokens for this template to mean anything.
+    pub fn needs(&self) -> &'static [&'static str] {
+        match self {
+            Self::VicunaV1 | Self::LlavaV1 | Self::MistralInstruct => &["</s>"],
+            Self::LlavaLlama2 => &["<s>", "</s>"],
+            Self::ChatmlDirect => &["<|im_start|>", "<|im_end|>"],
+            Self::Plain | Self::Checkpoint(_) | Self::None => &[],
+        }
+    }
+
+    /// Renders `messages`, which alternate and begin with a human one. A last human message leaves the answer open.
+    ///
+    /// # Errors
+    /// When the messages do not fit the template.
+    pub fn render(&self, messages: &[Message]) -> Result<Page, ModelError> {
+        let mut page = Page::default();
+        match self {
+            Self::VicunaV1 => page.two_separators(USER_SYSTEM, messages),
+            Self::LlavaV1 => page.two_separators(HUMAN_SYSTEM, messages),
+            Self::MistralInstruct => page.instructions("", "", messages),
+            Self::LlavaLlama2 => page.instructions(VISION_SYSTEM, "<s>", messages),
+            Self::ChatmlDirect => page.chatml("<|im_start|>system\nAnswer the questions.", messages),
+            Self::Plain => page.caption(messages)?,
+            Self::Checkpoint(template) => page = template.render(messages)?,
+            Self::None => page.verbatim(messages)?,
+        }
+        Ok(page)
+    }
+}
+
+impl Page {
+    /// The template's own text.
+    fn control(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// What somebody wrote.
+    fn plain(&mut self, text: &str) {
+        let start = self.text.len();
+        self.text.push_str(text);
+        if !text.is_empty() {
+            self.plain.push(start..self.text.len());
+        }
+    }
+
+    /// A human turn: the placeholder and a line feed, then the text.
+    fn human(&mut self, message: &Message) {
+        if message.picture {
+            self.control(PLACEHOLDER);
+            if !message.text.is_empty() {
+                self.control("\n");
+            }
+        }
+        self.plain(&message.text);
+    }
+
+    /// An answer and what closes it, from `before` (a blank that the open form leaves to the model) on.
+    fn answer(&mut self, before: &str, text: &str, close: &str) {
+        let start = self.text.len();
+        // A model that ends its answer at once writes no blank before it.
+        self.control(if text.is_empty() { "" } else { before });
+        self.plain(text);
+        self.control(close);
+        self.answers.push(start..self.text.len());
+    }
+
+    fn two_separators(&mut self, system: &str, messages: &[Message]) {
+        self.control(system);
+        self.control(" ");
+        for message in messages {
+            match message.from {
+                Speaker::Human => {
+                    self.control("USER: ");
+                    self.human(message);
+                    self.control(" ASSISTANT:");
+                }
+                Speaker::Gpt => self.answer(" ", &message.text, "</s>"),
+            }
+        }
+    }
+
+    fn instructions(&mut self, system: &str, separator: &str, messages: &[Message]) {
+        for (index, message) in messages.iter().enumerate() {
+            match message.from {
+                Speaker::Human => {
+                    // The first separator is stripped: the tokenizer begins the sequence.
+                    self.control(if index == 0 { "" } else { separator });
+                    self.control("[INST] ");
+                    if index == 0 && !system.is_empty() {
+                        self.control(&format!("<<SYS>>\n{system}\n<</SYS>>\n\n"));
+                    }
+                    self.human(message);
+                    self.control(" [/INST]");
+                }
+                Speaker::Gpt => self.answer(" ", &message.text, " </s>"),
+            }
+        }
+    }
+
+    fn chatml(&mut self, system: &str, messages: &[Message]) {
+        self.control(system);
+        self.control("<|im_end|>");
+        for message in messages {
+            match message.from {
+                Speaker::Human => {
+                    self.control("<|im_start|>user\n");
+                    self.human(message);
+                    self.control("<|im_end|><|im_start|>assistant\n");
+                }
+                Speaker::Gpt => self.answer("", &message.text, "<|im_end|>"),
+            }
+        }
+    }
+
+    fn caption(&mut self, messages: &[Message]) -> Result<(), ModelError> {
+        let (Some(first), [] | [_]) = (messages.first(), messages.get(1..).unwrap_or_default()) else {
+            return Err(ModelError::new("the template `plain` takes one human turn and one answer"));
+        };
+        if !first.picture {
+            return Err(ModelError::new(
+                "the template `plain` renders a picture and its caption, and there is no picture",
+            ));
+        }
+        self.control(PLACEHOLDER);
+        if let Some(caption) = messages.get(1) {
+            self.answer("", &caption.text, "\n");
+        }
+        Ok(())
+    }
+
+    fn verbatim(&mut self, messages: &[Message]) -> Result<(), ModelError> {
+        if messages.len() > 2 {
+            return Err(ModelError::new("the template `none` takes one rendered prompt and one response"));
+        }
+        for message in messages {
+            let start = self.text.len();
+            self.control(&message.text);
+            if message.from == Speaker::Gpt {
+                self.answers.push(start..self.text.len());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells the picture apart from the text of `turns`, as LLaVA's `preprocess_multimodal` does: a turn that has the
+/// placeholder anywhere gets it in front, its text trimmed; where no turn has it, the first one gets it.
+///
+/// # Errors
+/// When the turns do not alternate from a human one, when there is a placeholder without a picture, or more than one.
+pub fn messages(turns: &[Turn], picture: bool) -> Result<Vec<Message>, ModelError> {
+    if turns.is_empty() {
+        return Err(ModelError::new("a conversation has no turn"));
+    }
+    for (index, turn) in turns.iter().enumerate() {
+        if (turn.from == Speaker::Human) != (index % 2 == 0) {
+            return Err(ModelError::new(format!(
+                "turn {} of a conversation is not of the {}: they alternate, and a human one is the first",
+                index + 1,
+                if index % 2 == 0 { "human" } else { "model" }
+            )));
+        }
+    }
+    let humans = || turns.iter().filter(|turn| turn.from == Speaker::Human);
+    let count: usize = humans().map(|turn| turn.value.matches(PLACEHOLDER).count()).sum();
+    check_count(count, picture)?;
+    Ok(turns
+        .iter()
+        .enumerate()
+        .map(|(index, turn)| {
+            let human = turn.from == Speaker::Human;
+            let placed = human && turn.value.contains(PLACEHOLDER);
+            let text =
+                if placed { turn.value.replacen(PLACEHOLDER, "", 1).trim().to_owned() } else { turn.value.clone() };
+            Message { from: turn.from, text, picture: placed || (picture && count == 0 && index == 0) }
+        })
+        .collect())
+}
+
+/// Whether `count` placeholders fit a prompt with or without a picture; none is put in front by [`messages`].
+fn check_count(count: usize, picture: bool) -> Result<(), ModelError> {
+    match (picture, count) {
+        (false, 0) | (true, 0 | 1) => Ok(()),
+        (false, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}`, but there is no picture"))
+            .help(format!("give a picture, or take `{PLACEHOLDER}` out of the text"))),
+        (true, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}` {count} times, for one picture"))
+            .help(format!("leave one `{PLACEHOLDER}`, or none: it is put in front"))),
+    }
+}

@@ -1,0 +1,333 @@
+//! Text ↔ token ids, as a Hugging Face checkpoint's `tokenizer.json` defines them.
+//!
+//! A rendered text is tokenised once, as a whole. Which parts of it a user or a model wrote is told by ranges: there,
+//! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template. This module
+//! does not know templates, turns or pictures, except that `<image>` is one token.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::{
+    Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Token,
+};
+
+use super::ModelError;
+
+/// What stands for a picture in a text.
+pub const PLACEHOLDER: &str = "<image>";
+
+/// A checkpoint's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// What comes before every text: the token that begins a sequence, or nothing.
+    prefix: Vec<u32>,
+    added: Vec<Added>,
+    /// Tokens that are looked for in normalised text: the text to find there, and the id.
+    normalised: Vec<(String, u32)>,
+    special: HashSet<u32>,
+    unknown: Option<u32>,
+    image: u32,
+    beginning: Option<String>,
+    end: Option<String>,
+}
+
+/// A token that is looked for in the text itself, before anything is normalised.
+struct Added {
+    text: String,
+    id: u32,
+    special: bool,
+    strips_left: bool,
+    strips_right: bool,
+}
+
+/// The tokens of a text and where each comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// The ids, the beginning token included.
+    pub ids: Vec<u32>,
+    /// The bytes of the text that each stands for; empty for the beginning token.
+    pub ranges: Vec<Range<usize>>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the id of `<image>`
+    /// (`image_token_index` of `config.json`).
+    ///
+    /// # Errors
+    /// When there is no `tokenizer.json`, when a file is broken, or when it gives `<image>` another id.
+    pub fn read(folder: &Path, image: u32) -> Result<Self, ModelError> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file() {
+            let help = if folder.join("tokenizer.model").is_file() {
+                "`tokenizer.model` alone is not read; `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in \
+                 Python's transformers writes `tokenizer.json` beside it"
+            } else {
+                "a model's folder needs the `tokenizer.json` that the checkpoint was published with"
+            };
+            return Err(ModelError::new(format!(
+                "{}: no tokenizer here: `tokenizer.json` is missing",
+                folder.display()
+            ))
+            .help(help));
+        }
+        let inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|cause| ModelError::new(format!("{}: not a tokenizer: {cause}", path.display())))?;
+        Self::new(inner, &settings(folder)?, image)
+            .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, settings: &Value, image: u32) -> Result<Self, ModelError> {
+        // Both belong to whoever calls the tokenizer; a file saved with them would cut or fill every text.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(broken)?;
+        let mut added: Vec<Added> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special || !token.normalized)
+            .map(|(id, token)| Added {
+                text: token.content,
+                id,
+                special: token.special,
+                strips_left: token.lstrip,
+                strips_right: token.rstrip,
+            })
+            .collect();
+        match added.iter_mut().find(|token| token.text == PLACEHOLDER) {
+            Some(token) if token.id != image => {
+                return Err(ModelError::new(format!(
+                    "`{PLACEHOLDER}` is token {}, but `image_token_index` of config.json is {image}",
+                    token.id
+                )));
+            }
+            Some(token) => token.special = true,
+            None => added.push(Added {
+                text: PLACEHOLDER.to_owned(),
+                id: image,
+                special: true,
+                strips_left: false,
+                strips_right: false,
+            }),
+        }
+        // The longest match wins where several begin.
+        added.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.id.cmp(&b.id)));
+        let named = |key: &str| token_text(&settings[key]);
+        let (beginning, end) = (named("bos_token"), named("eos_token"));
+        let unknown = named("unk_token").and_then(|text| inner.token_to_id(&text));
+        let prefix = prefix(&inner, settings, beginning.as_deref())?;
+        let normalised = normalised(&inner)?;
+        let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
+        Ok(Self { inner, prefix, added, normalised, special, unknown, image, beginning, end })
+    }
+
+    /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
+    ///
+    /// Inside the ranges `plain` (in order, disjoint) no special token is recognised.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot represent the text.
+    pub fn encode(&self, text: &str, plain: &[Range<usize>]) -> Result<Tokens, ModelError> {
+        let mut pieces = PreTokenizedString::from(text);
+        let matches = self.matches(text, plain);
+        pieces
+            .split(|_, whole| {
+                let slice = |range: &Range<usize>| whole.slice(tokenizers::normalizer::Range::Original(range.clone()));
+                let mut parts: Vec<(NormalizedString, Option<Vec<Token>>)> = Vec::new();
+                let mut from = 0;
+                for (range, id) in &matches {
+                    parts.extend(slice(&(from..range.start)).map(|part| (part, None)));
+                    let token = Token::new(*id, text[range.clone()].to_owned(), (0, range.len()));
+                    parts.extend(slice(range).map(|part| (part, Some(vec![token]))));
+                    from = range.end;
+                }
+                parts.extend(slice(&(from..text.len())).map(|part| (part, None)));
+                Ok(parts)
+            })
+            .map_err(broken)?;
+        self.split_normalised(&mut pieces)?;
+        if let Some(splitter) = self.inner.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut pieces).map_err(broken)?;
+        }
+        let model = self.inner.get_model();
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(broken)?;
+        let encoding = pieces.into_encoding(None, 0, OffsetType::Byte).map_err(broken)?;
+
+        let mut tokens = Tokens::default();
+        if matches.first().is_none_or(|(range, id)| range.start > 0 || Some(id) != self.prefix.first()) {
+            tokens.ids.extend(&self.prefix);
+            tokens.ranges.extend(self.prefix.iter().map(|_| 0..0));
+        }
+        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let written = plain.iter().any(|range| range.start < end && start < range.end);
+            // A vocabulary of whole words finds `</s>` by itself; written by a person it is a word like any unknown one.
+            let id = match self.unknown {
+                Some(unknown) if written && self.special.contains(&id) => unknown,
+                None if written && self.special.contains(&id) => continue,
+                _ => id,
+            };
+            tokens.ids.push(id);
+            tokens.ranges.push(start..end);
+        }
+        Ok(tokens)
+    }
+
+    /// The text of `ids` without special tokens, trimmed.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        Ok(self.inner.decode(ids, true).map_err(broken)?.trim().to_owned())
+    }
+
+    /// Whether a model may produce `id`: not when no text belongs to it (rows that fill up a vocabulary), nor for the
+    /// picture's placeholder.
+    pub fn is_text(&self, id: u32) -> bool {
+        id != self.image && self.inner.id_to_token(id).is_some()
+    }
+
+    /// The id of a special token, by its text.
+    pub fn special(&self, text: &str) -> Option<u32> {
+        self.added.iter().find(|token| token.special && token.text == text).map(|token| token.id)
+    }
+
+    /// The id of `<image>`.
+    pub fn image(&self) -> u32 {
+        self.image
+    }
+
+    /// The text of the token that begins a sequence, if the checkpoint names one.
+    pub fn beginning(&self) -> Option<&str> {
+        self.beginning.as_deref()
+    }
+
+    /// The text of the token that ends a sequence, if the checkpoint names one.
+    pub fn end(&self) -> Option<&str> {
+        self.end.as_deref()
+    }
+
+    /// Where the added tokens stand in `text`: leftmost, then longest; special ones only outside `plain`.
+    fn matches(&self, text: &str, plain: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
+        let mut found = Vec::new();
+        let (mut position, mut from) = (0, 0);
+        while position < text.len() {
+            let here = self.added.iter().find(|token| {
+                text[position..].starts_with(&token.text) && !token.text.is_empty() && {
+                    let end = position + token.text.len();
+                    !token.special || !plain.iter().any(|range| range.start < end && position < range.end)
+                }
+            });
+            let Some(token) = here else {
+                position += text[position..].chars().next().map_or(1, char::len_utf8);
+                continue;
+            };
+            let (mut start, mut end) = (position, position + token.text.len());
+            if token.strips_left {
+                start = text[..start].trim_end().len().max(from);
+            }
+            if token.strips_right {
+                end = text.len() - text[end..].trim_start().len();
+            }
+            found.push((start..end, token.id));
+            (position, from) = (end, end);
+        }
+        found
+    }
+
+    /// Normalises what is not a token yet, and cuts out the added tokens that are looked for in normalised text.
+    fn split_normalised(&self, pieces: &mut PreTokenizedString) -> Result<(), ModelError> {
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pieces.normalize(|piece| normalizer.normalize(piece)).map_err(broken)?;
+        }
+        for (text, id) in &self.normalised {
+            pieces
+                .split(|_, piece| {
+                    let parts = piece.split(text.as_str(), SplitDelimiterBehavior::Isolated)?;
+                    Ok(parts.into_iter().map(|part| {
+                        let token = (part.get() == text).then(|| vec![Token::new(*id, text.clone(), (0, text.len()))]);
+                        (part, token)
+                    }))
+                })
+                .map_err(broken)?;
+        }
+        Ok(())
+    }
+}
+
+/// The added tokens that are looked for in normalised text, themselves normalised.
+fn normalised(inner: &tokenizers::Tokenizer) -> Result<Vec<(String, u32)>, ModelError> {
+    let mut found = Vec::new();
+    for (id, token) in inner.get_added_tokens_decoder() {
+        if token.special || !token.normalized || token.content.is_empty() {
+            continue;
+        }
+        let mut text = NormalizedString::from(token.content.as_str());
+        if let Some(normalizer) = inner.get_normalizer() {
+            normalizer.normalize(&mut text).map_err(broken)?;
+        }
+        found.push((text.get().to_owned(), id));
+    }
+    found.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.1.cmp(&b.1)));
+    Ok(found)
+}
+
+/// The ids that begin every text. The Llama tokenizers of transformers follow their settings (`add_bos_token`, true
+/// when it is left out) whatever the file says; others follow the file's post-processor.
+fn prefix(inner: &tokenizers::Tokenizer, settings: &Value, beginning: Option<&str>) -> Result<Vec<u32>, ModelError> {
+    let wanted = settings["add_bos_token"].as_bool();
+    let class = settings["tokenizer_class"].as_str().unwrap_or_default();
+    let by_settings = if matches!(class, "LlamaTokenizer" | "LlamaTokenizerFast") {
+        Some(wanted.unwrap_or(true))
+    } else if inner.get_post_processor().is_none() {
+        wanted
+    } else {
+        None
+    };
+    match by_settings {
+        Some(true) => Ok(beginning.and_then(|text| inner.token_to_id(text)).into_iter().collect()),
+        Some(false) => Ok(Vec::new()),
+        None => {
+            let (with, without) =
+                (inner.encode_fast("a", true).map_err(broken)?, inner.encode_fast("a", false).map_err(broken)?);
+            let (with, without) = (with.get_ids(), without.get_ids());
+            let at = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
+            Ok(with[..at].to_vec())
+        }
+    }
+}
+
+/// `tokenizer_config.json`, completed by `special_tokens_map.json`; both may be missing.
+fn settings(folder: &Path) -> Result<Value, ModelError> {
+    let mut settings = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+    if let Some(Value::Object(map)) = read_json(&folder.join("special_tokens_map.json"))? {
+        for (key, value) in map {
+            if settings[&key].is_null() {
+                settings[&key] = value;
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// The JSON object in `path`; `None` when there is no such file.
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(ModelError::io(path, &cause)),
+    };
+    match serde_json::from_slice::<Value>(&text) {
+        Ok(value) if value.is_object() => Ok(Some(value)),
+        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display()))),
+        Err(cause) => Err(ModelError::new(format!("{}: {cause}", path.display()))),
+    }
+}
+
+/// A token's text: the files write it as a text or as an object with `content`.
+pub(super) fn token_text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+}
+
+fn broken(cause: tokenizers::Error) -> ModelError {
+    ModelError::new(format!("the tokenizer failed: {cause}"))
+}
