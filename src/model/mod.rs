@@ -2,6 +2,10 @@
 
 mod error;
 mod jinja;
+pub mod llava;
+pub mod lora;
+pub mod nn;
+pub mod picture;
 pub mod sequence;
 pub mod template;
 pub mod tokenizer;
