@@ -1,1 +1,5 @@
-//! Placeholder: this module is written next.
+//! Training: losses, the optimiser and its schedule. It does not know the pipeline, the cache, or which node trains.
+
+pub mod loss;
+pub mod optimizer;
+pub mod schedule;
