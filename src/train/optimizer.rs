@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn values(tensor: &Tensor<1>) -> Vec<f32> {
-        tensor.to_data().to_vec().unwrap()
+        tensor.try_to_vec_as().unwrap()
     }
 
     #[test]

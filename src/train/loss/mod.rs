@@ -31,7 +31,7 @@ mod tests {
         let device = Device::flex();
         let logits = Tensor::from_floats([[2.0, 1.0, 0.0, -1.0], [0.5, 0.0, 1.5, -0.5], [1.0, 3.0, 2.0, 0.0]], &device);
         let labels = Tensor::from_ints([[0], [2], [2]], &device);
-        let found: Vec<f32> = log_probabilities(logits, labels).to_data().to_vec().unwrap();
+        let found: Vec<f32> = log_probabilities(logits, labels).try_into_vec_as().unwrap();
         for (found, expected) in found.iter().zip([-0.440_190, -0.546_006, -1.440_190]) {
             assert!((found - expected).abs() < 1e-6, "{found:?}");
         }

@@ -79,14 +79,14 @@ mod tests {
         let predictors = Tensor::<1, Int>::from_data(TensorData::new(predictors, [count]), &device);
         let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [count, 1]), &device);
         let values = log_probabilities(logits.clone().select(0, predictors), labels);
-        let mut rest: Vec<f32> = values.clone().inner().to_data().to_vec().unwrap();
+        let mut rest: Vec<f32> = values.clone().inner().try_into_vec_as().unwrap();
         let by_sequence: Vec<Vec<f32>> = counts.iter().map(|count| rest.drain(..*count).collect()).collect();
         let (loss, weights) = weigh(&by_sequence);
         let weights: Vec<f32> =
             counts.iter().zip(weights).flat_map(|(count, weight)| vec![weight as f32; *count]).collect();
         let weights = Tensor::<1>::from_data(TensorData::new(weights, [count]), &device);
         let gradients = (values * weights.autodiff()).sum().backward();
-        (loss, logits.grad(&gradients).unwrap().to_data().to_vec().unwrap())
+        (loss, logits.grad(&gradients).unwrap().try_into_vec_as().unwrap())
     }
 
     fn compare((loss, gradient): (f64, Vec<f32>), expected: &ReferenceLoss) {
