@@ -1,1 +1,5 @@
-//! Placeholder: this module is written next.
+//! Pictures and records: decoding, resampling, corruption, prompts, and the readers of data files.
+//!
+//! Nothing here knows a model, the graph, the store or a run.
+
+pub mod resample;
