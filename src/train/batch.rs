@@ -81,8 +81,7 @@ impl MicroBatch {
 
             let rows = rows_of(member);
             let known = labels.len();
-            // The first token follows nothing that could predict it.
-            for token in sequence.answers().filter(|token| *token > 0) {
+            for token in predicted(sequence) {
                 predictors.push((index * length + sequence.position(token, rows) - 1) as i32);
                 labels.push(sequence.tokens[token] as i32);
             }
@@ -118,6 +117,16 @@ impl MicroBatch {
             Some(own)
         })
     }
+}
+
+/// The answer tokens of `sequence` that a position predicts: the first token of all follows nothing.
+fn predicted(sequence: &Sequence) -> impl Iterator<Item = usize> {
+    sequence.answers().filter(|token| *token > 0)
+}
+
+/// How many tokens of `sequence` carry loss.
+pub fn answer_count(sequence: &Sequence) -> usize {
+    predicted(sequence).count()
 }
 
 fn text_tokens(sequence: &Sequence) -> usize {

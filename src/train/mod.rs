@@ -1,9 +1,15 @@
-//! Training: losses, the optimiser and its schedule. It does not know the pipeline, the cache, or which node trains.
+//! Training: losses, the optimiser and its schedule, steps, checkpoints.
+//!
+//! [`training::Training`] runs the steps; [`step`] computes one gradient, [`optimizer`] takes it. Nothing here knows the
+//! pipeline, the cache, or which node trains.
 
 pub mod batch;
+pub mod checkpoint;
+pub mod log;
 pub mod loss;
 pub mod optimizer;
 pub mod schedule;
 #[cfg(test)]
 mod small;
 pub mod step;
+pub mod training;

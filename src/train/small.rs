@@ -11,6 +11,24 @@ use crate::model::sequence::Sequence;
 
 /// A model of three layers with grouped-query attention.
 pub fn model() -> Llava {
+    build(TextConfig {
+        vocabulary: 23,
+        hidden: 16,
+        intermediate: 24,
+        layers: 3,
+        heads: 4,
+        key_value_heads: 2,
+        head_size: 4,
+        rope_theta: 10_000.0,
+        norm_epsilon: 1e-6,
+        tied: false,
+        sliding_window: None,
+        max_positions: 64,
+    })
+}
+
+/// A model with this decoder.
+pub fn build(text: TextConfig) -> Llava {
     let config = Config {
         architecture: Architecture::Llava,
         vision: VisionConfig {
@@ -23,20 +41,7 @@ pub fn model() -> Llava {
             norm_epsilon: 1e-5,
             activation: Activation::QuickGelu,
         },
-        text: TextConfig {
-            vocabulary: 23,
-            hidden: 16,
-            intermediate: 24,
-            layers: 3,
-            heads: 4,
-            key_value_heads: 2,
-            head_size: 4,
-            rope_theta: 10_000.0,
-            norm_epsilon: 1e-6,
-            tied: false,
-            sliding_window: None,
-            max_positions: 64,
-        },
+        text,
         image_token: 22,
         end_tokens: vec![2],
         feature_layer: -2,
@@ -62,8 +67,13 @@ pub fn model() -> Llava {
 
 /// An adapter of rank 2 on all linear layers, none of whose factors is zero.
 pub fn lora(model: &Llava) -> Lora {
+    lora_of_rank(model, 2)
+}
+
+/// The same of another rank.
+pub fn lora_of_rank(model: &Llava, rank: usize) -> Lora {
     let text = &model.config.text;
-    let (rank, alpha) = (2, 4.0);
+    let alpha = 4.0;
     let (query, key) = (text.heads * text.head_size, text.key_value_heads * text.head_size);
     let sizes = |target: Target| match target {
         Target::Q => (text.hidden, query),

@@ -65,7 +65,8 @@ pub fn gradients(
     let values = loss::log_probabilities(decoder.logits(top.clone()), batch.labels.clone());
     let weights: Vec<f32> =
         weigh(&read(values.clone().inner())).into_iter().map(|weight| weight * scale as f32).collect();
-    let weights = Tensor::<1>::from_data(TensorData::new(weights, [batch.labels.dims()[0]]), &model.device());
+    let weights = TensorData::new(weights, [batch.labels.dims()[0]]);
+    let weights = Tensor::<1>::from_data(weights, (&model.device(), DType::F32));
     let mut found = (values * weights.autodiff()).sum().backward();
     let top = top.grad_remove(&mut found).expect("the loss depends on every gathered position");
     let upstream = nothing.select_assign(0, batch.predictors.clone(), top, IndexingUpdateOp::Add);

@@ -4,8 +4,10 @@
 //! less `chosen_weight` times the chosen response's log-probability, so that a preferred response does not become less
 //! likely while its rival falls faster.
 
+use serde::{Deserialize, Serialize};
+
 /// Log-probabilities of a pair, summed over the tokens of each response, in nats.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
     /// The preferred response.
     pub chosen: f64,
