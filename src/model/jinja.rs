@@ -215,3 +215,73 @@ fn python_method(
         _ => Err(unknown()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::Turn;
+    use crate::model::template::messages;
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate { source: understood(source), beginning: "<s>".to_owned(), end: "</s>".to_owned() }
+    }
+
+    fn conversation(texts: &[&str]) -> Vec<Message> {
+        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
+        let turns: Vec<Turn> =
+            texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect();
+        messages(&turns, true).unwrap()
+    }
+
+    fn parts<'a>(page: &'a Page, ranges: &[std::ops::Range<usize>]) -> Vec<&'a str> {
+        ranges.iter().map(|range| &page.text[range.clone()]).collect()
+    }
+
+    /// In the manner of LLaVA-1.5's template on the hub.
+    const PARTS: &str = "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}\
+        {% endif %}{# pictures first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}\
+        {{ '<image>\n' }}{% endfor %}{% if message['role'] != 'assistant' %}{% for content in message['content'] | \
+        selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}{% endfor %}{% else %}{% for content in \
+        message['content'] | selectattr('type', 'equalto', 'text') %}{% generation %}{{ content['text'] + ' '}}\
+        {% endgeneration %}{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}";
+
+    #[test]
+    fn a_template_of_parts_renders_as_in_transformers() {
+        let page = template(PARTS).render(&conversation(&["What is </s>?"])).unwrap();
+        assert_eq!(page.text, "USER: <image>\nWhat is </s>? ASSISTANT:");
+        assert_eq!(parts(&page, &page.plain), ["What is </s>?"]);
+        let page = template(PARTS).render(&conversation(&["Q1", "A1", "Q2", "A2"])).unwrap();
+        assert_eq!(page.text, "USER: <image>\nQ1 ASSISTANT: A1 USER: Q2 ASSISTANT: A2 ");
+        assert_eq!(parts(&page, &page.answers), [" A1", " A2"]);
+    }
+
+    #[test]
+    fn a_template_of_texts_that_trims_them_is_followed() {
+        let source = "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}[INST] \
+                      {{ message.content.strip() }} [/INST]{% else %} {{ message.content | trim }}{{ eos_token }}\
+                      {% endif %}{% endfor %}";
+        let page = template(source).render(&conversation(&["Q1", " A1 "])).unwrap();
+        assert_eq!(page.text, "<s>[INST] <image>\nQ1 [/INST] A1</s>");
+        assert_eq!(parts(&page, &page.answers), [" A1</s>"]);
+        assert_eq!(parts(&page, &page.plain), ["Q1", "A1"]);
+    }
+
+    #[test]
+    fn a_line_feed_after_the_end_is_not_part_of_the_answer() {
+        let source = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
+                      '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}\
+                      {% endif %}";
+        let page = template(source).render(&conversation(&["Q1", "A1"])).unwrap();
+        assert_eq!(parts(&page, &page.answers), ["A1<|im_end|>"]);
+    }
+
+    #[test]
+    fn a_template_that_changes_texts_is_refused() {
+        let error = template("{% for message in messages %}{{ message.content | upper }}{% endfor %}")
+            .render(&conversation(&["q"]))
+            .unwrap_err();
+        assert!(error.message.contains("changes the texts"), "{error}");
+        let error = template("{{ raise_exception('no pictures') }}").render(&conversation(&["q"])).unwrap_err();
+        assert!(error.message.contains("no pictures"), "{error}");
+    }
+}

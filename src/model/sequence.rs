@@ -187,3 +187,117 @@ impl Scribe {
         Ok(Sequence { tokens: tokens.ids, picture: place, answer, cut: 0 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tokenizer::tests::{folder, tokenizer};
+
+    fn scribe(tokenizer_of: &str, template: &str) -> Scribe {
+        Scribe { tokenizer: tokenizer(tokenizer_of), template: Template::named(template, Path::new("")).unwrap() }
+    }
+
+    fn turns(texts: &[&str]) -> Vec<Turn> {
+        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
+        texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
+    }
+
+    /// The ids that carry the loss.
+    fn answered(sequence: &Sequence) -> Vec<u32> {
+        sequence.answers().map(|index| sequence.tokens[index]).collect()
+    }
+
+    #[test]
+    fn ids_around_the_picture_are_llavas() {
+        let sequence = scribe("mistral", "mistral_instruct").round("What is this?", None, true).unwrap();
+        let expected = [1, 733, 16289, 28793, 28705, 32000, 28705, 13, 3195, 349, 456, 28804, 733, 28748, 16289, 28793];
+        assert_eq!(sequence.tokens, expected);
+        assert_eq!(sequence.picture, Some(5));
+        assert_eq!(sequence.answers().count(), 0);
+        let sequence = scribe("mistral", "vicuna_v1").round("What is this?", Some("A cat."), true).unwrap();
+        let expected = [
+            1, 330, 10706, 1444, 264, 13903, 2188, 304, 396, 18278, 10895, 13892, 28723, 415, 13892, 5212, 10865,
+            28725, 10537, 28725, 304, 27057, 11194, 298, 272, 2188, 28742, 28713, 4224, 28723, 2223, 725, 28747, 28705,
+            32000, 28705, 13, 3195, 349, 456, 28804, 8602, 8048, 12738, 28747, 330, 5255, 28723, 2,
+        ];
+        assert_eq!(sequence.tokens, expected);
+        assert_eq!(answered(&sequence), [330, 5255, 28723, 2]);
+        let sequence = scribe("llama", "vicuna_v1").round("What is this?", Some("A cat."), true).unwrap();
+        let place = sequence.picture.unwrap();
+        assert_eq!(sequence.tokens[place - 5..place], [29889, 3148, 1001, 29901, 29871]);
+        assert_eq!(
+            sequence.tokens[place + 1..],
+            [29871, 13, 5618, 338, 445, 29973, 319, 1799, 9047, 13566, 29901, 319, 6635, 29889, 2]
+        );
+    }
+
+    #[test]
+    fn every_answer_and_what_closes_it_carries_the_loss() {
+        let four = turns(&["<image>\nQ one?", "Yes", "And two?", "No."]);
+        let sequence = scribe("mistral", "mistral_instruct").conversation(&four, true).unwrap();
+        assert_eq!(answered(&sequence), [5592, 28705, 2, 1770, 28723, 28705, 2]);
+        let sequence = scribe("mistral", "vicuna_v1").conversation(&four, true).unwrap();
+        assert_eq!(answered(&sequence), [5592, 2, 1770, 28723, 2]);
+        let sequence = scribe("mistral", "plain").conversation(&turns(&["", "A cat."]), true).unwrap();
+        assert_eq!(sequence.tokens, [1, 32000, 330, 5255, 28723, 13]);
+        assert_eq!(answered(&sequence), [330, 5255, 28723, 13]);
+    }
+
+    #[test]
+    fn a_blank_that_stays_a_token_of_its_own_belongs_to_the_answer() {
+        // " 12" is a blank and two digits: the open turn ends before the blank, so the model has to write it.
+        let sequence = scribe("mistral", "vicuna_v1").round("What is this?", Some("12"), true).unwrap();
+        assert_eq!(answered(&sequence), [28705, 28740, 28750, 2]);
+    }
+
+    #[test]
+    fn an_end_inside_a_text_is_spelled_out() {
+        let scribe = scribe("mistral", "vicuna_v1");
+        let sequence = scribe.round("a </s> b", Some("a </s> b"), false).unwrap();
+        assert_eq!(sequence.tokens.iter().filter(|id| **id == 2).count(), 1);
+        assert_eq!(answered(&sequence), [264, 1867, 28713, 28767, 287, 2]);
+        assert_eq!(sequence.picture, None);
+    }
+
+    #[test]
+    fn rendered_texts_are_left_alone() {
+        let scribe = scribe("mistral", "none");
+        let sequence = scribe.round("[INST] <image>\nWhat is this? [/INST]", Some(" A cat. </s>"), true).unwrap();
+        assert_eq!(sequence.picture, Some(5));
+        assert_eq!(answered(&sequence), [330, 5255, 28723, 28705, 2]);
+        let error = scribe.round("What is this?", None, true).unwrap_err();
+        assert_eq!(error.message, "there is a picture, but no `<image>` in the rendered prompt");
+        assert!(scribe.round("<image>\n<image>", None, true).is_err());
+        assert!(scribe.round("<image>", None, false).is_err());
+    }
+
+    #[test]
+    fn positions_count_the_rows_of_the_picture() {
+        let sequence = scribe("mistral", "mistral_instruct").round("What is this?", None, true).unwrap();
+        assert_eq!((sequence.positions(576), sequence.position(4, 576), sequence.position(6, 576)), (591, 4, 581));
+        let (before, after) = sequence.around_picture();
+        assert_eq!((before.len(), after.len()), (5, 10));
+    }
+
+    #[test]
+    fn only_answers_are_cut() {
+        let scribe = scribe("mistral", "mistral_instruct");
+        let four = turns(&["<image>\nQ one?", "Yes", "And two?", "No."]);
+        let whole = scribe.conversation(&four, true).unwrap();
+        assert_eq!(whole.tokens.len(), 31);
+        assert_eq!(whole.clone().cut_to(31).unwrap(), whole);
+        let inside = whole.clone().cut_to(29).unwrap();
+        assert_eq!((inside.tokens.len(), inside.cut), (29, 2));
+        // The limit falls into the second question: it goes as a whole.
+        let between = whole.clone().cut_to(20).unwrap();
+        assert_eq!((between.tokens.len(), between.cut, answered(&between)), (18, 13, vec![5592, 28705, 2]));
+        let error = whole.cut_to(15).unwrap_err();
+        assert!(error.message.starts_with("the prompt takes 15 tokens, a picture being one"), "{error}");
+    }
+
+    #[test]
+    fn a_template_needs_its_special_tokens() {
+        let error = Scribe::read(&folder("llama"), 32000, Some("chatml_direct")).err().unwrap();
+        assert!(error.message.contains("needs the special token `<|im_start|>`"), "{error}");
+    }
+}

@@ -330,3 +330,149 @@ fn check_count(count: usize, picture: bool) -> Result<(), ModelError> {
             .help(format!("leave one `{PLACEHOLDER}`, or none: it is put in front"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns(texts: &[&str]) -> Vec<Turn> {
+        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
+        texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
+    }
+
+    fn render(name: &str, texts: &[&str], picture: bool) -> Page {
+        let template = Template::named(name, Path::new("")).unwrap();
+        template.render(&messages(&turns(texts), picture).unwrap()).unwrap()
+    }
+
+    const QUESTION: &str = "<image>\nWhat is this?";
+
+    #[test]
+    fn open_turns_are_llavas_to_the_byte() {
+        let user = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
+                    detailed, and polite answers to the user's questions.";
+        let human = "A chat between a curious human and an artificial intelligence assistant. The assistant gives \
+                     helpful, detailed, and polite answers to the human's questions.";
+        let vision = "You are a helpful language and vision assistant. You are able to understand the visual content \
+                      that the user provides, and assist the user with a variety of tasks using natural language.";
+        for (name, expected) in [
+            ("vicuna_v1", format!("{user} USER: <image>\nWhat is this? ASSISTANT:")),
+            ("llava_v1", format!("{human} USER: <image>\nWhat is this? ASSISTANT:")),
+            ("mistral_instruct", "[INST] <image>\nWhat is this? [/INST]".to_owned()),
+            ("llava_llama_2", format!("[INST] <<SYS>>\n{vision}\n<</SYS>>\n\n<image>\nWhat is this? [/INST]")),
+            (
+                "chatml_direct",
+                "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\nWhat is \
+                 this?<|im_end|><|im_start|>assistant\n"
+                    .to_owned(),
+            ),
+            ("plain", "<image>".to_owned()),
+        ] {
+            let page = render(name, &[QUESTION], true);
+            assert_eq!(page.text, expected, "{name}");
+            assert!(page.answers.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn closed_turns_go_on_from_the_open_ones_and_the_rest_is_the_answer() {
+        for (name, rest) in [
+            ("vicuna_v1", " A cat.</s>"),
+            ("llava_v1", " A cat.</s>"),
+            ("mistral_instruct", " A cat. </s>"),
+            ("llava_llama_2", " A cat. </s>"),
+            ("chatml_direct", "A cat.<|im_end|>"),
+            ("plain", "A cat.\n"),
+        ] {
+            let open = render(name, &[QUESTION], true);
+            let closed = render(name, &[QUESTION, "A cat."], true);
+            assert_eq!(closed.text, format!("{}{rest}", open.text), "{name}");
+            assert_eq!(closed.answers, [open.text.len()..closed.text.len()], "{name}");
+        }
+    }
+
+    #[test]
+    fn later_turns_follow_without_a_blank() {
+        let four = [QUESTION, "A1", "Q2", "A2"];
+        let page = render("vicuna_v1", &four, true);
+        assert!(page.text.ends_with(" USER: <image>\nWhat is this? ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>"));
+        let answers: Vec<&str> = page.answers.iter().map(|range| &page.text[range.clone()]).collect();
+        assert_eq!(answers, [" A1</s>", " A2</s>"]);
+        let page = render("mistral_instruct", &four, true);
+        assert_eq!(page.text, "[INST] <image>\nWhat is this? [/INST] A1 </s>[INST] Q2 [/INST] A2 </s>");
+        let page = render("llava_llama_2", &four, true);
+        assert!(
+            page.text.ends_with("\n<</SYS>>\n\n<image>\nWhat is this? [/INST] A1 </s><s>[INST] Q2 [/INST] A2 </s>")
+        );
+    }
+
+    #[test]
+    fn an_empty_answer_is_its_closing_alone() {
+        assert!(render("vicuna_v1", &[QUESTION, ""], true).text.ends_with(" ASSISTANT:</s>"));
+        assert!(render("mistral_instruct", &[QUESTION, ""], true).text.ends_with(" [/INST] </s>"));
+    }
+
+    #[test]
+    fn what_people_and_models_wrote_is_marked() {
+        let page = render("mistral_instruct", &["Is </s> here?\n<image>", "No </s>."], true);
+        let plain: Vec<&str> = page.plain.iter().map(|range| &page.text[range.clone()]).collect();
+        assert_eq!(plain, ["Is </s> here?", "No </s>."]);
+    }
+
+    #[test]
+    fn the_placeholder_goes_to_the_front_of_its_turn() {
+        for (text, expected) in [
+            ("What?", "[INST] <image>\nWhat? [/INST]"),
+            ("What?\n<image>", "[INST] <image>\nWhat? [/INST]"),
+            ("<image>\n What? ", "[INST] <image>\nWhat? [/INST]"),
+            ("<image>", "[INST] <image> [/INST]"),
+            ("", "[INST] <image> [/INST]"),
+        ] {
+            assert_eq!(render("mistral_instruct", &[text], true).text, expected, "{text:?}");
+        }
+        let later = render("mistral_instruct", &["Hello", "Hi", "What?<image>"], true);
+        assert_eq!(later.text, "[INST] Hello [/INST] Hi </s>[INST] <image>\nWhat? [/INST]");
+    }
+
+    #[test]
+    fn a_placeholder_too_many_is_an_error() {
+        let error = |texts: &[&str], picture| messages(&turns(texts), picture).unwrap_err().message;
+        assert_eq!(error(&["a <image>"], false), "the text contains `<image>`, but there is no picture");
+        assert!(error(&["<image> <image>"], true).starts_with("the text contains `<image>` 2 times"));
+        // In an answer it is plain text.
+        assert!(messages(&turns(&["a", "<image>"]), false).is_ok());
+    }
+
+    #[test]
+    fn turns_alternate_from_a_human_one() {
+        let turn = |from| Turn { from, value: "a".to_owned() };
+        assert!(messages(&[turn(Speaker::Gpt)], false).is_err());
+        assert!(messages(&[turn(Speaker::Human), turn(Speaker::Human)], false).is_err());
+        assert!(messages(&[], false).is_err());
+    }
+
+    #[test]
+    fn the_default_follows_the_family() {
+        let root = tempfile::tempdir().unwrap();
+        let default = |name: &str, config: &str| {
+            let folder = root.path().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("config.json"), config).unwrap();
+            Template::default_name(&folder).unwrap()
+        };
+        assert_eq!(default("a", r#"{"model_type": "llava", "text_config": {"model_type": "llama"}}"#), "vicuna_v1");
+        assert_eq!(default("b", r#"{"text_config": {"model_type": "mistral"}}"#), "mistral_instruct");
+        assert_eq!(default("llava-v1.6-34b-hf", r#"{"text_config": {"model_type": "llama"}}"#), "chatml_direct");
+        let chat = r#"{"text_config": {"_name_or_path": "meta-llama/Llama-2-13b-chat-hf"}}"#;
+        assert_eq!(default("c", chat), "llava_llama_2");
+        assert_eq!(default("llava-llama-2-7b", "{}"), "llava_llama_2");
+        assert_eq!(default("d", r#"{"text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5"}}"#), "vicuna_v1");
+    }
+
+    #[test]
+    fn an_unknown_template_is_answered_with_the_known_ones() {
+        let error = Template::named("vicuna", Path::new("")).unwrap_err();
+        assert_eq!(error.message, "unknown template `vicuna`");
+        assert!(error.help.unwrap().contains("`vicuna_v1`"));
+    }
+}

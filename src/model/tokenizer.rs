@@ -331,3 +331,89 @@ pub(super) fn token_text(value: &Value) -> Option<String> {
 fn broken(cause: tokenizers::Error) -> ModelError {
     ModelError::new(format!("the tokenizer failed: {cause}"))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// The tokenizers of Llama and Mistral, cut down to what the tests' texts need.
+    pub fn folder(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/text").join(name)
+    }
+
+    pub fn tokenizer(name: &str) -> Tokenizer {
+        Tokenizer::read(&folder(name), 32000).unwrap()
+    }
+
+    #[test]
+    fn ids_are_those_of_transformers() {
+        for name in ["llama", "mistral"] {
+            let tokenizer = tokenizer(name);
+            let text = std::fs::read_to_string(folder(name).join("expected.json")).unwrap();
+            let expected: Vec<(String, Vec<u32>)> = serde_json::from_str(&text).unwrap();
+            let (special, spelled) = expected.split_at(expected.len() - 3);
+            for (text, ids) in special {
+                assert_eq!(&tokenizer.encode(text, &[]).unwrap().ids, ids, "{name}: {text}");
+            }
+            for (text, ids) in spelled {
+                let written = 0..text.len();
+                assert_eq!(&tokenizer.encode(text, &[written]).unwrap().ids, ids, "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_special_token_is_special_only_where_nobody_wrote_it() {
+        let tokenizer = tokenizer("mistral");
+        let text = "a </s> b</s>";
+        let tokens = tokenizer.encode(text, &[0..8]).unwrap();
+        assert_eq!(tokens.ids, [1, 264, 1867, 28713, 28767, 287, 2]);
+        assert_eq!(tokens.ranges.last().unwrap(), &(8..12));
+        assert_eq!(tokens.ranges[0], 0..0);
+    }
+
+    #[test]
+    fn a_text_that_begins_a_sequence_itself_gets_no_second_beginning() {
+        let tokenizer = tokenizer("mistral");
+        assert_eq!(tokenizer.encode("<s>a", &[]).unwrap().ids, [1, 264]);
+        assert_eq!(tokenizer.encode("a", &[]).unwrap().ids, [1, 264]);
+    }
+
+    #[test]
+    fn decoding_leaves_special_tokens_out() {
+        let tokenizer = tokenizer("mistral");
+        assert_eq!(tokenizer.decode(&[1, 330, 5255, 28723, 28705, 2]).unwrap(), "A cat.");
+        assert!(tokenizer.is_text(330) && !tokenizer.is_text(32000) && !tokenizer.is_text(32063));
+    }
+
+    #[test]
+    fn a_vocabulary_of_words_does_not_read_a_written_end_as_the_end() {
+        let text = r#"{"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "added_tokens": [
+            {"id": 2, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+             "special": true}],
+            "model": {"type": "WordLevel", "unk_token": "<unk>",
+                      "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "<image>": 3, "a": 4}}}"#;
+        let settings = serde_json::json!({"unk_token": "<unk>"});
+        let tokenizer = Tokenizer::new(text.parse().unwrap(), &settings, 3).unwrap();
+        assert_eq!(tokenizer.encode("a </s> a</s>", &[0..8]).unwrap().ids, [4, 0, 4, 2]);
+    }
+
+    #[test]
+    fn a_folder_without_a_tokenizer_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Tokenizer::read(folder.path(), 5).err().unwrap();
+        assert!(error.message.ends_with("no tokenizer here: `tokenizer.json` is missing"), "{error}");
+        std::fs::write(folder.path().join("tokenizer.model"), "").unwrap();
+        let error = Tokenizer::read(folder.path(), 5).err().unwrap();
+        assert!(error.help.unwrap().contains("save_pretrained"));
+    }
+
+    #[test]
+    fn a_placeholder_with_another_id_than_the_configuration_is_an_error() {
+        let error = Tokenizer::read(&folder("llama"), 7).err().unwrap();
+        assert!(error.message.contains("`<image>` is token 32000, but `image_token_index` of config.json is 7"));
+    }
+}
