@@ -284,13 +284,13 @@ mod tests {
         let scribe = scribe("mistral", "mistral_instruct");
         let four = turns(&["<image>\nQ one?", "Yes", "And two?", "No."]);
         let whole = scribe.conversation(&four, true).unwrap();
-        assert_eq!(whole.tokens.len(), 31);
-        assert_eq!(whole.clone().cut_to(31).unwrap(), whole);
-        let inside = whole.clone().cut_to(29).unwrap();
-        assert_eq!((inside.tokens.len(), inside.cut), (29, 2));
+        assert_eq!(whole.tokens.len(), 32);
+        assert_eq!(whole.clone().cut_to(32).unwrap(), whole);
+        let inside = whole.clone().cut_to(30).unwrap();
+        assert_eq!((inside.tokens.len(), inside.cut), (30, 2));
         // The limit falls into the second question: it goes as a whole.
         let between = whole.clone().cut_to(20).unwrap();
-        assert_eq!((between.tokens.len(), between.cut, answered(&between)), (18, 13, vec![5592, 28705, 2]));
+        assert_eq!((between.tokens.len(), between.cut, answered(&between)), (18, 14, vec![5592, 28705, 2]));
         let error = whole.cut_to(15).unwrap_err();
         assert!(error.message.starts_with("the prompt takes 15 tokens, a picture being one"), "{error}");
     }
