@@ -1,1 +1,227 @@
-//! A user's mistakes: spans, labels, remedies.
+//! A user's mistakes as data (message, places, remedy), and how they are shown with the text they are about.
+//!
+//! This module does not know what the text means, nor whose mistake it is: `spec` and `graph` have their own lists of
+//! mistakes, and turn each into a [`Diagnostic`] in one place.
+
+use std::fmt;
+use std::ops::Range;
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity};
+
+/// A range of bytes of a source text.
+pub type Span = Range<usize>;
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong: lower case, names in backticks, no final stop.
+    pub message: String,
+    /// The places that it is about, the offending one first; none when it is about no text.
+    pub labels: Vec<Label>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// A place in the text and what is to be said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Where.
+    pub span: Span,
+    /// What.
+    pub text: String,
+}
+
+impl Diagnostic {
+    /// A mistake without a place.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), labels: Vec::new(), help: None }
+    }
+
+    /// The same with one more place.
+    #[must_use]
+    pub fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        self.help = help.into();
+        self
+    }
+
+    /// Where it is in the text, for sorting.
+    fn start(&self) -> usize {
+        self.labels.first().map_or(0, |label| label.span.start)
+    }
+}
+
+/// A text and what to call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file's path as the user wrote it.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// How diagnostics are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Box-drawing characters; without them ASCII.
+    pub unicode: bool,
+    /// Colours.
+    pub color: bool,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Style {
+    /// What is written where nobody watches: the same on every machine.
+    pub const PLAIN: Self = Self { unicode: false, color: false, width: 120 };
+
+    fn theme(self) -> GraphicalTheme {
+        match (self.unicode, self.color) {
+            (true, true) => GraphicalTheme::unicode(),
+            (true, false) => GraphicalTheme::unicode_nocolor(),
+            (false, true) => GraphicalTheme { styles: miette::ThemeStyles::ansi(), ..GraphicalTheme::none() },
+            (false, false) => GraphicalTheme::none(),
+        }
+    }
+}
+
+/// Draws `diagnostics` in the order of the text, each with file name, line, column and the underlined text.
+pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style) -> String {
+    let mut diagnostics: Vec<&Diagnostic> = diagnostics.iter().collect();
+    diagnostics.sort_by_key(|diagnostic| diagnostic.start());
+    let named = source.map(|source| NamedSource::new(&source.name, source.text.clone()));
+    let handler = GraphicalReportHandler::new_themed(style.theme())
+        .with_width(style.width)
+        .with_links(false)
+        .with_context_lines(1)
+        .without_syntax_highlighting();
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        let length = source.map_or(0, |source| source.text.len());
+        let drawn = Drawn { diagnostic, source: named.as_ref(), length };
+        if handler.render_report(&mut text, &drawn).is_err() {
+            // Only a span outside the text could end here; the message still has to reach its reader.
+            text.push_str(&format!("  x {}\n", drawn.diagnostic.message));
+        }
+    }
+    // The drawing pads lines; blanks before a line break are noise in logs and snapshots.
+    let mut lines = String::with_capacity(text.len());
+    for line in text.lines() {
+        lines.push_str(line.trim_end());
+        lines.push('\n');
+    }
+    lines
+}
+
+/// A diagnostic with its text, as miette wants it.
+struct Drawn<'a> {
+    diagnostic: &'a Diagnostic,
+    source: Option<&'a NamedSource<String>>,
+    length: usize,
+}
+
+impl fmt::Debug for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.diagnostic.fmt(f)
+    }
+}
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostic.message)
+    }
+}
+
+impl std::error::Error for Drawn<'_> {}
+
+impl miette::Diagnostic for Drawn<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(Severity::Error)
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.diagnostic.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.source.filter(|_| !self.diagnostic.labels.is_empty()).map(|source| source as &dyn miette::SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.source?;
+        let length = self.length;
+        Some(Box::new(self.diagnostic.labels.iter().enumerate().map(move |(index, label)| {
+            let start = label.span.start.min(length);
+            let end = label.span.end.clamp(start, length);
+            let text = Some(label.text.clone()).filter(|text| !text.is_empty());
+            if index == 0 {
+                LabeledSpan::new_primary_with_span(text, start..end)
+            } else {
+                LabeledSpan::new_with_span(text, start..end)
+            }
+        })))
+    }
+}
+
+/// The name among `known` that `written` most probably stands for, if any is near enough.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= written.chars().count().max(name.chars().count()).div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// `did you mean …?`, when a known name is near; otherwise the list of `known`.
+pub fn did_you_mean(written: &str, what: &str, known: &[&str]) -> Option<String> {
+    match (nearest(written, known.iter().copied()), known) {
+        (Some(name), _) => Some(format!("did you mean `{name}`?")),
+        (None, []) => None,
+        (None, known) => Some(format!("known {what}: {}", listed(known))),
+    }
+}
+
+/// Names in backticks, with commas; the rest of a long list is counted.
+pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 16;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect();
+    let rest = names.len().saturating_sub(SHOWN);
+    if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_name_is_found_and_a_far_one_is_not() {
+        assert_eq!(nearest("temprature", ["top_k", "temperature"]), Some("temperature"));
+        assert_eq!(nearest("DPO", ["dpo", "sft"]), Some("dpo"));
+        assert_eq!(nearest("banana", ["dpo", "sft"]), None);
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_file_line_column_and_underlined_text() {
+        let source = Source { name: "p.toml".into(), text: "a = 1\nbeta = -1\n".into() };
+        let mistake = Diagnostic::new("`beta` is out of range").label(13..15, "here").help("a number above 0".to_owned());
+        insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
+        ");
+    }
+
+    #[test]
+    fn a_span_outside_the_text_is_still_reported() {
+        let source = Source { name: "p.toml".into(), text: "é".into() };
+        for span in [0..0, 0..99, 2..2, 50..60, 1..2] {
+            let text = render(Some(&source), &[Diagnostic::new("wrong").label(span, "here")], Style::PLAIN);
+            assert!(text.contains("wrong"), "{text}");
+        }
+    }
+}

@@ -1,8 +1,15 @@
 //! Typed reading of one table of a pipeline file; every mistake is collected, none stops the reading.
+//!
+//! A reader knows no key by itself: what is asked for is known, what is written and was never asked for is reported
+//! when the reader goes. So ask for every key first, and give up (`?`) on missing values only then.
 
-use std::marker::PhantomData;
-use std::ops::RangeBounds;
-use std::path::PathBuf;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::path::{Path, PathBuf};
+
+use super::mistake::{Mistake, Mistakes};
+use super::syntax::{Entry, Located, Syntax, Table};
+use crate::diagnostic::{Span, did_you_mean};
+use crate::node::OnBadItem;
 
 /// A model that a pipeline file names under `[models]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,110 +24,596 @@ pub struct ModelSource {
     pub revision: Option<String>,
 }
 
+/// What readers of one file share.
+pub struct Scope<'a> {
+    /// The pipeline file's folder.
+    pub folder: &'a Path,
+    /// The models under `[models]`.
+    pub models: &'a [ModelSource],
+    /// Where mistakes go.
+    pub mistakes: &'a Mistakes,
+}
+
 /// A TOML value that a key can have.
 pub trait FromToml: Sized {
     /// What to call it in a message: `a number`, `a text`.
-    const EXPECTED: &'static str;
+    fn expected() -> String;
+
+    /// What to call several: `numbers`, `texts`.
+    fn plural() -> String;
+
+    /// The value, or what is wrong with it and where.
+    #[doc(hidden)]
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self>;
+}
+
+fn wrong_type<T: FromToml>(value: &Located, key: &str, mistakes: &Mistakes) -> Option<T> {
+    if value.value != Syntax::Broken {
+        let found = value.value.name();
+        mistakes.add(Mistake::Type { key: key.to_owned(), expected: T::expected(), found }, value.span.clone());
+    }
+    None
 }
 
 impl FromToml for bool {
-    const EXPECTED: &'static str = "true or false";
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+    fn plural() -> String {
+        "truths".to_owned()
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        match value.value {
+            Syntax::Boolean(value) => Some(value),
+            _ => wrong_type(value, key, mistakes),
+        }
+    }
 }
-impl FromToml for u64 {
-    const EXPECTED: &'static str = "a whole number";
+
+macro_rules! from_toml_integer {
+    ($($type:ty),*) => {
+        $(impl FromToml for $type {
+            fn expected() -> String {
+                "a whole number".to_owned()
+            }
+            fn plural() -> String {
+                "whole numbers".to_owned()
+            }
+            fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+                let Syntax::Integer(number) = value.value else { return wrong_type(value, key, mistakes) };
+                // TOML promises 63 bits; more would not survive other programs.
+                let limit = i128::from(<$type>::MAX).min(i128::from(i64::MAX));
+                let number = number.filter(|number| (0..=limit).contains(number));
+                if number.is_none() {
+                    let expected = format!("a whole number from 0 to {limit}");
+                    mistakes.add(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
+                }
+                number.and_then(|number| Self::try_from(number).ok())
+            }
+        })*
+    };
 }
+from_toml_integer!(u64, u32);
+
+impl FromToml for usize {
+    fn expected() -> String {
+        u64::expected()
+    }
+    fn plural() -> String {
+        u64::plural()
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        u64::from_toml(value, key, mistakes).and_then(|number| Self::try_from(number).ok())
+    }
+}
+
 impl FromToml for f64 {
-    const EXPECTED: &'static str = "a number";
+    fn expected() -> String {
+        "a number".to_owned()
+    }
+    fn plural() -> String {
+        "numbers".to_owned()
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        let number = match value.value {
+            Syntax::Float(number) => number,
+            Syntax::Integer(number) => number.map_or(Self::INFINITY, |number| number as Self),
+            _ => return wrong_type(value, key, mistakes),
+        };
+        if !number.is_finite() {
+            let expected = "a finite number".to_owned();
+            mistakes.add(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
+            return None;
+        }
+        Some(number)
+    }
 }
+
 impl FromToml for String {
-    const EXPECTED: &'static str = "a text";
+    fn expected() -> String {
+        "a text".to_owned()
+    }
+    fn plural() -> String {
+        "texts".to_owned()
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        match &value.value {
+            Syntax::Text(text) => Some(text.clone()),
+            _ => wrong_type(value, key, mistakes),
+        }
+    }
 }
+
 impl<T: FromToml> FromToml for Vec<T> {
-    const EXPECTED: &'static str = "a list";
+    fn expected() -> String {
+        format!("a list of {}", T::plural())
+    }
+    fn plural() -> String {
+        format!("lists of {}", T::plural())
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        let Syntax::List(items) = &value.value else { return wrong_type(value, key, mistakes) };
+        // Not `collect`, which would stop at the first mistake.
+        let read: Vec<Option<T>> = items.iter().map(|item| T::from_toml(item, key, mistakes)).collect();
+        read.into_iter().collect()
+    }
 }
+
 impl<T: FromToml, const N: usize> FromToml for [T; N] {
-    const EXPECTED: &'static str = "a list";
+    fn expected() -> String {
+        format!("a list of {N} {}", T::plural())
+    }
+    fn plural() -> String {
+        format!("lists of {N} {}", T::plural())
+    }
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        if !matches!(value.value, Syntax::List(_)) {
+            return wrong_type(value, key, mistakes);
+        }
+        let items = Vec::<T>::from_toml(value, key, mistakes)?;
+        let found = items.len();
+        let items = items.try_into().ok();
+        if items.is_none() {
+            mistakes.add(Mistake::Length { key: key.to_owned(), expected: N, found }, value.span.clone());
+        }
+        items
+    }
 }
 
-/// Reads one table. Keys that nothing asked for are reported when it is dropped or finished by the caller.
-pub struct Reader<'a>(PhantomData<&'a ()>);
+/// Reads one table. Keys that nothing asked for are reported when it is dropped.
+pub struct Reader<'a> {
+    scope: &'a Scope<'a>,
+    table: &'a Table,
+    place: String,
+    asked: Vec<String>,
+    before: usize,
+}
 
-#[allow(unused_variables)]
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A reader of `table`, which messages call `place`.
+    pub fn new(scope: &'a Scope<'a>, table: &'a Table, place: impl Into<String>) -> Self {
+        Self { scope, table, place: place.into(), asked: Vec::new(), before: scope.mistakes.count() }
+    }
+
+    fn ask(&mut self, key: &str) -> Option<&'a Entry> {
+        if !self.asked.iter().any(|asked| asked == key) {
+            self.asked.push(key.to_owned());
+        }
+        self.table.get(key)
+    }
+
+    fn ask_value(&mut self, key: &str) -> Option<&'a Located> {
+        self.ask(key).map(|entry| &entry.value).filter(|value| value.value != Syntax::Broken)
+    }
+
+    fn report(&self, mistake: Mistake, span: Span) {
+        self.scope.mistakes.add(mistake, span);
+    }
+
+    fn report_missing(&self, key: &str, expected: String) {
+        if self.table.get(key).is_none() {
+            let mistake = Mistake::Missing { key: key.to_owned(), place: self.place.clone(), expected };
+            self.report(mistake, self.table.span.clone());
+        }
+    }
+
     /// Whether `key` is written in the table.
     pub fn has(&self, key: &str) -> bool {
-        unimplemented!()
+        self.table.get(key).is_some()
     }
+
     /// The value of `key`; `None` when it is absent, or ill-typed (which is reported).
     pub fn optional<T: FromToml>(&mut self, key: &str) -> Option<T> {
-        unimplemented!()
+        let value = self.ask_value(key)?;
+        T::from_toml(value, key, self.scope.mistakes)
     }
+
     /// The value of `key`; a missing or ill-typed one is reported.
     pub fn required<T: FromToml>(&mut self, key: &str) -> Option<T> {
-        unimplemented!()
+        let value = self.optional(key);
+        self.report_missing(key, T::expected());
+        value
     }
+
     /// A finite number in `range`; anything else is reported and gives the default.
     pub fn number(&mut self, key: &str, default: f64, range: impl RangeBounds<f64>) -> f64 {
-        unimplemented!()
+        self.optional_number(key, range).unwrap_or(default)
     }
+
     /// As [`Reader::number`], without a default.
     pub fn required_number(&mut self, key: &str, range: impl RangeBounds<f64>) -> Option<f64> {
-        unimplemented!()
+        self.report_missing(key, words("a number", &range));
+        self.optional_number(key, range)
     }
-    /// A whole number in `range`.
+
+    /// A finite number in `range`; `None` when absent.
+    pub fn optional_number(&mut self, key: &str, range: impl RangeBounds<f64>) -> Option<f64> {
+        let value = self.ask_value(key)?;
+        match value.value {
+            Syntax::Float(_) | Syntax::Integer(_) => {
+                let number = match value.value {
+                    Syntax::Float(number) => number,
+                    Syntax::Integer(Some(number)) => number as f64,
+                    _ => f64::INFINITY,
+                };
+                if number.is_finite() && range.contains(&number) {
+                    return Some(number);
+                }
+                let expected = words(if number.is_finite() { "a number" } else { "a finite number" }, &range);
+                self.report(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
+                None
+            }
+            _ => f64::from_toml(value, key, self.scope.mistakes),
+        }
+    }
+
+    /// A whole number in `range`; anything else is reported and gives the default.
     pub fn integer(&mut self, key: &str, default: u64, range: impl RangeBounds<u64>) -> u64 {
-        unimplemented!()
+        self.optional_integer(key, range).unwrap_or(default)
     }
+
+    /// As [`Reader::integer`], without a default.
+    pub fn required_integer(&mut self, key: &str, range: impl RangeBounds<u64>) -> Option<u64> {
+        self.report_missing(key, words("a whole number", &range));
+        self.optional_integer(key, range)
+    }
+
     /// A whole number in `range`; `None` when absent.
     pub fn optional_integer(&mut self, key: &str, range: impl RangeBounds<u64>) -> Option<u64> {
-        unimplemented!()
+        let value = self.ask_value(key)?;
+        let Syntax::Integer(number) = value.value else {
+            return u64::from_toml(value, key, self.scope.mistakes);
+        };
+        let number = number.and_then(|number| i64::try_from(number).ok()).and_then(|number| u64::try_from(number).ok());
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let expected = words("a whole number", &range);
+            self.report(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
+        }
+        number
     }
+
+    /// Two numbers `[a, b]` with a < b, both in `within`.
+    pub fn interval(&mut self, key: &str, default: [f64; 2], within: RangeInclusive<f64>) -> [f64; 2] {
+        let Some([low, high]) = self.optional::<[f64; 2]>(key) else { return default };
+        if within.contains(&low) && within.contains(&high) && low < high {
+            return [low, high];
+        }
+        let expected = format!("two numbers from {} to {}, the first below the second", within.start(), within.end());
+        self.report(Mistake::Range { key: key.to_owned(), expected }, self.span_of(key));
+        default
+    }
+
     /// One of `choices`; another text is reported with the nearest.
     pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
-        unimplemented!()
+        self.optional_choice(key, choices).unwrap_or(default)
     }
+
+    /// As [`Reader::choice`]; a missing one is reported.
+    pub fn required_choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.report_missing(key, format!("one of {}", crate::diagnostic::listed(&names)));
+        self.optional_choice(key, choices)
+    }
+
+    /// As [`Reader::choice`]; `None` when absent.
+    pub fn optional_choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let written: String = self.optional(key)?;
+        let found = choices.iter().find(|(name, _)| *name == written).map(|(_, value)| value.clone());
+        if found.is_none() {
+            let choices = choices.iter().map(|(name, _)| (*name).to_owned()).collect();
+            self.report(Mistake::Choice { key: key.to_owned(), written, choices }, self.span_of(key));
+        }
+        found
+    }
+
+    /// A text that is not empty; `expected` says what it is.
+    pub fn text(&mut self, key: &str, expected: &'static str) -> Option<String> {
+        let text: String = self.optional(key)?;
+        if text.trim().is_empty() {
+            self.report(Mistake::Empty { key: key.to_owned(), expected }, self.span_of(key));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// As [`Reader::text`]; a missing one is reported.
+    pub fn required_text(&mut self, key: &str, expected: &'static str) -> Option<String> {
+        self.report_missing(key, expected.to_owned());
+        self.text(key, expected)
+    }
+
     /// A path, resolved against the pipeline file's folder.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
-        unimplemented!()
+        self.text(key, "a path").map(|path| self.scope.folder.join(path))
     }
+
     /// As [`Reader::path`]; a missing one is reported.
     pub fn required_path(&mut self, key: &str) -> Option<PathBuf> {
-        unimplemented!()
+        self.report_missing(key, "a path".to_owned());
+        self.path(key)
     }
+
     /// The model that `key` names; a missing key or an unknown model is reported.
     pub fn model(&mut self, key: &str) -> Option<ModelSource> {
-        unimplemented!()
+        self.report_missing(key, "the name of a model under `[models]`".to_owned());
+        let written: String = self.optional(key)?;
+        let found = self.scope.models.iter().find(|model| model.name == written).cloned();
+        if found.is_none() {
+            let known = self.scope.models.iter().map(|model| model.name.clone()).collect();
+            self.report(Mistake::UnknownName { what: "model", written, known }, self.span_of(key));
+        }
+        found
     }
+
+    /// What a bad item does: `on_bad_item = "skip"` (the default: while they are at most 1 %) or `"fail"`. For kinds
+    /// that read pictures.
+    pub fn on_bad_item(&mut self) -> OnBadItem {
+        let choices = [("skip", OnBadItem::default()), ("fail", OnBadItem::Fail)];
+        self.choice("on_bad_item", &choices, OnBadItem::default())
+    }
+
     /// The table under `key`, as a reader that collects into the same mistakes.
-    pub fn table(&mut self, key: &str) -> Option<Reader<'_>> {
-        unimplemented!()
+    pub fn table(&mut self, key: &str) -> Option<Reader<'a>> {
+        let value = self.ask_value(key)?;
+        self.reader_of(value, key, &format!("`{key}`"))
     }
+
+    /// As [`Reader::table`], with a name of its own in messages.
+    pub(super) fn named_table(&mut self, key: &str, place: &str) -> Option<Reader<'a>> {
+        let mut table = self.table(key)?;
+        table.place = place.to_owned();
+        Some(table)
+    }
+
+    /// The entry under `key`, unread.
+    pub(super) fn entry(&mut self, key: &str) -> Option<&'a Entry> {
+        self.ask(key)
+    }
+
     /// The array of tables under `key`.
-    pub fn tables(&mut self, key: &str) -> Vec<Reader<'_>> {
-        unimplemented!()
+    pub fn tables(&mut self, key: &str) -> Vec<Reader<'a>> {
+        let Some(value) = self.ask_value(key) else { return Vec::new() };
+        let Syntax::List(items) = &value.value else {
+            let expected = "a list of tables".to_owned();
+            self.report(Mistake::Type { key: key.to_owned(), expected, found: value.value.name() }, value.span.clone());
+            return Vec::new();
+        };
+        let numbered = items.iter().enumerate();
+        numbered.filter_map(|(index, item)| self.reader_of(item, key, &format!("`{key}[{index}]`"))).collect()
     }
+
+    fn reader_of(&self, value: &'a Located, key: &str, name: &str) -> Option<Reader<'a>> {
+        if let Syntax::Table(table) = &value.value {
+            return Some(Reader::new(self.scope, table, format!("{name} of {}", self.place)));
+        }
+        if value.value != Syntax::Broken {
+            let mistake =
+                Mistake::Type { key: key.to_owned(), expected: "a table".to_owned(), found: value.value.name() };
+            self.report(mistake, value.span.clone());
+        }
+        None
+    }
+
     /// Whether the value under `key` is a text, a list, a table, …: for keys that take several forms.
     pub fn is_text(&self, key: &str) -> bool {
-        unimplemented!()
+        matches!(self.syntax(key), Some(Syntax::Text(_)))
     }
+
     /// See [`Reader::is_text`].
     pub fn is_list(&self, key: &str) -> bool {
-        unimplemented!()
+        matches!(self.syntax(key), Some(Syntax::List(_)))
     }
+
     /// See [`Reader::is_text`].
     pub fn is_table(&self, key: &str) -> bool {
-        unimplemented!()
+        matches!(self.syntax(key), Some(Syntax::Table(_)))
     }
+
+    /// See [`Reader::is_text`].
+    pub fn is_boolean(&self, key: &str) -> bool {
+        matches!(self.syntax(key), Some(Syntax::Boolean(_)))
+    }
+
+    /// See [`Reader::is_text`]; whole or not.
+    pub fn is_number(&self, key: &str) -> bool {
+        matches!(self.syntax(key), Some(Syntax::Integer(_) | Syntax::Float(_)))
+    }
+
+    fn syntax(&self, key: &str) -> Option<&'a Syntax> {
+        self.table.get(key).map(|entry| &entry.value.value)
+    }
+
     /// All keys of the table that were not read yet, marked as read: for tables with free names (`where`).
     pub fn remaining_keys(&mut self) -> Vec<String> {
-        unimplemented!()
+        let asked = &self.asked;
+        let keys = self.table.entries.iter().map(|entry| entry.key.clone());
+        let keys: Vec<String> = keys.filter(|key| !asked.contains(key)).collect();
+        self.asked.extend(keys.iter().cloned());
+        keys
     }
-    /// Reports a mistake at the value of `key`, or at the table when `key` is absent.
+
+    /// Reports a mistake at the value of `key` (which may be dotted), or at the table when `key` is absent.
     pub fn reject(&mut self, key: &str, message: impl Into<String>, label: impl Into<String>, help: Option<String>) {
-        unimplemented!()
+        self.ask(key.split('.').next().unwrap_or(key));
+        let mistake = Mistake::Other { message: message.into(), label: label.into(), help };
+        self.report(mistake, self.span_of(key));
     }
+
+    /// Reports that the text under `key` is no `what` (a benchmark, a prompt set), with the nearest of `known`.
+    pub fn reject_name(&mut self, key: &str, what: &str, written: &str, known: &[&str]) {
+        let label = format!("no {what} has this name");
+        let help = did_you_mean(written, &format!("{what}s"), known);
+        self.reject(key, format!("unknown {what} `{written}`"), label, help);
+    }
+
+    /// Reports that the value under `key` has none of the types that the key takes.
+    pub fn reject_type(&mut self, key: &str, expected: &str) {
+        let Some(value) = self.ask_value(key) else { return };
+        let mistake =
+            Mistake::Type { key: key.to_owned(), expected: expected.to_owned(), found: value.value.name() };
+        self.report(mistake, value.span.clone());
+    }
+
     /// How many mistakes the reading of this table and of those below it has reported.
     pub fn mistakes(&self) -> usize {
-        unimplemented!()
+        self.scope.mistakes.count() - self.before
+    }
+
+    fn span_of(&self, key: &str) -> Span {
+        self.table.place(key).unwrap_or_else(|| self.table.span.clone())
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        for entry in self.table.entries.iter().filter(|entry| !self.asked.contains(&entry.key)) {
+            let (key, place, known) = (entry.key.clone(), self.place.clone(), self.asked.clone());
+            self.report(Mistake::UnknownKey { key, place, known }, entry.key_span.clone());
+        }
+    }
+}
+
+/// `a number from 0 to 1`, `a whole number, at least 1`: what `range` takes, in words.
+fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
+    match (range.start_bound(), range.end_bound()) {
+        (Bound::Included(low), Bound::Included(high)) => format!("{noun} from {low} to {high}"),
+        (low, high) => {
+            let low = match low {
+                Bound::Included(low) => Some(format!("at least {low}")),
+                Bound::Excluded(low) => Some(format!("above {low}")),
+                Bound::Unbounded => None,
+            };
+            let high = match high {
+                Bound::Included(high) => Some(format!("at most {high}")),
+                Bound::Excluded(high) => Some(format!("below {high}")),
+                Bound::Unbounded => None,
+            };
+            match (low, high) {
+                (Some(low), Some(high)) => format!("{noun}, {low} and {high}"),
+                (Some(bound), None) | (None, Some(bound)) => format!("{noun}, {bound}"),
+                (None, None) => noun.to_owned(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::syntax;
+    use super::*;
+    use crate::diagnostic::Diagnostic;
+
+    fn read<T>(text: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Diagnostic>) {
+        let (table, errors) = syntax::parse(text);
+        let mistakes = Mistakes::after(errors);
+        let models = [ModelSource { name: "base".into(), source: "m".into(), path: "m".into(), revision: None }];
+        let scope = Scope { folder: Path::new("folder"), models: &models, mistakes: &mistakes };
+        let value = read(&mut Reader::new(&scope, &table, "node `n`"));
+        (value, mistakes.into_list())
+    }
+
+    fn messages(mistakes: &[Diagnostic]) -> Vec<String> {
+        let told = |mistake: &Diagnostic| format!("{}: {}", mistake.message, mistake.labels[0].text);
+        mistakes.iter().map(told).collect()
+    }
+
+    #[test]
+    fn values_are_read_by_type() {
+        let text = "b = true\ni = 7\nf = 1\nt = 'x'\nl = [1, 2.5]\np = 'a/b'\nm = 'base'";
+        let (values, mistakes) = read(text, |reader| {
+            assert_eq!(reader.optional::<bool>("b"), Some(true));
+            assert_eq!(reader.required::<u64>("i"), Some(7));
+            assert_eq!(reader.number("f", 0.0, ..), 1.0);
+            assert_eq!(reader.required::<String>("t").as_deref(), Some("x"));
+            assert_eq!(reader.optional::<[f64; 2]>("l"), Some([1.0, 2.5]));
+            assert_eq!(reader.path("p"), Some("folder/a/b".into()));
+            (reader.model("m").map(|model| model.name), reader.integer("absent", 3, ..))
+        });
+        assert_eq!(mistakes, []);
+        assert_eq!(values, (Some("base".to_owned()), 3));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_reported_with_the_range() {
+        let text = "a = nan\nb = inf\nc = -1\nd = 0\ne = 1.5\nf = 1e400\ng = 99999999999999999999\nh = 2";
+        let ((), mistakes) = read(text, |reader| {
+            reader.number("a", 0.0, 0.0..=1.0);
+            reader.number("b", 0.0, ..);
+            reader.integer("c", 0, ..);
+            reader.number("d", 1.0, (Bound::Excluded(0.0), Bound::Unbounded));
+            reader.integer("e", 0, 1..);
+            reader.number("f", 0.0, 0.0..);
+            reader.integer("g", 0, 1..=9);
+            reader.number("h", 0.0, 0.0..1.0);
+        });
+        insta::assert_snapshot!(messages(&mistakes).join("\n"), @r"
+        ");
+    }
+
+    #[test]
+    fn every_mistake_of_a_list_is_reported() {
+        let (value, mistakes) = read("l = [1, 'a', true]", |reader| reader.optional::<Vec<f64>>("l"));
+        assert_eq!((value, mistakes.len()), (None, 2));
+        let (value, mistakes) = read("l = [1, 2, 3]", |reader| reader.interval("l", [0.0, 1.0], 0.0..=1.0));
+        assert_eq!(value, [0.0, 1.0]);
+        assert_eq!(messages(&mistakes), ["`l` is to be a list of 2: this has 3"]);
+    }
+
+    #[test]
+    fn keys_that_nothing_asked_for_are_reported_with_the_nearest_that_was() {
+        let ((), mistakes) = read("temprature = 1\nlora = { rnk = 2, rank = 1 }", |reader| {
+            reader.number("temperature", 0.0, ..);
+            let mut lora = reader.table("lora").expect("a table");
+            lora.integer("rank", 1, ..);
+        });
+        let helps: Vec<_> = mistakes.iter().map(|mistake| mistake.help.clone().unwrap_or_default()).collect();
+        assert_eq!(helps, ["did you mean `rank`?", "did you mean `temperature`?"]);
+        assert_eq!(mistakes[0].message, "unknown key `rnk` in `lora` of node `n`");
+    }
+
+    #[test]
+    fn tables_with_free_names_and_lists_of_tables_are_read() {
+        let text = "where = { image = true, path = ['a'] }\nops = [{ op = 'blur' }, { op = 'nois' }]";
+        let (keys, mistakes) = read(text, |reader| {
+            let mut filter = reader.table("where").expect("a table");
+            let keys = filter.remaining_keys();
+            assert!(filter.is_boolean("image") && filter.is_list("path"));
+            for mut operation in reader.tables("ops") {
+                operation.required_choice("op", &[("blur", 1), ("noise", 2)]);
+                operation.number("weight", 1.0, 0.0..);
+            }
+            keys
+        });
+        assert_eq!(keys, ["image", "path"]);
+        assert_eq!(messages(&mistakes), ["`op` cannot be `nois`: expected one of `blur`, `noise`"]);
+    }
+
+    #[test]
+    fn a_missing_key_is_reported_once_and_never_for_a_text_that_could_not_be_read() {
+        let ((), mistakes) = read("", |reader| drop(reader.required::<String>("from")));
+        assert_eq!(messages(&mistakes), ["`from` is missing in node `n`: needs `from`, a text"]);
+        let ((), mistakes) = read("from =\n", |reader| drop(reader.required::<String>("from")));
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     }
 }

@@ -1,0 +1,217 @@
+//! What can be wrong with a pipeline file as it is written: the mistakes as data, and their prose in one place.
+
+use std::cell::{Cell, RefCell};
+
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed};
+
+/// A mistake in a pipeline file. `key` is the key as written, `place` names the table that it is in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mistake {
+    /// A key that nothing reads.
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Its table, such as "node `stage1`".
+        place: String,
+        /// The keys that the table may have.
+        known: Vec<String>,
+    },
+    /// A key that must be there.
+    Missing {
+        /// The key.
+        key: String,
+        /// Its table.
+        place: String,
+        /// What its value is to be.
+        expected: String,
+    },
+    /// A value of another type.
+    Type {
+        /// The key.
+        key: String,
+        /// What its value is to be.
+        expected: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A number that the key does not take.
+    Range {
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: String,
+    },
+    /// A list of another length.
+    Length {
+        /// The key.
+        key: String,
+        /// How many values it takes.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A text that is none of those that the key takes.
+    Choice {
+        /// The key.
+        key: String,
+        /// The text.
+        written: String,
+        /// What the key takes.
+        choices: Vec<String>,
+    },
+    /// A name that stands for nothing.
+    UnknownName {
+        /// What it should be the name of.
+        what: &'static str,
+        /// The name.
+        written: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A text without content.
+    Empty {
+        /// The key.
+        key: String,
+        /// What its value is to be.
+        expected: &'static str,
+    },
+    /// A name with characters that names do not have.
+    Name {
+        /// What it is the name of.
+        what: &'static str,
+        /// The name.
+        written: String,
+    },
+    /// A key of the language that this version does not do yet.
+    NotYet {
+        /// The key.
+        key: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A file for a newer version.
+    Newer {
+        /// Its language.
+        language: u64,
+    },
+    /// A pipeline of nothing.
+    NoNodes,
+    /// What a kind of node finds wrong.
+    Other {
+        /// What is wrong.
+        message: String,
+        /// What to say at the place.
+        label: String,
+        /// What to do.
+        help: Option<String>,
+    },
+}
+
+impl Mistake {
+    /// Whether it may be there only because a part of the file could not be read.
+    fn is_about_absence(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::UnknownName { .. } | Self::NoNodes)
+    }
+
+    /// The prose, and `span` as the place.
+    pub fn at(self, span: Span) -> Diagnostic {
+        match self {
+            Self::UnknownKey { key, place, known } => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Diagnostic::new(format!("unknown key `{key}` in {place}"))
+                    .label(span, "nothing reads this")
+                    .help(did_you_mean(&key, "keys", &known))
+            }
+            Self::Missing { key, place, expected } => Diagnostic::new(format!("`{key}` is missing in {place}"))
+                .label(span, format!("needs `{key}`, {expected}"))
+                .help(format!("add `{key} = …`")),
+            Self::Type { key, expected, found } => {
+                Diagnostic::new(format!("`{key}` is to be {expected}")).label(span, format!("this is {found}"))
+            }
+            Self::Range { key, expected } => {
+                Diagnostic::new(format!("`{key}` is out of range")).label(span, format!("expected {expected}"))
+            }
+            Self::Length { key, expected, found } => Diagnostic::new(format!("`{key}` is to be a list of {expected}"))
+                .label(span, format!("this has {found}")),
+            Self::Choice { key, written, choices } => {
+                let known: Vec<&str> = choices.iter().map(String::as_str).collect();
+                let mistake = Diagnostic::new(format!("`{key}` cannot be `{written}`"));
+                match did_you_mean(&written, "values", &known) {
+                    Some(help) => mistake.label(span, format!("expected one of {}", listed(&choices))).help(help),
+                    None => mistake.label(span, "this is not known"),
+                }
+            }
+            Self::UnknownName { what, written, known } => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Diagnostic::new(format!("unknown {what} `{written}`"))
+                    .label(span, format!("no {what} has this name"))
+                    .help(did_you_mean(&written, &format!("{what}s"), &known).unwrap_or(format!("the file has no {what}s")))
+            }
+            Self::Empty { key, expected } => {
+                Diagnostic::new(format!("`{key}` is empty")).label(span, format!("expected {expected}"))
+            }
+            Self::Name { what, written } => Diagnostic::new(format!("`{written}` cannot be the name of a {what}"))
+                .label(span, "a name has letters, digits, `_` and `-`")
+                .help("choose another name".to_owned()),
+            Self::NotYet { key, instead } => Diagnostic::new(format!("`{key}` is not there yet"))
+                .label(span, "this version of stic does not read it")
+                .help(instead.to_owned()),
+            Self::Newer { language } => Diagnostic::new(format!(
+                "the file is written in language {language}, stic {} reads language {}",
+                env!("CARGO_PKG_VERSION"),
+                super::LANGUAGE
+            ))
+            .label(span, "a newer language")
+            .help("install the version of stic that the file was written for, or a later one".to_owned()),
+            Self::NoNodes => Diagnostic::new("the pipeline has no nodes")
+                .label(span, "the file ends without one")
+                .help("add a table `[nodes.NAME]` with a `kind`".to_owned()),
+            Self::Other { message, label, help } => Diagnostic::new(message).label(span, label).help(help),
+        }
+    }
+}
+
+/// All mistakes of a file so far. Readers of several tables share one.
+#[derive(Debug, Default)]
+pub struct Mistakes {
+    list: RefCell<Vec<Diagnostic>>,
+    incomplete: Cell<bool>,
+}
+
+impl Mistakes {
+    /// Mistakes of a text of which a part could not be read, for the reasons in `syntax`: what is missing from it is
+    /// not held against it.
+    pub fn after(syntax: Vec<Diagnostic>) -> Self {
+        Self { incomplete: Cell::new(!syntax.is_empty()), list: RefCell::new(syntax) }
+    }
+
+    /// Adds one.
+    pub fn add(&self, mistake: Mistake, span: Span) {
+        if !(self.incomplete.get() && mistake.is_about_absence()) {
+            self.push(mistake.at(span));
+        }
+    }
+
+    /// Adds one that has its prose. The same mistake at the same place is one mistake.
+    pub fn push(&self, diagnostic: Diagnostic) {
+        let mut list = self.list.borrow_mut();
+        if !list.contains(&diagnostic) {
+            list.push(diagnostic);
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// Whether a part of the text could not be read.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete.get()
+    }
+
+    /// The list, in the order of finding.
+    pub fn into_list(self) -> Vec<Diagnostic> {
+        self.list.into_inner()
+    }
+}

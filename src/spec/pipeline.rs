@@ -1,0 +1,327 @@
+//! The tables of a pipeline file: names, models, the device, and nodes whose parameters are still unread.
+//!
+//! This module does not know which kinds of node there are, nor which names stand for what.
+
+use std::path::{Path, PathBuf};
+
+use super::mistake::{Mistake, Mistakes};
+use super::reader::{ModelSource, Reader, Scope};
+use super::syntax::{self, Entry, Located, Syntax, Table};
+use crate::device::{Backend, DeviceRequest, Precision};
+use crate::diagnostic::Span;
+
+/// A pipeline file as it is written.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// The device that it asks for.
+    pub device: DeviceRequest,
+    /// Numerics classes whose results may be used as they are.
+    pub accept_numerics: Vec<String>,
+    /// The models that it names.
+    pub models: Vec<ModelSource>,
+    /// Its nodes, in the order of the text.
+    pub nodes: Vec<NodeTable>,
+    /// The file's folder, against which paths are resolved.
+    pub folder: PathBuf,
+    /// The whole file, for places.
+    pub root: Table,
+}
+
+/// A node as it is written.
+#[derive(Clone, Debug)]
+pub struct NodeTable {
+    /// Its name.
+    pub name: String,
+    /// Where its name is.
+    pub name_span: Span,
+    /// Its kind and where that is.
+    pub kind: Option<(String, Span)>,
+    /// Its own seed.
+    pub seed: Option<u64>,
+    /// How often it is tried again after a failure of the surroundings.
+    pub retries: Option<u32>,
+    /// Its inputs.
+    pub inputs: Vec<InputTable>,
+    /// Its parameters: its table without the keys of the engine.
+    pub parameters: Table,
+}
+
+/// An input as it is written.
+#[derive(Clone, Debug)]
+pub struct InputTable {
+    /// The port.
+    pub port: String,
+    /// Where the port's name is.
+    pub port_span: Span,
+    /// Where the value is.
+    pub span: Span,
+    /// What comes in, in order.
+    pub sources: Vec<InputSource>,
+}
+
+/// What comes in by a port.
+#[derive(Clone, Debug)]
+pub enum InputSource {
+    /// The result of a node.
+    Node {
+        /// The node's name.
+        name: String,
+        /// Where the name is.
+        span: Span,
+    },
+    /// A file to import.
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Where relative picture names are looked up.
+        images: Option<PathBuf>,
+        /// The table that says so.
+        table: Table,
+    },
+}
+
+/// Keys of a node that the engine reads; the rest are parameters of its kind.
+const ENGINE_KEYS: [&str; 6] = ["kind", "inputs", "seed", "retries", "matrix", "freeze"];
+
+impl Pipeline {
+    /// Reads the text of a pipeline file that lies in `folder`. `None` when the file is for a newer version; whatever
+    /// else is wrong is left out of the pipeline and reported in `mistakes`.
+    pub fn read(text: &str, default_name: &str, folder: &Path) -> (Option<Self>, Mistakes) {
+        let (root, errors) = syntax::parse(text);
+        if let Some((language, span)) = newer_language(&root) {
+            let newer = Mistakes::default();
+            newer.add(Mistake::Newer { language }, span);
+            return (None, newer);
+        }
+        let mistakes = Mistakes::after(errors);
+        let end = text.trim_end().len();
+        let pipeline = Self::of_table(root, default_name, folder, &mistakes, end);
+        (Some(pipeline), mistakes)
+    }
+
+    fn of_table(root: Table, default_name: &str, folder: &Path, mistakes: &Mistakes, end: usize) -> Self {
+        let scope = Scope { folder, models: &[], mistakes };
+        let mut pipeline = Self {
+            name: default_name.to_owned(),
+            seed: 0,
+            device: DeviceRequest::default(),
+            accept_numerics: Vec::new(),
+            models: Vec::new(),
+            nodes: Vec::new(),
+            folder: folder.to_owned(),
+            root: Table::default(),
+        };
+        let mut file = Reader::new(&scope, &root, "the file");
+        if let Some(entry) = file.entry("include") {
+            let instead = "put the tables of both files into one";
+            mistakes.add(Mistake::NotYet { key: "include", instead }, entry.key_span.clone());
+        }
+        if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
+            pipeline.read_pipeline(&mut table, mistakes);
+        }
+        if let Some(mut table) = file.named_table("device", "`[device]`") {
+            pipeline.read_device(&mut table);
+        }
+        for entry in tables_by_name(&mut file, "models", "model", mistakes) {
+            pipeline.read_model(entry, &scope);
+        }
+        for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
+            pipeline.read_node(entry, &scope);
+        }
+        if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.remaining_keys().is_empty())
+        {
+            mistakes.add(Mistake::NoNodes, end..end);
+        }
+        drop(file);
+        pipeline.root = root;
+        pipeline
+    }
+
+    fn read_pipeline(&mut self, table: &mut Reader<'_>, mistakes: &Mistakes) {
+        if let Some(name) = table.text("name", "a name") {
+            self.name = name;
+        }
+        table.integer("language", super::LANGUAGE, 1..=super::LANGUAGE);
+        self.seed = table.integer("seed", 0, ..);
+        if let Some(entry) = table.entry("matrix") {
+            mistakes.add(Mistake::NotYet { key: "matrix", instead: MATRIX_INSTEAD }, entry.key_span.clone());
+        }
+    }
+
+    fn read_device(&mut self, table: &mut Reader<'_>) {
+        if let Some(written) = table.optional::<String>("backend") {
+            let (family, index) = written.split_once(':').map_or((written.as_str(), None), |(f, i)| (f, Some(i)));
+            let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
+            if backend.is_none() && family != "auto" {
+                let names = std::iter::once("auto").chain(Backend::ALL.map(Backend::name));
+                table.reject_name("backend", "backend", family, &names.collect::<Vec<_>>());
+            }
+            self.device.backend = backend;
+            match index.map(str::parse::<usize>) {
+                None => {}
+                Some(Ok(index)) if backend.is_some() => self.device.index = index,
+                Some(_) => table.reject(
+                    "backend",
+                    format!("`{written}` picks no device"),
+                    "expected a backend, a colon and the number of a device",
+                    Some("write for example `cuda:1`; `stic devices` lists what there is".to_owned()),
+                ),
+            }
+        }
+        let precisions = Precision::ALL.map(|precision| (precision.name(), Some(precision)));
+        let choices: Vec<_> = std::iter::once(("auto", None)).chain(precisions).collect();
+        self.device.precision = table.choice("dtype", &choices, None);
+        for class in table.optional::<Vec<String>>("accept_numerics").unwrap_or_default() {
+            if is_numerics_class(&class) {
+                self.accept_numerics.push(class);
+            } else {
+                table.reject(
+                    "accept_numerics",
+                    format!("`{class}` is no numerics class"),
+                    "expected names of a backend and a dtype",
+                    Some("write for example `cuda-bf16`".to_owned()),
+                );
+            }
+        }
+    }
+
+    fn read_model(&mut self, entry: &Entry, scope: &Scope<'_>) {
+        let Some(table) = table_of(entry, scope.mistakes) else { return };
+        let mut table = Reader::new(scope, table, format!("model `{}`", entry.key));
+        let source = table.required_text("source", "a folder or a hub id");
+        let revision = table.text("revision", "a revision");
+        // A model whose source is wrong is still known by its name.
+        let source = source.unwrap_or_default();
+        let path = scope.folder.join(&source);
+        self.models.push(ModelSource { name: entry.key.clone(), source, path, revision });
+    }
+
+    fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
+        let Some(table) = table_of(entry, scope.mistakes) else { return };
+        let engine = |key: &str| ENGINE_KEYS.contains(&key);
+        let (keys, parameters) = table.entries.iter().cloned().partition(|entry| engine(&entry.key));
+        let keys = Table { span: table.span.clone(), entries: keys };
+        let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
+        let kind = reader.required_text("kind", "the name of a kind of node");
+        let kind = kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()));
+        let seed = reader.optional_integer("seed", ..);
+        let retries = reader.optional_integer("retries", ..=100).map(|retries| retries as u32);
+        for (key, instead) in [("matrix", MATRIX_INSTEAD), ("freeze", "leave it out; what is cached is used anyway")] {
+            if let Some(entry) = reader.entry(key) {
+                scope.mistakes.add(Mistake::NotYet { key, instead }, entry.key_span.clone());
+            }
+        }
+        let mut inputs = Vec::new();
+        if let Some(mut table) = reader.table("inputs") {
+            for port in table.remaining_keys() {
+                if let Some(entry) = table.entry(&port) {
+                    inputs.extend(read_input(entry, scope));
+                }
+            }
+        }
+        drop(reader);
+        self.nodes.push(NodeTable {
+            name: entry.key.clone(),
+            name_span: entry.key_span.clone(),
+            kind,
+            seed,
+            retries,
+            inputs,
+            parameters: Table { span: table.span.clone(), entries: parameters },
+        });
+    }
+
+    /// The places and prose of a mistake about the parameter at the dotted path `parameter` of `node`, or about
+    /// `models.NAME.source`.
+    pub fn place(&self, node: &NodeTable, parameter: &str) -> Span {
+        let model = parameter.starts_with("models.").then(|| self.root.place(parameter)).flatten();
+        model.or_else(|| node.parameters.place(parameter)).unwrap_or_else(|| node.parameters.span.clone())
+    }
+}
+
+const MATRIX_INSTEAD: &str = "write a node for each value";
+
+fn newer_language(root: &Table) -> Option<(u64, Span)> {
+    let Syntax::Table(pipeline) = &root.get("pipeline")?.value.value else { return None };
+    let value = &pipeline.get("language")?.value;
+    let Syntax::Integer(Some(language)) = value.value else { return None };
+    let language = u64::try_from(language).ok().filter(|language| *language > super::LANGUAGE)?;
+    Some((language, value.span.clone()))
+}
+
+fn is_numerics_class(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(backend, precision)| {
+        Backend::ALL.iter().any(|known| known.name() == backend)
+            && Precision::ALL.iter().any(|known| known.name() == precision)
+    })
+}
+
+/// The entries of the table under `key`, whose names are the user's.
+fn tables_by_name<'a>(file: &mut Reader<'a>, key: &str, what: &'static str, mistakes: &Mistakes) -> Vec<&'a Entry> {
+    let Some(mut table) = file.named_table(key, &format!("`[{key}]`")) else { return Vec::new() };
+    let mut entries = Vec::new();
+    for name in table.remaining_keys() {
+        let Some(entry) = table.entry(&name) else { continue };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(allowed) {
+            mistakes.add(Mistake::Name { what, written: name }, entry.key_span.clone());
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+fn table_of<'a>(entry: &'a Entry, mistakes: &Mistakes) -> Option<&'a Table> {
+    match &entry.value.value {
+        Syntax::Table(table) => Some(table),
+        Syntax::Broken => None,
+        other => {
+            let mistake =
+                Mistake::Type { key: entry.key.clone(), expected: "a table".to_owned(), found: other.name() };
+            mistakes.add(mistake, entry.value.span.clone());
+            None
+        }
+    }
+}
+
+/// What an input may be, in words.
+const INPUT: &str = "the name of a node, a list of names, or a file (`{ file = \"…\" }`)";
+
+fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
+    let one = |value: &Located| -> Option<InputSource> {
+        match &value.value {
+            Syntax::Text(name) => Some(InputSource::Node { name: name.clone(), span: value.span.clone() }),
+            Syntax::Table(table) => {
+                let mut reader = Reader::new(scope, table, format!("input `{}`", entry.key));
+                let (file, images) = (reader.required_path("file"), reader.path("images"));
+                Some(InputSource::File { file: file?, images, table: table.clone() })
+            }
+            Syntax::Broken => None,
+            other => {
+                let mistake =
+                    Mistake::Type { key: entry.key.clone(), expected: INPUT.to_owned(), found: other.name() };
+                scope.mistakes.add(mistake, value.span.clone());
+                None
+            }
+        }
+    };
+    let sources: Vec<Option<InputSource>> = match &entry.value.value {
+        Syntax::List(items) if items.is_empty() => {
+            scope.mistakes.add(Mistake::Empty { key: entry.key.clone(), expected: INPUT }, entry.value.span.clone());
+            return None;
+        }
+        Syntax::List(items) => items.iter().map(one).collect(),
+        _ => vec![one(&entry.value)],
+    };
+    // An input with a mistake in it is still an input: its port is connected.
+    Some(InputTable {
+        port: entry.key.clone(),
+        port_span: entry.key_span.clone(),
+        span: entry.place(),
+        sources: sources.into_iter().flatten().collect(),
+    })
+}

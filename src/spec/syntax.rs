@@ -1,0 +1,223 @@
+//! TOML text → a tree in which every key and value knows its place, in the order of the text.
+//!
+//! This module does not know which keys there are.
+
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Span};
+
+/// A table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// Its header, or its braces, or the first key that implies it.
+    pub span: Span,
+    /// Its keys in the order of the text.
+    pub entries: Vec<Entry>,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key is.
+    pub key_span: Span,
+    /// The value.
+    pub value: Located,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// Where it is.
+    pub span: Span,
+    /// What it is.
+    pub value: Syntax,
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Syntax {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number; `None` when it exceeds 128 bits.
+    Integer(Option<i128>),
+    /// A number, which may be infinite or not a number.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// A date or time, which no key takes.
+    Moment,
+    /// A list.
+    List(Vec<Located>),
+    /// A table.
+    Table(Table),
+    /// Nothing that could be read; the parser has reported it.
+    Broken,
+}
+
+impl Syntax {
+    /// What to call it in a message.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Boolean(_) => "true or false",
+            Self::Integer(_) => "a whole number",
+            Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::Moment => "a date",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+            Self::Broken => "nothing",
+        }
+    }
+}
+
+impl Table {
+    /// The entry called `key`.
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// The place of the value at a dotted path: the deepest part of it that is written.
+    pub fn place(&self, path: &str) -> Option<Span> {
+        let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+        let entry = self.get(key)?;
+        let deeper = match (&entry.value.value, rest) {
+            (Syntax::Table(table), Some(rest)) => table.place(rest),
+            _ => None,
+        };
+        Some(deeper.unwrap_or_else(|| entry.place()))
+    }
+}
+
+impl Entry {
+    /// The place to underline for this entry's value: a table written with a header is named by its key.
+    pub fn place(&self) -> Span {
+        if self.value.value == Syntax::Broken { self.key_span.clone() } else { self.value.span.clone() }
+    }
+}
+
+/// Reads TOML; what cannot be read is reported, and the rest is still there.
+pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let root = table(0..0, root.into_inner());
+    let headers = headers(text);
+    let mut mistakes = Vec::new();
+    let mut repeated_sections: Vec<Span> = Vec::new();
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let message = error.message();
+        if message != "duplicate key" {
+            let expected = message.split_once(", expected ");
+            let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| (m, format!("expected {e}")));
+            mistakes.push(Diagnostic::new(format!("this is not TOML: {message}")).label(span, label));
+            continue;
+        }
+        if repeated_sections.iter().any(|section| section.contains(&span.start)) {
+            continue;
+        }
+        let key = text.get(span.clone()).unwrap_or_default();
+        let header = headers.iter().position(|header| header.span.contains(&span.start));
+        let first = match header {
+            Some(index) => {
+                // Keys of a table that is written twice repeat because the table does: one mistake, not many.
+                let end = headers.get(index + 1).map_or(text.len(), |next| next.span.start);
+                repeated_sections.push(headers[index].span.end..end);
+                let first = headers[..index].iter().find(|header| header.path == headers[index].path);
+                first.map(|header| header.span.clone())
+            }
+            None => first_place(&root, text, &headers, &span),
+        };
+        let what = if header.is_some() { "table" } else { "key" };
+        let mut mistake =
+            Diagnostic::new(format!("{what} `{key}` is written twice")).label(span, "the second time here");
+        if let Some(first) = first {
+            mistake = mistake.label(first, "the first time here");
+        }
+        mistakes.push(mistake.help("remove one of the two, or give one another name".to_owned()));
+    }
+    (root, mistakes)
+}
+
+/// The line of a table header.
+struct Header {
+    span: Span,
+    path: String,
+}
+
+/// All lines that look like `[header]`. A line inside a text of several lines may be among them; this is used for
+/// messages only.
+fn headers(text: &str) -> Vec<Header> {
+    let mut headers = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim_start();
+        if let Some(end) = trimmed.find(']').filter(|_| trimmed.starts_with('[')) {
+            let indent = line.len() - trimmed.len();
+            let path = trimmed[1..end].chars().filter(|c| !c.is_whitespace() && !['"', '\''].contains(c)).collect();
+            headers.push(Header { span: start + indent..start + indent + end + 1, path });
+        }
+        start += line.len();
+    }
+    headers
+}
+
+/// Where the key that is repeated at `span` was written first.
+fn first_place(root: &Table, text: &str, headers: &[Header], span: &Span) -> Option<Span> {
+    let key = text.get(span.clone())?.trim_matches(['"', '\'']);
+    if let Some(table) = innermost_inline(root, span) {
+        return table.get(key).map(|entry| entry.key_span.clone());
+    }
+    let section = headers.iter().rev().find(|header| header.span.start < span.start).map_or(0, |h| h.span.end);
+    let line = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let path = text[line..span.end].trim_start();
+    let mut start = section;
+    for candidate in text.get(section..line)?.split_inclusive('\n') {
+        let trimmed = candidate.trim_start();
+        let rest = trimmed.strip_prefix(path);
+        if rest.is_some_and(|rest| rest.trim_start().starts_with(['=', '.'])) {
+            let begin = start + candidate.len() - trimmed.len();
+            return Some(begin..begin + path.len());
+        }
+        start += candidate.len();
+    }
+    None
+}
+
+/// The innermost table in braces around `span`.
+fn innermost_inline<'a>(table: &'a Table, span: &Span) -> Option<&'a Table> {
+    fn of_value<'a>(value: &'a Located, span: &Span) -> Option<&'a Table> {
+        match &value.value {
+            Syntax::Table(inner) => innermost_inline(inner, span)
+                .or_else(|| (inner.span.start <= span.start && span.end <= inner.span.end).then_some(inner)),
+            Syntax::List(items) => items.iter().find_map(|item| of_value(item, span)),
+            _ => None,
+        }
+    }
+    table.entries.iter().find_map(|entry| of_value(&entry.value, span))
+}
+
+fn table(span: Span, table: DeTable<'_>) -> Table {
+    let mut entries: Vec<Entry> = table
+        .into_iter()
+        .map(|(key, value)| Entry { key_span: key.span(), key: key.into_inner().into_owned(), value: located(value) })
+        .collect();
+    entries.sort_by_key(|entry| entry.key_span.start);
+    Table { span, entries }
+}
+
+fn located(value: toml::Spanned<DeValue<'_>>) -> Located {
+    let span = value.span();
+    let value = match value.into_inner() {
+        // The parser's stand-in for a value that is not there.
+        DeValue::Integer(_) if span.is_empty() => Syntax::Broken,
+        DeValue::Boolean(value) => Syntax::Boolean(value),
+        DeValue::Integer(value) => Syntax::Integer(i128::from_str_radix(value.as_str(), value.radix()).ok()),
+        DeValue::Float(value) => value.as_str().parse().map_or(Syntax::Broken, Syntax::Float),
+        DeValue::String(value) => Syntax::Text(value.into_owned()),
+        DeValue::Datetime(_) => Syntax::Moment,
+        DeValue::Array(values) => Syntax::List(values.into_iter().map(located).collect()),
+        DeValue::Table(inner) => Syntax::Table(table(span.clone(), inner)),
+    };
+    Located { span, value }
+}
