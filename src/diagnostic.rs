@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn a_mistake_is_shown_with_file_line_column_and_underlined_text() {
         let source = Source { name: "p.toml".into(), text: "a = 1\nbeta = -1\n".into() };
-        let mistake = Diagnostic::new("`beta` is out of range").label(13..15, "here").help("a number above 0".to_owned());
+        let mistake =
+            Diagnostic::new("`beta` is out of range").label(13..15, "here").help("a number above 0".to_owned());
         insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
         ");
     }

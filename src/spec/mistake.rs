@@ -145,7 +145,10 @@ impl Mistake {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 Diagnostic::new(format!("unknown {what} `{written}`"))
                     .label(span, format!("no {what} has this name"))
-                    .help(did_you_mean(&written, &format!("{what}s"), &known).unwrap_or(format!("the file has no {what}s")))
+                    .help(
+                        did_you_mean(&written, &format!("{what}s"), &known)
+                            .unwrap_or(format!("the file has no {what}s")),
+                    )
             }
             Self::Empty { key, expected } => {
                 Diagnostic::new(format!("`{key}` is empty")).label(span, format!("expected {expected}"))

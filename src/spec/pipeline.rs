@@ -132,7 +132,8 @@ impl Pipeline {
         for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
             pipeline.read_node(entry, &scope);
         }
-        if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.remaining_keys().is_empty())
+        if !file.has("nodes")
+            || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.remaining_keys().is_empty())
         {
             mistakes.add(Mistake::NoNodes, end..end);
         }
@@ -280,8 +281,7 @@ fn table_of<'a>(entry: &'a Entry, mistakes: &Mistakes) -> Option<&'a Table> {
         Syntax::Table(table) => Some(table),
         Syntax::Broken => None,
         other => {
-            let mistake =
-                Mistake::Type { key: entry.key.clone(), expected: "a table".to_owned(), found: other.name() };
+            let mistake = Mistake::Type { key: entry.key.clone(), expected: "a table".to_owned(), found: other.name() };
             mistakes.add(mistake, entry.value.span.clone());
             None
         }
@@ -302,8 +302,7 @@ fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
             }
             Syntax::Broken => None,
             other => {
-                let mistake =
-                    Mistake::Type { key: entry.key.clone(), expected: INPUT.to_owned(), found: other.name() };
+                let mistake = Mistake::Type { key: entry.key.clone(), expected: INPUT.to_owned(), found: other.name() };
                 scope.mistakes.add(mistake, value.span.clone());
                 None
             }

@@ -470,8 +470,7 @@ impl<'a> Reader<'a> {
     /// Reports that the value under `key` has none of the types that the key takes.
     pub fn reject_type(&mut self, key: &str, expected: &str) {
         let Some(value) = self.ask_value(key) else { return };
-        let mistake =
-            Mistake::Type { key: key.to_owned(), expected: expected.to_owned(), found: value.value.name() };
+        let mistake = Mistake::Type { key: key.to_owned(), expected: expected.to_owned(), found: value.value.name() };
         self.report(mistake, value.span.clone());
     }
 
