@@ -1,0 +1,374 @@
+//! Reads questions and annotations out of a folder (see [`super`] for the files and their fields).
+//!
+//! Every mistake names its file and its line; in a file that is one JSON array, its entry. Pictures are looked for, not
+//! opened: this module does not decode, digest or score anything.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::captions::{Ambiguous, Phrases, Vocabulary};
+
+/// A question about a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// What the data calls it.
+    pub label: Option<String>,
+    /// The picture's file.
+    pub picture: PathBuf,
+    /// The question.
+    pub question: String,
+    /// Right answers, at least one.
+    pub answers: Vec<String>,
+    /// What kind of question it is.
+    pub kind: Option<String>,
+}
+
+/// The objects of a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Annotation {
+    /// What the data calls it.
+    pub label: Option<String>,
+    /// The picture's file.
+    pub picture: PathBuf,
+    /// What is in it.
+    pub objects: Vec<Phrases>,
+}
+
+/// Annotations, and the phrases that are claims in a text about any of the pictures.
+#[derive(Clone, Debug)]
+pub struct Annotations {
+    /// One a picture.
+    pub pictures: Vec<Annotation>,
+    /// Of the annotations and `vocabulary.json`.
+    pub vocabulary: Vocabulary,
+    /// What `vocabulary.json` lists, if it is there.
+    pub listed: Vec<Phrases>,
+}
+
+/// Where in a file an entry stands, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a file with one object a line.
+    Line(usize),
+    /// An entry of a file that is one array.
+    Entry(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::Entry(number) => write!(f, "entry {number}"),
+        }
+    }
+}
+
+/// What is wrong with data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// `data` is no folder.
+    #[error("{}: no such folder", .0.display())]
+    NoFolder(PathBuf),
+    /// Neither form of the file is there.
+    #[error("{}: there is no `{file}`", .folder.display())]
+    NoFile {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that was looked for first.
+        file: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("{}: {cause}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file has no entries.
+    #[error("{}: there are no entries in it", .0.display())]
+    Empty(PathBuf),
+    /// An entry is not what it should be.
+    #[error("{}, {place}: {cause}", .path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A picture is not there.
+    #[error("{}, {place}: there is no picture {}", .path.display(), .picture.display())]
+    NoPicture {
+        /// The file that names the picture.
+        path: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// Where the picture was looked for.
+        picture: PathBuf,
+    },
+    /// A phrase is listed under two objects.
+    #[error("{}: {cause}", .folder.display())]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+        /// Which.
+        cause: Ambiguous,
+    },
+}
+
+/// The questions of `folder`.
+///
+/// # Errors
+/// See [`DataError`].
+pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
+    let file = Entries::<QuestionEntry>::read(folder, ["questions.jsonl", "questions.json"])?;
+    file.each(|place, entry| {
+        let answers = match (entry.answer, entry.answers) {
+            (Some(answer), None) => vec![answer],
+            (None, Some(answers)) if !answers.is_empty() => answers,
+            (None, Some(_)) => return Err(file.wrong(place, "`answers` is empty")),
+            (Some(_), Some(_)) => return Err(file.wrong(place, "there is an `answer` and there are `answers`")),
+            (None, None) => return Err(file.wrong(place, "there is neither `answer` nor `answers`")),
+        };
+        Ok(Question {
+            label: entry.id.map(|id| id.0),
+            picture: file.picture(place, &entry.image)?,
+            question: entry.question,
+            answers: answers.into_iter().map(|answer| answer.0).collect(),
+            kind: entry.kind,
+        })
+    })
+}
+
+/// The annotations of `folder`, and their vocabulary.
+///
+/// # Errors
+/// See [`DataError`].
+pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
+    let file = Entries::<AnnotationEntry>::read(folder, ["annotations.jsonl", "annotations.json"])?;
+    let pictures = file.each(|place, entry| {
+        Ok(Annotation {
+            label: entry.id.map(|id| id.0),
+            picture: file.picture(place, &entry.image)?,
+            objects: phrases(entry.objects).map_err(|cause| file.wrong(place, cause))?,
+        })
+    })?;
+    let path = folder.join("vocabulary.json");
+    let listed = if path.is_file() {
+        let entries = Entries::<OneOrMore>::parse(path)?;
+        entries.each(|place, entry| phrases(vec![entry]).map_err(|cause| entries.wrong(place, cause)))?.concat()
+    } else {
+        Vec::new()
+    };
+    let objects = listed.iter().chain(pictures.iter().flat_map(|annotation| &annotation.objects));
+    let vocabulary =
+        Vocabulary::new(objects).map_err(|cause| DataError::Ambiguous { folder: folder.to_owned(), cause })?;
+    Ok(Annotations { pictures, vocabulary, listed })
+}
+
+#[derive(Clone, Deserialize)]
+struct QuestionEntry {
+    id: Option<Scalar>,
+    image: String,
+    question: String,
+    answer: Option<Scalar>,
+    answers: Option<Vec<Scalar>>,
+    kind: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+struct AnnotationEntry {
+    id: Option<Scalar>,
+    image: String,
+    objects: Vec<OneOrMore>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "a phrase or a list of phrases is expected")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, &'static str> {
+    let lists = entries.into_iter().map(|entry| match entry {
+        OneOrMore::One(phrase) => vec![phrase],
+        OneOrMore::More(phrases) => phrases,
+    });
+    lists
+        .map(|list| {
+            let sound = !list.is_empty() && list.iter().all(|phrase| phrase.chars().any(char::is_alphanumeric));
+            if sound { Ok(list) } else { Err("an object has no words") }
+        })
+        .collect()
+}
+
+/// A text, or what people write without quotation marks.
+#[derive(Clone)]
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self(text)),
+            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(Self(value.to_string())),
+            _ => Err(serde::de::Error::custom("a text or a number is expected")),
+        }
+    }
+}
+
+/// A file of entries, with their places.
+struct Entries<T> {
+    path: PathBuf,
+    entries: Vec<(Place, T)>,
+}
+
+impl<T: DeserializeOwned + Clone> Entries<T> {
+    /// Reads the first of `names` that is in `folder`.
+    fn read(folder: &Path, names: [&'static str; 2]) -> Result<Self, DataError> {
+        if !folder.is_dir() {
+            return Err(DataError::NoFolder(folder.to_owned()));
+        }
+        let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        let path = path.ok_or_else(|| DataError::NoFile { folder: folder.to_owned(), file: names[0] })?;
+        Self::parse(path)
+    }
+
+    fn parse(path: PathBuf) -> Result<Self, DataError> {
+        let text = std::fs::read(&path).map_err(|cause| DataError::Unreadable { path: path.clone(), cause })?;
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        let wrong = |place, cause| DataError::Entry { path: path.clone(), place, cause };
+        let mut entries = Vec::new();
+        if text.trim_ascii_start().first() == Some(&b'[') {
+            let values: Vec<serde_json::Value> =
+                serde_json::from_slice(text).map_err(|error| wrong(Place::Line(error.line()), cause(&error)))?;
+            for (index, value) in values.into_iter().enumerate() {
+                let place = Place::Entry(index + 1);
+                entries.push((place, serde_json::from_value(value).map_err(|error| wrong(place, cause(&error)))?));
+            }
+        } else {
+            for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let place = Place::Line(index + 1);
+                entries.push((place, serde_json::from_slice(line).map_err(|error| wrong(place, cause(&error)))?));
+            }
+        }
+        if entries.is_empty() { Err(DataError::Empty(path)) } else { Ok(Self { path, entries }) }
+    }
+
+    fn each<U>(&self, make: impl Fn(Place, T) -> Result<U, DataError>) -> Result<Vec<U>, DataError> {
+        self.entries.iter().map(|(place, entry)| make(*place, entry.clone())).collect()
+    }
+
+    fn wrong(&self, place: Place, cause: &str) -> DataError {
+        DataError::Entry { path: self.path.clone(), place, cause: cause.to_owned() }
+    }
+
+    /// The file of the picture that an entry calls `name`.
+    fn picture(&self, place: Place, name: &str) -> Result<PathBuf, DataError> {
+        let picture = self.path.parent().unwrap_or(Path::new("")).join(name);
+        if name.is_empty() {
+            Err(self.wrong(place, "`image` is empty"))
+        } else if picture.is_file() {
+            Ok(picture)
+        } else {
+            Err(DataError::NoPicture { path: self.path.clone(), place, picture })
+        }
+    }
+}
+
+/// What is wrong, without the place that serde_json counts within one line; syntax errors keep their column.
+fn cause(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    if error.is_syntax() || error.is_eof() { format!("{message} (column {})", error.column()) } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with a picture `a.jpg` and these files.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.jpg"), "picture").unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    /// What is wrong with questions, without the folder's name.
+    fn mistake(name: &str, text: &str) -> String {
+        let folder = folder(&[(name, text)]);
+        let error = questions(folder.path()).unwrap_err().to_string();
+        error.replace(&folder.path().display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn lines_and_an_array_are_read_alike() {
+        let one =
+            r#"{"image": "a.jpg", "question": "How many?", "answer": 3, "kind": "count", "id": 7, "extra": null}"#;
+        let two = r#"{"image": "a.jpg", "question": "Where?", "answers": ["left", "on the left"]}"#;
+        let lines = folder(&[("questions.jsonl", &format!("{one}\n\n{two}\n"))]);
+        let array = folder(&[("questions.json", &format!("[{one},\n{two}]"))]);
+        let read = questions(lines.path()).unwrap();
+        assert_eq!(read[0].answers, ["3"]);
+        assert_eq!((read[0].label.as_deref(), read[0].kind.as_deref()), (Some("7"), Some("count")));
+        assert_eq!(read[1].answers, ["left", "on the left"]);
+        let same = questions(array.path()).unwrap();
+        assert_eq!(
+            same.iter().map(|q| &q.answers).collect::<Vec<_>>(),
+            read.iter().map(|q| &q.answers).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_mistake_names_its_file_and_line() {
+        let good = r#"{"image": "a.jpg", "question": "q", "answer": "a"}"#;
+        for (second, message) in [
+            ("{\"image\": \"a.jpg\", ", "line 2: EOF while parsing a value (column 19)"),
+            (r#"{"image": "a.jpg", "answer": "a"}"#, "line 2: missing field `question`"),
+            (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: there is neither `answer` nor `answers`"),
+            (r#"{"image": "a.jpg", "question": "q", "answers": []}"#, "line 2: `answers` is empty"),
+            (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: a text or a number is expected"),
+            (r#"{"image": "b.jpg", "question": "q", "answer": 1}"#, "line 2: there is no picture DIR/b.jpg"),
+        ] {
+            assert_eq!(
+                mistake("questions.jsonl", &format!("{good}\n{second}\n")),
+                format!("DIR/questions.jsonl, {message}")
+            );
+        }
+        assert_eq!(
+            mistake("questions.json", &format!("[{good}, {{\"image\": \"a.jpg\"}}]")),
+            "DIR/questions.json, entry 2: missing field `question`"
+        );
+        assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: there are no entries in it");
+        assert_eq!(mistake("other", ""), "DIR: there is no `questions.jsonl`");
+    }
+
+    #[test]
+    fn a_vocabulary_adds_claims_and_synonyms() {
+        let files = [
+            ("annotations.jsonl", r#"{"image": "a.jpg", "objects": ["puppy", ["sofa", "couch"]]}"#),
+            ("vocabulary.json", r#"["cat", ["dog", "puppy"]]"#),
+        ];
+        let read = annotations(folder(&files).path()).unwrap();
+        assert_eq!(read.vocabulary.claims("a cat and a dog on a couch"), ["cat", "dog", "sofa"]);
+        assert_eq!(read.vocabulary.name("puppy"), Some("dog"));
+        assert_eq!(read.listed.len(), 2);
+    }
+
+    #[test]
+    fn an_object_without_words_is_refused() {
+        let folder = folder(&[("annotations.jsonl", r#"{"image": "a.jpg", "objects": ["!"]}"#)]);
+        assert!(annotations(folder.path()).unwrap_err().to_string().ends_with("line 1: an object has no words"));
+    }
+}
