@@ -96,14 +96,15 @@ fn every_hyperparameter_equals_the_recipe() {
 
 #[test]
 fn no_hyperparameter_goes_unchecked() {
-    let wiring = ["kind", "inputs", "model", "from", "images", "benchmark", "data", "image_mode", "describe_and_respond"];
+    let wiring =
+        ["kind", "inputs", "model", "from", "images", "benchmark", "data", "image_mode", "describe_and_respond"];
     for file in FILES {
         for (name, node) in nodes(&pipeline(file)) {
             for parameter in node.as_table().unwrap().keys().filter(|key| !wiring.contains(&key.as_str())) {
                 let checked = RECIPE.iter().any(|(node, known, _)| node == name && known == parameter)
-                    || OF_KIND.iter().any(|(kinds, known, _)| {
-                        kinds.contains(&node["kind"].as_str().unwrap()) && known == parameter
-                    });
+                    || OF_KIND
+                        .iter()
+                        .any(|(kinds, known, _)| kinds.contains(&node["kind"].as_str().unwrap()) && known == parameter);
                 assert!(checked, "{file}: {name}.{parameter} is not in the recipe's table");
             }
         }
@@ -115,7 +116,8 @@ fn every_hyperparameter_names_its_source() {
     for file in FILES {
         let path = format!("{}/pipelines/{file}.toml", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
-        let known: Vec<&str> = RECIPE.iter().map(|(_, name, _)| *name).chain(OF_KIND.iter().map(|(_, name, _)| *name)).collect();
+        let known: Vec<&str> =
+            RECIPE.iter().map(|(_, name, _)| *name).chain(OF_KIND.iter().map(|(_, name, _)| *name)).collect();
         let training = text.split("# ---- Evaluation").next().unwrap();
         for line in training.lines() {
             let Some((key, _)) = line.split_once(" = ") else { continue };
