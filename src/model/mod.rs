@@ -1,5 +1,6 @@
 //! The model: weights, text, generation, scores. This module does not know pipelines, nodes or the cache.
 
+pub mod device;
 mod error;
 mod jinja;
 pub mod llava;
@@ -7,6 +8,7 @@ pub mod lora;
 pub mod nn;
 pub mod picture;
 pub mod sequence;
+pub mod session;
 pub mod template;
 pub mod tokenizer;
 

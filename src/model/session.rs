@@ -1,0 +1,44 @@
+//! Loaded models, shared by whoever needs the same one: loading 14 GB takes longer than most of what is asked of it.
+//!
+//! One model is kept; another one's loading lets it go, as soon as nobody works with it any more. This module does not
+//! know who asks.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ModelError;
+use super::device;
+use super::llava::Llava;
+use crate::device::DeviceChoice;
+use crate::digest::Digest;
+
+/// What makes two loaded models the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SessionKey {
+    model: Digest,
+    choice: DeviceChoice,
+}
+
+static KEPT: Mutex<Option<(SessionKey, Arc<Llava>)>> = Mutex::new(None);
+
+/// The model in `folder`, whose files' digest is `digest`, loaded for `choice`: the one that is loaded already, if it
+/// is the same.
+///
+/// A second caller waits while the first one loads.
+///
+/// # Errors
+/// When the device or the model cannot be used.
+pub fn model(folder: &Path, digest: Digest, choice: DeviceChoice) -> Result<Arc<Llava>, ModelError> {
+    let key = SessionKey { model: digest, choice };
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, model)) = kept.as_ref().filter(|(other, _)| *other == key) {
+        return Ok(model.clone());
+    }
+    // Before the new one is loaded: a device may have room for one alone.
+    *kept = None;
+    let (device, dtype) = device::open(choice)?;
+    device.memory_cleanup();
+    let model = Arc::new(Llava::load(folder, &device, dtype)?);
+    *kept = Some((key, model.clone()));
+    Ok(model)
+}
