@@ -327,15 +327,22 @@ impl Inputs {
     pub fn rows<T: DeserializeOwned>(&self, port: &str) -> Result<Vec<T>, Failure> {
         let mut rows = Vec::new();
         for artifact in self.artifacts(port) {
-            let name = artifact.kind.rows_name().unwrap_or_default();
-            let text = self.part(artifact, name)?;
-            let more = read_lines(&text).map_err(|InvalidLine { line, cause }| {
-                Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
-                    .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
-            })?;
-            rows.extend::<Vec<T>>(more);
+            rows.extend(self.rows_of::<T>(artifact)?);
         }
         Ok(rows)
+    }
+
+    /// The rows of one artifact, for ports that take several kinds.
+    ///
+    /// # Errors
+    /// When its part is missing, cannot be read, or holds a broken line.
+    pub fn rows_of<T: DeserializeOwned>(&self, artifact: &Artifact) -> Result<Vec<T>, Failure> {
+        let name = artifact.kind.rows_name().unwrap_or_default();
+        let text = self.part(artifact, name)?;
+        read_lines(&text).map_err(|InvalidLine { line, cause }| {
+            Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
+                .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
+        })
     }
 }
 
