@@ -1,11 +1,31 @@
-//! From a picture to what the tower reads.
+//! From a picture to what the tower reads: cropped, padded, or cut into tiles, to the bit as the processors of LLaVA and
+//! transformers do it with Pillow.
+//!
+//! This module decides pixels and counts rows; it runs no model. Pictures come decoded, turned upright and in RGB.
 
-use super::llava::{AnyresRule, ImageMode};
+use std::path::Path;
+
+use image::imageops::{crop_imm, replace};
+use image::{Rgb, RgbImage};
+use serde_json::{Map, Value};
+
+use super::ModelError;
+use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, read_object};
+use crate::data::resample::{Filter, resize};
+
+/// CLIP's mean of each channel.
+const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// CLIP's standard deviation of each channel.
+const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// How many times longer than wide a picture may be before mode `crop` looks at its middle alone. The view shows a
+/// square of the middle in any case; scaling a line of 65,535 pixels to the height of a view would take gigabytes.
+const LONGEST_CROP: u32 = 64;
 
 /// A picture as the tower reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// `[views, 3, size, size]`, normalised.
+    /// `[views, 3, size, size]`, normalised; the view of the whole picture first.
     pub views: Vec<f32>,
     /// How many views.
     pub view_count: usize,
@@ -15,7 +35,7 @@ pub struct Prepared {
     pub original: [u32; 2],
     /// How it was prepared.
     pub mode: ImageMode,
-    /// Columns and rows of tiles, in mode `anyres`; the tiles are the views after the first.
+    /// Columns and lines of tiles, in mode `anyres`; the tiles are the views after the first, line by line.
     pub grid: Option<[u32; 2]>,
     /// Whose arithmetic was followed.
     pub rule: AnyresRule,
@@ -26,14 +46,299 @@ impl Prepared {
     /// of its lines and of its columns.
     pub fn unpadded(&self, side: usize) -> ([usize; 2], [usize; 2]) {
         let [columns, lines] = self.grid.unwrap_or([1, 1]);
-        let [width, height] = self.original;
-        unpadded(lines as usize * side, columns as usize * side, width, height, self.rule)
+        unpadded(lines as usize * side, columns as usize * side, self.original, self.rule)
     }
 }
 
-/// (first, count) of the lines and columns of a `lines` × `columns` grid that a picture of `width` × `height` fills.
-fn unpadded(lines: usize, columns: usize, width: u32, height: u32, rule: AnyresRule) -> ([usize; 2], [usize; 2]) {
-    let (width, height) = (f64::from(width), f64::from(height));
+/// How a checkpoint wants its pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Processor {
+    /// What the checkpoint does unless told otherwise.
+    pub mode: ImageMode,
+    size: u32,
+    patches_per_side: usize,
+    class_token: bool,
+    newline: bool,
+    scale: Scale,
+    filter: Filter,
+    mean: [f32; 3],
+    deviation: [f32; 3],
+    /// (width, height) in pixels.
+    resolutions: Vec<[u32; 2]>,
+    rule: AnyresRule,
+}
+
+/// How mode `crop` scales before it cuts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scale {
+    ShortestSide(u32),
+    Exactly(u32, u32),
+}
+
+impl Processor {
+    /// Reads `preprocessor_config.json` (or what newer checkpoints keep of it in `processor_config.json`) in `folder`.
+    /// Without either, CLIP's values hold. The side of a view is the tower's.
+    ///
+    /// # Errors
+    /// When a file is no JSON, or asks for what is not done here.
+    pub fn read(folder: &Path, config: &Config) -> Result<Self, ModelError> {
+        let mut processor = Self::new(config);
+        let (path, nested) = (folder.join("preprocessor_config.json"), folder.join("processor_config.json"));
+        let (path, object) = if path.is_file() {
+            let object = read_object(&path)?;
+            (path, object)
+        } else if nested.is_file() {
+            match read_object(&nested)?.remove("image_processor") {
+                Some(Value::Object(object)) => (nested, object),
+                _ => return Ok(processor),
+            }
+        } else {
+            return Ok(processor);
+        };
+        processor
+            .apply(&object)
+            .map(|()| processor)
+            .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+    }
+
+    /// What holds without a file.
+    pub fn new(config: &Config) -> Self {
+        let size = config.vision.image_size as u32;
+        let resolutions = if config.grid_pinpoints.is_empty() {
+            // LLaVA-1.6's grid, in views.
+            [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]].map(|[width, height]| [width * size, height * size]).to_vec()
+        } else {
+            let stored = config.grid_pinpoints.iter();
+            match config.anyres_rule {
+                AnyresRule::Original => stored.copied().collect(),
+                AnyresRule::HuggingFace => stored.map(|&[height, width]| [width, height]).collect(),
+            }
+        };
+        Self {
+            mode: match config.architecture {
+                Architecture::Llava => ImageMode::Crop,
+                Architecture::LlavaNext => ImageMode::Anyres,
+            },
+            size,
+            patches_per_side: config.vision.patches_per_side(),
+            class_token: !config.drop_class_token,
+            newline: config.image_newline,
+            scale: Scale::ShortestSide(size),
+            filter: Filter::Bicubic,
+            mean: MEAN,
+            deviation: DEVIATION,
+            resolutions,
+            rule: config.anyres_rule,
+        }
+    }
+
+    fn apply(&mut self, object: &Map<String, Value>) -> Result<(), ModelError> {
+        let fields = Fields { map: object, path: "" };
+        for name in ["do_resize", "do_center_crop", "do_rescale", "do_normalize"] {
+            if !fields.flag(name, true)? {
+                return Err(ModelError::new(format!("unsupported `{name}`: `false`")));
+            }
+        }
+        if self.mode == ImageMode::Crop && fields.flag("do_pad", false)? {
+            self.mode = ImageMode::Pad;
+        }
+        match object.get("resample").filter(|value| !value.is_null()) {
+            None => {}
+            Some(value) => {
+                self.filter = match value.as_u64() {
+                    Some(2) => Filter::Bilinear,
+                    Some(3) => Filter::Bicubic,
+                    _ => {
+                        return Err(ModelError::new(format!("unsupported `resample`: `{value}`"))
+                            .help("supported: 2 (bilinear) and 3 (bicubic)"));
+                    }
+                };
+            }
+        }
+        let factor = fields.number("rescale_factor", 1.0 / 255.0)?;
+        if (factor * 255.0 - 1.0).abs() > 1e-6 {
+            return Err(ModelError::new(format!("unsupported `rescale_factor`: `{factor}`")).help("supported: 1 / 255"));
+        }
+        self.scale = match object.get("size") {
+            Some(Value::Object(_)) => {
+                let empty = Map::new();
+                let size = fields.object("size", &empty)?;
+                let side = self.size as usize;
+                if size.map.contains_key("shortest_edge") {
+                    Scale::ShortestSide(size.positive("shortest_edge", side)? as u32)
+                } else {
+                    Scale::Exactly(size.positive("width", side)? as u32, size.positive("height", side)? as u32)
+                }
+            }
+            _ => Scale::ShortestSide(fields.positive("size", self.size as usize)? as u32),
+        };
+        for (name, values) in [("image_mean", &mut self.mean), ("image_std", &mut self.deviation)] {
+            if let Some(value) = object.get(name).filter(|value| !value.is_null()) {
+                *values = serde_json::from_value(value.clone())
+                    .map_err(|_| ModelError::new(format!("`{name}` is {value}, not three numbers")))?;
+            }
+        }
+        if self.deviation.iter().any(|deviation| *deviation <= 0.0) {
+            return Err(ModelError::new("`image_std` has a number that is not above zero"));
+        }
+        Ok(())
+    }
+
+    /// The colour of padding: the mean.
+    fn background(&self) -> Rgb<u8> {
+        Rgb(self.mean.map(|mean| (f64::from(mean) * 255.0) as u8))
+    }
+}
+
+/// What the tower reads of `picture`.
+///
+/// # Panics
+/// When `picture` has no pixel.
+pub fn prepare(picture: &RgbImage, mode: ImageMode, processor: &Processor) -> Prepared {
+    let (width, height) = picture.dimensions();
+    let (pictures, grid) = match mode {
+        ImageMode::Crop => (vec![cropped(picture, processor)], None),
+        ImageMode::Pad => (vec![padded(picture, processor)], None),
+        ImageMode::Anyres => {
+            let (size, filter) = (processor.size, processor.filter);
+            let resolution = best_resolution(width, height, &processor.resolutions);
+            let mut views = vec![resize(picture, size, size, filter)];
+            views.extend(tiles(picture, resolution, processor));
+            (views, Some(resolution.map(|side| side / size)))
+        }
+    };
+    Prepared {
+        view_count: pictures.len(),
+        views: pictures.iter().flat_map(|view| normalised(view, processor)).collect(),
+        size: processor.size as usize,
+        original: [width, height],
+        mode,
+        grid,
+        rule: processor.rule,
+    }
+}
+
+/// How many rows of the sequence a picture of `width` × `height` pixels takes.
+pub fn row_count(width: u32, height: u32, mode: ImageMode, processor: &Processor) -> usize {
+    let side = processor.patches_per_side;
+    let base = side * side + usize::from(processor.class_token);
+    if mode != ImageMode::Anyres {
+        return base;
+    }
+    let [grid_width, grid_height] =
+        best_resolution(width, height, &processor.resolutions).map(|pixels| (pixels / processor.size) as usize);
+    let ([_, lines], [_, columns]) = unpadded(grid_height * side, grid_width * side, [width, height], processor.rule);
+    base + lines * (columns + usize::from(processor.newline))
+}
+
+/// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black.
+fn cropped(picture: &RgbImage, processor: &Processor) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let (short, long) = (width.min(height), width.max(height));
+    if matches!(processor.scale, Scale::ShortestSide(_)) && long / short > LONGEST_CROP {
+        let (kept, first) = (LONGEST_CROP * short, (long - LONGEST_CROP * short) / 2);
+        let middle = if width > height {
+            crop_imm(picture, first, 0, kept, height)
+        } else {
+            crop_imm(picture, 0, first, width, kept)
+        };
+        return cropped(&middle.to_image(), processor);
+    }
+    let (new_width, new_height) = match processor.scale {
+        Scale::Exactly(width, height) => (width, height),
+        Scale::ShortestSide(side) => {
+            let long = (u64::from(side) * u64::from(long) / u64::from(short)) as u32;
+            if width <= height { (side, long) } else { (long, side) }
+        }
+    };
+    let scaled = resize(picture, new_width, new_height, processor.filter);
+    let size = i64::from(processor.size);
+    let offset = |scaled: u32| {
+        let scaled = i64::from(scaled);
+        // A cut takes from the middle, rounding down; what is too small is padded in front, rounding up.
+        if scaled >= size { -((scaled - size) / 2) } else { (size - scaled + 1) / 2 }
+    };
+    let mut view = RgbImage::new(processor.size, processor.size);
+    replace(&mut view, &scaled, offset(new_width), offset(new_height));
+    view
+}
+
+/// Padded to a square with the mean colour and scaled. The padded picture is never whole in memory: a line of 65,535
+/// pixels would make a square of 13 gigabytes. Rows are scaled one by one in the first pass, so bands give its bits.
+fn padded(picture: &RgbImage, processor: &Processor) -> RgbImage {
+    const BAND: u32 = 256;
+    let (width, height) = picture.dimensions();
+    let (side, size, filter) = (width.max(height), processor.size, processor.filter);
+    let (left, top) = ((side - width) / 2, (side - height) / 2);
+    let mut narrow = RgbImage::from_pixel(size, side, processor.background());
+    for first in (0..height).step_by(BAND as usize) {
+        let count = BAND.min(height - first);
+        let mut band = RgbImage::from_pixel(side, count, processor.background());
+        replace(&mut band, &*crop_imm(picture, 0, first, width, count), i64::from(left), 0);
+        replace(&mut narrow, &resize(&band, size, count, filter), 0, i64::from(top + first));
+    }
+    resize(&narrow, size, size, filter)
+}
+
+/// The resolution that shows most of the picture; of those, the one that wastes least; of those, the first.
+fn best_resolution(width: u32, height: u32, resolutions: &[[u32; 2]]) -> [u32; 2] {
+    let (mut best, mut most, mut least) = (resolutions[0], 0, u64::MAX);
+    for &[grid_width, grid_height] in resolutions {
+        let (across, down) = (f64::from(grid_width) / f64::from(width), f64::from(grid_height) / f64::from(height));
+        let scale = across.min(down);
+        let scaled = ((f64::from(width) * scale) as u64) * ((f64::from(height) * scale) as u64);
+        let effective = scaled.min(u64::from(width) * u64::from(height));
+        let wasted = u64::from(grid_width) * u64::from(grid_height) - effective;
+        if effective > most || (effective == most && wasted < least) {
+            (best, most, least) = ([grid_width, grid_height], effective, wasted);
+        }
+    }
+    best
+}
+
+/// The size at which a picture fits into a resolution. The reference's arithmetic to the bit: 200 · (336 / 300) is a
+/// little above 224 and gives 225.
+fn fitted(width: u32, height: u32, [grid_width, grid_height]: [u32; 2]) -> [u32; 2] {
+    let (across, down) = (f64::from(grid_width) / f64::from(width), f64::from(grid_height) / f64::from(height));
+    if across < down {
+        [grid_width, ((f64::from(height) * across).ceil() as u32).min(grid_height)]
+    } else {
+        [((f64::from(width) * down).ceil() as u32).min(grid_width), grid_height]
+    }
+}
+
+fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Vec<RgbImage> {
+    let [grid_width, grid_height] = resolution;
+    let size = processor.size;
+    let canvas = pasted(picture, resolution, processor);
+    let mut tiles = Vec::new();
+    for y in (0..grid_height).step_by(size as usize) {
+        for x in (0..grid_width).step_by(size as usize) {
+            let (width, height) = (size.min(canvas.width() - x), size.min(canvas.height() - y));
+            let tile = crop_imm(&canvas, x, y, width, height).to_image();
+            tiles.push(if (width, height) == (size, size) { tile } else { cropped(&tile, processor) });
+        }
+    }
+    tiles
+}
+
+/// The picture scaled to fit and pasted on black. With transformers' rule an odd rest of padding is lost.
+fn pasted(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> RgbImage {
+    let [new_width, new_height] = fitted(picture.width(), picture.height(), resolution);
+    let scaled = resize(picture, new_width, new_height, processor.filter);
+    let (left, top) = ((resolution[0] - new_width) / 2, (resolution[1] - new_height) / 2);
+    let [width, height] = match processor.rule {
+        AnyresRule::Original => resolution,
+        AnyresRule::HuggingFace => [new_width + 2 * left, new_height + 2 * top],
+    };
+    let mut canvas = RgbImage::new(width, height);
+    replace(&mut canvas, &scaled, i64::from(left), i64::from(top));
+    canvas
+}
+
+/// (first, count) of the lines and columns of a `lines` × `columns` grid that a picture of this width and height fills.
+fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -> ([usize; 2], [usize; 2]) {
+    let [width, height] = picture.map(f64::from);
     let scaled = |side: f64, scale: f64| match rule {
         AnyresRule::Original => (side * scale) as usize,
         AnyresRule::HuggingFace => ((side * scale * 1e7).round_ties_even() / 1e7) as usize,
@@ -46,5 +351,124 @@ fn unpadded(lines: usize, columns: usize, width: u32, height: u32, rule: AnyresR
         (centred(lines, scaled(height, columns as f64 / width)), [0, columns])
     } else {
         ([0, lines], centred(columns, scaled(width, lines as f64 / height)))
+    }
+}
+
+/// `[3, size, size]`: 8-bit levels as parts of 255, less the mean, by the deviation, in 32 bits like numpy's.
+fn normalised<'a>(view: &'a RgbImage, processor: &'a Processor) -> impl Iterator<Item = f32> + 'a {
+    (0..3).flat_map(move |channel| {
+        let (mean, deviation) = (processor.mean[channel], processor.deviation[channel]);
+        view.pixels().map(move |pixel| ((f64::from(pixel[channel]) / 255.0) as f32 - mean) / deviation)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::data::resample::tests::{ramps, sums};
+
+    /// The processor of LLaVA-1.6 under either rule.
+    fn processor(rule: AnyresRule) -> Processor {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vision = json!({ "image_size": 336, "patch_size": 14 });
+        let config = json!({ "model_type": "llava_next", "vision_config": vision });
+        std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+        let config = Config { anyres_rule: rule, ..Config::read(folder.path()).expect("sound") };
+        Processor::new(&config)
+    }
+
+    fn normalised_at(prepared: &Prepared, x: usize, y: usize) -> [f32; 3] {
+        [0, 1, 2].map(|channel| prepared.views[(channel * prepared.size + y) * prepared.size + x])
+    }
+
+    #[test]
+    fn padded_pictures_equal_the_golden_values_at_any_shape() {
+        let processor = processor(AnyresRule::Original);
+        assert_eq!(sums(&padded(&ramps(50, 30), &processor)), [13_999_165, 15_339_811, 11_299_594]);
+        assert_eq!(sums(&padded(&ramps(641, 480), &processor)), [14_237_363, 14_073_163, 13_689_553]);
+        let prepared = prepare(&ramps(50, 30), ImageMode::Pad, &processor);
+        let expected = [-0.040_451, -0.401_398, -1.110_498];
+        for (found, expected) in normalised_at(&prepared, 100, 80).into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+        // Tall and wide alike, and in more than one band.
+        let tall = padded(&ramps(30, 700), &processor);
+        let mut square = RgbImage::from_pixel(700, 700, Rgb([122, 116, 104]));
+        replace(&mut square, &ramps(30, 700), 335, 0);
+        assert_eq!(tall, resize(&square, 336, 336, Filter::Bicubic));
+    }
+
+    #[test]
+    fn tiles_equal_the_golden_values() {
+        let processor = processor(AnyresRule::Original);
+        let check = |width, height, best: [u32; 2], views, base: [u64; 3], padded_sums: [u64; 3]| {
+            let picture = ramps(width, height);
+            let resolution = best_resolution(width, height, &processor.resolutions);
+            assert_eq!(resolution, best);
+            assert_eq!(sums(&resize(&picture, 336, 336, Filter::Bicubic)), base);
+            assert_eq!(sums(&pasted(&picture, resolution, &processor)), padded_sums);
+            assert_eq!(prepare(&picture, ImageMode::Anyres, &processor).view_count, views);
+        };
+        check(641, 480, [672, 672], 5, [14_388_512, 14_394_181, 14_343_075], [43_186_410, 43_209_934, 43_026_332]);
+        check(300, 200, [336, 672], 3, [14_390_208, 14_409_054, 14_297_175], [9_639_652, 9_652_793, 9_575_347]);
+        check(500, 1300, [336, 1008], 4, [14_394_189, 14_396_717, 14_343_726], [37_442_106, 37_448_913, 37_309_693]);
+    }
+
+    #[test]
+    fn rows_are_as_many_as_both_references_count() {
+        // Width and height, the original repository's count, transformers 4.49's.
+        let golden = [
+            (640, 480, 2340, 2340),
+            (480, 640, 2352, 2352),
+            (640, 427, 2144, 2144),
+            (427, 640, 2160, 2160),
+            (1000, 1000, 2928, 2928),
+            (337, 337, 2928, 2928),
+            (336, 336, 1176, 1176),
+            (300, 200, 976, 1464),
+            (200, 300, 1476, 984),
+            (50, 20, 826, 1556),
+            (1, 1, 1176, 1176),
+            (1920, 1080, 1948, 1948),
+            (2000, 500, 1890, 1890),
+            (500, 2000, 1944, 1944),
+            (4000, 300, 1014, 1014),
+            (1500, 667, 1896, 1896),
+            (1024, 899, 2634, 2634),
+            (704, 396, 1850, 1948),
+            (396, 704, 1872, 1968),
+            (352, 748, 1826, 1876),
+            (748, 352, 1800, 1848),
+        ];
+        let (original, hugging_face) = (processor(AnyresRule::Original), processor(AnyresRule::HuggingFace));
+        for (width, height, by_original, by_hugging_face) in golden {
+            assert_eq!(row_count(width, height, ImageMode::Anyres, &original), by_original, "{width}×{height}");
+            assert_eq!(row_count(width, height, ImageMode::Anyres, &hugging_face), by_hugging_face, "{width}×{height}");
+        }
+        assert_eq!(row_count(640, 480, ImageMode::Crop, &original), 576);
+    }
+
+    #[test]
+    fn the_longest_pictures_are_prepared_in_every_mode() {
+        let processor = processor(AnyresRule::HuggingFace);
+        for (width, height) in [(20_000, 1), (1, 20_000), (1, 1)] {
+            let picture = ramps(width, height);
+            for mode in ImageMode::ALL {
+                let prepared = prepare(&picture, mode, &processor);
+                assert_eq!(prepared.views.len(), prepared.view_count * 3 * 336 * 336, "{width}×{height} {mode:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_processor_that_asks_for_something_else_is_refused_by_name() {
+        let mut processor = processor(AnyresRule::HuggingFace);
+        let mut message =
+            |value: Value| processor.apply(value.as_object().expect("an object")).expect_err("refused").message;
+        assert_eq!(message(json!({ "do_normalize": false })), "unsupported `do_normalize`: `false`");
+        assert_eq!(message(json!({ "resample": 1 })), "unsupported `resample`: `1`");
+        assert_eq!(message(json!({ "image_std": [1, 2] })), "`image_std` is [1,2], not three numbers");
     }
 }

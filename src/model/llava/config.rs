@@ -561,13 +561,13 @@ mod tests {
         let config = parse(json!({
             "model_type": "llava_next",
             "text_config": { "model_type": "mistral" },
-            "vision_config": { "hidden_size": 768 },
+            "vision_config": { "image_size": 336, "patch_size": 14 },
         }))
         .expect("sound");
         assert_eq!((config.text.intermediate, config.text.key_value_heads), (14_336, 8));
         assert_eq!(config.text.sliding_window, Some(4096));
-        assert_eq!(config.vision.image_size, 224, "a vision_config: CLIP's own defaults");
-        assert_eq!(config.grid_pinpoints.len(), 5, "by chance multiples of 224? no: refused");
+        assert_eq!(config.vision.hidden, 768, "a vision_config: CLIP's own defaults");
+        assert_eq!(config.grid_pinpoints.len(), 5);
     }
 
     #[test]

@@ -168,3 +168,6 @@ impl Llava {
         self.decoder.embed(tokens)
     }
 }
+
+#[cfg(test)]
+mod tests;
