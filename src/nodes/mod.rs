@@ -1,1 +1,3 @@
 //! Placeholder: this module is written next.
+
+mod model;

@@ -1,0 +1,133 @@
+//! A node's base model: whether its folder is sound, its digest, and the loaded model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::model::llava::{Config, Llava};
+use crate::model::session;
+use crate::node::{Context, Failure, FileDigests, FileProblem};
+use crate::spec::ModelSource;
+
+/// The files beside the weights that say what a model computes and how it reads and writes.
+const FILES: [&str; 10] = [
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// What is wrong with the folder of `model`, as far as that can be seen without reading weights.
+pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
+    let problem =
+        |message: String, help: Option<String>| vec![FileProblem { parameter: "model".to_owned(), message, help }];
+    let folder = &model.path;
+    if !folder.exists() {
+        let help = "`source` names a folder with a Hugging Face checkpoint; download it first, for example with \
+                    `huggingface-cli download`";
+        return problem(format!("{}: no such folder", folder.display()), Some(help.to_owned()));
+    }
+    if let Err(error) = Config::read(folder) {
+        return problem(error.message, error.help);
+    }
+    if weights(folder).is_empty() {
+        let help = "weights are read from `model.safetensors`, or from the shards that its index names";
+        return problem(format!("{}: no `*.safetensors`", folder.display()), Some(help.to_owned()));
+    }
+    if !folder.join("tokenizer.json").is_file() {
+        let help = "`AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python's transformers writes it";
+        return problem(format!("{}: no `tokenizer.json`", folder.display()), Some(help.to_owned()));
+    }
+    Vec::new()
+}
+
+/// The digest of all that determines what `model` computes: names and contents of its files, not its place.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn digest(model: &ModelSource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
+    let mut files: Vec<PathBuf> =
+        FILES.iter().map(|name| model.path.join(name)).filter(|path| path.is_file()).collect();
+    files.extend(weights(&model.path));
+    let mut fields = Vec::new();
+    for (path, digest) in std::iter::zip(&files, digests.files(&files)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fields.push((name, digest.map_err(|cause| Failure::io(path, &cause))?.into()));
+    }
+    Ok(Digest::of_fields("stic model v1", &fields))
+}
+
+/// `model`, loaded on the device of `context` unless it is already.
+///
+/// # Errors
+/// When it cannot be loaded.
+pub fn load(model: &ModelSource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
+    let digest = digest(model, context.files())?;
+    Ok(session::model(&model.path, digest, context.device())?)
+}
+
+/// The files of weights in `folder`, by name.
+fn weights(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file())
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Contents;
+
+    impl FileDigests for Contents {
+        fn file(&self, path: &Path) -> std::io::Result<Digest> {
+            Digest::of_file(path)
+        }
+
+        fn files(&self, paths: &[PathBuf]) -> Vec<std::io::Result<Digest>> {
+            paths.iter().map(|path| self.file(path)).collect()
+        }
+    }
+
+    fn source(path: &Path) -> ModelSource {
+        ModelSource { name: "base".to_owned(), source: "m".to_owned(), path: path.to_owned(), revision: None }
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
+        folder
+    }
+
+    #[test]
+    fn a_model_s_digest_is_that_of_its_files_wherever_they_lie() {
+        let files = [("config.json", "{}"), ("tokenizer.json", "{}"), ("model.safetensors", "weights")];
+        let digest = |folder: &tempfile::TempDir| digest(&source(folder.path()), &Contents).unwrap();
+        let (first, second) = (folder(&files), folder(&files));
+        assert_eq!(digest(&first), digest(&second));
+        fs::write(second.path().join("README.md"), "about").unwrap();
+        assert_eq!(digest(&first), digest(&second), "what is not read does not count");
+        fs::write(second.path().join("model.safetensors"), "other weights").unwrap();
+        assert_ne!(digest(&first), digest(&second));
+    }
+
+    #[test]
+    fn what_a_folder_lacks_is_named() {
+        let message = |folder: &Path| check_files(&source(folder))[0].message.clone();
+        assert!(message(Path::new("/nowhere/at/all")).ends_with("no such folder"));
+        assert!(message(folder(&[]).path()).contains("config.json"));
+        assert!(message(folder(&[("config.json", r#"{"model_type": "gpt2"}"#)]).path()).contains("gpt2"));
+    }
+}
