@@ -214,6 +214,14 @@ mod tests {
         let mistake =
             Diagnostic::new("`beta` is out of range").label(13..15, "here").help("a number above 0".to_owned());
         insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
+          x `beta` is out of range
+           ,-[p.toml:2:8]
+         1 | a = 1
+         2 | beta = -1
+           :        ^|
+           :         `-- here
+           `----
+          help: a number above 0
         ");
     }
 

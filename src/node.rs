@@ -62,6 +62,47 @@ pub trait NodeKind: Send + Sync {
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>>;
 }
 
+/// Makes nodes of files that stand where an input is expected: `inputs.PORT = { file = "…", images = "…" }`.
+pub trait Importer: Send + Sync {
+    /// The artifact that `file` (a file or a folder) is read as, one of `accepts`, and the node that reads it. Does no
+    /// input or output. `images` is where relative picture names are looked up, by default the file's folder.
+    fn import(
+        &self,
+        accepts: &[ArtifactKind],
+        file: PathBuf,
+        images: Option<PathBuf>,
+    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>);
+}
+
+/// The kinds of node that there are.
+#[derive(Clone)]
+pub struct Kinds {
+    kinds: Vec<Arc<dyn NodeKind>>,
+    importer: Arc<dyn Importer>,
+}
+
+impl Kinds {
+    /// These kinds, and what imports files.
+    pub fn new(kinds: Vec<Arc<dyn NodeKind>>, importer: Arc<dyn Importer>) -> Self {
+        Self { kinds, importer }
+    }
+
+    /// The kind called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn NodeKind>> {
+        self.kinds.iter().find(|kind| kind.name() == name)
+    }
+
+    /// The names of all kinds.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.kinds.iter().map(|kind| kind.name()).collect()
+    }
+
+    /// What imports files.
+    pub fn importer(&self) -> &dyn Importer {
+        self.importer.as_ref()
+    }
+}
+
 /// What a parameter's change makes stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -108,7 +149,7 @@ pub struct SeedUse {
 /// A file or folder that a parameter names and that is not as it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileProblem {
-    /// The dotted name of the parameter.
+    /// The dotted name of the parameter, or `models.NAME.source` for the folder of a model.
     pub parameter: String,
     /// What is wrong.
     pub message: String,
@@ -244,6 +285,14 @@ pub enum OnBadItem {
     },
     /// Fail at the first.
     Fail,
+}
+
+impl OnBadItem {
+    /// Reads `on_bad_item = "skip"` (the default: while they are at most 1 % of all) or `"fail"`, for kinds that read
+    /// pictures or call a model item by item. It is no part of any key.
+    pub fn read(table: &mut Reader<'_>) -> Self {
+        table.choice("on_bad_item", &[("skip", Self::default()), ("fail", Self::Fail)], Self::default())
+    }
 }
 
 impl Default for OnBadItem {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
 
 /// A mistake in a pipeline file. `key` is the key as written, `place` names the table that it is in.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,12 +134,10 @@ impl Mistake {
             Self::Length { key, expected, found } => Diagnostic::new(format!("`{key}` is to be a list of {expected}"))
                 .label(span, format!("this has {found}")),
             Self::Choice { key, written, choices } => {
-                let known: Vec<&str> = choices.iter().map(String::as_str).collect();
+                let known = choices.iter().map(String::as_str);
                 let mistake = Diagnostic::new(format!("`{key}` cannot be `{written}`"));
-                match did_you_mean(&written, "values", &known) {
-                    Some(help) => mistake.label(span, format!("expected one of {}", listed(&choices))).help(help),
-                    None => mistake.label(span, "this is not known"),
-                }
+                let near = nearest(&written, known).map(|near| format!("did you mean `{near}`?"));
+                mistake.label(span, format!("expected one of {}", listed(&choices))).help(near)
             }
             Self::UnknownName { what, written, known } => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();

@@ -8,7 +8,7 @@ use super::mistake::{Mistake, Mistakes};
 use super::reader::{ModelSource, Reader, Scope};
 use super::syntax::{self, Entry, Located, Syntax, Table};
 use crate::device::{Backend, DeviceRequest, Precision};
-use crate::diagnostic::Span;
+use crate::diagnostic::{Span, nearest};
 
 /// A pipeline file as it is written.
 #[derive(Debug)]
@@ -116,12 +116,9 @@ impl Pipeline {
             root: Table::default(),
         };
         let mut file = Reader::new(&scope, &root, "the file");
-        if let Some(entry) = file.entry("include") {
-            let instead = "put the tables of both files into one";
-            mistakes.add(Mistake::NotYet { key: "include", instead }, entry.key_span.clone());
-        }
+        file.refuse("include", "put the tables of both files into one");
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
-            pipeline.read_pipeline(&mut table, mistakes);
+            pipeline.read_pipeline(&mut table);
         }
         if let Some(mut table) = file.named_table("device", "`[device]`") {
             pipeline.read_device(&mut table);
@@ -142,15 +139,13 @@ impl Pipeline {
         pipeline
     }
 
-    fn read_pipeline(&mut self, table: &mut Reader<'_>, mistakes: &Mistakes) {
+    fn read_pipeline(&mut self, table: &mut Reader<'_>) {
         if let Some(name) = table.text("name", "a name") {
             self.name = name;
         }
         table.integer("language", super::LANGUAGE, 1..=super::LANGUAGE);
         self.seed = table.integer("seed", 0, ..);
-        if let Some(entry) = table.entry("matrix") {
-            mistakes.add(Mistake::NotYet { key: "matrix", instead: MATRIX_INSTEAD }, entry.key_span.clone());
-        }
+        table.refuse("matrix", MATRIX_INSTEAD);
     }
 
     fn read_device(&mut self, table: &mut Reader<'_>) {
@@ -165,6 +160,7 @@ impl Pipeline {
             match index.map(str::parse::<usize>) {
                 None => {}
                 Some(Ok(index)) if backend.is_some() => self.device.index = index,
+                Some(_) if backend.is_none() && family != "auto" => {}
                 Some(_) => table.reject(
                     "backend",
                     format!("`{written}` picks no device"),
@@ -204,16 +200,22 @@ impl Pipeline {
     fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
         let Some(table) = table_of(entry, scope.mistakes) else { return };
         let engine = |key: &str| ENGINE_KEYS.contains(&key);
-        let (keys, parameters) = table.entries.iter().cloned().partition(|entry| engine(&entry.key));
+        let (keys, parameters): (Vec<Entry>, Vec<Entry>) =
+            table.entries.iter().cloned().partition(|entry| engine(&entry.key));
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
         let kind = reader.required_text("kind", "the name of a kind of node");
         let kind = kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()));
         let seed = reader.optional_integer("seed", ..);
         let retries = reader.optional_integer("retries", ..=100).map(|retries| retries as u32);
-        for (key, instead) in [("matrix", MATRIX_INSTEAD), ("freeze", "leave it out; what is cached is used anyway")] {
-            if let Some(entry) = reader.entry(key) {
-                scope.mistakes.add(Mistake::NotYet { key, instead }, entry.key_span.clone());
+        reader.refuse("matrix", MATRIX_INSTEAD);
+        reader.refuse("freeze", "leave it out; what is cached is used anyway");
+        if kind.is_none() {
+            // Without a kind nothing reads the parameters, and a slip in this very word would go unnoticed.
+            let slip = parameters.iter().find(|entry| nearest(&entry.key, ["kind"]).is_some());
+            if let Some(Entry { key, key_span, .. }) = slip {
+                let (key, place, known) = (key.clone(), format!("node `{}`", entry.key), vec!["kind".to_owned()]);
+                scope.mistakes.add(Mistake::UnknownKey { key, place, known }, key_span.clone());
             }
         }
         let mut inputs = Vec::new();
@@ -234,13 +236,6 @@ impl Pipeline {
             inputs,
             parameters: Table { span: table.span.clone(), entries: parameters },
         });
-    }
-
-    /// The places and prose of a mistake about the parameter at the dotted path `parameter` of `node`, or about
-    /// `models.NAME.source`.
-    pub fn place(&self, node: &NodeTable, parameter: &str) -> Span {
-        let model = parameter.starts_with("models.").then(|| self.root.place(parameter)).flatten();
-        model.or_else(|| node.parameters.place(parameter)).unwrap_or_else(|| node.parameters.span.clone())
     }
 }
 

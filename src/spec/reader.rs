@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use super::mistake::{Mistake, Mistakes};
 use super::syntax::{Entry, Located, Syntax, Table};
 use crate::diagnostic::{Span, did_you_mean};
-use crate::node::OnBadItem;
 
 /// A model that a pipeline file names under `[models]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,7 +286,9 @@ impl<'a> Reader<'a> {
         let number = number.and_then(|number| i64::try_from(number).ok()).and_then(|number| u64::try_from(number).ok());
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            let expected = words("a whole number", &range);
+            let low = range.start_bound().cloned();
+            let low = if low == Bound::Unbounded { Bound::Included(0) } else { low };
+            let expected = words("a whole number", &(low, range.end_bound().cloned()));
             self.report(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
         }
         number
@@ -366,13 +367,6 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// What a bad item does: `on_bad_item = "skip"` (the default: while they are at most 1 %) or `"fail"`. For kinds
-    /// that read pictures.
-    pub fn on_bad_item(&mut self) -> OnBadItem {
-        let choices = [("skip", OnBadItem::default()), ("fail", OnBadItem::Fail)];
-        self.choice("on_bad_item", &choices, OnBadItem::default())
-    }
-
     /// The table under `key`, as a reader that collects into the same mistakes.
     pub fn table(&mut self, key: &str) -> Option<Reader<'a>> {
         let value = self.ask_value(key)?;
@@ -389,6 +383,19 @@ impl<'a> Reader<'a> {
     /// The entry under `key`, unread.
     pub(super) fn entry(&mut self, key: &str) -> Option<&'a Entry> {
         self.ask(key)
+    }
+
+    /// Refuses `key`, which this version does not read yet.
+    pub(super) fn refuse(&mut self, key: &'static str, instead: &'static str) {
+        if let Some(entry) = self.table.get(key) {
+            self.ask(key);
+            self.report(Mistake::NotYet { key, instead }, entry.key_span.clone());
+        }
+    }
+
+    /// Names keys that somebody else reads, for the nearest of an unknown one.
+    pub fn read_elsewhere(&mut self, keys: &[&str]) {
+        self.asked.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
     /// The array of tables under `key`.
@@ -567,6 +574,14 @@ mod tests {
             reader.number("h", 0.0, 0.0..1.0);
         });
         insta::assert_snapshot!(messages(&mistakes).join("\n"), @r"
+        `a` is out of range: expected a finite number from 0 to 1
+        `b` is out of range: expected a finite number
+        `c` is out of range: expected a whole number, at least 0
+        `d` is out of range: expected a number, above 0
+        `e` is to be a whole number: this is a number
+        `f` is out of range: expected a finite number, at least 0
+        `g` is out of range: expected a whole number from 1 to 9
+        `h` is out of range: expected a number, at least 0 and below 1
         ");
     }
 
