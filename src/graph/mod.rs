@@ -1,1 +1,502 @@
-//! Placeholder: this module is written next.
+//! Pipeline → graph: names become nodes, inputs edges, and the nodes an order.
+//!
+//! Every mistake of the file is found here or in `spec`, all of them in one go; a [`Graph`] has none. This module does
+//! no input or output and does not know what any kind of node does.
+
+mod draw;
+mod mistake;
+mod order;
+#[cfg(test)]
+pub(crate) mod toy;
+
+pub use draw::{State, dot, mermaid};
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::mistake::{Mistake, fits};
+use crate::artifact::ArtifactKind;
+use crate::device::DeviceRequest;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
+use crate::spec::syntax::Table;
+use crate::spec::{InputSource, InputTable, Mistakes, NodeTable, Pipeline, Reader, Scope};
+
+/// A pipeline without mistakes.
+pub struct Graph {
+    /// Its name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// The device that it asks for.
+    pub device: DeviceRequest,
+    /// Numerics classes whose results may be used as they are.
+    pub accept_numerics: Vec<String>,
+    /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
+    pub nodes: Vec<GraphNode>,
+    root: Table,
+}
+
+/// A node of a graph.
+pub struct GraphNode {
+    /// Its name. An imported file is called `NODE.PORT`.
+    pub name: String,
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// The version of its kind.
+    pub version: u32,
+    /// The inputs of its kind.
+    pub ports: &'static [Port],
+    /// What it makes.
+    pub output: ArtifactKind,
+    /// Its parameters and its work.
+    pub node: Box<dyn Node>,
+    /// Its own seed: `seed` of its table, otherwise the pipeline's.
+    pub seed: u64,
+    /// How often it is tried again after a failure of the surroundings; `None` leaves it to the run.
+    pub retries: Option<u32>,
+    /// Indices into [`Graph::nodes`], by port, in the order of `ports`.
+    pub inputs: Vec<Vec<usize>>,
+    /// Whether it stands for a file that is imported, not for a table of the pipeline file.
+    pub imported: bool,
+    parameters: Table,
+}
+
+impl Graph {
+    /// Reads the text of a pipeline file that lies in `folder`; `default_name` is for a file that gives no name.
+    ///
+    /// # Errors
+    /// All mistakes of the file.
+    pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Vec<Diagnostic>> {
+        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder);
+        let graph = pipeline.and_then(|pipeline| Joining::new(&pipeline, kinds, &mistakes).graph());
+        let mistakes = mistakes.into_list();
+        graph.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+
+    /// The index of the node called `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// `targets` and all that they need, by index; everything when there are no targets.
+    pub fn needed(&self, targets: &[usize]) -> Vec<bool> {
+        let mut needed = vec![targets.is_empty(); self.nodes.len()];
+        targets.iter().for_each(|target| needed[*target] = true);
+        for index in (0..self.nodes.len()).rev().filter(|_| !targets.is_empty()) {
+            if needed[index] {
+                self.nodes[index].inputs.iter().flatten().for_each(|above| needed[*above] = true);
+            }
+        }
+        needed
+    }
+
+    /// What is wrong with a file that a parameter of the node `index` names, at its place in the pipeline file.
+    pub fn file_mistake(&self, index: usize, problem: FileProblem) -> Diagnostic {
+        let node = &self.nodes[index];
+        let model = problem.parameter.starts_with("models.").then(|| self.root.place(&problem.parameter)).flatten();
+        let place = model.or_else(|| node.parameters.place(&problem.parameter));
+        Diagnostic::new(problem.message)
+            .label(place.unwrap_or_else(|| node.parameters.span.clone()), "named here")
+            .help(problem.help)
+    }
+}
+
+/// A pipeline on its way to a graph.
+struct Joining<'a> {
+    pipeline: &'a Pipeline,
+    kinds: &'a Kinds,
+    mistakes: &'a Mistakes,
+    by_name: HashMap<&'a str, usize>,
+}
+
+impl<'a> Joining<'a> {
+    fn new(pipeline: &'a Pipeline, kinds: &'a Kinds, mistakes: &'a Mistakes) -> Self {
+        let by_name = pipeline.nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
+        Self { pipeline, kinds, mistakes, by_name }
+    }
+
+    fn report(&self, mistake: Mistake) {
+        if !(self.mistakes.is_incomplete() && mistake.is_about_absence()) {
+            self.mistakes.push(mistake.into());
+        }
+    }
+
+    /// The graph, or `None` when there was a mistake.
+    fn graph(&self) -> Option<Graph> {
+        let tables = &self.pipeline.nodes;
+        let kinds: Vec<Option<&Arc<dyn NodeKind>>> = tables.iter().map(|table| self.kind(table)).collect();
+        let mut nodes: Vec<Option<GraphNode>> = Vec::with_capacity(tables.len());
+        for (table, kind) in tables.iter().zip(&kinds) {
+            nodes.push(kind.and_then(|kind| self.read(table, kind.as_ref())));
+        }
+        for (table, kind) in tables.iter().zip(&kinds) {
+            self.check_names(table);
+            if let Some(kind) = kind {
+                self.check_inputs(table, kind.as_ref(), &kinds);
+            }
+        }
+        let order = self.order();
+        if self.mistakes.count() > 0 {
+            return None;
+        }
+        self.assemble(nodes.into_iter().collect::<Option<_>>()?, &order?)
+    }
+
+    fn kind(&self, table: &NodeTable) -> Option<&'a Arc<dyn NodeKind>> {
+        let (written, span) = table.kind.as_ref()?;
+        let kind = self.kinds.get(written);
+        if kind.is_none() {
+            let (written, span, known) = (written.clone(), span.clone(), self.kinds.names());
+            self.report(Mistake::UnknownKind { written, known, span });
+        }
+        kind
+    }
+
+    fn read(&self, table: &NodeTable, kind: &dyn NodeKind) -> Option<GraphNode> {
+        let pipeline = self.pipeline;
+        let scope = Scope { folder: &pipeline.folder, models: &pipeline.models, mistakes: self.mistakes };
+        let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
+        let node = kind.read(&mut reader, &|port| table.inputs.iter().any(|input| input.port == port));
+        reader.read_elsewhere(&["kind", "inputs", "seed", "retries"]);
+        drop(reader);
+        Some(GraphNode {
+            name: table.name.clone(),
+            kind: kind.name(),
+            version: kind.version(),
+            ports: kind.ports(),
+            output: kind.output(),
+            node: node?,
+            seed: table.seed.unwrap_or(pipeline.seed),
+            retries: table.retries,
+            inputs: kind.ports().iter().map(|_| Vec::new()).collect(),
+            imported: false,
+            parameters: table.parameters.clone(),
+        })
+    }
+
+    fn check_names(&self, table: &NodeTable) {
+        for (name, span) in table.inputs.iter().flat_map(named) {
+            if !self.by_name.contains_key(name) {
+                let known = self.pipeline.nodes.iter().map(|node| node.name.clone());
+                let known = known.filter(|known| *known != table.name).collect();
+                self.report(Mistake::UnknownNode { written: name.to_owned(), known, span: span.clone() });
+            }
+        }
+    }
+
+    fn check_inputs(&self, table: &NodeTable, kind: &dyn NodeKind, kinds: &[Option<&Arc<dyn NodeKind>>]) {
+        let makers = |port: &Port| -> Vec<String> {
+            let all = self.pipeline.nodes.iter().zip(kinds).filter(|(node, _)| node.name != table.name);
+            let makes = |kind: &Option<&Arc<dyn NodeKind>>| kind.is_some_and(|k| port.accepts.contains(&k.output()));
+            all.filter(|(_, kind)| makes(kind)).map(|(node, _)| node.name.clone()).collect()
+        };
+        for input in &table.inputs {
+            let Some(port) = kind.ports().iter().find(|port| port.name == input.port) else {
+                self.report(Mistake::UnknownPort {
+                    written: input.port.clone(),
+                    kind: kind.name(),
+                    ports: kind.ports(),
+                    span: input.port_span.clone(),
+                });
+                continue;
+            };
+            if !fits(port.arity, input.sources.len()) {
+                let (count, span) = (input.sources.len(), input.span.clone());
+                self.report(Mistake::TooMany { port: port.name, kind: kind.name(), count, span });
+            }
+            for (name, span) in named(input) {
+                let Some(source) = self.by_name.get(name).and_then(|index| kinds[*index]) else { continue };
+                if !port.accepts.contains(&source.output()) {
+                    self.report(Mistake::WrongArtifact {
+                        from: name.to_owned(),
+                        makes: source.output(),
+                        port: *port,
+                        kind: kind.name(),
+                        makers: makers(port),
+                        span: span.clone(),
+                    });
+                }
+            }
+        }
+        for port in kind.ports().iter().filter(|port| port.arity != Arity::Optional) {
+            if !table.inputs.iter().any(|input| input.port == port.name) {
+                self.report(Mistake::MissingInput {
+                    node: table.name.clone(),
+                    kind: kind.name(),
+                    port: *port,
+                    makers: makers(port),
+                    span: table.parameters.span.clone(),
+                });
+            }
+        }
+    }
+
+    /// The order of the tables, or `None` when some wait for each other.
+    fn order(&self) -> Option<Vec<usize>> {
+        let above: Vec<Vec<usize>> = self
+            .pipeline
+            .nodes
+            .iter()
+            .map(|table| table.inputs.iter().flat_map(named).filter_map(|(name, _)| self.index(name)).collect())
+            .collect();
+        let rings = match order::order(&above) {
+            Ok(order) => return Some(order),
+            Err(rings) => rings,
+        };
+        for ring in rings {
+            let told = ring.iter().enumerate().map(|(position, index)| {
+                let before = ring[(position + ring.len() - 1) % ring.len()];
+                let table = &self.pipeline.nodes[*index];
+                let edge = table.inputs.iter().flat_map(named).find(|(name, _)| self.index(name) == Some(before));
+                (table.name.clone(), edge.map_or(table.name_span.clone(), |(_, span)| span.clone()))
+            });
+            self.report(Mistake::Cycle { ring: told.collect() });
+        }
+        None
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Puts the nodes in order, each after the files that it imports.
+    fn assemble(&self, nodes: Vec<GraphNode>, order: &[usize]) -> Option<Graph> {
+        let mut nodes: Vec<Option<GraphNode>> = nodes.into_iter().map(Some).collect();
+        let mut placed = vec![0; nodes.len()];
+        let mut ordered: Vec<GraphNode> = Vec::with_capacity(nodes.len());
+        for index in order {
+            let table = &self.pipeline.nodes[*index];
+            let mut node = nodes[*index].take()?;
+            for (port, inputs) in node.ports.iter().zip(&mut node.inputs) {
+                let Some(input) = table.inputs.iter().find(|input| input.port == port.name) else { continue };
+                for (position, source) in input.sources.iter().enumerate() {
+                    inputs.push(match source {
+                        InputSource::Node { name, .. } => placed[self.index(name)?],
+                        InputSource::File { file, images, table: written } => {
+                            let (output, kind, import) =
+                                self.kinds.importer().import(port.accepts, file.clone(), images.clone());
+                            let several = input.sources.len() > 1;
+                            let number = if several { format!(".{}", position + 1) } else { String::new() };
+                            ordered.push(GraphNode {
+                                name: format!("{}.{}{number}", table.name, port.name),
+                                kind: kind.name(),
+                                version: kind.version(),
+                                ports: &[],
+                                output,
+                                node: import,
+                                seed: self.pipeline.seed,
+                                retries: table.retries,
+                                inputs: Vec::new(),
+                                imported: true,
+                                parameters: written.clone(),
+                            });
+                            ordered.len() - 1
+                        }
+                    });
+                }
+            }
+            placed[*index] = ordered.len();
+            ordered.push(node);
+        }
+        Some(Graph {
+            name: self.pipeline.name.clone(),
+            seed: self.pipeline.seed,
+            device: self.pipeline.device,
+            accept_numerics: self.pipeline.accept_numerics.clone(),
+            nodes: ordered,
+            root: self.pipeline.root.clone(),
+        })
+    }
+}
+
+/// The nodes that an input names, and where.
+fn named(input: &InputTable) -> impl Iterator<Item = (&str, &Span)> {
+    input.sources.iter().filter_map(|source| match source {
+        InputSource::Node { name, span } => Some((name.as_str(), span)),
+        InputSource::File { .. } => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::{Source, Style, render};
+
+    fn read(text: &str) -> Result<Graph, Vec<Diagnostic>> {
+        Graph::read(text, "toy", Path::new("folder"), &toy::kinds())
+    }
+
+    /// All that is said about a text with mistakes.
+    fn said(text: &str) -> String {
+        let mistakes = read(text).err().expect("the text has mistakes");
+        render(Some(&Source { name: "toy.toml".into(), text: text.into() }), &mistakes, Style::PLAIN)
+    }
+
+    const SOUND: &str = "
+[pipeline]
+seed = 7
+[models.m]
+source = 'model'
+[nodes.learned]
+kind = 'learn'
+inputs.pairs = 'pairs'
+model = 'm'
+rank = 8
+[nodes.pairs]
+kind = 'join'
+inputs.preferred = 'good'
+inputs.rejected = ['bad', { file = 'more.json' }]
+[nodes.bad]
+kind = 'tell'
+inputs = { images = 'pictures' }
+model = 'm'
+[nodes.good]
+kind = 'tell'
+inputs.images = 'pictures'
+model = 'm'
+seed = 9
+[nodes.pictures]
+kind = 'pictures'
+from = 'pictures'
+";
+
+    #[test]
+    fn nodes_come_after_their_inputs_and_imports_before_who_takes_them() {
+        let graph = read(SOUND).expect("the text is sound");
+        let names: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["pictures", "bad", "good", "pairs.rejected.2", "pairs", "learned"]);
+        assert_eq!(graph.nodes[4].inputs, [vec![2], vec![1, 3]]);
+        assert_eq!((graph.nodes[1].seed, graph.nodes[2].seed), (7, 9));
+        assert_eq!(graph.needed(&[2]), [true, false, true, false, false, false]);
+        assert_eq!(graph.needed(&[]), [true; 6]);
+    }
+
+    #[test]
+    fn the_order_of_tables_changes_no_inputs() {
+        let mut tables: Vec<&str> = SOUND.split("\n[").collect();
+        tables[1..].reverse();
+        let graph = read(&tables.join("\n[")).expect("the text is sound");
+        let joined = &graph.nodes[graph.find("pairs").expect("it is there")];
+        let taken = joined.inputs[1].iter().map(|index| graph.nodes[*index].name.as_str());
+        assert_eq!(taken.collect::<Vec<_>>(), ["bad", "pairs.rejected.2"]);
+    }
+
+    #[test]
+    fn a_file_mistake_is_told_at_the_parameter_or_at_the_model() {
+        let graph = read(SOUND).expect("the text is sound");
+        let problem = |parameter: &str| FileProblem {
+            parameter: parameter.to_owned(),
+            message: "it is missing".to_owned(),
+            help: None,
+        };
+        let place = |index: usize, parameter: &str| {
+            SOUND[graph.file_mistake(index, problem(parameter)).labels[0].span.clone()].to_owned()
+        };
+        assert_eq!(place(0, "from"), "'pictures'");
+        assert_eq!(place(3, "file"), "'more.json'");
+        assert_eq!(place(5, "models.m.source"), "'model'");
+        assert_eq!(place(5, "lora.rank"), "[nodes.learned]");
+    }
+
+    #[test]
+    fn graphs_are_drawn_with_the_states_given() {
+        let text = "[nodes.a]\nkind = 'pictures'\nfrom = 'x'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'a'\nmodel = 'm'\n[models.m]\nsource = 'm'";
+        let graph = read(text).expect("the text is sound");
+        insta::assert_snapshot!(mermaid(&graph, &[State::Hit, State::Awaits]));
+        insta::assert_snapshot!(dot(&graph, &[State::Hit, State::Run]));
+    }
+
+    #[test]
+    fn an_unknown_kind_has_its_nearest() {
+        insta::assert_snapshot!(said("[nodes.a]\nkind = 'picture'\nfrom = 'x'\n"));
+    }
+
+    #[test]
+    fn an_unknown_node_has_its_nearest() {
+        insta::assert_snapshot!(said(
+            "[models.m]\nsource = 'm'\n[nodes.pictures]\nkind = 'pictures'\nfrom = 'x'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'picturs'\nmodel = 'm'\n"
+        ));
+    }
+
+    #[test]
+    fn an_unknown_model_has_its_nearest() {
+        insta::assert_snapshot!(said(
+            "[models.base]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'a'\nmodel = 'bass'\n"
+        ));
+    }
+
+    #[test]
+    fn a_wrong_artifact_says_what_is_taken_and_what_is_made() {
+        insta::assert_snapshot!(said(
+            "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\n[nodes.b]\nkind = 'learn'\ninputs.pairs = 'a'\nmodel = 'm'\nrank = 1\n"
+        ));
+    }
+
+    #[test]
+    fn missing_unknown_and_too_many_inputs_are_told_together() {
+        insta::assert_snapshot!(said(
+            "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\ninputs.images = 'b'\n[nodes.b]\nkind = 'tell'\ninputs.image = 'a'\nmodel = 'm'\n[nodes.c]\nkind = 'tell'\ninputs.images = ['a', 'a']\nmodel = 'm'\n"
+        ));
+    }
+
+    #[test]
+    fn a_ring_is_printed_whole() {
+        insta::assert_snapshot!(said(
+            "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'learn'\ninputs.pairs = 'b'\nmodel = 'm'\nrank = 1\n[nodes.b]\nkind = 'join'\ninputs.preferred = 'c'\ninputs.rejected = 'c'\n[nodes.c]\nkind = 'tell'\ninputs.images = { file = 'x.json' }\ninputs.adapter = 'a'\nmodel = 'm'\n[nodes.d]\nkind = 'learn'\ninputs.pairs = 'b'\ninputs.adapter = 'd'\nmodel = 'm'\nrank = 1\n"
+        ));
+    }
+
+    #[test]
+    fn a_missing_parameter_and_values_out_of_range_are_told_together() {
+        insta::assert_snapshot!(said(
+            "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'a'\nmodel = 'm'\ntemprature = 1\ntemperature = -1\n[nodes.c]\nkind = 'learn'\ninputs.pairs = { file = 'p' }\nmodel = 'm'\nrank = 0\n"
+        ));
+    }
+
+    #[test]
+    fn tables_and_keys_that_are_written_twice_name_both_places() {
+        insta::assert_snapshot!(said(
+            "[nodes.a]\nkind = 'pictures'\nfrom = 'x'\nfrom = 'y'\n\n[nodes.a]\nkind = 'pictures'\nfrom = 'z'\n"
+        ));
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_told_with_the_rest() {
+        insta::assert_snapshot!(said(
+            "[nodes.a\nkind = 'pictures'\nfrom = \n[nodes.b]\nkind = 'pictures'\nfrom = 3\nbanana = 1\n"
+        ));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_by_name() {
+        insta::assert_snapshot!(said(
+            "include = ['a.toml']\n[pipeline]\nmatrix = { seed = [1, 2] }\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\nfreeze = true\nmatrix = { from = ['x', 'y'] }\n"
+        ));
+    }
+
+    #[test]
+    fn a_newer_language_is_refused_with_the_version_and_nothing_else() {
+        insta::assert_snapshot!(said("banana = 1\n[pipeline]\nlanguage = 2\n"));
+    }
+
+    #[test]
+    fn the_head_of_a_file_is_checked() {
+        insta::assert_snapshot!(said(
+            "banana = 1\n[pipeline]\nname = ''\nlanguage = 0\nseed = -1\n[device]\nbackend = 'cude:1'\ndtype = 'f8'\naccept_numerics = ['cuda-bf16', 'gpu']\n[models.'a b']\nrevision = 1\n[nodes.'a.b']\nkind = 'pictures'\nfrom = 'x'\nretries = 1.5\n[nodes]\nc = 3\n"
+        ));
+    }
+
+    #[test]
+    fn a_device_index_is_a_number() {
+        insta::assert_snapshot!(said(
+            "[device]\nbackend = 'cuda:x'\n[nodes.a]\nkind = 'pictures'\nfrom = ''\n[nodes.b]\nkind = 'join'\ninputs.preferred = 3\ninputs.rejected = []\n"
+        ));
+    }
+
+    #[test]
+    fn a_file_without_nodes_has_nothing_to_run() {
+        insta::assert_snapshot!(said("[pipeline]\nname = 'x'\n"));
+    }
+}

@@ -1,0 +1,168 @@
+//! What can be wrong with how nodes are joined: the mistakes as data, and their prose in one place.
+
+use crate::artifact::ArtifactKind;
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
+use crate::node::{Arity, Port};
+
+/// A mistake in how nodes are joined.
+#[derive(Clone, Debug)]
+pub(super) enum Mistake {
+    /// A kind that there is not.
+    UnknownKind {
+        /// What is written.
+        written: String,
+        /// The kinds that there are.
+        known: Vec<&'static str>,
+        /// Where.
+        span: Span,
+    },
+    /// An input that the kind does not have.
+    UnknownPort {
+        /// What is written.
+        written: String,
+        /// The kind.
+        kind: &'static str,
+        /// The inputs that it has.
+        ports: &'static [Port],
+        /// Where.
+        span: Span,
+    },
+    /// An input that must be there.
+    MissingInput {
+        /// The node.
+        node: String,
+        /// Its kind.
+        kind: &'static str,
+        /// The input.
+        port: Port,
+        /// Names of nodes that make what it takes.
+        makers: Vec<String>,
+        /// Where.
+        span: Span,
+    },
+    /// Several where one is taken.
+    TooMany {
+        /// The input.
+        port: &'static str,
+        /// The kind.
+        kind: &'static str,
+        /// How many.
+        count: usize,
+        /// Where.
+        span: Span,
+    },
+    /// A node that there is not.
+    UnknownNode {
+        /// What is written.
+        written: String,
+        /// The nodes that there are.
+        known: Vec<String>,
+        /// Where.
+        span: Span,
+    },
+    /// A node that makes what the input does not take.
+    WrongArtifact {
+        /// The node that comes in.
+        from: String,
+        /// What it makes.
+        makes: ArtifactKind,
+        /// The input.
+        port: Port,
+        /// The kind that has the input.
+        kind: &'static str,
+        /// Names of nodes that make what it takes.
+        makers: Vec<String>,
+        /// Where.
+        span: Span,
+    },
+    /// Nodes that wait for each other.
+    Cycle {
+        /// The ring, and where each node names the one before it.
+        ring: Vec<(String, Span)>,
+    },
+}
+
+impl Mistake {
+    /// Whether it may be there only because a part of the file could not be read.
+    pub(super) fn is_about_absence(&self) -> bool {
+        matches!(self, Self::UnknownNode { .. } | Self::MissingInput { .. })
+    }
+}
+
+fn artifacts(accepts: &[ArtifactKind]) -> String {
+    accepts.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or ")
+}
+
+fn makers_help(port: &Port, makers: &[String]) -> String {
+    let takes = artifacts(port.accepts);
+    if makers.is_empty() {
+        format!("no node makes {takes}; a file can be imported: `inputs.{} = {{ file = \"…\" }}`", port.name)
+    } else {
+        format!("nodes that make {takes}: {}", listed(makers))
+    }
+}
+
+impl From<Mistake> for Diagnostic {
+    fn from(mistake: Mistake) -> Self {
+        match mistake {
+            Mistake::UnknownKind { written, known, span } => Self::new(format!("unknown kind of node `{written}`"))
+                .label(span, "no kind has this name")
+                .help(did_you_mean(&written, "kinds", &known)),
+            Mistake::UnknownPort { kind, ports: [], span, .. } => Self::new(format!("`{kind}` takes no inputs"))
+                .label(span, "nothing comes in here")
+                .help("remove it".to_owned()),
+            Mistake::UnknownPort { written, kind, ports, span } => {
+                let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
+                Self::new(format!("`{kind}` has no input `{written}`"))
+                    .label(span, "no input has this name")
+                    .help(did_you_mean(&written, "inputs", &names))
+            }
+            Mistake::MissingInput { node, kind, port, makers, span } => {
+                Self::new(format!("`inputs.{}` is missing in node `{node}`", port.name))
+                    .label(span, format!("`{kind}` needs `inputs.{}`, {}", port.name, artifacts(port.accepts)))
+                    .help(makers_help(&port, &makers))
+            }
+            Mistake::TooMany { port, kind, count, span } => Self::new(format!("`inputs.{port}` of `{kind}` takes one"))
+                .label(span, format!("these are {count}"))
+                .help("name one node or file".to_owned()),
+            Mistake::UnknownNode { written, known, span } => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Self::new(format!("unknown node `{written}`"))
+                    .label(span, "no node has this name")
+                    .help(did_you_mean(&written, "nodes", &known))
+            }
+            Mistake::WrongArtifact { from, makes, port, kind, makers, span } => {
+                let takes = artifacts(port.accepts);
+                Self::new(format!("`inputs.{}` of `{kind}` takes {takes}, and `{from}` makes {makes}", port.name))
+                    .label(span, format!("makes {makes}"))
+                    .help(match nearest(&from, makers.iter().map(String::as_str)) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => makers_help(&port, &makers),
+                    })
+            }
+            Mistake::Cycle { ring } => {
+                let mut names: Vec<&str> = ring.iter().map(|(name, _)| name.as_str()).collect();
+                names.extend(ring.first().map(|(name, _)| name.as_str()));
+                let told = names.join(" → ");
+                let mut diagnostic = Self::new(if ring.len() == 1 {
+                    format!("a node takes its own result: {told}")
+                } else {
+                    format!("nodes wait for each other: {told}")
+                });
+                for (index, (name, span)) in ring.iter().enumerate() {
+                    let before = &ring[(index + ring.len() - 1) % ring.len()].0;
+                    diagnostic = diagnostic.label(span.clone(), format!("`{name}` takes `{before}`"));
+                }
+                diagnostic.help("take one of these inputs from elsewhere".to_owned())
+            }
+        }
+    }
+}
+
+/// How many inputs a port takes, as a check.
+pub(super) fn fits(arity: Arity, count: usize) -> bool {
+    match arity {
+        Arity::One | Arity::Optional => count <= 1,
+        Arity::Many => true,
+    }
+}

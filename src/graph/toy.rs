@@ -1,0 +1,117 @@
+//! Kinds of node that do nothing, for tests of what is said about pipelines.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::artifact::ArtifactKind;
+use crate::node::{
+    Arity, Context, Failure, Importer, Inputs, Kinds, Node, NodeKind, Output, Parameter, Port, WholeWork, Work,
+};
+use crate::spec::Reader;
+
+/// `pictures` makes records, `tell` takes them and an adapter and makes responses, `join` takes responses and makes
+/// pairs, `learn` takes pairs and an adapter and makes an adapter.
+pub(crate) fn kinds() -> Kinds {
+    let port = |name, accepts, arity| Port { name, accepts, arity, items: false };
+    let adapter = port("adapter", &[ArtifactKind::Adapter], Arity::Optional);
+    let kind = |name, output, ports: Vec<Port>, keys| -> Arc<dyn NodeKind> {
+        Arc::new(Toy { name, output, ports: ports.leak(), keys })
+    };
+    Kinds::new(
+        vec![
+            kind("pictures", ArtifactKind::Records, vec![], &["from"]),
+            kind(
+                "tell",
+                ArtifactKind::Responses,
+                vec![port("images", &[ArtifactKind::Records], Arity::One), adapter],
+                &["model", "temperature"],
+            ),
+            kind(
+                "join",
+                ArtifactKind::Pairs,
+                vec![
+                    port("preferred", &[ArtifactKind::Responses], Arity::One),
+                    port("rejected", &[ArtifactKind::Responses], Arity::Many),
+                ],
+                &[],
+            ),
+            kind(
+                "learn",
+                ArtifactKind::Adapter,
+                vec![port("pairs", &[ArtifactKind::Pairs, ArtifactKind::Conversations], Arity::One), adapter],
+                &["model", "rank"],
+            ),
+        ],
+        Arc::new(ToyImporter),
+    )
+}
+
+struct Toy {
+    name: &'static str,
+    output: ArtifactKind,
+    ports: &'static [Port],
+    keys: &'static [&'static str],
+}
+
+impl NodeKind for Toy {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        self.ports
+    }
+
+    fn output(&self) -> ArtifactKind {
+        self.output
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let mut sound = true;
+        for key in self.keys {
+            sound &= match *key {
+                "from" => table.required_path(key).is_some(),
+                "model" => table.model(key).is_some(),
+                "rank" => table.required_integer(key, 1..).is_some(),
+                _ => table.number(key, 0.2, 0.0..) >= 0.0,
+            };
+        }
+        sound.then(|| Box::new(ToyNode) as Box<dyn Node>)
+    }
+}
+
+struct ToyNode;
+
+impl Node for ToyNode {
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+impl WholeWork for ToyNode {
+    fn run(&self, _: &Inputs, _: &dyn Context) -> Result<Output, Failure> {
+        Ok(Output::default())
+    }
+}
+
+struct ToyImporter;
+
+impl Importer for ToyImporter {
+    fn import(
+        &self,
+        accepts: &[ArtifactKind],
+        _: PathBuf,
+        _: Option<PathBuf>,
+    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
+        let kind = Toy { name: "import", output: accepts[0], ports: &[], keys: &[] };
+        (accepts[0], Arc::new(kind), Box::new(ToyNode))
+    }
+}
