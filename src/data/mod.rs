@@ -3,4 +3,5 @@
 //! Nothing here knows a model, the graph, the store or a run.
 
 pub mod picture;
+pub mod prompts;
 pub mod resample;

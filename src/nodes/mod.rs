@@ -1,3 +1,8 @@
-//! Placeholder: this module is written next.
+//! The kinds of node, one a file. Here the engine's contract meets data, model, training and evaluation.
 
 mod model;
+mod prompts;
+mod share;
+
+pub use prompts::Prompts;
+pub use share::Fraction;

@@ -1,0 +1,99 @@
+//! `prompts` as a parameter: the name of a built-in set, a list of texts, or `{ file = "…" }`.
+
+use std::path::PathBuf;
+
+use crate::data::prompts::{BUILT_IN, PromptError, PromptSet};
+use crate::node::{Failure, FileDigests, FileProblem, Parameter};
+use crate::spec::Reader;
+
+/// The value of a parameter that names prompts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompts {
+    /// A built-in set or a list.
+    Given(PromptSet),
+    /// The set that a file holds.
+    File(PathBuf),
+}
+
+impl Prompts {
+    /// Reads the prompts under `key`; a missing or unsound value is reported.
+    pub fn required(table: &mut Reader<'_>, key: &str) -> Option<Self> {
+        if table.has(key) { Self::optional(table, key) } else { table.required::<String>(key).and(None) }
+    }
+
+    /// Reads the prompts under `key`; `None` when there are none, or they are unsound (which is reported).
+    pub fn optional(table: &mut Reader<'_>, key: &str) -> Option<Self> {
+        if !table.has(key) {
+            return None;
+        }
+        if table.is_text(key) {
+            let name: String = table.optional(key)?;
+            let set = PromptSet::built_in(&name);
+            if set.is_none() {
+                table.reject_name(key, "prompt set", &name, &BUILT_IN);
+            }
+            return set.map(Self::Given);
+        }
+        if table.is_list(key) {
+            let texts: Vec<String> = table.optional(key)?;
+            return match PromptSet::new(texts) {
+                Ok(set) => Some(Self::Given(set)),
+                Err(error) => {
+                    table.reject(key, "unsound prompts", error.to_string(), None);
+                    None
+                }
+            };
+        }
+        if table.is_table(key) {
+            return table.table(key)?.required_path("file").map(Self::File);
+        }
+        table.reject_type(key, "the name of a prompt set, a list of texts, or `{ file = \"…\" }`");
+        None
+    }
+
+    /// Whether items may draw one of several.
+    pub fn draws(&self) -> bool {
+        match self {
+            Self::Given(set) => set.draws(),
+            Self::File(_) => true,
+        }
+    }
+
+    /// What is wrong with the file of the parameter `name`.
+    pub fn problem(&self, name: &str) -> Option<FileProblem> {
+        let Self::File(path) = self else { return None };
+        let error = PromptSet::read(path).err()?;
+        let help = match error {
+            PromptError::Unreadable { .. } => "paths are relative to the pipeline file",
+            _ => "`.txt` holds one prompt a line, `.json` a list of texts",
+        };
+        Some(FileProblem { parameter: name.to_owned(), message: error.to_string(), help: Some(help.to_owned()) })
+    }
+
+    /// The set.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else.
+    pub fn load(&self) -> Result<PromptSet, Failure> {
+        match self {
+            Self::Given(set) => Ok(set.clone()),
+            Self::File(path) => PromptSet::read(path).map_err(|error| match error {
+                PromptError::Unreadable { path, cause } => Failure::io(&path, &cause),
+                other => Failure::node(format!("{}: {other}", path.display())),
+            }),
+        }
+    }
+
+    /// The parameter `name`: the texts, wherever they come from. It selects: the prompt that an item draws is part of
+    /// what the item reads.
+    ///
+    /// # Errors
+    /// As [`Prompts::load`].
+    pub fn parameter(&self, name: &str, digests: &dyn FileDigests) -> Result<Parameter, Failure> {
+        if let Self::File(path) = self {
+            // Asked for so that the engine notices a change under the run.
+            digests.file(path).map_err(|cause| Failure::io(path, &cause))?;
+        }
+        Ok(Parameter::selection(name, self.load()?.texts().to_vec()))
+    }
+}

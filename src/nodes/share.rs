@@ -1,0 +1,53 @@
+//! `fraction` as a parameter: which share of the items a node takes.
+
+use crate::artifact::ItemId;
+use crate::draw::Draws;
+use crate::node::Parameter;
+use crate::spec::Reader;
+
+/// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
+/// pipeline's seed and the item alone, so that [0, 0.5] and [0.5, 1] complement each other in any two nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fraction([f64; 2]);
+
+const WHOLE: [f64; 2] = [0.0, 1.0];
+
+impl Fraction {
+    /// Reads `fraction`; by default all items are kept.
+    pub fn read(table: &mut Reader<'_>) -> Self {
+        Self(table.interval("fraction", WHOLE, 0.0..=1.0))
+    }
+
+    /// Whether `id` is kept.
+    pub fn keeps(&self, pipeline_seed: u64, id: &ItemId) -> bool {
+        let Self([low, high]) = *self;
+        let share = || Draws::new(pipeline_seed, "share", id.as_str()).uniform();
+        !self.draws() || (low..high).contains(&share())
+    }
+
+    /// Whether the pipeline's seed matters.
+    pub fn draws(&self) -> bool {
+        self.0 != WHOLE
+    }
+
+    /// The parameter, where it differs from its default.
+    pub fn parameter(&self) -> Option<Parameter> {
+        self.draws().then(|| Parameter::selection("fraction", self.0.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn complements_take_every_item_once() {
+        let (first, second) = (Fraction([0.0, 0.3]), Fraction([0.3, 1.0]));
+        let ids: Vec<ItemId> = (0..2000u32).map(|n| ItemId::new(Digest::of(&n.to_le_bytes()))).collect();
+        assert!(ids.iter().all(|id| first.keeps(42, id) != second.keeps(42, id)));
+        let kept = ids.iter().filter(|id| first.keeps(42, id)).count();
+        assert!((540..660).contains(&kept), "{kept}");
+        assert!(ids.iter().all(|id| Fraction(WHOLE).keeps(42, id)));
+    }
+}
