@@ -1,7 +1,7 @@
 //! What a model's texts are worth: data with known answers, scores, and how sure they are.
 //!
 //! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score texts against them, [`bootstrap`] puts
-//! intervals around the scores. Nothing here knows how a text was made, nor what a node is.
+//! intervals around the scores, [`suite`] joins them. Nothing here knows how a text was made, nor what a node is.
 //!
 //! # Data
 //!
@@ -21,4 +21,5 @@
 pub mod bootstrap;
 pub mod captions;
 pub mod data;
+pub mod suite;
 pub mod vqa;

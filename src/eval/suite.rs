@@ -1,0 +1,323 @@
+//! A benchmark with its data: what is asked about which picture, and what answers are worth.
+//!
+//! This module does not know who answers. What names the data ([`Suite::identity`]) leaves paths and labels out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::bootstrap::{Estimate, estimate};
+use super::captions::{Counts, Phrases, Vocabulary, metrics};
+use super::data::{DataError, annotations, questions};
+use super::vqa;
+use crate::digest::{Digest, Value};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Benchmark {
+    /// Questions with short answers: accuracy.
+    Vqa,
+    /// Descriptions of pictures with annotated objects: recall, precision, F1, hallucination rate.
+    Captions,
+}
+
+impl Benchmark {
+    /// All benchmarks.
+    pub const ALL: [Self; 2] = [Self::Vqa, Self::Captions];
+
+    /// Its name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vqa => "vqa",
+            Self::Captions => "captions",
+        }
+    }
+}
+
+/// One thing that is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// What the data calls it.
+    pub label: Option<String>,
+    /// The picture's file.
+    pub picture: PathBuf,
+    /// The question.
+    pub question: String,
+    gold: Gold,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Gold {
+    Answers { right: Vec<String>, kind: Option<String> },
+    Objects(Vec<Phrases>),
+}
+
+impl Asked {
+    /// The right answers or the objects, for people.
+    pub fn gold(&self) -> String {
+        match &self.gold {
+            Gold::Answers { right, .. } => {
+                let mut distinct: Vec<&str> = Vec::new();
+                right.iter().for_each(|answer| {
+                    if !distinct.contains(&answer.as_str()) {
+                        distinct.push(answer);
+                    }
+                });
+                distinct.join(" | ")
+            }
+            Gold::Objects(objects) => {
+                objects.iter().filter_map(|phrases| phrases.first()).cloned().collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+/// A benchmark's data.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// The benchmark.
+    pub benchmark: Benchmark,
+    /// What is asked, in the order of the data.
+    pub asked: Vec<Asked>,
+    vocabulary: Vocabulary,
+    listed: Vec<Phrases>,
+}
+
+/// What one text came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// What was read out of the text: the answer, or the objects that it claims.
+    pub answer: String,
+    /// 0 … 1: the answer's score, or the F1 of the claims.
+    pub score: f64,
+    counts: Counts,
+}
+
+/// What all texts came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The benchmark's name.
+    pub benchmark: String,
+    /// How many texts were scored.
+    pub items: usize,
+    /// How many pictures they are about: what intervals are drawn over.
+    pub pictures: usize,
+    /// Shares, 0 … 1, in the order in which people read them.
+    pub metrics: Vec<Score>,
+    /// Accuracy by kind of question.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_kind: Vec<Score>,
+}
+
+/// A measured share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Of what.
+    pub name: String,
+    /// The share.
+    pub value: f64,
+    /// Its 95 % interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// How many texts it is of.
+    pub items: usize,
+}
+
+impl Suite {
+    /// The data of `benchmark` in `folder`. `describe_prompt` is what is asked where descriptions are measured.
+    ///
+    /// # Errors
+    /// See [`DataError`].
+    pub fn read(benchmark: Benchmark, folder: &Path, describe_prompt: &str) -> Result<Self, DataError> {
+        match benchmark {
+            Benchmark::Vqa => {
+                let asked = questions(folder)?.into_iter().map(|entry| Asked {
+                    label: entry.label,
+                    picture: entry.picture,
+                    question: entry.question,
+                    gold: Gold::Answers { right: entry.answers, kind: entry.kind },
+                });
+                let asked = asked.collect();
+                Ok(Self { benchmark, asked, vocabulary: Vocabulary::default(), listed: Vec::new() })
+            }
+            Benchmark::Captions => {
+                let read = annotations(folder)?;
+                let asked = read.pictures.into_iter().map(|entry| Asked {
+                    label: entry.label,
+                    picture: entry.picture,
+                    question: describe_prompt.to_owned(),
+                    gold: Gold::Objects(entry.objects),
+                });
+                Ok(Self { benchmark, asked: asked.collect(), vocabulary: read.vocabulary, listed: read.listed })
+            }
+        }
+    }
+
+    /// What the data are, wherever they lie: questions, answers, objects, and `pictures`, the digest of each one's
+    /// picture.
+    pub fn identity(&self, pictures: &[Digest]) -> Digest {
+        let lists = |objects: &[Phrases]| Value::from(objects.to_vec());
+        let entry = |(asked, picture): (&Asked, &Digest)| {
+            let gold = match &asked.gold {
+                Gold::Answers { right, kind } => {
+                    vec![Value::from(right.clone()), kind.iter().cloned().collect::<Vec<_>>().into()]
+                }
+                Gold::Objects(objects) => vec![lists(objects)],
+            };
+            // What is asked where descriptions are measured is a parameter, not data.
+            let question = if self.benchmark == Benchmark::Vqa { asked.question.as_str() } else { "" };
+            Value::List(vec![Value::from(*picture), question.into(), Value::List(gold)])
+        };
+        let entries: Vec<Value> = self.asked.iter().zip(pictures).map(entry).collect();
+        let fields = vec![("entries".to_owned(), Value::List(entries)), ("vocabulary".to_owned(), lists(&self.listed))];
+        Digest::of_fields("stic evaluation data v1", &fields)
+    }
+
+    /// What `text`, said to `asked`, is worth.
+    pub fn mark(&self, asked: &Asked, text: &str) -> Mark {
+        match &asked.gold {
+            Gold::Answers { right, .. } => {
+                let answer = vqa::extract(text);
+                let score = vqa::score(answer, right);
+                Mark { answer: answer.to_owned(), score, counts: Counts::default() }
+            }
+            Gold::Objects(objects) => {
+                let claims = self.vocabulary.claims(text);
+                let counts = Counts::new(&self.vocabulary, &claims, objects);
+                Mark { answer: claims.join(", "), score: counts.f1(), counts }
+            }
+        }
+    }
+
+    /// What the marks of `marked` come to: indices into what is asked, with marks and the digests of the pictures. A
+    /// metric that is not defined (the precision of texts that claim nothing) is left out.
+    pub fn scores(&self, marked: &[(usize, Digest, Mark)]) -> Scores {
+        let score = |name: &str, estimate: Estimate, items| Score {
+            name: name.to_owned(),
+            value: estimate.value,
+            interval: estimate.interval,
+            items,
+        };
+        let all: Vec<&(usize, Digest, Mark)> = marked.iter().collect();
+        let mut by_kind: BTreeMap<&str, Vec<&(usize, Digest, Mark)>> = BTreeMap::new();
+        for row in marked {
+            if let Some(Asked { gold: Gold::Answers { kind: Some(kind), .. }, .. }) = self.asked.get(row.0) {
+                by_kind.entry(kind).or_default().push(row);
+            }
+        }
+        let metrics = match self.benchmark {
+            Benchmark::Vqa => {
+                accuracy(&all).map(|accuracy| score("accuracy", accuracy, all.len())).into_iter().collect()
+            }
+            Benchmark::Captions => metrics(&all.iter().map(|(_, _, mark)| mark.counts).collect::<Vec<_>>())
+                .into_iter()
+                .filter_map(|(name, estimate)| Some(score(name, estimate?, all.len())))
+                .collect(),
+        };
+        Scores {
+            benchmark: self.benchmark.name().to_owned(),
+            items: marked.len(),
+            pictures: clusters(&all).len(),
+            metrics,
+            by_kind: by_kind.iter().filter_map(|(kind, rows)| Some(score(kind, accuracy(rows)?, rows.len()))).collect(),
+        }
+    }
+}
+
+/// The mean score, resampled over pictures.
+fn accuracy(rows: &[&(usize, Digest, Mark)]) -> Option<Estimate> {
+    estimate(&clusters(rows), &[&|[score, count]: &[f64; 2]| score / count])[0]
+}
+
+/// Sum of scores and count by picture, in the order of their first questions.
+fn clusters(rows: &[&(usize, Digest, Mark)]) -> Vec<[f64; 2]> {
+    let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
+    let mut clusters: Vec<[f64; 2]> = Vec::new();
+    for (_, picture, mark) in rows {
+        let place = *places.entry(*picture).or_insert(clusters.len());
+        if place == clusters.len() {
+            clusters.push([0.0; 2]);
+        }
+        clusters[place][0] += mark.score;
+        clusters[place][1] += 1.0;
+    }
+    clusters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.jpg", "b.jpg"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    const QUESTIONS: &str = r#"{"image": "a.jpg", "question": "How many?", "answer": 3, "kind": "count", "id": "q1"}
+{"image": "a.jpg", "question": "What color?", "answer": "red", "kind": "color"}
+{"image": "b.jpg", "question": "How many?", "answer": "2", "kind": "count"}
+"#;
+
+    fn pictures(suite: &Suite) -> Vec<Digest> {
+        suite.asked.iter().map(|asked| Digest::of_file(&asked.picture).unwrap()).collect()
+    }
+
+    fn scores(suite: &Suite, texts: &[&str]) -> Scores {
+        let rows = suite.asked.iter().zip(pictures(suite)).zip(texts).enumerate();
+        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text)));
+        suite.scores(&marked.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn accuracy_is_of_all_questions_and_by_kind() {
+        let folder = folder(&[("questions.jsonl", QUESTIONS)]);
+        let suite = Suite::read(Benchmark::Vqa, folder.path(), "").unwrap();
+        let scores = scores(&suite, &["three", "blue", "The answer is 2."]);
+        assert_eq!((scores.items, scores.pictures), (3, 2));
+        assert_eq!(scores.metrics[0].name, "accuracy");
+        assert!((scores.metrics[0].value - 2.0 / 3.0).abs() < 1e-12);
+        // Two pictures with 1 of 2 and 1 of 1 right: whatever is drawn lies between.
+        assert_eq!(scores.metrics[0].interval, Some([0.5, 1.0]));
+        let kinds: Vec<_> = scores.by_kind.iter().map(|kind| (kind.name.as_str(), kind.value, kind.items)).collect();
+        assert_eq!(kinds, [("color", 0.0, 1), ("count", 1.0, 2)]);
+    }
+
+    #[test]
+    fn captions_are_scored_by_what_they_claim() {
+        let lines = "{\"image\": \"a.jpg\", \"objects\": [\"dog\", \"ball\"]}\n{\"image\": \"b.jpg\", \"objects\": [\"cat\"]}\n";
+        let folder = folder(&[("annotations.jsonl", lines)]);
+        let suite = Suite::read(Benchmark::Captions, folder.path(), "Describe.").unwrap();
+        assert_eq!(suite.asked[0].question, "Describe.");
+        let marks: Vec<Mark> =
+            suite.asked.iter().zip(["Two dogs.", "A cat with a ball."]).map(|(a, text)| suite.mark(a, text)).collect();
+        assert_eq!(marks[1].answer, "cat, ball");
+        let scores = scores(&suite, &["Two dogs.", "A cat with a ball."]);
+        let values: Vec<_> = scores.metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect();
+        let third = 1.0 / 3.0;
+        assert_eq!(
+            values,
+            [("recall", 2.0 * third), ("precision", 2.0 * third), ("f1", 2.0 * third), ("hallucination", third)]
+        );
+    }
+
+    #[test]
+    fn data_are_named_by_what_is_asked_and_right_not_by_where_they_lie() {
+        let identity = |text: &str| {
+            let folder = folder(&[("questions.jsonl", text)]);
+            let suite = Suite::read(Benchmark::Vqa, folder.path(), "").unwrap();
+            suite.identity(&pictures(&suite))
+        };
+        assert_eq!(identity(QUESTIONS), identity(QUESTIONS));
+        assert_eq!(identity(QUESTIONS), identity(&QUESTIONS.replace("q1", "other label")));
+        for (old, new) in [("How many?", "How much?"), ("red", "blue"), ("color\"}", "hue\"}"), ("b.jpg", "a.jpg")] {
+            assert_ne!(identity(QUESTIONS), identity(&QUESTIONS.replace(old, new)), "{old}");
+        }
+    }
+}
