@@ -121,12 +121,24 @@ pub enum DataError {
     },
 }
 
+/// Names of the file of questions; the first that is there counts.
+pub const QUESTIONS: [&str; 2] = ["questions.jsonl", "questions.json"];
+/// Names of the file of annotations; the first that is there counts.
+pub const ANNOTATIONS: [&str; 2] = ["annotations.jsonl", "annotations.json"];
+/// The name of the file of further objects.
+pub const VOCABULARY: &str = "vocabulary.json";
+
+/// The first of `names` that is a file in `folder`.
+pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
 /// The questions of `folder`.
 ///
 /// # Errors
 /// See [`DataError`].
 pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
-    let file = Entries::<QuestionEntry>::read(folder, ["questions.jsonl", "questions.json"])?;
+    let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
     file.each(|place, entry| {
         let answers = match (entry.answer, entry.answers) {
             (Some(answer), None) => vec![answer],
@@ -150,7 +162,7 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
 /// # Errors
 /// See [`DataError`].
 pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
-    let file = Entries::<AnnotationEntry>::read(folder, ["annotations.jsonl", "annotations.json"])?;
+    let file = Entries::<AnnotationEntry>::read(folder, ANNOTATIONS)?;
     let pictures = file.each(|place, entry| {
         Ok(Annotation {
             label: entry.id.map(|id| id.0),
@@ -158,7 +170,7 @@ pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
             objects: phrases(entry.objects).map_err(|cause| file.wrong(place, cause))?,
         })
     })?;
-    let path = folder.join("vocabulary.json");
+    let path = folder.join(VOCABULARY);
     let listed = if path.is_file() {
         let entries = Entries::<OneOrMore>::parse(path)?;
         entries.each(|place, entry| phrases(vec![entry]).map_err(|cause| entries.wrong(place, cause)))?.concat()
@@ -234,8 +246,8 @@ impl<T: DeserializeOwned + Clone> Entries<T> {
         if !folder.is_dir() {
             return Err(DataError::NoFolder(folder.to_owned()));
         }
-        let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        let path = path.ok_or_else(|| DataError::NoFile { folder: folder.to_owned(), file: names[0] })?;
+        let path =
+            find(folder, &names).ok_or_else(|| DataError::NoFile { folder: folder.to_owned(), file: names[0] })?;
         Self::parse(path)
     }
 

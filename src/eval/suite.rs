@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Estimate, estimate};
 use super::captions::{Counts, Phrases, Vocabulary, metrics};
-use super::data::{DataError, annotations, questions};
+use super::data::{self, ANNOTATIONS, DataError, QUESTIONS, VOCABULARY};
 use super::vqa;
 use crate::digest::{Digest, Value};
 
@@ -80,6 +80,8 @@ pub struct Suite {
     pub benchmark: Benchmark,
     /// What is asked, in the order of the data.
     pub asked: Vec<Asked>,
+    /// The files that were read, without the pictures.
+    pub files: Vec<PathBuf>,
     vocabulary: Vocabulary,
     listed: Vec<Phrases>,
 }
@@ -132,24 +134,27 @@ impl Suite {
     pub fn read(benchmark: Benchmark, folder: &Path, describe_prompt: &str) -> Result<Self, DataError> {
         match benchmark {
             Benchmark::Vqa => {
-                let asked = questions(folder)?.into_iter().map(|entry| Asked {
+                let asked = data::questions(folder)?.into_iter().map(|entry| Asked {
                     label: entry.label,
                     picture: entry.picture,
                     question: entry.question,
                     gold: Gold::Answers { right: entry.answers, kind: entry.kind },
                 });
                 let asked = asked.collect();
-                Ok(Self { benchmark, asked, vocabulary: Vocabulary::default(), listed: Vec::new() })
+                let files = data::find(folder, &QUESTIONS).into_iter().collect();
+                Ok(Self { benchmark, asked, files, vocabulary: Vocabulary::default(), listed: Vec::new() })
             }
             Benchmark::Captions => {
-                let read = annotations(folder)?;
+                let read = data::annotations(folder)?;
                 let asked = read.pictures.into_iter().map(|entry| Asked {
                     label: entry.label,
                     picture: entry.picture,
                     question: describe_prompt.to_owned(),
                     gold: Gold::Objects(entry.objects),
                 });
-                Ok(Self { benchmark, asked: asked.collect(), vocabulary: read.vocabulary, listed: read.listed })
+                let files = [data::find(folder, &ANNOTATIONS), data::find(folder, &[VOCABULARY])];
+                let files = files.into_iter().flatten().collect();
+                Ok(Self { benchmark, asked: asked.collect(), files, vocabulary: read.vocabulary, listed: read.listed })
             }
         }
     }
