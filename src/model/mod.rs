@@ -2,11 +2,14 @@
 
 pub mod device;
 mod error;
+pub mod generate;
 mod jinja;
 pub mod llava;
 pub mod lora;
 pub mod nn;
 pub mod picture;
+pub mod sample;
+pub mod score;
 pub mod sequence;
 pub mod session;
 pub mod template;

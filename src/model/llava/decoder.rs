@@ -85,6 +85,28 @@ impl LayerCache {
         }
     }
 
+    /// One cache a layer out of those of several batches, equally long, one batch after the other.
+    pub fn join(parts: Vec<Vec<Self>>) -> Vec<Self> {
+        let mut parts = parts.into_iter();
+        let first = parts.next().unwrap_or_default();
+        let rest: Vec<Vec<Self>> = parts.collect();
+        if rest.is_empty() {
+            return first;
+        }
+        let mut rest: Vec<_> = rest.into_iter().map(Vec::into_iter).collect();
+        let join_layer = |first: Self| {
+            let length = first.length;
+            let (mut keys, mut values) = (vec![first.key], vec![first.value]);
+            for cache in rest.iter_mut().filter_map(Iterator::next) {
+                assert_eq!(cache.length, length, "caches of one length are joined");
+                keys.push(cache.key);
+                values.push(cache.value);
+            }
+            Self { key: Tensor::cat(keys, 0), value: Tensor::cat(values, 0), length }
+        };
+        first.into_iter().map(join_layer).collect()
+    }
+
     /// Appends, in place while nobody else holds the tensors, and gives the first `keys` slots.
     fn append(&mut self, key: Tensor<4>, value: Tensor<4>, keys: usize) -> (Tensor<4>, Tensor<4>) {
         let [batch, heads, length, size] = key.dims();

@@ -1,0 +1,646 @@
+//! Generation: prompts with pictures → tokens, in batches, with a cache of keys and values.
+//!
+//! Requests come as a stream; those of like length are run together. The shape of a batch follows from the length of
+//! its prompts and the model alone: prompts are filled up at their end to a multiple of [`STEP`], every row of a batch
+//! goes through the same number of positions, and on the processor a batch that is not full is filled with copies. So
+//! on the processor an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
+//! either: every row of a product is computed alike.
+//!
+//! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::slice::ParallelSlice;
+
+use super::ModelError;
+use super::llava::{AttentionMask, LayerCache, Llava, Rotary};
+use super::lora::Lora;
+use super::picture::Prepared;
+use super::sample::Sampling;
+use super::sequence::Sequence;
+use super::tokenizer::Tokenizer;
+use crate::artifact::Finish;
+use crate::draw::Draws;
+use crate::node::Flow;
+
+/// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
+const STEP: usize = 32;
+
+/// How many positions go through the layers at once before the first token.
+const PREFILL: usize = 8192;
+
+/// How many prepared pictures may wait for prompts of like length.
+const WAITING: usize = 256;
+
+/// A prompt to go on from.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The caller's number for it.
+    pub tag: usize,
+    /// What its draws depend on, beside the seed: an item's id.
+    pub subject: String,
+    /// The prompt.
+    pub sequence: Sequence,
+    /// The picture that stands at the placeholder. Requests that hold the same `Arc` share the tower's work.
+    pub picture: Option<Arc<Prepared>>,
+}
+
+/// What a model wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The tokens, the one that ends the answer included.
+    pub tokens: Vec<u32>,
+    /// Why it stopped.
+    pub finish: Finish,
+}
+
+/// What happens during a generation.
+#[derive(Debug)]
+pub enum Step {
+    /// So many tokens were generated.
+    Tokens(usize),
+    /// The request with this tag came to this.
+    Done(usize, Result<Answer, ModelError>),
+}
+
+/// How to generate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The longest answer, in tokens.
+    pub max_new_tokens: usize,
+    /// For draws.
+    pub seed: u64,
+    /// Prompts a batch; `None`: as many as fit a limit of memory, at most 64.
+    pub batch_size: Option<usize>,
+}
+
+/// A model that writes.
+pub struct Generator<'a> {
+    model: &'a Llava,
+    lora: Option<&'a Lora>,
+    settings: Settings,
+    /// By token id, whether the model may write it.
+    allowed: Vec<bool>,
+}
+
+/// One row of a batch.
+struct Row {
+    request: Request,
+    /// Positions of the prompt, the picture's rows included.
+    length: usize,
+    /// The most tokens that it may get.
+    limit: usize,
+    draws: Draws,
+    tokens: Vec<u32>,
+    /// Whether the answer is still open.
+    open: bool,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator over `model`, adapted by `lora`. Tokens that `tokenizer` has no text for are never written.
+    pub fn new(model: &'a Llava, lora: Option<&'a Lora>, tokenizer: &Tokenizer, settings: Settings) -> Self {
+        let ends = &model.config.end_tokens;
+        let allowed =
+            (0..model.config.text.vocabulary as u32).map(|id| tokenizer.is_text(id) || ends.contains(&id)).collect();
+        Self { model, lora, settings, allowed }
+    }
+
+    /// Runs `requests`, which may be refused where they come from, and tells `watch` what becomes of them, in no
+    /// particular order. When `watch` says [`Flow::Stop`], the batch that runs is finished, and no other is begun.
+    ///
+    /// # Errors
+    /// What stops all requests. What stops one is told to `watch`.
+    pub fn run(
+        &self,
+        requests: impl IntoIterator<Item = Result<Request, (usize, ModelError)>>,
+        watch: &mut dyn FnMut(Step) -> Flow,
+    ) -> Result<(), ModelError> {
+        let mut waiting: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        for request in requests {
+            let row = match request.and_then(|request| self.admit(request)) {
+                Ok(row) => row,
+                Err((tag, error)) => {
+                    if watch(Step::Done(tag, Err(error))) == Flow::Stop {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let length = row.length.next_multiple_of(STEP);
+            let bucket = waiting.entry(length).or_default();
+            bucket.push(row);
+            let full = bucket.len() >= self.batch_size(length);
+            let run_now = if full {
+                Some(length)
+            } else if waiting.values().map(Vec::len).sum::<usize>() > WAITING {
+                waiting.iter().max_by_key(|(_, rows)| rows.len()).map(|(length, _)| *length)
+            } else {
+                None
+            };
+            if let Some(rows) = run_now.and_then(|length| waiting.remove(&length))
+                && self.batch(rows, watch) == Flow::Stop
+            {
+                return Ok(());
+            }
+        }
+        for (_, rows) in waiting {
+            if self.batch(rows, watch) == Flow::Stop {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One request alone.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the model, or the model computes no numbers.
+    pub fn one(&self, request: Request) -> Result<Answer, ModelError> {
+        let mut answer = Err(ModelError::new("the request was not run"));
+        let alone = Self {
+            settings: Settings { batch_size: Some(1), ..self.settings.clone() },
+            allowed: self.allowed.clone(),
+            ..*self
+        };
+        alone.run([Ok(request)], &mut |step| {
+            if let Step::Done(_, result) = step {
+                answer = result;
+            }
+            Flow::Continue
+        })?;
+        answer
+    }
+
+    /// Measures a request, and refuses one that does not fit the model.
+    fn admit(&self, request: Request) -> Result<Row, (usize, ModelError)> {
+        let rows = request.picture.as_ref().map_or(0, |picture| row_count(self.model, picture));
+        let length = request.sequence.positions(rows);
+        let context = self.model.config.text.max_positions;
+        if length == 0 {
+            return Err((request.tag, ModelError::new("the prompt is empty")));
+        }
+        if length >= context {
+            let error = ModelError::new(format!(
+                "the prompt takes {length} positions, {rows} of them the picture's, and the model's context is {context}"
+            ));
+            return Err((request.tag, error.help("shorten the prompt, or choose an `image_mode` with fewer rows")));
+        }
+        let limit = self.settings.max_new_tokens.min(context - length);
+        let draws = Draws::new(self.settings.seed, "token", &request.subject);
+        Ok(Row { request, length, limit, draws, tokens: Vec::new(), open: true })
+    }
+
+    /// How many prompts of `length` positions go together. By the length and the model alone, so that an item's batch
+    /// has the same shape in every run.
+    fn batch_size(&self, length: usize) -> usize {
+        if let Some(size) = self.settings.batch_size {
+            return size.max(1);
+        }
+        let text = &self.model.config.text;
+        let width = if self.model.dtype() == DType::F32 { 4 } else { 2 };
+        let position = 2 * text.layers * text.key_value_heads * text.head_size * width;
+        let memory = if self.on_processor() { 1 << 30 } else { 8 << 30 };
+        let fitting = (memory / (position * self.capacity(length))).clamp(1, 64);
+        // The power of two that is not above it.
+        1 << fitting.ilog2()
+    }
+
+    fn capacity(&self, length: usize) -> usize {
+        (length + self.settings.max_new_tokens).next_multiple_of(STEP)
+    }
+
+    fn on_processor(&self) -> bool {
+        self.model.device() == Device::flex()
+    }
+
+    /// Runs one batch; all rows' prompts round up to one length.
+    fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> Flow) -> Flow {
+        let length = rows[0].length.next_multiple_of(STEP);
+        let size = if self.on_processor() { self.batch_size(length) } else { rows.len() };
+        let mut flow = Flow::Continue;
+        let (mut caches, mut logits) = self.prefill(&rows, length, size);
+        for step in 0.. {
+            let open = rows.iter().filter(|row| row.open).count();
+            let mut told = vec![Step::Tokens(open)];
+            told.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
+            for step in told {
+                if watch(step) == Flow::Stop {
+                    flow = Flow::Stop;
+                }
+            }
+            if rows.iter().all(|row| !row.open) {
+                break;
+            }
+            logits = self.decode(&rows, &mut caches, length, step, size);
+        }
+        flow
+    }
+
+    /// Gives every open row its next token, and tells which rows that ended.
+    fn choose(&self, rows: &mut [Row], logits: &[f32]) -> Vec<(usize, Result<Answer, ModelError>)> {
+        let vocabulary = self.allowed.len();
+        let sampling = &self.settings.sampling;
+        rows.par_iter_mut()
+            .zip(logits.par_chunks(vocabulary))
+            .filter(|(row, _)| row.open)
+            .filter_map(|(row, logits)| {
+                let chosen = sampling.choose(logits, &self.allowed, &mut row.draws);
+                let result = row.take(chosen, &self.model.config.end_tokens)?;
+                Some((row.request.tag, result))
+            })
+            .collect()
+    }
+
+    /// Runs the prompts, and gives the caches and the logits of the first tokens, `[size · vocabulary]`.
+    fn prefill(&self, rows: &[Row], length: usize, size: usize) -> (Vec<LayerCache>, Vec<f32>) {
+        let decoder = &self.model.decoder;
+        let at_once =
+            (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= PREFILL).unwrap_or(1);
+        let rotary = decoder.rotary(&[(0..length).collect()]);
+        // What fills a prompt up comes after it, so nothing of the prompt sees it.
+        let mask = decoder.causal_mask(length);
+        let mut pictures = Pictures { model: self.model, known: Vec::new() };
+        let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
+        let (mut parts, mut last) = (Vec::new(), Vec::new());
+        for members in members.chunks(at_once) {
+            let mut caches = decoder.caches(members.len(), self.capacity(length));
+            let hidden = self.run_layers(pictures.hidden(members, length), &rotary, &mask, &mut caches);
+            let [count, _, features] = hidden.dims();
+            let ends = members.iter().enumerate().map(|(place, row)| (place * length + row.length - 1) as i32);
+            let ends = integers(ends.collect(), self.model);
+            last.push(hidden.reshape([count * length, features]).select(0, ends));
+            parts.push(caches);
+        }
+        (LayerCache::join(parts), self.logits(Tensor::cat(last, 0)))
+    }
+
+    /// Runs the last token of every row, and gives the logits of the next, `[size · vocabulary]`.
+    fn decode(&self, rows: &[Row], caches: &mut [LayerCache], length: usize, step: usize, size: usize) -> Vec<f32> {
+        let decoder = &self.model.decoder;
+        let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
+        let tokens: Vec<u32> = members.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
+        let hidden = decoder.embed(&tokens);
+        let features = hidden.dims()[1];
+        let positions: Vec<Vec<usize>> = members.iter().map(|row| vec![row.length + step]).collect();
+        let attended = (length + step + 1).next_multiple_of(STEP);
+        let slots = |row: &&Row| -> Vec<Option<usize>> {
+            let slot = |slot: usize| match slot {
+                slot if slot < row.length => Some(slot),
+                slot if slot < length || slot > length + step => None,
+                slot => Some(row.length + slot - length),
+            };
+            (0..attended).map(slot).collect()
+        };
+        let mask = decoder.mask(&positions, &members.iter().map(slots).collect::<Vec<_>>());
+        let rotary = decoder.rotary(&positions);
+        let hidden = self.run_layers(hidden.reshape([size, 1, features]), &rotary, &mask, caches);
+        self.logits(hidden.reshape([size, features]))
+    }
+
+    fn run_layers(
+        &self,
+        mut hidden: Tensor<3>,
+        rotary: &Rotary,
+        mask: &AttentionMask,
+        caches: &mut [LayerCache],
+    ) -> Tensor<3> {
+        for (index, cache) in caches.iter_mut().enumerate() {
+            let lora = self.lora.map(|lora| &lora.layers[index]);
+            hidden = self.model.decoder.layer(index, hidden, rotary, mask, lora, Some(cache));
+        }
+        hidden
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
+        self.model.decoder.logits(hidden).into_data().try_to_vec().expect("logits are 32-bit floats")
+    }
+}
+
+impl Row {
+    /// Takes the next token; the result once the answer is complete.
+    fn take(&mut self, chosen: Option<u32>, ends: &[u32]) -> Option<Result<Answer, ModelError>> {
+        let Some(token) = chosen else {
+            self.open = false;
+            return Some(Err(ModelError::new("the model computes no numbers: all its logits are NaN or infinite")
+                .help("a precision with more range (`bf16`, `f32`) may help, or the adapter is damaged")));
+        };
+        self.tokens.push(token);
+        let finish = if ends.contains(&token) {
+            Finish::Stop
+        } else if self.tokens.len() >= self.limit {
+            Finish::Length
+        } else {
+            return None;
+        };
+        self.open = false;
+        Some(Ok(Answer { tokens: self.tokens.clone(), finish }))
+    }
+}
+
+/// The rows of the pictures of a batch, each computed once.
+struct Pictures<'a> {
+    model: &'a Llava,
+    known: Vec<(Arc<Prepared>, Tensor<2>)>,
+}
+
+impl Pictures<'_> {
+    /// The prompts of `members` as the first layer reads them, filled up to `length`: `[members, length, hidden]`.
+    fn hidden(&mut self, members: &[&Row], length: usize) -> Tensor<3> {
+        let shown: Vec<Option<Tensor<2>>> =
+            members.iter().map(|row| row.request.picture.as_ref().map(|picture| self.rows(picture))).collect();
+        // The table that positions are drawn from: all text tokens, then the pictures' rows.
+        let text: Vec<u32> = members.iter().flat_map(|row| text_tokens(&row.request.sequence)).collect();
+        let (mut places, mut next_text, mut next_row) = (Vec::with_capacity(members.len() * length), 0, text.len());
+        for (index, (row, shown)) in members.iter().zip(&shown).enumerate() {
+            let (before, after) = row.request.sequence.around_picture();
+            places.extend(next_text..next_text + before.len());
+            next_text += before.len();
+            if let Some(rows) = shown {
+                let count = rows.dims()[0];
+                places.extend(next_row..next_row + count);
+                next_row += count;
+            }
+            places.extend(next_text..next_text + after.len());
+            next_text += after.len();
+            places.resize((index + 1) * length, 0);
+        }
+        let embedded = (!text.is_empty()).then(|| self.model.embed(&text));
+        let table = embedded.into_iter().chain(shown.into_iter().flatten()).collect();
+        let table = Tensor::cat(table, 0);
+        let features = table.dims()[1];
+        let places = integers(places.into_iter().map(|place| place as i32).collect(), self.model);
+        table.select(0, places).reshape([members.len(), length, features])
+    }
+
+    fn rows(&mut self, picture: &Arc<Prepared>) -> Tensor<2> {
+        if let Some((_, rows)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, picture)) {
+            return rows.clone();
+        }
+        let rows = self.model.rows(self.model.patches(picture), picture);
+        self.known.push((picture.clone(), rows.clone()));
+        rows
+    }
+}
+
+/// The tokens of `sequence` without the placeholder.
+fn text_tokens(sequence: &Sequence) -> impl Iterator<Item = u32> {
+    let (before, after) = sequence.around_picture();
+    before.iter().chain(after).copied()
+}
+
+/// How many rows `picture` takes in a sequence, without running the tower.
+pub fn row_count(model: &Llava, picture: &Prepared) -> usize {
+    let side = model.config.vision.patches_per_side();
+    let view = side * side + usize::from(!model.config.drop_class_token);
+    match picture.grid {
+        None => picture.view_count * view,
+        Some(_) => {
+            let ([_, lines], [_, columns]) = picture.unpadded(side);
+            view + lines * (columns + usize::from(model.newline.is_some()))
+        }
+    }
+}
+
+fn integers(values: Vec<i32>, model: &Llava) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), &model.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::llava::{Activation, AnyresRule, Architecture, Config, ImageMode, TextConfig, VisionConfig};
+    use crate::model::tokenizer::tests::tokenizer;
+
+    const VOCABULARY: usize = 97;
+
+    /// A model with random weights, wide enough for the processor's blocked products.
+    fn model() -> Llava {
+        let config = Config {
+            architecture: Architecture::Llava,
+            vision: VisionConfig {
+                hidden: 32,
+                intermediate: 64,
+                layers: 2,
+                heads: 2,
+                image_size: 8,
+                patch_size: 4,
+                norm_epsilon: 1e-5,
+                activation: Activation::QuickGelu,
+            },
+            text: TextConfig {
+                vocabulary: VOCABULARY,
+                hidden: 128,
+                intermediate: 344,
+                layers: 2,
+                heads: 4,
+                key_value_heads: 2,
+                head_size: 32,
+                rope_theta: 10_000.0,
+                norm_epsilon: 1e-6,
+                tied: false,
+                sliding_window: None,
+                max_positions: 160,
+            },
+            image_token: 96,
+            end_tokens: vec![2],
+            feature_layer: -2,
+            drop_class_token: true,
+            projector_bias: true,
+            grid_pinpoints: Vec::new(),
+            image_newline: false,
+            anyres_rule: AnyresRule::HuggingFace,
+        };
+        let mut tensors: BTreeMap<String, Tensor<1>> = config
+            .tensors()
+            .into_iter()
+            .map(|(name, shape)| {
+                let mut draws = Draws::new(1, "weights", &name);
+                let scale = 2.0 * (*shape.last().unwrap() as f64).powf(-0.5);
+                let count = shape.iter().product();
+                let values: Vec<f32> = (0..count).map(|_| (draws.normal() * scale) as f32).collect();
+                (name, Tensor::from_data(TensorData::new(values, [count]), &Device::flex()))
+            })
+            .collect();
+        Llava::build(&config, &mut tensors).unwrap()
+    }
+
+    fn picture(index: usize) -> Arc<Prepared> {
+        let mut draws = Draws::new(index as u64, "picture", "");
+        let views = (0..3 * 64).map(|_| draws.normal() as f32).collect();
+        Arc::new(Prepared {
+            views,
+            view_count: 1,
+            size: 8,
+            original: [8, 8],
+            mode: ImageMode::Crop,
+            grid: None,
+            rule: AnyresRule::HuggingFace,
+        })
+    }
+
+    /// A prompt whose length depends on `index`, every second one with a picture.
+    fn request(index: usize) -> Request {
+        let mut draws = Draws::new(index as u64, "prompt", "");
+        let mut tokens: Vec<u32> = (0..5 + 7 * (index % 6)).map(|_| 3 + draws.below(90) as u32).collect();
+        let shown = index.is_multiple_of(2);
+        if shown {
+            tokens[2] = 96;
+        }
+        let answer = vec![false; tokens.len()];
+        Request {
+            tag: index,
+            subject: format!("item {index}"),
+            sequence: Sequence { tokens, picture: shown.then_some(2), answer, cut: 0 },
+            picture: shown.then(|| picture(index)),
+        }
+    }
+
+    fn settings(temperature: f64) -> Settings {
+        let sampling = Sampling { temperature, top_k: 50, top_p: 1.0 };
+        Settings { sampling, max_new_tokens: 40, seed: 7, batch_size: Some(8) }
+    }
+
+    fn run(model: &Llava, settings: Settings, requests: Vec<Request>) -> BTreeMap<usize, Answer> {
+        let tokenizer = tokenizer("mistral");
+        let generator = Generator::new(model, None, &tokenizer, settings);
+        let mut answers = BTreeMap::new();
+        let watch = &mut |step: Step| {
+            if let Step::Done(tag, answer) = step {
+                assert!(answers.insert(tag, answer.unwrap()).is_none(), "{tag} is told once");
+            }
+            Flow::Continue
+        };
+        generator.run(requests.into_iter().map(Ok), watch).unwrap();
+        answers
+    }
+
+    #[test]
+    fn answers_do_not_depend_on_what_they_were_batched_with() {
+        let model = model();
+        for temperature in [0.0, 1.0] {
+            let together = run(&model, settings(temperature), (0..20).map(request).collect());
+            assert_eq!(together.len(), 20);
+            let reversed = run(&model, settings(temperature), (0..20).rev().map(request).collect());
+            assert_eq!(together, reversed);
+            for index in 0..20 {
+                let alone = run(&model, settings(temperature), vec![request(index)]);
+                assert_eq!(alone[&index], together[&index], "request {index} at temperature {temperature}");
+            }
+        }
+    }
+
+    #[test]
+    fn logits_do_not_depend_on_the_neighbours_to_the_last_bit() {
+        let model = model();
+        let tokenizer = tokenizer("mistral");
+        let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
+        let rows = |indices: &[usize]| -> Vec<Row> {
+            indices.iter().map(|index| generator.admit(request(*index)).unwrap()).collect()
+        };
+        let logits = |indices: &[usize]| {
+            let mut rows = rows(indices);
+            let (mut caches, mut logits) = generator.prefill(&rows, 64, 8);
+            let mut all = vec![logits.clone()];
+            for step in 0..3 {
+                generator.choose(&mut rows, &logits);
+                logits = generator.decode(&rows, &mut caches, 64, step, 8);
+                all.push(logits.clone());
+            }
+            all
+        };
+        let (first, second) = (logits(&[4, 5, 10, 11, 16, 17, 22, 23]), logits(&[23, 22, 4, 5]));
+        for (a, b) in first.iter().zip(&second) {
+            assert_eq!(a[..VOCABULARY], b[2 * VOCABULARY..3 * VOCABULARY]);
+            assert_eq!(a[7 * VOCABULARY..], b[..VOCABULARY]);
+        }
+    }
+
+    #[test]
+    fn the_cache_changes_nothing() {
+        let model = model();
+        let answers = run(&model, settings(0.0), (0..6).map(request).collect());
+        for index in 0..6 {
+            let Request { sequence, picture, .. } = request(index);
+            let prompt: Vec<Tensor<2>> = match &picture {
+                Some(picture) => {
+                    let (before, after) = sequence.around_picture();
+                    let rows = model.rows(model.patches(picture), picture);
+                    vec![model.embed(before), rows, model.embed(after)]
+                }
+                None => vec![model.embed(&sequence.tokens)],
+            };
+            let mut hidden = Tensor::cat(prompt, 0);
+            for token in &answers[&index].tokens {
+                let [length, features] = hidden.dims();
+                let (rotary, mask) =
+                    (model.decoder.rotary(&[(0..length).collect()]), model.decoder.causal_mask(length));
+                let mut all = hidden.clone().reshape([1, length, features]);
+                for layer in 0..model.decoder.layer_count() {
+                    all = model.decoder.layer(layer, all, &rotary, &mask, None, None);
+                }
+                let logits = model.decoder.logits(all.reshape([length, features]).narrow(0, length - 1, 1));
+                let logits: Vec<f32> = logits.into_data().try_to_vec().unwrap();
+                let mut draws = Draws::new(0, "", "");
+                let best = Sampling::GREEDY.choose(&logits, &[true; VOCABULARY], &mut draws);
+                assert_eq!(best, Some(*token), "request {index}");
+                hidden = Tensor::cat(vec![hidden, model.embed(&[*token])], 0);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_end_at_the_end_token_the_limit_or_the_context() {
+        let model = model();
+        let limited = run(&model, Settings { max_new_tokens: 3, ..settings(1.0) }, (0..12).map(request).collect());
+        for answer in limited.values() {
+            let stopped = answer.tokens.last() == Some(&2);
+            assert_eq!(answer.finish, if stopped { Finish::Stop } else { Finish::Length });
+            assert!(answer.tokens.len() <= 3 && (stopped || answer.tokens.len() == 3));
+        }
+        // The context has 160 positions.
+        let mut long = request(1);
+        long.sequence.tokens.resize(158, 5);
+        let answer = &run(&model, settings(0.0), vec![long.clone()])[&1];
+        assert_eq!((answer.tokens.len(), answer.finish), (2, Finish::Length));
+        long.sequence.tokens.resize(160, 5);
+        let tokenizer = tokenizer("mistral");
+        let error = Generator::new(&model, None, &tokenizer, settings(0.0)).one(long).unwrap_err();
+        assert!(error.message.starts_with("the prompt takes 160 positions, 0 of them the picture's"), "{error}");
+    }
+
+    #[test]
+    fn what_the_tokenizer_has_no_text_for_is_never_written() {
+        let mut model = model();
+        model.config.end_tokens = vec![2];
+        let tokenizer = Tokenizer::read(&crate::model::tokenizer::tests::folder("mistral"), 32000).unwrap();
+        let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
+        assert!(generator.allowed.iter().enumerate().all(|(id, allowed)| *allowed == tokenizer.is_text(id as u32)));
+        let mut wide = generator;
+        wide.allowed = vec![false; VOCABULARY];
+        wide.allowed[5] = true;
+        let answer = wide.one(request(1)).unwrap();
+        assert!(answer.tokens.iter().all(|token| *token == 5));
+    }
+
+    #[test]
+    fn a_stop_finishes_the_batch_and_begins_no_other() {
+        let model = model();
+        let tokenizer = tokenizer("mistral");
+        let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
+        let mut done = 0;
+        let watch = &mut |step: Step| {
+            done += usize::from(matches!(step, Step::Done(..)));
+            Flow::Stop
+        };
+        generator.run((0..100).map(|_| Ok(request(3))), watch).unwrap();
+        assert_eq!(done, 8);
+    }
+}
