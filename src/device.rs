@@ -105,3 +105,12 @@ impl DeviceChoice {
         format!("{}-{}", self.backend, self.precision)
     }
 }
+
+/// What this machine can do, as the engine asks for it.
+pub trait Devices: Send + Sync {
+    /// What `request` comes to here. Asked only when some node computes tensors.
+    ///
+    /// # Errors
+    /// Why the request cannot be met, and what would do.
+    fn choose(&self, request: &DeviceRequest) -> Result<DeviceChoice, String>;
+}

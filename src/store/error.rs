@@ -1,0 +1,85 @@
+//! What can go wrong with a cache folder.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::LAYOUT;
+use crate::digest::Digest;
+use crate::node::Failure;
+
+/// A cache that cannot be used, or a part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The path of the cache is something else than a folder.
+    #[error("the cache `{}` is not a folder", .path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A newer version of this program made the cache.
+    #[error("the cache `{}` has layout {found}, and this version of stic reads layout {LAYOUT}", .path.display())]
+    NewerLayout {
+        /// The path of the cache.
+        path: PathBuf,
+        /// The layout it says it has.
+        found: String,
+    },
+    /// A file of the cache cannot be read or written.
+    #[error("cannot {action} `{}`: {cause}", .path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `make`, ….
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// An object is not there.
+    #[error("the cache has no object {}", .digest.short())]
+    MissingObject {
+        /// Its name.
+        digest: Digest,
+    },
+    /// An object's content is not what its name says. It has been removed, so that it is made again.
+    #[error("`{}` was damaged and has been removed from the cache", .path.display())]
+    CorruptObject {
+        /// Its name.
+        digest: Digest,
+        /// Where it was.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// An error of the operating system at `path`, while trying to do `action`.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Io { action, path: path.to_owned(), cause }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        Some(match self {
+            Self::NotAFolder { .. } => "name another folder with `--cache DIR`, or move that file away".to_owned(),
+            Self::NewerLayout { .. } => "update stic, or name another folder with `--cache DIR`".to_owned(),
+            Self::Io { cause, .. } => match cause.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    "give yourself access to the cache folder, or name another with `--cache DIR`".to_owned()
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "free some space; what is finished is kept, and the next run goes on from it".to_owned()
+                }
+                _ => return None,
+            },
+            Self::MissingObject { .. } | Self::CorruptObject { .. } => {
+                "run again: what is missing is made again".to_owned()
+            }
+        })
+    }
+}
+
+impl From<StoreError> for Failure {
+    /// Trouble with the cache is trouble with the surroundings: it says nothing about the node, and is never kept.
+    fn from(error: StoreError) -> Self {
+        Self::Environment { message: error.to_string(), help: error.help() }
+    }
+}
