@@ -1,0 +1,105 @@
+//! How well a model describes and answers, on validation pictures.
+
+use std::fmt;
+
+use burn::tensor::{Device, Tensor};
+use stic::model::llava::{Llava, Vision};
+
+use crate::ask::Question;
+use crate::dataset::{QUESTIONS_PER_TEST, Split};
+use crate::reader::infused;
+use crate::rows::{Row, describe, right};
+use crate::tower;
+use crate::training::Run;
+use crate::vocabulary::{PAD, Vocabulary};
+use crate::world::{self, Scene, claims};
+
+/// The longest description, in tokens.
+const LIMIT: usize = 14;
+
+/// Validation pictures, as the tower sees them, and what is known about them.
+pub struct Judge {
+    features: Tensor<3>,
+    scenes: Vec<Scene>,
+    questions: Vec<Vec<Question>>,
+}
+
+/// Shares of 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// Of captions asked for plainly: F1 of their claims.
+    pub plain: f64,
+    /// Of captions asked for carefully: F1 of their claims.
+    pub careful: f64,
+    /// Of questions: answered from the picture alone.
+    pub direct: f64,
+    /// Of questions: answered with the plain caption before them.
+    pub described: f64,
+    /// Of questions: answered with the careful caption before them.
+    pub carefully_described: f64,
+    /// Of questions: answered with the true description before them.
+    pub truly_described: f64,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "caption F1 plain {:.3}, careful {:.3}; answers direct {:.3}, after a plain description {:.3}, \
+             a careful one {:.3}, the true one {:.3}",
+            self.plain, self.careful, self.direct, self.described, self.carefully_described, self.truly_described
+        )
+    }
+}
+
+impl Judge {
+    /// The first `count` validation pictures.
+    pub fn new(run: &Run, vision: &Vision, count: usize, device: &Device) -> Self {
+        let questions = |number| Split::Validation.questions(run.seed, number, QUESTIONS_PER_TEST);
+        Self {
+            features: tower::features(vision, &tower::pictures(Split::Validation, run.seed, count), device),
+            scenes: (0..count).map(|number| Split::Validation.scene(run.seed, number)).collect(),
+            questions: (0..count).map(questions).collect(),
+        }
+    }
+
+    /// What becomes of `model` on them.
+    pub fn judge(&self, model: &Llava, vocabulary: &Vocabulary) -> Verdict {
+        let plain = describe(model, vocabulary, &self.features, vocabulary.manner(4), LIMIT);
+        let careful = describe(model, vocabulary, &self.features, vocabulary.careful(), LIMIT);
+        let truth: Vec<String> = self.scenes.iter().map(|scene| world::describe(&scene.0)).collect();
+        Verdict {
+            plain: self.f1(&plain),
+            careful: self.f1(&careful),
+            direct: self.answered(model, vocabulary, None),
+            described: self.answered(model, vocabulary, Some(&plain)),
+            carefully_described: self.answered(model, vocabulary, Some(&careful)),
+            truly_described: self.answered(model, vocabulary, Some(&truth)),
+        }
+    }
+
+    fn f1(&self, descriptions: &[String]) -> f64 {
+        let (mut right, mut all) = (0, 0);
+        for (description, scene) in descriptions.iter().zip(&self.scenes) {
+            let claims = claims(description);
+            right += claims.iter().flatten().filter(|object| scene.0.contains(object)).count();
+            all += claims.len() + scene.0.len();
+        }
+        2.0 * right as f64 / all as f64
+    }
+
+    fn answered(&self, model: &Llava, vocabulary: &Vocabulary, descriptions: Option<&[String]>) -> f64 {
+        let mut rows = Vec::new();
+        for (number, questions) in self.questions.iter().enumerate() {
+            for question in questions {
+                let prompt = match descriptions {
+                    Some(descriptions) => infused(vocabulary, &descriptions[number], &question.text),
+                    None => vocabulary.question(&question.text),
+                };
+                rows.push(Row::new(vocabulary, Some(number), &[(prompt, vocabulary.words(&question.answer))]));
+            }
+        }
+        let right = right(model, &rows, Some(&self.features), vocabulary.id(PAD));
+        right.iter().filter(|turns| turns[0]).count() as f64 / right.len() as f64
+    }
+}

@@ -1,0 +1,144 @@
+//! One stage of training: steps of AdamW on some of the parameters, with what a killed run needs to go on.
+//!
+//! A step's batch is drawn from (seed, stage, step), so a stage that starts again from its last checkpoint repeats
+//! what it would have done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use stic::draw::Draws;
+use stic::model::llava::{Config, Llava};
+use stic::train::optimizer::{AdamW, AdamWConfig, Moments, Parameters, clip};
+use stic::train::schedule::{LearningRate, Schedule};
+
+use crate::checkpoint;
+
+/// Steps between two checkpoints of a stage.
+const CHECKPOINT_EVERY: usize = 250;
+/// Steps between two lines of the log.
+const LOG_EVERY: usize = 50;
+
+/// What a stage is set to.
+pub struct Stage {
+    /// Its name, which its draws and files bear.
+    pub name: &'static str,
+    /// How many steps.
+    pub steps: usize,
+    /// The highest learning rate; it warms up over three steps of a hundred and falls to zero as a cosine.
+    pub learning_rate: f64,
+    /// AdamW's second beta.
+    pub second_beta: f64,
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// Which parameters are trained, by the beginnings of their names.
+    pub trained: &'static [&'static str],
+}
+
+/// What all stages share.
+pub struct Run {
+    /// The seed of everything.
+    pub seed: u64,
+    /// The folder of checkpoints.
+    pub work: PathBuf,
+    /// The model's shape.
+    pub config: Config,
+}
+
+impl Run {
+    /// Takes the steps of `stage` from `parameters`, or from where an earlier run left off. `loss` gives the loss of a
+    /// model on a step's batch, `[1]`, and is also given the parameters, tracked.
+    ///
+    /// # Errors
+    /// When a checkpoint cannot be written or read.
+    pub fn train(
+        &self,
+        stage: &Stage,
+        parameters: Parameters,
+        mut loss: impl FnMut(&Llava, &Parameters, Draws) -> Tensor<1>,
+        mut judge: impl FnMut(usize, &Parameters),
+    ) -> Result<Parameters, Box<dyn std::error::Error>> {
+        let finished = self.work.join(format!("{}.safetensors", stage.name));
+        let device = parameters.values().next().expect("parameters").device();
+        if finished.is_file() {
+            return checkpoint::load(&finished, &device);
+        }
+        let adam =
+            AdamWConfig { betas: [0.9, stage.second_beta], weight_decay: stage.weight_decay, ..AdamWConfig::default() };
+        let unfinished = self.work.join(format!("{}.checkpoint.safetensors", stage.name));
+        let (mut parameters, mut optimizer) = if unfinished.is_file() {
+            resume(adam, checkpoint::load(&unfinished, &device)?)
+        } else {
+            (parameters, AdamW::new(adam))
+        };
+        let rate = LearningRate::new(Schedule::Cosine, stage.learning_rate, 0.03, stage.steps);
+        let start = Instant::now();
+        let first = optimizer.steps() as usize;
+        let mut losses = Vec::new();
+        for step in first..stage.steps {
+            let trained = |name: &str| stage.trained.iter().any(|prefix| name.starts_with(prefix));
+            let tracked: Parameters = parameters
+                .iter()
+                .map(|(name, tensor)| {
+                    let tensor = tensor.clone();
+                    (name.clone(), if trained(name) { tensor.autodiff().require_grad() } else { tensor })
+                })
+                .collect();
+            let model = checkpoint::model(&self.config, &tracked)?;
+            let draws = Draws::new(self.seed, stage.name, &step.to_string());
+            let value = loss(&model, &tracked, draws);
+            losses.push(value.clone().inner().into_scalar::<f32>());
+            let gradients = value.backward();
+            let mut gradients: Parameters = tracked
+                .iter()
+                .filter(|(name, _)| trained(name))
+                .filter_map(|(name, tensor)| Some((name.clone(), tensor.grad(&gradients)?)))
+                .collect();
+            clip(&mut gradients, 1.0);
+            optimizer.step(&mut parameters, gradients, rate.at(step));
+            let taken = step + 1;
+            if taken % LOG_EVERY == 0 {
+                let mean = losses.iter().sum::<f32>() / losses.len() as f32;
+                losses.clear();
+                let seconds = start.elapsed().as_secs_f64();
+                let pace = seconds / (taken - first) as f64;
+                eprintln!("{} {taken}/{}: loss {mean:.3}, {seconds:.0} s, {pace:.3} s a step", stage.name, stage.steps);
+            }
+            if taken % CHECKPOINT_EVERY == 0 || taken == stage.steps {
+                judge(taken, &parameters);
+                checkpoint::save(&unfinished, &stored(&parameters, &optimizer))?;
+            }
+        }
+        checkpoint::save(&finished, &parameters)?;
+        Ok(parameters)
+    }
+}
+
+/// Parameters and the optimiser's state as one set of tensors.
+fn stored(parameters: &Parameters, optimizer: &AdamW) -> Parameters {
+    let mut all: Parameters =
+        parameters.iter().map(|(name, tensor)| (format!("value/{name}"), tensor.clone())).collect();
+    for (name, Moments { first, second }) in optimizer.moments() {
+        all.insert(format!("first/{name}"), first.clone());
+        all.insert(format!("second/{name}"), second.clone());
+    }
+    let device = parameters.values().next().expect("parameters").device();
+    all.insert("steps".to_owned(), Tensor::from_floats([optimizer.steps() as f32], &device));
+    all
+}
+
+fn resume(config: AdamWConfig, mut all: Parameters) -> (Parameters, AdamW) {
+    let steps = all.remove("steps").expect("a checkpoint counts its steps").into_scalar::<f32>() as u64;
+    let part = |prefix: &str| -> BTreeMap<String, Tensor<1>> {
+        let named =
+            all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
+        named.collect()
+    };
+    let second = part("second/");
+    let moments = part("first/").into_iter().map(|(name, first)| {
+        let second = second[&name].clone();
+        (name, Moments { first, second })
+    });
+    (part("value/"), AdamW::resume(config, steps, moments.collect()))
+}
