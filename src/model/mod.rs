@@ -16,3 +16,6 @@ pub mod template;
 pub mod tokenizer;
 
 pub use error::ModelError;
+
+#[cfg(test)]
+mod tests;

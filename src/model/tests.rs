@@ -1,0 +1,111 @@
+//! Text in, text out: tokens, greedy answers and scores are those of transformers on the reference checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device};
+use serde_json::Value;
+
+use super::generate::{Generator, Request, Settings, Step, row_count};
+use super::llava::Llava;
+use super::picture::{Prepared, Processor, prepare};
+use super::sample::Sampling;
+use super::score::score;
+use super::sequence::{Scribe, Sequence};
+use crate::node::Flow;
+
+struct Reference {
+    model: Llava,
+    scribe: Scribe,
+    processor: Processor,
+    facts: Value,
+}
+
+impl Reference {
+    fn read(name: &str) -> Self {
+        let folder = root().join(name);
+        let model = Llava::load(&folder, &Device::flex(), DType::F32).unwrap();
+        let scribe = Scribe::read(&folder, model.config.image_token, Some("none")).unwrap();
+        let processor = Processor::read(&folder, &model.config).unwrap();
+        let facts = std::fs::read(folder.join("expected.json")).unwrap();
+        Self { model, scribe, processor, facts: serde_json::from_slice(&facts).unwrap() }
+    }
+
+    fn pictures(&self) -> Vec<(String, Value, Arc<Prepared>)> {
+        let pictures = self.facts["pictures"].as_object().unwrap().clone();
+        let prepared = |name: &str| {
+            let bytes = std::fs::read(root().join(format!("pictures/{name}.png"))).unwrap();
+            let picture = crate::data::picture::decode(&bytes).unwrap();
+            Arc::new(prepare(&picture, self.processor.mode, &self.processor))
+        };
+        pictures.into_iter().map(|(name, facts)| (name.clone(), facts, prepared(&name))).collect()
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.facts[key].as_str().unwrap()
+    }
+
+    /// The ids as transformers has them: the placeholder once a row.
+    fn expanded(&self, sequence: &Sequence, picture: &Prepared) -> Vec<u32> {
+        let (before, after) = sequence.around_picture();
+        let rows = vec![self.model.config.image_token; row_count(&self.model, picture)];
+        [before, &rows, after].concat()
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+const NAMES: [&str; 2] = ["llava", "llava_next"];
+
+#[test]
+fn greedy_answers_are_those_of_transformers() {
+    for name in NAMES {
+        let reference = Reference::read(name);
+        let settings = Settings { sampling: Sampling::GREEDY, max_new_tokens: 16, seed: 0, batch_size: None };
+        let generator = Generator::new(&reference.model, None, &reference.scribe.tokenizer, settings);
+        let pictures = reference.pictures();
+        let requests = pictures.iter().enumerate().map(|(tag, (_, facts, picture))| {
+            let sequence = reference.scribe.round(reference.text("question"), None, true).unwrap();
+            assert_eq!(reference.expanded(&sequence, picture), ids(&facts["ids"]));
+            Ok(Request { tag, subject: String::new(), sequence, picture: Some(picture.clone()) })
+        });
+        let mut told = 0;
+        let watch = &mut |step: Step| {
+            if let Step::Done(tag, answer) = step {
+                let (picture, facts, _) = &pictures[tag];
+                assert_eq!(answer.unwrap().tokens, ids(&facts["greedy"]), "{name}, {picture}");
+                told += 1;
+            }
+            Flow::Continue
+        };
+        generator.run(requests, watch).unwrap();
+        assert_eq!(told, pictures.len());
+    }
+}
+
+#[test]
+fn scores_are_those_of_transformers() {
+    for name in NAMES {
+        let reference = Reference::read(name);
+        let pictures = reference.pictures();
+        let (_, facts, square) = pictures.iter().find(|(name, ..)| name == "square").unwrap();
+        for (index, answer) in ["chosen", "rejected"].into_iter().enumerate() {
+            let response = format!("{}</s>", reference.text(answer));
+            let sequence = reference.scribe.round(reference.text("question"), Some(&response), true).unwrap();
+            if answer == "chosen" {
+                assert_eq!(reference.expanded(&sequence, square), ids(&facts["answered"]["ids"]));
+            }
+            let scored = score(&reference.model, None, &sequence, Some(square)).unwrap();
+            assert_eq!(scored.tokens.last(), Some(&2));
+            let expected = reference.facts["reference_logprobs"][index].as_f64().unwrap();
+            let difference = (scored.logprob() - expected).abs();
+            assert!(difference < 1e-3, "{name}, {answer}: {} against {expected}", scored.logprob());
+        }
+    }
+}
