@@ -1,1 +1,448 @@
-//! Placeholder: this module is written next.
+//! What would run, and why.
+//!
+//! A node whose inputs are known has a key; a complete record of that key is a hit, anything else runs. A node below
+//! one that runs awaits it: its inputs may come out as they were (early cutoff), and nobody can know before.
+//!
+//! This module asks two traits, [`Records`] and [`FileDigests`], and touches no file itself. Its work is linear in
+//! nodes and items. It does not know how anything runs.
+
+mod key;
+mod why;
+
+pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
+pub use why::{Change, changes, sentences};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+use serde::Serialize;
+
+use crate::device::{DeviceChoice, Devices};
+use crate::digest::{Digest, Fields, Listing, Value};
+use crate::graph::{Graph, GraphNode};
+use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
+use crate::store::{Entry, Items, Store};
+
+/// What a plan asks of a cache.
+pub trait Records {
+    /// What is kept of the result of `key`.
+    fn find(&self, key: &Digest) -> Found;
+
+    /// The results of the node `node` of `pipeline`, the latest first.
+    fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry>;
+
+    /// The results of nodes of `pipeline` that are called by none of the names `taken`, the latest first.
+    fn retired(&self, pipeline: &str, taken: &BTreeSet<&str>) -> Vec<Entry>;
+
+    /// The fields of `key`.
+    fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>>;
+
+    /// The finished items of `function_key`.
+    fn items(&self, function_key: &Digest) -> Items;
+
+    /// Whether all objects named by `digests` are there.
+    fn has_objects(&self, digests: &[Digest]) -> bool;
+
+    /// The content of results.
+    fn objects(&self) -> Arc<dyn Objects>;
+}
+
+/// What looking for a result came to.
+pub enum Found {
+    /// It is there.
+    Complete(Box<Entry>),
+    /// It was there once, but so many of its objects are missing.
+    Incomplete(usize),
+    /// It is not there.
+    Nothing,
+}
+
+/// How many earlier results a node is compared with to find the nearest.
+const COMPARED: usize = 4;
+
+impl Records for Arc<Store> {
+    fn find(&self, key: &Digest) -> Found {
+        match self.entry(key) {
+            None => Found::Nothing,
+            Some(entry) => match self.missing_of(&entry) {
+                0 => Found::Complete(Box::new(entry)),
+                missing => Found::Incomplete(missing),
+            },
+        }
+    }
+
+    fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry> {
+        Store::earlier(self, pipeline, node)
+    }
+
+    fn retired(&self, pipeline: &str, taken: &BTreeSet<&str>) -> Vec<Entry> {
+        Store::retired(self, pipeline, taken)
+    }
+
+    fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>> {
+        self.record(key).map(|record| record.fields)
+    }
+
+    fn items(&self, function_key: &Digest) -> Items {
+        Store::items(self, function_key)
+    }
+
+    fn has_objects(&self, digests: &[Digest]) -> bool {
+        digests.iter().all(|digest| self.object_size(digest).is_some())
+    }
+
+    fn objects(&self) -> Arc<dyn Objects> {
+        Arc::<Store>::clone(self)
+    }
+}
+
+/// What a plan may be asked for beside the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The nodes that are wanted, as indices; empty: all.
+    pub targets: Vec<usize>,
+    /// Nodes that run whatever the cache has.
+    pub force: BTreeSet<usize>,
+    /// Numerics classes whose results are used as they are, beside those that the pipeline names.
+    pub accept_numerics: Vec<String>,
+}
+
+/// What is to happen to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its result is in the cache.
+    Hit,
+    /// It runs.
+    Run,
+    /// It depends on nodes that run.
+    Awaits,
+}
+
+/// Counts of a node's items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ItemCounts {
+    /// All of them.
+    pub total: usize,
+    /// Those that are in the cache.
+    pub cached: usize,
+}
+
+/// What is to happen to a node, and why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodePlan {
+    /// The node.
+    pub node: String,
+    /// Its kind.
+    pub kind: String,
+    /// What happens.
+    pub state: State,
+    /// Why, a reason each.
+    pub why: Vec<String>,
+    /// Its items, for kinds that map items, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemCounts>,
+    /// The key of its result, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
+}
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The wanted nodes, each after its inputs.
+    pub nodes: Vec<NodePlan>,
+    /// The device, when some wanted node computes tensors.
+    pub device: Option<DeviceChoice>,
+}
+
+impl Plan {
+    /// Whether everything that is wanted is in the cache.
+    pub fn is_done(&self) -> bool {
+        self.nodes.iter().all(|node| node.state == State::Hit)
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The device that the pipeline asks for cannot be had.
+    #[error("{0}")]
+    Device(String),
+    /// What a node's parameters or inputs name cannot be read.
+    #[error("{node}: {failure}")]
+    Node {
+        /// The node.
+        node: String,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Plans what is wanted of `graph`.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn plan(
+    graph: &Graph,
+    records: &dyn Records,
+    digests: &dyn FileDigests,
+    devices: &dyn Devices,
+    options: &Options,
+) -> Result<Plan, PlanError> {
+    let planner = Planner::new(graph, options, devices).map_err(PlanError::Device)?;
+    let mut results: Vec<Option<Artifact>> = graph.nodes.iter().map(|_| None).collect();
+    let mut nodes = Vec::new();
+    for index in planner.wanted() {
+        let node = &graph.nodes[index];
+        let failed = |failure| PlanError::Node { node: node.name.clone(), failure };
+        let planned = |state, why, items, key| NodePlan {
+            node: node.name.clone(),
+            kind: node.kind.to_owned(),
+            state,
+            why,
+            items,
+            key,
+        };
+        let Some(inputs) = planner.inputs(index, &results) else {
+            let above = node.inputs.iter().flatten().filter(|above| results[**above].is_none());
+            let names: BTreeSet<String> = above.map(|above| format!("`{}`", graph.nodes[*above].name)).collect();
+            let why = format!("awaits {}", names.into_iter().collect::<Vec<_>>().join(", "));
+            nodes.push(planned(State::Awaits, vec![why], None, None));
+            continue;
+        };
+        match planner.decide(index, inputs, records, digests).map_err(failed)? {
+            Decision::Hit(hit) => {
+                let items = hit.entry.items.map(|items| ItemCounts { total: items.total, cached: items.total });
+                nodes.push(planned(State::Hit, hit.remark.clone().into_iter().collect(), items, Some(hit.entry.key)));
+                results[index] = Some(hit.artifact(node));
+            }
+            Decision::Run(mut task) => {
+                let items = planner.count_items(&task, records, digests).map_err(failed)?;
+                task.why.extend(items.and_then(|items| items.remark()));
+                nodes.push(planned(State::Run, task.why, items, Some(task.key)));
+            }
+        }
+    }
+    Ok(Plan { nodes, device: planner.device })
+}
+
+/// Decides node by node; the plan and the run ask the same one, so that a dry run is what a run does.
+pub struct Planner<'a> {
+    graph: &'a Graph,
+    options: &'a Options,
+    device: Option<DeviceChoice>,
+    wanted: Vec<bool>,
+    retired: OnceLock<Vec<Entry>>,
+}
+
+/// What a node comes to, once its inputs are known.
+pub enum Decision {
+    /// Its result is there.
+    Hit(Hit),
+    /// It has to run.
+    Run(Box<Task>),
+}
+
+/// A result that is there.
+pub struct Hit {
+    /// What is kept of it.
+    pub entry: Entry,
+    /// Something to say about it: that it stands in for another numerics class.
+    pub remark: Option<String>,
+}
+
+/// A node that has to run.
+pub struct Task {
+    /// Which.
+    pub index: usize,
+    /// What comes in, by port.
+    pub inputs: Vec<(&'static str, Vec<Artifact>)>,
+    /// The key of its result.
+    pub key: Digest,
+    /// The fields of that key.
+    pub fields: Vec<(String, Value)>,
+    /// The key that its items share.
+    pub function_key: Option<Digest>,
+    /// Whether it runs although its result is there.
+    pub forced: bool,
+    /// Why it runs.
+    pub why: Vec<String>,
+}
+
+impl Hit {
+    /// The result, as consumers of `node` see it.
+    pub fn artifact(&self, node: &GraphNode) -> Artifact {
+        Artifact {
+            node: node.name.clone(),
+            kind: node.output,
+            content: self.entry.content,
+            identity: self.entry.identity.clone(),
+            side: self.entry.side.clone(),
+        }
+    }
+}
+
+impl Task {
+    /// What the node reads.
+    pub fn inputs(&self, objects: Arc<dyn Objects>) -> Inputs {
+        Inputs::new(self.inputs.iter().cloned().collect::<BTreeMap<_, _>>(), objects)
+    }
+}
+
+impl ItemCounts {
+    /// What there is to say when some items are cached and some are not.
+    pub fn remark(self) -> Option<String> {
+        (self.cached > 0).then(|| format!("{}/{} items cached", grouped(self.cached), grouped(self.total)))
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// A planner for what `options` want of `graph`; asks for a device only when something wanted computes tensors.
+    ///
+    /// # Errors
+    /// Why the device cannot be had.
+    pub fn new(graph: &'a Graph, options: &'a Options, devices: &dyn Devices) -> Result<Self, String> {
+        let wanted = graph.needed(&options.targets);
+        let computes = graph.nodes.iter().zip(&wanted).any(|(node, wanted)| *wanted && node.node.computes_tensors());
+        let device = if computes { Some(devices.choose(&graph.device)?) } else { None };
+        Ok(Self { graph, options, device, wanted, retired: OnceLock::new() })
+    }
+
+    /// The device, when some wanted node computes tensors.
+    pub fn device(&self) -> Option<DeviceChoice> {
+        self.device
+    }
+
+    /// The wanted nodes and all that they need, each after its inputs.
+    pub fn wanted(&self) -> impl Iterator<Item = usize> + '_ {
+        self.wanted.iter().enumerate().filter_map(|(index, wanted)| wanted.then_some(index))
+    }
+
+    /// What comes into the node `index`, by port, when all of it is in `results`.
+    pub fn inputs(&self, index: usize, results: &[Option<Artifact>]) -> Option<Vec<(&'static str, Vec<Artifact>)>> {
+        let node = &self.graph.nodes[index];
+        let ports = node.ports.iter().zip(&node.inputs);
+        ports
+            .map(|(port, above)| {
+                Some((port.name, above.iter().map(|above| results[*above].clone()).collect::<Option<_>>()?))
+            })
+            .collect()
+    }
+
+    /// Decides about the node `index`, whose inputs are `inputs`.
+    ///
+    /// # Errors
+    /// When what its parameters name cannot be read.
+    pub fn decide(
+        &self,
+        index: usize,
+        inputs: Vec<(&'static str, Vec<Artifact>)>,
+        records: &dyn Records,
+        digests: &dyn FileDigests,
+    ) -> Result<Decision, Failure> {
+        let node = &self.graph.nodes[index];
+        let sources = node.node.sources(digests)?;
+        let class = self.device.filter(|_| node.node.computes_tensors()).map(|device| device.numerics());
+        let under = |class| self.determinants(node, &inputs, &sources, class);
+        let determinants = under(class.as_deref());
+        let key = determinants.key();
+        let forced = self.options.force.contains(&index);
+        let found = if forced { Found::Nothing } else { records.find(&key) };
+        if let Found::Complete(entry) = found {
+            return Ok(Decision::Hit(Hit { entry: *entry, remark: None }));
+        }
+        if let (Some(class), false) = (&class, forced) {
+            let accepted = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
+            for other in accepted.filter(|other| *other != class) {
+                if let Found::Complete(entry) = records.find(&under(Some(other)).key()) {
+                    let remark = Some(format!("a result of {other}, accepted in place of {class}"));
+                    return Ok(Decision::Hit(Hit { entry: *entry, remark }));
+                }
+            }
+        }
+        let mut listing = Listing::default();
+        OfNode(&determinants).walk(&mut listing);
+        let why = match found {
+            _ if forced => vec!["forced".to_owned()],
+            Found::Incomplete(missing) => vec![format!("{missing} objects of its result are missing from the cache")],
+            _ => self.why(node, &listing.0, records),
+        };
+        let function_key = determinants.function_key();
+        let task = Task { index, key, fields: listing.0, function_key, forced, why, inputs };
+        Ok(Decision::Run(Box::new(task)))
+    }
+
+    /// How many items a task has and how many of them are finished; `None` for kinds that do not map items.
+    fn count_items(
+        &self,
+        task: &Task,
+        records: &dyn Records,
+        digests: &dyn FileDigests,
+    ) -> Result<Option<ItemCounts>, Failure> {
+        let (Work::Items(work), Some(function_key)) = (self.graph.nodes[task.index].node.work(), task.function_key)
+        else {
+            return Ok(None);
+        };
+        let items = work.items(&task.inputs(records.objects()), self.graph.seed, digests)?;
+        let finished = if task.forced { Items::default() } else { records.items(&function_key) };
+        let cached =
+            items.iter().filter(|item| finished.is_usable(item, |objects| records.has_objects(objects))).count();
+        Ok(Some(ItemCounts { total: items.len(), cached }))
+    }
+
+    /// What differs from the nearest earlier result.
+    fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Vec<String> {
+        let mut earlier = records.earlier(&self.graph.name, &node.name);
+        if earlier.is_empty() {
+            earlier =
+                self.retired(records).iter().filter(|entry| entry.kind == node.kind).take(COMPARED).cloned().collect();
+        }
+        let compared = earlier.iter().take(COMPARED).filter_map(|entry| {
+            let old = records.fields(&entry.key)?;
+            Some((changes(&old, fields), entry))
+        });
+        let Some((changes, entry)) = compared.min_by_key(|(changes, _)| changes.len()) else {
+            return vec!["no earlier result".to_owned()];
+        };
+        let renamed = (entry.node != node.name).then(|| format!("compared with `{}`, which is gone", entry.node));
+        renamed.into_iter().chain(sentences(&changes)).collect()
+    }
+
+    /// The results of nodes that the pipeline had under names that it has no longer. A run makes none of these, so
+    /// they are looked up once.
+    fn retired(&self, records: &dyn Records) -> &[Entry] {
+        self.retired.get_or_init(|| {
+            let taken: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
+            records.retired(&self.graph.name, &taken)
+        })
+    }
+
+    fn determinants<'b>(
+        &self,
+        node: &'b GraphNode,
+        inputs: &'b [(&'static str, Vec<Artifact>)],
+        sources: &'b [Parameter],
+        numerics: Option<&'b str>,
+    ) -> Determinants<'b> {
+        Determinants { node, pipeline_seed: self.graph.seed, inputs, sources, numerics }
+    }
+}
+
+/// `number` with its thousands apart.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_kept_apart() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
