@@ -1,0 +1,192 @@
+//! What a running node is offered, and what it does with it that the engine has to know: objects that turned out to
+//! be lost, files that changed. It does not know how the node is scheduled.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::pictures::{PictureError, Pictures};
+use super::telling::Telling;
+use crate::device::{Backend, DeviceChoice, Precision};
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
+use crate::store::{Store, StoreError, Witness};
+
+/// How often people are told how far a node is.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// The content store, for one node: what is found lost on the way is remembered.
+pub struct NodeObjects {
+    store: Arc<Store>,
+    lost: Mutex<Vec<Digest>>,
+}
+
+impl NodeObjects {
+    /// The objects of `store`.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, lost: Mutex::default() }
+    }
+
+    /// The objects that were asked for and are damaged or missing.
+    pub fn lost(&self) -> Vec<Digest> {
+        self.lost.lock().expect("no panic under the lock").clone()
+    }
+
+    /// Remembers what `error` says is lost.
+    pub fn note_lost(&self, error: &StoreError) {
+        if let StoreError::CorruptObject { digest, .. } | StoreError::MissingObject { digest } = error {
+            self.lost.lock().expect("no panic under the lock").push(*digest);
+        }
+    }
+
+    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, Failure> {
+        result.map_err(|error| {
+            self.note_lost(&error);
+            error.into()
+        })
+    }
+}
+
+impl Objects for NodeObjects {
+    fn read(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        self.noting(self.store.object(digest))
+    }
+
+    fn path(&self, digest: &Digest) -> Result<PathBuf, Failure> {
+        self.noting(self.store.verify_object(digest))?;
+        Ok(self.store.object_path(digest))
+    }
+
+    fn put(&self, content: &[u8]) -> Result<Digest, Failure> {
+        Ok(self.store.put_object(content)?)
+    }
+}
+
+/// What one node is offered while it runs.
+pub struct NodeContext<'a> {
+    /// Its name.
+    pub node: &'a str,
+    /// Its own seed.
+    pub seed: u64,
+    /// The pipeline's seed.
+    pub pipeline_seed: u64,
+    /// The device, when some node computes tensors.
+    pub device: Option<DeviceChoice>,
+    /// Its objects.
+    pub objects: Arc<NodeObjects>,
+    /// Its files.
+    pub files: &'a Witness<'a>,
+    /// Where pictures are.
+    pub pictures: &'a Pictures,
+    /// Its scratch.
+    pub scratch: PathBuf,
+    /// Set when the run is to end.
+    pub interrupt: &'a AtomicBool,
+    /// Who is told.
+    pub telling: &'a Telling<'a>,
+    /// Items that are done and all of them, when the engine counts them.
+    pub items: Mutex<Option<(usize, usize)>>,
+    /// The first picture that could not be had.
+    pub unavailable: Mutex<Option<Failure>>,
+    /// When people were last told how far it is, and what the node itself said.
+    pub progress: Mutex<(Option<Instant>, Progress)>,
+}
+
+impl NodeContext<'_> {
+    /// Takes notice that the engine has `done` of `total` items.
+    pub fn count(&self, done: usize, total: usize) {
+        *self.items.lock().expect("no panic under the lock") = Some((done, total));
+        self.tell(None);
+    }
+
+    /// The failure of the surroundings that the node met, whatever it made of it.
+    pub fn unavailable(&self) -> Option<Failure> {
+        self.unavailable.lock().expect("no panic under the lock").clone()
+    }
+
+    fn tell(&self, said: Option<Progress>) {
+        let mut state = self.progress.lock().expect("no panic under the lock");
+        state.1 = said.unwrap_or(state.1);
+        let mut progress = state.1;
+        if let Some((done, total)) = *self.items.lock().expect("no panic under the lock") {
+            // The engine counts items; tokens and loss are the node's to say.
+            (progress.done, progress.total) = (done, total);
+        }
+        let now = Instant::now();
+        let due = state.0.is_none_or(|last| now - last >= TELL_EVERY) || progress.done == progress.total;
+        if due {
+            state.0 = Some(now);
+            drop(state);
+            self.telling.tell(Event::Progress { node: self.node.to_owned(), progress });
+        }
+    }
+}
+
+impl Context for NodeContext<'_> {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn pipeline_seed(&self) -> u64 {
+        self.pipeline_seed
+    }
+
+    fn device(&self) -> DeviceChoice {
+        // A node that computes no tensors has no use for this.
+        self.device.unwrap_or(DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 })
+    }
+
+    fn objects(&self) -> &dyn Objects {
+        &*self.objects
+    }
+
+    fn files(&self) -> &dyn FileDigests {
+        self.files
+    }
+
+    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
+        self.pictures.read(digest).map_err(|error| {
+            let what = self.picture_path(digest).map_or_else(|| digest.short(), |path| path.display().to_string());
+            let bad = BadItem { what, cause: error.to_string() };
+            let failure = match error {
+                PictureError::Object(error) => {
+                    self.objects.note_lost(&error);
+                    error.into()
+                }
+                PictureError::Unreadable { .. } => Failure::environment(bad.cause.clone()),
+                PictureError::Changed(_) => {
+                    Failure::node(bad.cause.clone()).help("run again: what the change touches is made anew".to_owned())
+                }
+                PictureError::Unknown(missing) => {
+                    // It may be an object that was made once and is gone.
+                    self.objects.note_lost(&StoreError::MissingObject { digest: missing });
+                    Failure::node(bad.cause.clone()).help("put the picture back where it was".to_owned())
+                }
+            };
+            self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);
+            bad
+        })
+    }
+
+    fn picture_path(&self, digest: &Digest) -> Option<PathBuf> {
+        self.pictures.path(digest)
+    }
+
+    fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.tell(Some(progress));
+    }
+
+    fn note(&self, text: &str) {
+        self.telling.note(self.node, text);
+    }
+}

@@ -1,0 +1,353 @@
+//! Does one node: claims its key, runs it, publishes the result. This is what a worker does; it does not know which
+//! other nodes there are, nor when they run.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Options;
+use super::context::{NodeContext, NodeObjects};
+use super::items::ItemRun;
+use super::pictures::Pictures;
+use super::telling::Telling;
+use crate::device::DeviceChoice;
+use crate::digest::Digest;
+use crate::event::{Event, ItemCounts};
+use crate::graph::{Graph, GraphNode};
+use crate::node::{Failure, Inputs, Output, Part, Work};
+use crate::plan::{Found, Records, Task, content};
+use crate::store::{Claim, Claiming, ItemTotals, Owner, Provenance, Publication, Record, Store, StoredObject, Witness};
+
+/// How often a waiting node looks whether the result is there: at first, and at most.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+
+/// What all nodes of a run have in common.
+pub struct Shared<'a> {
+    /// The pipeline.
+    pub graph: &'a Graph,
+    /// The cache.
+    pub store: &'a Arc<Store>,
+    /// How to run.
+    pub options: &'a Options,
+    /// The device, when some node computes tensors.
+    pub device: Option<DeviceChoice>,
+    /// The run's id.
+    pub run: &'a str,
+    /// Where pictures are.
+    pub pictures: &'a Pictures,
+    /// Set when the run is to end.
+    pub interrupt: &'a AtomicBool,
+    /// Who is told.
+    pub telling: &'a Telling<'a>,
+}
+
+/// How the work on a node ended.
+pub enum Ending {
+    /// Its result was made.
+    Made(Box<Record>, Option<ItemCounts>),
+    /// Another process made its result meanwhile.
+    Found,
+    /// Objects that it reads turned out to be damaged or missing; `failure` is what to say when nobody can make them.
+    Lost {
+        /// The objects.
+        objects: Vec<Digest>,
+        /// What the node met.
+        failure: Failure,
+    },
+    /// It failed.
+    Failed(Failure),
+    /// It was stopped.
+    Interrupted,
+}
+
+/// Does `task`, again when the surroundings fail, as often as the node or the run allows.
+pub fn execute(shared: &Shared<'_>, task: &Task, files: &Witness<'_>) -> Ending {
+    let node = &shared.graph.nodes[task.index];
+    let work = Execution { shared, task, files, node, forced_generation: Mutex::new(None) };
+    let retries = node.retries.unwrap_or(shared.options.retries);
+    for attempt in 0.. {
+        match work.attempt() {
+            Ending::Failed(Failure::Environment { message, .. }) if attempt < retries && !shared.interrupted() => {
+                let pause = shared.options.backoff * 2u32.pow(attempt.min(6));
+                let (number, all) = (attempt + 1, retries + 1);
+                shared.telling.note(
+                    &node.name,
+                    format!("attempt {number} of {all} failed, the next is in {:.1} s: {message}", pause.as_secs_f64()),
+                );
+                shared.pause(pause);
+            }
+            ending => return ending,
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+impl Shared<'_> {
+    fn interrupted(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not through an interrupt.
+    fn pause(&self, length: Duration) {
+        let end = Instant::now() + length;
+        while !self.interrupted() && Instant::now() < end {
+            std::thread::sleep((end - Instant::now()).min(Duration::from_millis(50)));
+        }
+    }
+}
+
+/// The work on one node.
+struct Execution<'a> {
+    shared: &'a Shared<'a>,
+    task: &'a Task,
+    files: &'a Witness<'a>,
+    node: &'a GraphNode,
+    /// The generation of items that a forced run began, kept over its attempts.
+    forced_generation: Mutex<Option<u32>>,
+}
+
+/// What a node made, before it is published.
+struct Made {
+    output: Output,
+    totals: Option<ItemTotals>,
+    counts: Option<ItemCounts>,
+}
+
+impl Execution<'_> {
+    fn attempt(&self) -> Ending {
+        let claim = match self.claim() {
+            Ok(Some(claim)) => claim,
+            Ok(None) => return Ending::Found,
+            Err(Failure::Interrupted) => return Ending::Interrupted,
+            Err(failure) => return Ending::Failed(failure),
+        };
+        let objects = Arc::new(NodeObjects::new(Arc::clone(self.shared.store)));
+        if let Err(failure) = self.verify_inputs(&objects) {
+            return Ending::Lost { objects: objects.lost(), failure };
+        }
+        let (started, clock) = (crate::store::now(), Instant::now());
+        let made = match self.make(&claim, &objects) {
+            Ok(made) => made,
+            Err(failure) if !objects.lost().is_empty() => return Ending::Lost { objects: objects.lost(), failure },
+            Err(Failure::Interrupted) => return Ending::Interrupted,
+            Err(failure) => return Ending::Failed(failure),
+        };
+        let counts = made.counts;
+        match self.publish(made, started, clock.elapsed().as_secs_f64()) {
+            Ok(record) => {
+                claim.finish();
+                Ending::Made(record, counts)
+            }
+            Err(failure) => Ending::Failed(failure),
+        }
+    }
+
+    /// The claim on the key; `None` when another process has made the result meanwhile.
+    fn claim(&self) -> Result<Option<Claim>, Failure> {
+        let is_there = || !self.task.forced && matches!(self.shared.store.find(&self.task.key), Found::Complete(_));
+        let mut told: Option<Owner> = None;
+        let mut pause = LOOK_EVERY[0];
+        loop {
+            if is_there() {
+                return Ok(None);
+            }
+            match self.shared.store.claim(&self.task.key)? {
+                // It may have been published between the two looks.
+                Claiming::Held(claim) => return Ok((!is_there()).then_some(claim)),
+                Claiming::Taken(owner) if told.as_ref() == Some(&owner) => {}
+                Claiming::Taken(owner) => {
+                    let node = self.node.name.clone();
+                    self.shared.telling.tell(Event::Waiting { node, owner: owner.to_string() });
+                    told = Some(owner);
+                }
+            }
+            self.shared.pause(pause);
+            pause = (pause * 2).min(LOOK_EVERY[1]);
+            if self.shared.interrupted() {
+                return Err(Failure::Interrupted);
+            }
+        }
+    }
+
+    /// Whether the parts that come in are what their names say. Hits are believed by their sizes; what is about to be
+    /// computed with is read.
+    fn verify_inputs(&self, objects: &NodeObjects) -> Result<(), Failure> {
+        let mut failure = None;
+        for artifact in self.task.inputs.iter().flat_map(|(_, artifacts)| artifacts) {
+            self.shared.pictures.add(artifact);
+            for part in artifact.identity.iter().chain(&artifact.side) {
+                if let Err(error) = self.shared.store.verify_object(&part.digest) {
+                    objects.note_lost(&error);
+                    failure.get_or_insert(error.into());
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Runs the node's own code; a panic in it is a failure of the node.
+    fn make(&self, claim: &Claim, objects: &Arc<NodeObjects>) -> Result<Made, Failure> {
+        let inputs = self.task.inputs(Arc::<NodeObjects>::clone(objects));
+        let context = NodeContext {
+            node: &self.node.name,
+            seed: self.node.seed,
+            pipeline_seed: self.shared.graph.seed,
+            device: self.shared.device,
+            objects: Arc::clone(objects),
+            files: self.files,
+            pictures: self.shared.pictures,
+            scratch: claim.scratch()?,
+            interrupt: self.shared.interrupt,
+            telling: self.shared.telling,
+            items: Mutex::default(),
+            unavailable: Mutex::default(),
+            progress: Mutex::default(),
+        };
+        let made = catch_unwind(AssertUnwindSafe(|| self.run(&inputs, &context)))
+            .unwrap_or_else(|panic| Err(panicked(&*panic)))?;
+        // A picture that could not be had is nobody's result, whatever the node made of it.
+        context.unavailable().map_or(Ok(made), Err)
+    }
+
+    fn run(&self, inputs: &Inputs, context: &NodeContext<'_>) -> Result<Made, Failure> {
+        let started = |remark: Option<String>| {
+            let why = self.task.why.iter().cloned().chain(remark).collect();
+            let (node, kind) = (self.node.name.clone(), self.node.kind.to_owned());
+            self.shared.telling.tell(Event::Started { node, kind, why });
+        };
+        match (self.node.node.work(), self.task.function_key) {
+            (Work::Items(work), Some(function_key)) => {
+                let run = ItemRun {
+                    work,
+                    inputs,
+                    context,
+                    store: self.shared.store,
+                    function_key,
+                    on_bad_item: self.node.node.on_bad_item(),
+                    from_generation: self.generation(&function_key),
+                };
+                let made = run.run(|cached, total| {
+                    started(crate::plan::ItemCounts { total, cached }.remark());
+                })?;
+                let counts = ItemCounts { done: made.done, cached: made.cached, skipped: made.totals.skipped };
+                Ok(Made { output: made.output, totals: Some(made.totals), counts: Some(counts) })
+            }
+            (Work::Whole(work), _) => {
+                started(None);
+                Ok(Made { output: work.run(inputs, context)?, totals: None, counts: None })
+            }
+            (Work::Items(_), None) => unreachable!("a node that maps items has a function key"),
+        }
+    }
+
+    /// The generation from which on items count as finished: any, or with force one that is begun now.
+    fn generation(&self, function_key: &Digest) -> u32 {
+        if !self.task.forced {
+            return 0;
+        }
+        let mut forced = self.forced_generation.lock().expect("no panic under the lock");
+        *forced.get_or_insert_with(|| self.shared.store.items(function_key).generation() + 1)
+    }
+
+    fn publish(&self, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
+        let store = self.shared.store;
+        let Made { output, totals, .. } = made;
+        if let Some(path) = self.files.changed() {
+            return Err(Failure::node(format!("`{}` changed while the node was running", path.display()))
+                .help("run again: what the change touches is made anew"));
+        }
+        let objects = self.objects_of(&output)?;
+        let earlier = store.record(&self.task.key);
+        let content = content(self.node.output, &output.identity);
+        let mut record = Box::new(Record {
+            key: self.task.key,
+            generation: 1,
+            kind: self.node.kind.to_owned(),
+            artifact: self.node.output.name().to_owned(),
+            fields: self.task.fields.clone(),
+            function_key: self.task.function_key,
+            items: totals,
+            content,
+            identity: output.identity,
+            side: output.side,
+            objects,
+            summary: output.summary,
+            provenance: Provenance {
+                stic: env!("CARGO_PKG_VERSION").to_owned(),
+                pipeline: self.shared.graph.name.clone(),
+                node: self.node.name.clone(),
+                run: self.shared.run.to_owned(),
+                host: Owner::this_process().host.clone(),
+                device: self.shared.device.filter(|_| self.node.node.computes_tensors()),
+                started,
+                finished: crate::store::now(),
+                seconds,
+                superseded: Vec::new(),
+            },
+        });
+        let differs = earlier.as_ref().is_some_and(|earlier| earlier.content != content);
+        if let (true, Some(earlier)) = (self.task.forced, earlier.as_ref()) {
+            record.generation = earlier.generation + 1;
+            record.provenance.superseded = earlier.provenance.superseded.clone();
+            record.provenance.superseded.push(earlier.content);
+            store.supersede(&record)?;
+            self.note(if differs {
+                let (old, new) = (earlier.content.short(), content.short());
+                format!("made anew by force, and it came out different: content {old} → {new}")
+            } else {
+                "made anew by force, and it came out the same".to_owned()
+            });
+            return Ok(record);
+        }
+        match store.publish(&record)? {
+            Publication::Published => {
+                if let Some(earlier) = earlier.filter(|_| differs) {
+                    self.note(not_deterministic(&earlier, &content));
+                }
+                Ok(record)
+            }
+            Publication::Agreed(first) => Ok(first),
+            Publication::Differs(first) => {
+                self.note(format!("{}; the earlier one stays", not_deterministic(&first, &content)));
+                Ok(first)
+            }
+        }
+    }
+
+    /// All objects that `output` names, its parts first, each once, with their sizes.
+    fn objects_of(&self, output: &Output) -> Result<Vec<StoredObject>, Failure> {
+        let parts = output.identity.iter().chain(&output.side).map(|Part { digest, .. }| *digest);
+        let mut more = output.objects.clone();
+        more.sort();
+        more.dedup();
+        let named = parts.chain(more).map(|digest| {
+            let size = self.shared.store.object_size(&digest).ok_or_else(|| {
+                Failure::node(format!("the result names the object {}, which is not in the cache", digest.short()))
+            })?;
+            Ok(StoredObject { digest, size })
+        });
+        named.collect()
+    }
+
+    fn note(&self, text: String) {
+        self.shared.telling.note(&self.node.name, text);
+    }
+}
+
+fn not_deterministic(earlier: &Record, content: &Digest) -> String {
+    format!(
+        "not deterministic: an earlier result of the same key had the content {}, this one has {}",
+        earlier.content.short(),
+        content.short()
+    )
+}
+
+/// The failure that a panic in a node's code comes to.
+pub fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    Failure::node(format!("panicked: {}", message.unwrap_or_else(|| "without a message".to_owned())))
+        .help("this is a mistake in the program; please report it with the pipeline file")
+}

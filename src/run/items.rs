@@ -1,0 +1,203 @@
+//! Runs a node item by item: finished items come out of the journals, the others are made and journalled as they are
+//! finished, bad ones are counted. It does not know what an item is.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::context::NodeContext;
+use crate::artifact::{ItemId, write_lines};
+use crate::digest::Digest;
+use crate::node::{BadItem, Context, Failure, Flow, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
+use crate::store::{ItemTotals, Items, Store};
+
+/// The side part that lists the items that were left out.
+pub const SKIPPED: &str = "skipped.jsonl";
+
+/// How many bad items a message names.
+const NAMED: usize = 3;
+
+/// What is done item by item.
+pub struct ItemRun<'a> {
+    /// The node's work.
+    pub work: &'a dyn ItemWork,
+    /// What it reads.
+    pub inputs: &'a Inputs,
+    /// What it is offered.
+    pub context: &'a NodeContext<'a>,
+    /// Where the journals are.
+    pub store: &'a Store,
+    /// Which of them.
+    pub function_key: Digest,
+    /// What to do with bad items.
+    pub on_bad_item: OnBadItem,
+    /// Items of an earlier generation are made again.
+    pub from_generation: u32,
+}
+
+/// What came of it.
+pub struct ItemsMade {
+    /// The node's result.
+    pub output: Output,
+    /// All items, and the bad ones.
+    pub totals: ItemTotals,
+    /// Items made now.
+    pub done: usize,
+    /// Items found in journals.
+    pub cached: usize,
+}
+
+/// A line of [`SKIPPED`].
+#[derive(Serialize)]
+struct Skipped<'a> {
+    id: &'a ItemId,
+    what: &'a str,
+    cause: &'a str,
+}
+
+impl ItemRun<'_> {
+    /// Makes what is not there yet, and the result. `begin` is told how many items are cached, and of how many, before
+    /// the first is made.
+    ///
+    /// # Errors
+    /// See [`Failure`]; whatever it is, items that were finished stay finished.
+    pub fn run(&self, begin: impl FnOnce(usize, usize)) -> Result<ItemsMade, Failure> {
+        let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
+        check_ids(&items)?;
+        let finished = self.store.items(&self.function_key);
+        if finished.broken() > 0 {
+            let text =
+                format!("{} torn lines of finished items were dropped; their items are made again", finished.broken());
+            self.context.note(&text);
+        }
+        let mut values: Vec<Option<ItemValue>> = items.iter().map(|item| self.recall(&finished, item)).collect();
+        let pending: Vec<usize> = (0..items.len()).filter(|index| values[*index].is_none()).collect();
+        let cached = items.len() - pending.len();
+        begin(cached, items.len());
+        self.context.count(cached, items.len());
+
+        let bad = if pending.is_empty() { Vec::new() } else { self.make(&items, &pending, &mut values)? };
+        let values: Vec<(usize, ItemValue)> =
+            values.into_iter().enumerate().filter_map(|(index, value)| Some((index, value?))).collect();
+        let mut output = self.work.collect(self.inputs, &values, self.context)?;
+        output.objects.extend(values.iter().flat_map(|(_, value)| &value.objects));
+        if !bad.is_empty() {
+            self.report(&items, &bad, &mut output)?;
+        }
+        let totals = ItemTotals { total: items.len(), skipped: bad.len() };
+        Ok(ItemsMade { output, totals, done: values.len() - cached, cached })
+    }
+
+    /// The value of an item that was finished earlier, if all that it names is there.
+    fn recall(&self, finished: &Items, item: &Item) -> Option<ItemValue> {
+        if finished.generation_of(item)? < self.from_generation {
+            return None;
+        }
+        let there = |objects: &[Digest]| objects.iter().all(|object| self.store.object_size(object).is_some());
+        finished.is_usable(item, there).then(|| finished.get(item))?
+    }
+
+    /// Makes the items `pending` and puts them into `values`; returns the bad ones.
+    fn make(
+        &self,
+        items: &[Item],
+        pending: &[usize],
+        values: &mut [Option<ItemValue>],
+    ) -> Result<Vec<(usize, BadItem)>, Failure> {
+        let generation = self.from_generation.max(1);
+        let mut journal = self.store.journal(&self.function_key, generation);
+        let mut unfinished: HashSet<usize> = pending.iter().copied().collect();
+        let mut bad = Vec::new();
+        let mut trouble = None;
+        let total = items.len();
+        let mapped = self.work.map(self.inputs, pending, self.context, &mut |index, made| {
+            if trouble.is_some() || self.context.unavailable().is_some() {
+                return Flow::Stop;
+            }
+            if !unfinished.remove(&index) {
+                trouble = Some(Failure::node(format!("item {index} was finished without being pending")));
+                return Flow::Stop;
+            }
+            match made {
+                Ok(value) => {
+                    if let Err(error) = journal.append(&items[index], &value) {
+                        trouble = Some(error.into());
+                        return Flow::Stop;
+                    }
+                    values[index] = Some(value);
+                }
+                Err(item) => {
+                    bad.push((index, item));
+                    trouble = self.too_bad(&bad, total);
+                }
+            }
+            self.context.count(total - unfinished.len(), total);
+            if trouble.is_some() || self.context.interrupted() { Flow::Stop } else { Flow::Continue }
+        });
+        journal.sync()?;
+        if let Some(failure) = trouble.or_else(|| self.context.unavailable()) {
+            return Err(failure);
+        }
+        mapped?;
+        if unfinished.is_empty() {
+            bad.sort_by_key(|(index, _)| *index);
+            Ok(bad)
+        } else if self.context.interrupted() {
+            Err(Failure::Interrupted)
+        } else {
+            Err(Failure::node(format!("{} items were left unfinished", unfinished.len())))
+        }
+    }
+
+    /// Whether there are more bad items than are put up with.
+    fn too_bad(&self, bad: &[(usize, BadItem)], total: usize) -> Option<Failure> {
+        let message = match self.on_bad_item {
+            OnBadItem::Fail => named(bad),
+            OnBadItem::Skip { at_most } if bad.len() as f64 > at_most * total as f64 => {
+                let (count, percent) = (bad.len(), at_most * 100.0);
+                format!("{count} of {total} items are bad, and at most {percent} % are skipped: {}", named(bad))
+            }
+            OnBadItem::Skip { .. } => return None,
+        };
+        Some(Failure::node(message).help("mend or remove what is named, and run again; finished items are kept"))
+    }
+
+    /// Lists the items that were left out in the side part, counts them in the summary, and says so.
+    fn report(&self, items: &[Item], bad: &[(usize, BadItem)], output: &mut Output) -> Result<(), Failure> {
+        let lines: Vec<_> = bad
+            .iter()
+            .map(|(index, bad)| Skipped { id: &items[*index].id, what: &bad.what, cause: &bad.cause })
+            .collect();
+        let digest = self.store.put_object(&write_lines(&lines))?;
+        output.side.push(Part { name: SKIPPED.to_owned(), digest });
+        let count = format!("{} of {} items skipped", bad.len(), items.len());
+        let line = &mut output.summary.line;
+        *line = if line.is_empty() { count.clone() } else { format!("{line}, {count}") };
+        self.context.note(&format!("{count}: {}", named(bad)));
+        Ok(())
+    }
+}
+
+fn named(bad: &[(usize, BadItem)]) -> String {
+    let mut text =
+        bad.iter()
+            .take(NAMED)
+            .map(|(_, bad)| {
+                if bad.cause.contains(&bad.what) { bad.cause.clone() } else { format!("`{}`: {}", bad.what, bad.cause) }
+            })
+            .collect::<Vec<_>>()
+            .join("; ");
+    if bad.len() > NAMED {
+        text.push_str(&format!("; and {} more", bad.len() - NAMED));
+    }
+    text
+}
+
+fn check_ids(items: &[Item]) -> Result<(), Failure> {
+    let mut seen = HashSet::with_capacity(items.len());
+    match items.iter().find(|item| !seen.insert(&item.id)) {
+        Some(item) => Err(Failure::node(format!("two items have the id {}", item.id.short()))
+            .help("an item may come in once: leave out one of the inputs that bring it")),
+        None => Ok(()),
+    }
+}

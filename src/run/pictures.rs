@@ -1,0 +1,180 @@
+//! Where the bytes of a picture are: in the store, or in a file that was digested, or that a label names. It does not
+//! know what a picture is, beyond its digest.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::Deserialize;
+
+use crate::artifact::{LABELS, Label, read_lines};
+use crate::digest::Digest;
+use crate::node::{Artifact, Part};
+use crate::store::{Store, StoreError};
+
+/// Finds pictures by content, for all nodes of a run.
+pub struct Pictures {
+    store: Arc<Store>,
+    labels: Mutex<Labels>,
+}
+
+#[derive(Default)]
+struct Labels {
+    /// Results whose labels have not been read, since nothing asked so far for what they may name.
+    unread: Vec<Artifact>,
+    seen: Vec<Digest>,
+    paths: HashMap<Digest, PathBuf>,
+}
+
+/// Why a picture cannot be had. None of these says anything about the item that wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureError {
+    /// Its object is damaged or missing.
+    #[error("{0}")]
+    Object(#[from] StoreError),
+    /// The file that had this content has another now.
+    #[error("`{}` changed while the run was going on", .0.display())]
+    Changed(PathBuf),
+    /// The file that had this content cannot be read.
+    #[error("`{}`: {cause}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// No file is known to have this content.
+    #[error("no file with the content {} is known", .0.short())]
+    Unknown(Digest),
+}
+
+impl Pictures {
+    /// Pictures that lie in `store`, and those that it digested.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, labels: Mutex::default() }
+    }
+
+    /// Makes the files that the labels of `artifact` name findable.
+    pub fn add(&self, artifact: &Artifact) {
+        let mut labels = self.labels.lock().expect("no panic under the lock");
+        if let Some(part) = artifact.part(LABELS).filter(|part| !labels.seen.contains(part)) {
+            labels.seen.push(part);
+            labels.unread.push(artifact.clone());
+        }
+    }
+
+    /// The bytes of the picture `digest`.
+    ///
+    /// # Errors
+    /// See [`PictureError`].
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, PictureError> {
+        match self.store.object(digest) {
+            Err(StoreError::MissingObject { .. }) => {}
+            read => return Ok(read?),
+        }
+        let path = self.file(digest).ok_or(PictureError::Unknown(*digest))?;
+        match fs::read(&path) {
+            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
+            Ok(_) => Err(PictureError::Changed(path)),
+            Err(cause) => Err(PictureError::Unreadable { path, cause }),
+        }
+    }
+
+    /// Where the picture `digest` lies, for people.
+    pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
+        self.file(digest).or_else(|| self.store.object_size(digest).map(|_| self.store.object_path(digest)))
+    }
+
+    /// The file outside the store that has, or had, this content.
+    fn file(&self, digest: &Digest) -> Option<PathBuf> {
+        if let Some(path) = self.store.found(digest) {
+            return Some(path);
+        }
+        let mut labels = self.labels.lock().expect("no panic under the lock");
+        while !labels.paths.contains_key(digest) {
+            let artifact = labels.unread.pop()?;
+            let named = read_labels(&self.store, &artifact);
+            labels.paths.extend(named);
+        }
+        labels.paths.get(digest).cloned()
+    }
+}
+
+/// The one field of a row that matters here.
+#[derive(Deserialize)]
+struct Row {
+    #[serde(default)]
+    picture: Option<Digest>,
+}
+
+/// The files that the labels of `artifact` name, by the content of the rows that they belong to. What cannot be read
+/// names nothing.
+fn read_labels(store: &Store, artifact: &Artifact) -> Vec<(Digest, PathBuf)> {
+    let part = |name: &str| -> Option<Vec<u8>> {
+        let find = |parts: &[Part]| parts.iter().find(|part| part.name == name).map(|part| part.digest);
+        store.object(&find(&artifact.identity).or_else(|| find(&artifact.side))?).ok()
+    };
+    let rows = || read_lines::<Row>(&part(artifact.kind.rows_name()?)?).ok();
+    let labels = || read_lines::<Label>(&part(LABELS)?).ok();
+    let (Some(rows), Some(labels)) = (rows(), labels()) else { return Vec::new() };
+    let named = rows.into_iter().zip(labels);
+    named.filter_map(|(row, label)| Some((row.picture?, Path::new(&label.path?).to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::{ArtifactKind, ItemId, Record, write_lines};
+    use crate::node::FileDigests;
+
+    fn labelled(store: &Store, picture: Digest, path: &Path) -> Artifact {
+        let record = Record {
+            id: ItemId::new(picture),
+            picture: Some(picture),
+            altered: None,
+            conversations: None,
+            fields: Default::default(),
+        };
+        let label = Label { name: None, path: Some(path.to_str().unwrap().to_owned()) };
+        let part =
+            |name: &str, content: Vec<u8>| Part { name: name.to_owned(), digest: store.put_object(&content).unwrap() };
+        let identity = vec![part("records.jsonl", write_lines([&record]))];
+        let side = vec![part(LABELS, write_lines([&label]))];
+        Artifact { node: "images".to_owned(), kind: ArtifactKind::Records, content: picture, identity, side }
+    }
+
+    #[test]
+    fn a_picture_comes_from_the_store_then_from_a_digested_file_then_from_a_label() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
+        let pictures = Pictures::new(Arc::clone(&store));
+        let stored = store.put_object(b"stored").unwrap();
+        assert_eq!(pictures.read(&stored).unwrap(), b"stored");
+
+        let path = folder.path().join("digested");
+        fs::write(&path, "digested").unwrap();
+        let digested = store.witness().file(&path).unwrap();
+        assert_eq!(pictures.read(&digested).unwrap(), b"digested");
+        assert_eq!(pictures.path(&digested), Some(path.clone()));
+
+        let named = Digest::of(b"named");
+        assert!(matches!(pictures.read(&named), Err(PictureError::Unknown(_))));
+        let path = folder.path().join("named");
+        fs::write(&path, "named").unwrap();
+        pictures.add(&labelled(&store, named, &path));
+        assert_eq!(pictures.read(&named).unwrap(), b"named");
+    }
+
+    #[test]
+    fn a_file_that_changed_is_named_and_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
+        let path = folder.path().join("picture");
+        fs::write(&path, "before").unwrap();
+        let digest = store.witness().file(&path).unwrap();
+        fs::write(&path, "after").unwrap();
+        let error = Pictures::new(store).read(&digest).unwrap_err();
+        assert_eq!(error.to_string(), format!("`{}` changed while the run was going on", path.display()));
+    }
+}

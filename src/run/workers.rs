@@ -1,0 +1,107 @@
+//! Who does the work: the scheduler gives jobs away and gets messages back, and knows no more of a worker than that.
+//!
+//! A job is named by a key and its inputs; a worker needs the pipeline and the cache to do it, and nothing of the
+//! scheduler's memory. Threads of this process are the first implementation. A worker that is lost says so by a
+//! message, like any other failure.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+use std::time::Duration;
+
+use super::execute::{Ending, Shared, execute, panicked};
+use crate::node::{Artifact, Failure};
+use crate::plan::{Decision, Planner, Task};
+use crate::store::Witness;
+
+/// Something to do.
+pub enum Job<'env> {
+    /// Look a node up, now that its inputs are there.
+    Decide {
+        /// The node.
+        index: usize,
+        /// What comes in, by port.
+        inputs: Vec<(&'static str, Vec<Artifact>)>,
+    },
+    /// Make a node's result.
+    Execute {
+        /// What to do.
+        task: Box<Task>,
+        /// The files that its parameters name, as they were when it was looked up.
+        files: Witness<'env>,
+    },
+}
+
+/// What became of a job.
+pub enum Message<'env> {
+    /// A node was looked up.
+    Decided(usize, Result<(Decision, Witness<'env>), Failure>),
+    /// The work on a node ended.
+    Ended(usize, Ending),
+}
+
+/// Workers, as the scheduler sees them.
+pub trait Workers<'env> {
+    /// Takes a job. The answer comes as a message, sooner or later, whatever happens to the worker.
+    fn give(&mut self, job: Job<'env>);
+
+    /// The next message; `None` when there is none within `patience`.
+    fn next(&mut self, patience: Duration) -> Option<Message<'env>>;
+}
+
+/// Threads of this process, one a job.
+pub struct Threads<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    planner: &'env Planner<'env>,
+    shared: &'env Shared<'env>,
+    sender: Sender<Message<'env>>,
+    receiver: Receiver<Message<'env>>,
+}
+
+impl<'scope, 'env> Threads<'scope, 'env> {
+    /// Threads that end before `scope` does.
+    pub fn new(scope: &'scope Scope<'scope, 'env>, planner: &'env Planner<'env>, shared: &'env Shared<'env>) -> Self {
+        let (sender, receiver) = channel();
+        Self { scope, planner, shared, sender, receiver }
+    }
+}
+
+impl<'env> Workers<'env> for Threads<'_, 'env> {
+    fn give(&mut self, job: Job<'env>) {
+        let (planner, shared, sender) = (self.planner, self.shared, self.sender.clone());
+        self.scope.spawn(move || {
+            // The receiver outlives every thread of the scope, unless the scheduler itself panicked.
+            let _ = sender.send(work(planner, shared, job));
+        });
+    }
+
+    fn next(&mut self, patience: Duration) -> Option<Message<'env>> {
+        self.receiver.recv_timeout(patience).ok()
+    }
+}
+
+fn work<'env>(planner: &Planner<'_>, shared: &'env Shared<'env>, job: Job<'env>) -> Message<'env> {
+    match job {
+        Job::Decide { index, inputs } => Message::Decided(index, decide(planner, shared, index, inputs)),
+        Job::Execute { task, files } => {
+            let ending = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &files)));
+            Message::Ended(task.index, ending.unwrap_or_else(|panic| Ending::Failed(panicked(&*panic))))
+        }
+    }
+}
+
+/// Looks a node up; remembers which files its parameters name.
+pub fn decide<'env>(
+    planner: &Planner<'_>,
+    shared: &'env Shared<'env>,
+    index: usize,
+    inputs: Vec<(&'static str, Vec<Artifact>)>,
+) -> Result<(Decision, Witness<'env>), Failure> {
+    let node = &shared.graph.nodes[index].name;
+    let files = shared.store.witness().announcing(move |path, bytes| {
+        let gigabytes = bytes as f64 / 1e9;
+        shared.telling.note(node, format!("reading `{}` ({gigabytes:.1} GB) to digest it, once", path.display()));
+    });
+    let decided = catch_unwind(AssertUnwindSafe(|| planner.decide(index, inputs, shared.store, &files)));
+    Ok((decided.unwrap_or_else(|panic| Err(panicked(&*panic)))?, files))
+}
