@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a model, the graph, the store or a run.
 
+pub mod corrupt;
 pub mod picture;
 pub mod prompts;
 pub mod resample;

@@ -262,7 +262,7 @@ fn narrow(picture: DynamicImage, stored: ExtendedColorType) -> RgbImage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
@@ -280,7 +280,7 @@ mod tests {
     }
 
     /// The digest that `tests/reference/pictures.py` writes: of width, height and pixels.
-    fn pixels(picture: &RgbImage) -> String {
+    pub(crate) fn pixels(picture: &RgbImage) -> String {
         let mut hasher = Sha256::new();
         hasher.update(picture.width().to_le_bytes());
         hasher.update(picture.height().to_le_bytes());
