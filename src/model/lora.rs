@@ -2,7 +2,10 @@
 //!
 //! `y = xWᵀ + scale · (xAᵀ)Bᵀ` with `scale = alpha / rank`. This module does not know how adapters are stored.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::llava::TextConfig;
+use crate::draw::Draws;
 
 /// A linear layer of a decoder layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,4 +111,85 @@ pub struct Lora {
     pub targets: Vec<Target>,
     /// By layer.
     pub layers: Vec<LayerLora>,
+}
+
+impl Lora {
+    /// An adapter that changes nothing yet, as PEFT starts one: A is uniform with bound 1 / √in (Kaiming's with a = √5),
+    /// B is zero. A matrix's values depend on `seed` and its place alone.
+    ///
+    /// # Panics
+    /// When `rank` is zero.
+    pub fn initial(
+        config: &TextConfig,
+        rank: usize,
+        alpha: f64,
+        targets: &[Target],
+        seed: u64,
+        device: &Device,
+    ) -> Self {
+        assert!(rank > 0, "an adapter has a rank");
+        let mut targets = targets.to_vec();
+        targets.sort_unstable();
+        targets.dedup();
+        let options = (device, DType::F32);
+        let layers = (0..config.layers).map(|layer| LayerLora {
+            scale: alpha / rank as f64,
+            pairs: Target::ALL.map(|target| {
+                targets.contains(&target).then(|| {
+                    let [outputs, inputs] = config.shape(target);
+                    let mut draws = Draws::new(seed, "lora", &format!("{layer}.{}", target.path()));
+                    let bound = (inputs as f64).powf(-0.5);
+                    let a: Vec<f32> = (0..rank * inputs).map(|_| draws.between(-bound, bound) as f32).collect();
+                    LoraPair {
+                        a: Tensor::from_data(TensorData::new(a, [rank, inputs]), options),
+                        b: Tensor::zeros([outputs, rank], options),
+                        dropout: None,
+                    }
+                })
+            }),
+        });
+        Self { rank, alpha, layers: layers.collect(), targets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initial_adapter_is_kaiming_uniform_and_changes_nothing() {
+        let config = TextConfig {
+            vocabulary: 10,
+            hidden: 100,
+            intermediate: 40,
+            layers: 2,
+            heads: 4,
+            key_value_heads: 2,
+            head_size: 25,
+            rope_theta: 1e4,
+            norm_epsilon: 1e-5,
+            tied: false,
+            sliding_window: None,
+            max_positions: 100,
+        };
+        let device = Device::flex();
+        let lora = Lora::initial(&config, 8, 16.0, &[Target::V, Target::Down, Target::V], 3, &device);
+        assert_eq!(lora.targets, [Target::V, Target::Down]);
+        let layer = &lora.layers[1];
+        assert!(layer.pair(Target::Q).is_none());
+        assert_eq!(layer.pair(Target::Down).map(|pair| (pair.a.dims(), pair.b.dims())), Some(([8, 40], [100, 8])));
+        let values = |lora: &Lora, layer: usize| -> Vec<f32> {
+            let pair = lora.layers[layer].pair(Target::V).expect("a target");
+            pair.a.to_data().try_to_vec().expect("floats")
+        };
+        let first = values(&lora, 0);
+        assert!(first.iter().all(|value| value.abs() <= 0.1) && first.iter().any(|value| value.abs() > 0.09));
+        let deviation = (first.iter().map(|value| value * value).sum::<f32>() / first.len() as f32).sqrt();
+        assert!((deviation - 0.1 / 3f32.sqrt()).abs() < 0.003, "{deviation}");
+        assert_ne!(first, values(&lora, 1));
+        assert_eq!(first, values(&Lora::initial(&config, 8, 1.0, &[Target::V], 3, &device), 0));
+        let rows = Tensor::ones([3, 100], &device);
+        let change = layer.forward(Target::V, &rows).expect("a target").abs().sum().into_scalar::<f32>();
+        assert_eq!(change, 0.0);
+    }
 }

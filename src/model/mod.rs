@@ -7,6 +7,7 @@ mod jinja;
 pub mod llava;
 pub mod lora;
 pub mod nn;
+pub mod peft;
 pub mod picture;
 pub mod sample;
 pub mod score;

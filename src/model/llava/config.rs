@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::model::ModelError;
+use crate::model::lora::Target;
 
 /// The architectures that are read, as `model_type` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,20 @@ pub struct TextConfig {
     pub sliding_window: Option<usize>,
     /// The longest sequence that the model was made for, in positions. Nothing enforces it.
     pub max_positions: usize,
+}
+
+impl TextConfig {
+    /// The shape of a linear layer's weight, `[out, in]`.
+    pub fn shape(&self, target: Target) -> [usize; 2] {
+        let (queries, keys) = (self.heads * self.head_size, self.key_value_heads * self.head_size);
+        match target {
+            Target::Q => [queries, self.hidden],
+            Target::K | Target::V => [keys, self.hidden],
+            Target::O => [self.hidden, queries],
+            Target::Gate | Target::Up => [self.intermediate, self.hidden],
+            Target::Down => [self.hidden, self.intermediate],
+        }
+    }
 }
 
 /// A LLaVA checkpoint's configuration.
@@ -262,7 +277,7 @@ impl Config {
             affine(format!("{layer}.mlp.fc2"), &[hidden, intermediate]);
         }
 
-        let TextConfig { vocabulary, hidden: width, intermediate, heads, key_value_heads, head_size, .. } = self.text;
+        let TextConfig { vocabulary, hidden: width, .. } = self.text;
         for (name, inputs) in [("linear_1", hidden), ("linear_2", width)] {
             add(format!("multi_modal_projector.{name}.weight"), &[width, inputs]);
             if self.projector_bias {
@@ -277,14 +292,10 @@ impl Config {
         for layer in 0..self.text.layers {
             let layer = format!("language_model.model.layers.{layer}");
             add(format!("{layer}.input_layernorm.weight"), &[width]);
-            add(format!("{layer}.self_attn.q_proj.weight"), &[heads * head_size, width]);
-            add(format!("{layer}.self_attn.k_proj.weight"), &[key_value_heads * head_size, width]);
-            add(format!("{layer}.self_attn.v_proj.weight"), &[key_value_heads * head_size, width]);
-            add(format!("{layer}.self_attn.o_proj.weight"), &[width, heads * head_size]);
             add(format!("{layer}.post_attention_layernorm.weight"), &[width]);
-            add(format!("{layer}.mlp.gate_proj.weight"), &[intermediate, width]);
-            add(format!("{layer}.mlp.up_proj.weight"), &[intermediate, width]);
-            add(format!("{layer}.mlp.down_proj.weight"), &[width, intermediate]);
+            for target in Target::ALL {
+                add(format!("{layer}.{}.weight", target.path()), &self.text.shape(target));
+            }
         }
         add("language_model.model.norm.weight".to_owned(), &[width]);
         if !self.text.tied {

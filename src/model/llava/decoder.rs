@@ -132,7 +132,7 @@ struct Layer {
 impl Decoder {
     /// Takes the decoder's tensors out of `tensors`.
     pub(super) fn build(config: &TextConfig, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
-        let TextConfig { vocabulary, hidden, intermediate, heads, key_value_heads, head_size, .. } = *config;
+        let TextConfig { vocabulary, hidden, .. } = *config;
         let epsilon = config.norm_epsilon;
         let embedding = tensors.matrix("language_model.model.embed_tokens.weight", [vocabulary, hidden])?;
         let layers = (0..config.layers)
@@ -145,14 +145,7 @@ impl Decoder {
                 let attention_norm = norm("input_layernorm")?;
                 let feed_forward_norm = norm("post_attention_layernorm")?;
                 let mut linear = |target: Target| {
-                    let shape = match target {
-                        Target::Q => [heads * head_size, hidden],
-                        Target::K | Target::V => [key_value_heads * head_size, hidden],
-                        Target::O => [hidden, heads * head_size],
-                        Target::Gate | Target::Up => [intermediate, hidden],
-                        Target::Down => [hidden, intermediate],
-                    };
-                    let weight = tensors.matrix(&format!("{prefix}.{}.weight", target.path()), shape)?;
+                    let weight = tensors.matrix(&format!("{prefix}.{}.weight", target.path()), config.shape(target))?;
                     Ok::<_, ModelError>(Linear { weight, bias: None })
                 };
                 let [q, k, v, o, gate, up, down] = Target::ALL.map(&mut linear);

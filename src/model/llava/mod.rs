@@ -15,6 +15,7 @@ pub use decoder::{AttentionMask, Decoder, LayerCache, Rotary};
 pub use projector::Projector;
 pub use vision::Vision;
 pub use weights::Weights;
+pub(crate) use weights::map;
 
 use std::collections::BTreeMap;
 use std::path::Path;

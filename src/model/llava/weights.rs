@@ -178,16 +178,8 @@ impl MappedFile {
     fn open(path: PathBuf) -> Result<Self, ModelError> {
         let map = map(&path).map_err(|cause| ModelError::io(&path, &cause))?;
         let mut file = Self { path, map, start: 0 };
-        let (length, metadata) = SafeTensors::read_metadata(&file.map).map_err(|cause| file.broken(&cause))?;
+        let (length, _) = SafeTensors::read_metadata(&file.map).map_err(|cause| file.broken(&cause))?;
         file.start = 8 + length;
-        let (promised, found) = (file.start + metadata.data_len(), file.map.len());
-        if promised > found {
-            return Err(ModelError::new(format!(
-                "{}: truncated: its header promises {promised} bytes, the file has {found}",
-                file.path.display()
-            ))
-            .help(AGAIN));
-        }
         Ok(file)
     }
 
@@ -197,18 +189,125 @@ impl MappedFile {
     }
 
     fn broken(&self, cause: &SafeTensorError) -> ModelError {
-        let truncated = matches!(cause, SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength);
-        let what = if truncated { "truncated".to_owned() } else { format!("not a safetensors file: {cause}") };
+        let found = self.map.len();
+        let what = match self.promised() {
+            Some(promised) if promised > found => {
+                format!("truncated: its header promises {promised} bytes, the file has {found}")
+            }
+            None if matches!(cause, SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength) => {
+                format!("truncated: the file ends within its header, at {found} bytes")
+            }
+            _ => format!("not a safetensors file: {cause}"),
+        };
         ModelError::new(format!("{}: {what}", self.path.display())).help(AGAIN)
+    }
+
+    /// How long the file should be by its header, if it has one.
+    fn promised(&self) -> Option<usize> {
+        let length = u64::from_le_bytes(*self.map.first_chunk()?) as usize;
+        let header: Value = serde_json::from_slice(self.map.get(8..8usize.checked_add(length)?)?).ok()?;
+        let ends = header.as_object()?.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+        Some(8 + length + ends.max()? as usize)
     }
 }
 
 const AGAIN: &str = "copy or download the file again";
 
+/// Maps a file that is only read.
 #[allow(unsafe_code)]
-fn map(path: &Path) -> std::io::Result<Mmap> {
+pub(crate) fn map(path: &Path) -> std::io::Result<Mmap> {
     let file = File::open(path)?;
     // SAFETY: the map is read-only, and checkpoint files are not written while a run reads them; were one truncated
     // meanwhile, the process would get a signal rather than wrong data.
     unsafe { Mmap::map(&file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    fn file(tensors: &[(&str, Dtype, &[usize])]) -> Vec<u8> {
+        let bytes = [0u8; 4096];
+        let views = tensors.iter().map(|(name, dtype, shape)| {
+            let size = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            (*name, TensorView::new(*dtype, shape.to_vec(), &bytes[..size]).expect("fits"))
+        });
+        safetensors::serialize(views, None).expect("serializes")
+    }
+
+    fn open(folder: &Path) -> Result<Weights, ModelError> {
+        Weights::open(folder, &Device::flex(), DType::F32)
+    }
+
+    fn refused(folder: &Path) -> String {
+        let message = open(folder).err().expect("refused").message;
+        message.replace(&format!("{}/", folder.display()), "").replace(&folder.display().to_string(), "FOLDER")
+    }
+
+    #[test]
+    fn everything_that_is_not_as_expected_is_named_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bytes = file(&[("a.weight", Dtype::F16, &[2, 3]), ("b.weight", Dtype::I32, &[4])]);
+        fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
+        let weights = open(folder.path()).expect("opens");
+        assert!(weights.check(&[("a.weight".to_owned(), vec![2, 3])]).is_ok());
+        let error = weights
+            .check(&[
+                ("a.weight".to_owned(), vec![3, 2]),
+                ("b.weight".to_owned(), vec![4]),
+                ("c.weight".to_owned(), vec![5]),
+            ])
+            .expect_err("refused");
+        let lines: Vec<&str> = error.message.lines().map(str::trim).collect();
+        assert!(lines[0].ends_with("model.safetensors: 3 tensors not as `config.json` says"), "{}", lines[0]);
+        assert_eq!(
+            lines[1..],
+            [
+                "tensor `a.weight`: expected [3, 2], found [2, 3]",
+                "tensor `b.weight`: expected f32, f16 or bf16, found I32",
+                "tensor `c.weight`: expected [5], found none",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_truncated_file_says_so_wherever_it_was_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bytes = file(&[("a.weight", Dtype::F32, &[2, 3])]);
+        let path = folder.path().join("model.safetensors");
+        fs::write(&path, &bytes[..bytes.len() - 5]).expect("written");
+        let (whole, found) = (bytes.len(), bytes.len() - 5);
+        assert_eq!(
+            refused(folder.path()),
+            format!("model.safetensors: truncated: its header promises {whole} bytes, the file has {found}")
+        );
+        for length in [20, 3, 0] {
+            fs::write(&path, &bytes[..length]).expect("written");
+            let expected = format!("model.safetensors: truncated: the file ends within its header, at {length} bytes");
+            assert_eq!(refused(folder.path()), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_shard_is_named_and_so_are_missing_weights() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(refused(folder.path()), "FOLDER: neither `model.safetensors` nor `model.safetensors.index.json`");
+        let index = folder.path().join("model.safetensors.index.json");
+        fs::write(index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
+        fs::write(folder.path().join("1.safetensors"), file(&[("a", Dtype::F32, &[1])])).expect("written");
+        assert_eq!(refused(folder.path()), "model.safetensors.index.json: names missing files: `2.safetensors`");
+    }
+
+    #[test]
+    fn both_generations_of_names_are_found() {
+        assert_eq!(second_generation("language_model.model.norm.weight"), "model.language_model.norm.weight");
+        assert_eq!(second_generation("language_model.lm_head.weight"), "lm_head.weight");
+        assert_eq!(second_generation("image_newline"), "model.image_newline");
+        let layer = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias";
+        assert_eq!(second_generation(layer), format!("model.{layer}"));
+    }
 }

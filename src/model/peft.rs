@@ -1,0 +1,442 @@
+//! Adapters as PEFT keeps them: `adapter_config.json` beside `adapter_model.safetensors`.
+//!
+//! What is written is read by PEFT on transformers' `llava` and `llava_next` (names of transformers before 4.52; PEFT
+//! maps them for later ones). What is read may also have the names of the original LLaVA repository or of later
+//! versions, and LoRA on the vision tower if that changes nothing. This module does not know where the folder lies in a
+//! cache, nor how adapters are trained.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, Value, json};
+
+use super::ModelError;
+use super::llava::{Fields, TextConfig, map, read_object};
+use super::lora::{LayerLora, Lora, LoraPair, Target};
+
+/// The name of the settings' file.
+pub const SETTINGS: &str = "adapter_config.json";
+/// The name of the tensors' file.
+pub const TENSORS: &str = "adapter_model.safetensors";
+
+/// An adapter that was read.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// Its factors.
+    pub lora: Lora,
+    /// The dropout that it was trained with.
+    pub dropout: f64,
+    /// The model that it names as its base.
+    pub base: Option<String>,
+    /// What a person should know about what was read.
+    pub notes: Vec<String>,
+}
+
+/// Rank, scale and the like, as the settings have them, before any tensor is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Rows of A, columns of B.
+    pub rank: usize,
+    /// `scale · rank`.
+    pub alpha: f64,
+    /// The dropout that it was trained with.
+    pub dropout: f64,
+    /// The model that it names as its base.
+    pub base: Option<String>,
+}
+
+/// Reads the adapter in `folder` for a decoder of `config`.
+///
+/// # Errors
+/// When a file is missing or broken, a setting asks for what is not supported, or a tensor does not fit the decoder:
+/// each such tensor is named, with what was expected and what was found.
+pub fn read(folder: &Path, config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
+    let settings = read_settings(folder)?;
+    let path = folder.join(TENSORS);
+    if !path.is_file() {
+        let pickled = folder.join("adapter_model.bin").is_file();
+        return Err(ModelError::new(format!("{}: no `{TENSORS}`", folder.display())).help(if pickled {
+            "pickled adapters (`adapter_model.bin`) are not read: save the adapter with `safe_serialization=True`"
+        } else {
+            "an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"
+        }));
+    }
+    let bytes = map(&path).map_err(|cause| ModelError::io(&path, &cause))?;
+    parse(settings, &bytes, config, device)
+        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+}
+
+/// Reads the settings of the adapter in `folder`.
+///
+/// # Errors
+/// When there are none, or they ask for what is not supported.
+pub fn read_settings(folder: &Path) -> Result<Settings, ModelError> {
+    let path = folder.join(SETTINGS);
+    if !path.is_file() {
+        return Err(ModelError::new(format!("{}: no `{SETTINGS}`", folder.display()))
+            .help("an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"));
+    }
+    settings(&read_object(&path)?)
+        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+}
+
+/// Writes `lora` as a PEFT folder. `base` names the model that it belongs to.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write(folder: &Path, lora: &Lora, dropout: f64, base: &str) -> Result<(), ModelError> {
+    fs::create_dir_all(folder).map_err(|cause| ModelError::io(folder, &cause))?;
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(|cause| ModelError::io(&path, &cause))
+    };
+    put(TENSORS, &serialize(lora))?;
+    put(SETTINGS, settings_text(lora.rank, lora.alpha, &lora.targets, dropout, base).as_bytes())
+}
+
+/// The file of the tensors: equal adapters give equal bytes.
+pub fn serialize(lora: &Lora) -> Vec<u8> {
+    let mut factors = Vec::new();
+    for (layer, pairs) in lora.layers.iter().enumerate() {
+        for target in Target::ALL {
+            let Some(pair) = pairs.pair(target) else { continue };
+            for (factor, tensor) in [("A", &pair.a), ("B", &pair.b)] {
+                let name =
+                    format!("{PREFIX}.language_model.model.layers.{layer}.{}.lora_{factor}.weight", target.path());
+                let values: Vec<f32> = tensor.to_data().try_to_vec().expect("factors are 32-bit floats");
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                factors.push((name, tensor.dims().to_vec(), bytes));
+            }
+        }
+    }
+    let views = factors.iter().map(|(name, shape, bytes)| {
+        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as the shape says"))
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(format)).expect("names are distinct")
+}
+
+/// The file of the settings, as PEFT 0.14 reads it.
+pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, base: &str) -> String {
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    // PEFT's own alpha is a whole number.
+    let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
+    let settings = json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base,
+        "bias": "none",
+        // The tower has modules of the same names.
+        "exclude_modules": ".*vision_tower.*",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": alpha,
+        "lora_bias": false,
+        "lora_dropout": dropout,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": names,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    });
+    format!("{settings:#}\n")
+}
+
+const PREFIX: &str = "base_model.model";
+
+fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
+    let fields = Fields { map: object, path: "" };
+    let unsupported = |name: &str, value: &dyn std::fmt::Display| {
+        Err(ModelError::new(format!("unsupported `{name}`: `{value}`"))
+            .help("supported are plain LoRA adapters: one rank, no bias, no replaced modules"))
+    };
+    match fields.text("peft_type", "")? {
+        "LORA" => {}
+        other => return unsupported("peft_type", &other),
+    }
+    match fields.text("bias", "none")? {
+        "none" => {}
+        other => return unsupported("bias", &other),
+    }
+    for name in ["fan_in_fan_out", "lora_bias", "use_dora"] {
+        if fields.flag(name, false)? {
+            return unsupported(name, &"true");
+        }
+    }
+    for name in ["alpha_pattern", "layer_replication", "modules_to_save", "rank_pattern"] {
+        match object.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(list)) if list.is_empty() => {}
+            Some(Value::Object(map)) if map.is_empty() => {}
+            Some(value) => return unsupported(name, value),
+        }
+    }
+    let rank = fields.positive("r", 8)?;
+    let alpha = fields.number("lora_alpha", 8.0)?;
+    let dropout = match object.get("lora_dropout") {
+        None | Some(Value::Null) => 0.0,
+        Some(value) => value
+            .as_f64()
+            .filter(|value| (0.0..1.0).contains(value))
+            .ok_or_else(|| ModelError::new(format!("`lora_dropout` is {value}, not a number from 0 to below 1")))?,
+    };
+    // Rank-stabilised LoRA scales by alpha / √rank.
+    let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
+    let base = fields.text("base_model_name_or_path", "")?;
+    Ok(Settings { rank, alpha, dropout, base: (!base.is_empty()).then(|| base.to_owned()) })
+}
+
+/// Reads the bytes of an adapter's tensors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
+    let Settings { rank, alpha, dropout, base } = settings;
+    let file = SafeTensors::deserialize(bytes).map_err(|cause| {
+        ModelError::new(format!("truncated or not a safetensors file: {cause}")).help("copy or download the file again")
+    })?;
+    let mut factors: BTreeMap<(usize, Target, char), (String, TensorView<'_>)> = BTreeMap::new();
+    let (mut problems, mut tower, mut nonzero) = (Vec::new(), 0, None);
+    for (name, view) in file.tensors() {
+        match place(&name) {
+            Some(Place::Tower(factor)) => {
+                tower += 1;
+                if factor == 'B' && !is_zero(&view) {
+                    nonzero.get_or_insert(name);
+                }
+            }
+            Some(Place::Decoder(layer, target, factor)) => {
+                factors.insert((layer, target, factor), (name, view));
+            }
+            None => problems.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model")),
+        }
+    }
+    if let Some(name) = nonzero {
+        return Err(ModelError::new(format!("the adapter changes the vision tower: `{name}` is not zero"))
+            .help("only adapters of the language model are supported"));
+    }
+
+    let mut layers: Vec<LayerLora> =
+        (0..config.layers).map(|_| LayerLora { scale: alpha / rank as f64, pairs: [const { None }; 7] }).collect();
+    for (&(layer, target, factor), (name, view)) in &factors {
+        let [outputs, inputs] = config.shape(target);
+        let expected = if factor == 'A' { [rank, inputs] } else { [outputs, rank] };
+        if layer >= config.layers {
+            problems.push(format!("tensor `{name}`: the model has {} layers", config.layers));
+        } else if view.shape() != expected {
+            problems.push(format!("tensor `{name}`: expected {expected:?}, found {:?}", view.shape()));
+        } else if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            problems.push(format!("tensor `{name}`: expected f32, f16 or bf16, found {:?}", view.dtype()));
+        } else if !factors.contains_key(&(layer, target, if factor == 'A' { 'B' } else { 'A' })) {
+            problems.push(format!("tensor `{name}`: its other factor is missing"));
+        }
+    }
+    if factors.is_empty() && problems.is_empty() {
+        problems.push("no LoRA of the language model".to_owned());
+    }
+    if !problems.is_empty() {
+        return Err(ModelError::new(format!("the adapter does not fit the model\n  {}", problems.join("\n  ")))
+            .help("the adapter was made for another model"));
+    }
+    let mut targets = Vec::new();
+    for (&(layer, target, factor), (_, a)) in &factors {
+        if factor == 'A' {
+            let (_, b) = &factors[&(layer, target, 'B')];
+            layers[layer].pairs[target as usize] =
+                Some(LoraPair { a: upload(a, device), b: upload(b, device), dropout: None });
+            targets.push(target);
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    let notes = if tower > 0 {
+        vec![format!("left out {tower} tensors of the vision tower's adapter, which changes nothing")]
+    } else {
+        Vec::new()
+    };
+    Ok(Adapter { lora: Lora { rank, alpha, targets, layers }, dropout, base, notes })
+}
+
+/// Whether every value is zero, of either sign.
+fn is_zero(view: &TensorView<'_>) -> bool {
+    let size = view.dtype().bitsize() / 8;
+    view.data().chunks_exact(size).all(|value| {
+        let (sign, rest) = value.split_last().expect("a value has bytes");
+        sign & 0x7f == 0 && rest.iter().all(|byte| *byte == 0)
+    })
+}
+
+enum Place {
+    Decoder(usize, Target, char),
+    Tower(char),
+}
+
+/// What a tensor is for, by its name.
+fn place(name: &str) -> Option<Place> {
+    let rest = name.strip_prefix(PREFIX)?.strip_prefix('.')?;
+    let rest = rest.strip_suffix(".weight")?;
+    let rest = rest.strip_suffix(".default").unwrap_or(rest);
+    let (module, factor) = rest.rsplit_once(".lora_")?;
+    let factor = match factor {
+        "A" => 'A',
+        "B" => 'B',
+        _ => return None,
+    };
+    if module.contains("vision_tower.") {
+        return Some(Place::Tower(factor));
+    }
+    // transformers before 4.52, after it, and the original repository.
+    let inner = ["language_model.model.layers.", "model.language_model.layers.", "model.layers."]
+        .into_iter()
+        .find_map(|prefix| module.strip_prefix(prefix))?;
+    let (layer, path) = inner.split_once('.')?;
+    let target = Target::ALL.into_iter().find(|target| target.path() == path)?;
+    Some(Place::Decoder(layer.parse().ok()?, target, factor))
+}
+
+fn upload(view: &TensorView<'_>, device: &Device) -> Tensor<2> {
+    let stored = match view.dtype() {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), stored);
+    Tensor::from_data(data, (device, DType::F32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TextConfig {
+        TextConfig {
+            vocabulary: 10,
+            hidden: 8,
+            intermediate: 6,
+            layers: 2,
+            heads: 2,
+            key_value_heads: 1,
+            head_size: 4,
+            rope_theta: 1e4,
+            norm_epsilon: 1e-5,
+            tied: false,
+            sliding_window: None,
+            max_positions: 100,
+        }
+    }
+
+    fn some_settings() -> Settings {
+        Settings { rank: 2, alpha: 4.0, dropout: 0.0, base: None }
+    }
+
+    /// An adapter file of these tensors, all of one value.
+    fn file(tensors: &[(&str, [usize; 2], f32)]) -> Vec<u8> {
+        let data: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, [rows, columns], value)| value.to_le_bytes().repeat(rows * columns)).collect();
+        let views = tensors
+            .iter()
+            .zip(&data)
+            .map(|((name, shape, _), data)| (*name, TensorView::new(Dtype::F32, shape.to_vec(), data).expect("fits")));
+        safetensors::serialize(views, None).expect("serializes")
+    }
+
+    fn read_bytes(tensors: &[(&str, [usize; 2], f32)]) -> Result<Adapter, ModelError> {
+        parse(some_settings(), &file(tensors), &config(), &Device::flex())
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let device = Device::flex();
+        let lora = Lora::initial(&config(), 2, 4.0, &[Target::Q, Target::Down], 1, &device);
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), &lora, 0.05, "some/model").expect("written");
+        let adapter = read(folder.path(), &config(), &device).expect("read");
+        assert_eq!(adapter.lora.targets, lora.targets);
+        assert_eq!((adapter.lora.rank, adapter.lora.alpha, adapter.dropout), (2, 4.0, 0.05));
+        assert_eq!((adapter.base.as_deref(), adapter.notes.len()), (Some("some/model"), 0));
+        assert_eq!(serialize(&adapter.lora), serialize(&lora));
+    }
+
+    #[test]
+    fn every_generation_of_names_is_read() {
+        for prefix in ["language_model.model.layers", "model.language_model.layers", "model.layers"] {
+            let [a, b] =
+                ["A", "B"].map(|factor| format!("base_model.model.{prefix}.1.self_attn.v_proj.lora_{factor}.weight"));
+            let adapter = read_bytes(&[(&a, [2, 8], 0.5), (&b, [4, 2], 0.25)]).expect("read");
+            assert_eq!(adapter.lora.targets, [Target::V]);
+            assert!(adapter.lora.layers[0].pair(Target::V).is_none());
+            let rows = Tensor::ones([1, 8], &Device::flex());
+            let change = adapter.lora.layers[1].forward(Target::V, &rows).expect("adapted");
+            // 8 · 0.5 in each of two ranks, by 0.25, scaled by 4 / 2.
+            assert_eq!(change.into_data().try_to_vec::<f32>().expect("floats"), [4.0; 4]);
+        }
+    }
+
+    #[test]
+    fn an_adapter_of_the_tower_is_left_out_when_it_is_zero_and_refused_when_not() {
+        let [a, b] = ["A", "B"].map(|factor| {
+            format!("base_model.model.model.vision_tower.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.lora_{factor}.weight")
+        });
+        let (c, d) = (
+            "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+            "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight",
+        );
+        let with = |value| read_bytes(&[(&a, [2, 3], 1.0), (&b, [3, 2], value), (c, [2, 8], 1.0), (d, [6, 2], 1.0)]);
+        let adapter = with(-0.0).expect("read");
+        assert_eq!(adapter.notes, ["left out 2 tensors of the vision tower's adapter, which changes nothing"]);
+        let message = with(1e-30).expect_err("refused").message;
+        assert_eq!(message, format!("the adapter changes the vision tower: `{b}` is not zero"));
+    }
+
+    #[test]
+    fn an_adapter_of_another_model_names_every_tensor_that_does_not_fit() {
+        let name = |layer: usize, path: &str, factor: &str| {
+            format!("base_model.model.language_model.model.layers.{layer}.{path}.lora_{factor}.weight")
+        };
+        let error = read_bytes(&[
+            (&name(0, "mlp.up_proj", "A"), [2, 9], 1.0),
+            (&name(0, "mlp.up_proj", "B"), [6, 2], 1.0),
+            (&name(1, "self_attn.q_proj", "A"), [2, 8], 1.0),
+            (&name(7, "self_attn.q_proj", "A"), [2, 8], 1.0),
+            ("base_model.model.lm_head.weight", [10, 8], 1.0),
+        ])
+        .expect_err("refused");
+        let lines: Vec<&str> = error.message.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "the adapter does not fit the model",
+                "tensor `base_model.model.lm_head.weight`: not LoRA of a linear layer of the language model",
+                "tensor `base_model.model.language_model.model.layers.0.mlp.up_proj.lora_A.weight`: expected [2, 8], found [2, 9]",
+                "tensor `base_model.model.language_model.model.layers.1.self_attn.q_proj.lora_A.weight`: its other factor is missing",
+                "tensor `base_model.model.language_model.model.layers.7.self_attn.q_proj.lora_A.weight`: the model has 2 layers",
+            ]
+        );
+        assert_eq!(error.help.as_deref(), Some("the adapter was made for another model"));
+    }
+
+    #[test]
+    fn settings_that_are_not_supported_are_refused_by_name() {
+        let refused = |value: Value| settings(value.as_object().expect("an object")).expect_err("refused").message;
+        assert_eq!(refused(json!({ "peft_type": "IA3" })), "unsupported `peft_type`: `IA3`");
+        assert_eq!(refused(json!({ "peft_type": "LORA", "use_dora": true })), "unsupported `use_dora`: `true`");
+        assert_eq!(refused(json!({ "peft_type": "LORA", "r": 0 })), "`r` is 0, not a whole number above zero");
+        assert_eq!(
+            refused(json!({ "peft_type": "LORA", "modules_to_save": ["mm_projector"] })),
+            "unsupported `modules_to_save`: `[\"mm_projector\"]`"
+        );
+        let stabilised = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true });
+        assert_eq!(settings(stabilised.as_object().expect("an object")).expect("sound").alpha, 16.0);
+    }
+}
