@@ -11,7 +11,7 @@ pub(crate) mod toy;
 
 pub use draw::{State, dot, mermaid};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,11 +68,13 @@ impl Graph {
     ///
     /// # Errors
     /// All mistakes of the file.
-    pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Vec<Diagnostic>> {
+    pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
         let (pipeline, mistakes) = Pipeline::read(text, default_name, folder);
-        let graph = pipeline.and_then(|pipeline| Joining::new(&pipeline, kinds, &mistakes).graph());
-        let mistakes = mistakes.into_list();
-        graph.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+        let Some(pipeline) = pipeline else {
+            return Err(Rejected { mistakes: mistakes.into_list(), nodes: Vec::new(), root: Table::default() });
+        };
+        let result = Joining::new(&pipeline, kinds, &mistakes).graph();
+        result.map_err(|nodes| Rejected { mistakes: mistakes.into_list(), nodes, root: pipeline.root })
     }
 
     /// The index of the node called `name`.
@@ -92,15 +94,43 @@ impl Graph {
         needed
     }
 
-    /// What is wrong with a file that a parameter of the node `index` names, at its place in the pipeline file.
-    pub fn file_mistake(&self, index: usize, problem: FileProblem) -> Diagnostic {
-        let node = &self.nodes[index];
-        let model = problem.parameter.starts_with("models.").then(|| self.root.place(&problem.parameter)).flatten();
-        let place = model.or_else(|| node.parameters.place(&problem.parameter));
-        Diagnostic::new(problem.message)
-            .label(place.unwrap_or_else(|| node.parameters.span.clone()), "named here")
-            .help(problem.help)
+    /// What is wrong with a file that a parameter of `node` names, at its place in the pipeline file.
+    pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
+        file_mistake(&self.root, node, problem)
     }
+
+    /// What is wrong with the device that the file asks for.
+    pub fn device_mistake(&self, message: String, help: Option<String>) -> Diagnostic {
+        let mistake = Diagnostic::new(message).help(help);
+        match self.root.place("device.backend").or_else(|| self.root.place("device.dtype")) {
+            Some(place) => mistake.label(place, "asked for here"),
+            None => mistake,
+        }
+    }
+}
+
+/// A pipeline file with mistakes.
+pub struct Rejected {
+    /// The mistakes.
+    pub mistakes: Vec<Diagnostic>,
+    /// The nodes without mistakes of their own, whose files can still be looked at; they are not joined.
+    pub nodes: Vec<GraphNode>,
+    root: Table,
+}
+
+impl Rejected {
+    /// See [`Graph::file_mistake`].
+    pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
+        file_mistake(&self.root, node, problem)
+    }
+}
+
+fn file_mistake(root: &Table, node: &GraphNode, problem: FileProblem) -> Diagnostic {
+    let model = problem.parameter.starts_with("models.").then(|| root.place(&problem.parameter)).flatten();
+    let place = model.or_else(|| node.parameters.place(&problem.parameter));
+    Diagnostic::new(problem.message)
+        .label(place.unwrap_or_else(|| node.parameters.span.clone()), "named here")
+        .help(problem.help)
 }
 
 /// A pipeline on its way to a graph.
@@ -123,13 +153,15 @@ impl<'a> Joining<'a> {
         }
     }
 
-    /// The graph, or `None` when there was a mistake.
-    fn graph(&self) -> Option<Graph> {
+    /// The graph, or the nodes without mistakes of their own.
+    fn graph(&self) -> Result<Graph, Vec<GraphNode>> {
         let tables = &self.pipeline.nodes;
         let kinds: Vec<Option<&Arc<dyn NodeKind>>> = tables.iter().map(|table| self.kind(table)).collect();
         let mut nodes: Vec<Option<GraphNode>> = Vec::with_capacity(tables.len());
+        let mut imports: Vec<VecDeque<GraphNode>> = Vec::with_capacity(tables.len());
         for (table, kind) in tables.iter().zip(&kinds) {
             nodes.push(kind.and_then(|kind| self.read(table, kind.as_ref())));
+            imports.push(kind.map(|kind| self.imports(table, kind.ports())).unwrap_or_default());
         }
         for (table, kind) in tables.iter().zip(&kinds) {
             self.check_names(table);
@@ -137,11 +169,12 @@ impl<'a> Joining<'a> {
                 self.check_inputs(table, kind.as_ref(), &kinds);
             }
         }
-        let order = self.order();
-        if self.mistakes.count() > 0 {
-            return None;
+        match self.order() {
+            Some(order) if self.mistakes.count() == 0 && nodes.iter().all(Option::is_some) => {
+                Ok(self.assemble(nodes, imports, &order))
+            }
+            _ => Err(nodes.into_iter().flatten().chain(imports.into_iter().flatten()).collect()),
         }
-        self.assemble(nodes.into_iter().collect::<Option<_>>()?, &order?)
     }
 
     fn kind(&self, table: &NodeTable) -> Option<&'a Arc<dyn NodeKind>> {
@@ -174,6 +207,34 @@ impl<'a> Joining<'a> {
             imported: false,
             parameters: table.parameters.clone(),
         })
+    }
+
+    /// The files that `table` imports, in the order of `ports` and, within one, of the text.
+    fn imports(&self, table: &NodeTable, ports: &[Port]) -> VecDeque<GraphNode> {
+        let mut imports = VecDeque::new();
+        for port in ports {
+            let Some(input) = table.inputs.iter().find(|input| input.port == port.name) else { continue };
+            for (position, source) in input.sources.iter().enumerate() {
+                let InputSource::File { file, images, table: written } = source else { continue };
+                let (output, kind, node) = self.kinds.importer().import(port.accepts, file.clone(), images.clone());
+                let several = input.sources.len() > 1;
+                let number = if several { format!(".{}", position + 1) } else { String::new() };
+                imports.push_back(GraphNode {
+                    name: format!("{}.{}{number}", table.name, port.name),
+                    kind: kind.name(),
+                    version: kind.version(),
+                    ports: &[],
+                    output,
+                    node,
+                    seed: self.pipeline.seed,
+                    retries: table.retries,
+                    inputs: Vec::new(),
+                    imported: true,
+                    parameters: written.clone(),
+                });
+            }
+        }
+        imports
     }
 
     fn check_names(&self, table: &NodeTable) {
@@ -262,52 +323,40 @@ impl<'a> Joining<'a> {
     }
 
     /// Puts the nodes in order, each after the files that it imports.
-    fn assemble(&self, nodes: Vec<GraphNode>, order: &[usize]) -> Option<Graph> {
-        let mut nodes: Vec<Option<GraphNode>> = nodes.into_iter().map(Some).collect();
+    fn assemble(
+        &self,
+        mut nodes: Vec<Option<GraphNode>>,
+        mut imports: Vec<VecDeque<GraphNode>>,
+        order: &[usize],
+    ) -> Graph {
         let mut placed = vec![0; nodes.len()];
         let mut ordered: Vec<GraphNode> = Vec::with_capacity(nodes.len());
         for index in order {
-            let table = &self.pipeline.nodes[*index];
-            let mut node = nodes[*index].take()?;
+            let Some(mut node) = nodes[*index].take() else { continue };
             for (port, inputs) in node.ports.iter().zip(&mut node.inputs) {
-                let Some(input) = table.inputs.iter().find(|input| input.port == port.name) else { continue };
-                for (position, source) in input.sources.iter().enumerate() {
-                    inputs.push(match source {
-                        InputSource::Node { name, .. } => placed[self.index(name)?],
-                        InputSource::File { file, images, table: written } => {
-                            let (output, kind, import) =
-                                self.kinds.importer().import(port.accepts, file.clone(), images.clone());
-                            let several = input.sources.len() > 1;
-                            let number = if several { format!(".{}", position + 1) } else { String::new() };
-                            ordered.push(GraphNode {
-                                name: format!("{}.{}{number}", table.name, port.name),
-                                kind: kind.name(),
-                                version: kind.version(),
-                                ports: &[],
-                                output,
-                                node: import,
-                                seed: self.pipeline.seed,
-                                retries: table.retries,
-                                inputs: Vec::new(),
-                                imported: true,
-                                parameters: written.clone(),
-                            });
-                            ordered.len() - 1
+                let table = &self.pipeline.nodes[*index];
+                let input = table.inputs.iter().find(|input| input.port == port.name);
+                for source in input.iter().flat_map(|input| &input.sources) {
+                    match source {
+                        InputSource::Node { name, .. } => inputs.extend(self.index(name).map(|above| placed[above])),
+                        InputSource::File { .. } => {
+                            inputs.push(ordered.len());
+                            ordered.extend(imports[*index].pop_front());
                         }
-                    });
+                    }
                 }
             }
             placed[*index] = ordered.len();
             ordered.push(node);
         }
-        Some(Graph {
+        Graph {
             name: self.pipeline.name.clone(),
             seed: self.pipeline.seed,
             device: self.pipeline.device,
             accept_numerics: self.pipeline.accept_numerics.clone(),
             nodes: ordered,
             root: self.pipeline.root.clone(),
-        })
+        }
     }
 }
 
@@ -324,13 +373,13 @@ mod tests {
     use super::*;
     use crate::diagnostic::{Source, Style, render};
 
-    fn read(text: &str) -> Result<Graph, Vec<Diagnostic>> {
+    fn read(text: &str) -> Result<Graph, Rejected> {
         Graph::read(text, "toy", Path::new("folder"), &toy::kinds())
     }
 
     /// All that is said about a text with mistakes.
     fn said(text: &str) -> String {
-        let mistakes = read(text).err().expect("the text has mistakes");
+        let mistakes = read(text).err().expect("the text has mistakes").mistakes;
         render(Some(&Source { name: "toy.toml".into(), text: text.into() }), &mistakes, Style::PLAIN)
     }
 
@@ -364,7 +413,7 @@ from = 'pictures'
 
     #[test]
     fn nodes_come_after_their_inputs_and_imports_before_who_takes_them() {
-        let graph = read(SOUND).expect("the text is sound");
+        let graph = read(SOUND).ok().expect("the text is sound");
         let names: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["pictures", "bad", "good", "pairs.rejected.2", "pairs", "learned"]);
         assert_eq!(graph.nodes[4].inputs, [vec![2], vec![1, 3]]);
@@ -377,7 +426,7 @@ from = 'pictures'
     fn the_order_of_tables_changes_no_inputs() {
         let mut tables: Vec<&str> = SOUND.split("\n[").collect();
         tables[1..].reverse();
-        let graph = read(&tables.join("\n[")).expect("the text is sound");
+        let graph = read(&tables.join("\n[")).ok().expect("the text is sound");
         let joined = &graph.nodes[graph.find("pairs").expect("it is there")];
         let taken = joined.inputs[1].iter().map(|index| graph.nodes[*index].name.as_str());
         assert_eq!(taken.collect::<Vec<_>>(), ["bad", "pairs.rejected.2"]);
@@ -385,14 +434,14 @@ from = 'pictures'
 
     #[test]
     fn a_file_mistake_is_told_at_the_parameter_or_at_the_model() {
-        let graph = read(SOUND).expect("the text is sound");
+        let graph = read(SOUND).ok().expect("the text is sound");
         let problem = |parameter: &str| FileProblem {
             parameter: parameter.to_owned(),
             message: "it is missing".to_owned(),
             help: None,
         };
         let place = |index: usize, parameter: &str| {
-            SOUND[graph.file_mistake(index, problem(parameter)).labels[0].span.clone()].to_owned()
+            SOUND[graph.file_mistake(&graph.nodes[index], problem(parameter)).labels[0].span.clone()].to_owned()
         };
         assert_eq!(place(0, "from"), "'pictures'");
         assert_eq!(place(3, "file"), "'more.json'");
@@ -401,9 +450,46 @@ from = 'pictures'
     }
 
     #[test]
+    fn files_of_sound_nodes_can_be_looked_at_beside_mistakes() {
+        let text = SOUND.replace("rank = 8", "rank = 0").replace("'more.json' }", "'more.json', image = 'x' }");
+        let rejected = read(&text).err().expect("two mistakes");
+        let names: Vec<&str> = rejected.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(rejected.mistakes.len(), 2);
+        assert_eq!(names, ["pairs", "bad", "good", "pictures", "pairs.rejected.2"]);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn no_text_makes_reading_panic(text in "\\PC{0,200}") {
+            if let Err(rejected) = read(&text) {
+                proptest::prop_assert!(!rejected.mistakes.is_empty());
+                show(&text, &rejected);
+            }
+        }
+
+        #[test]
+        fn no_change_of_a_sound_text_makes_reading_panic(
+            at in 0..SOUND.len(), length in 0..20usize, put in "[\\[\\]{}='\"\\\\.,#0-9a-z\n-]{0,8}"
+        ) {
+            let end = (at + length).min(SOUND.len());
+            let text = format!("{}{put}{}", &SOUND[..at], &SOUND[end..]);
+            if let Err(rejected) = read(&text) {
+                proptest::prop_assert!(!rejected.mistakes.is_empty());
+                show(&text, &rejected);
+            }
+        }
+    }
+
+    fn show(text: &str, rejected: &Rejected) {
+        render(Some(&Source { name: "toy.toml".into(), text: text.into() }), &rejected.mistakes, Style::PLAIN);
+    }
+
+    #[test]
     fn graphs_are_drawn_with_the_states_given() {
         let text = "[nodes.a]\nkind = 'pictures'\nfrom = 'x'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'a'\nmodel = 'm'\n[models.m]\nsource = 'm'";
-        let graph = read(text).expect("the text is sound");
+        let graph = read(text).ok().expect("the text is sound");
         insta::assert_snapshot!(mermaid(&graph, &[State::Hit, State::Awaits]));
         insta::assert_snapshot!(dot(&graph, &[State::Hit, State::Run]));
     }

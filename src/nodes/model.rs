@@ -25,8 +25,9 @@ const FILES: [&str; 10] = [
 
 /// What is wrong with the folder of `model`, as far as that can be seen without reading weights.
 pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
-    let problem =
-        |message: String, help: Option<String>| vec![FileProblem { parameter: "model".to_owned(), message, help }];
+    let problem = |message: String, help: Option<String>| {
+        vec![FileProblem { parameter: format!("models.{}.source", model.name), message, help }]
+    };
     let folder = &model.path;
     if !folder.exists() {
         let help = "`source` names a folder with a Hugging Face checkpoint; download it first, for example with \
