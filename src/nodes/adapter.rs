@@ -1,0 +1,160 @@
+//! Adapters as results: what their parts are, read back into a model, imported from a PEFT folder and exported to one.
+//!
+//! The identity is the tensors and the settings that they mean something by. The base model's name, the dropout and the
+//! training log go beside it: they change nothing that the adapter does.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::ModelError;
+use crate::model::llava::Llava;
+use crate::model::lora::{Lora, Target};
+use crate::model::peft;
+use crate::node::{Artifact, Failure, Inputs, Objects, Output, Part, Summary};
+
+/// The identity part with the tensors, under PEFT's names.
+pub const TENSORS: &str = peft::TENSORS;
+/// The identity part with rank, alpha and targets.
+pub const SETTINGS: &str = "adapter.json";
+/// The side part with what an export says of the adapter's origin.
+pub const ORIGIN: &str = "base.json";
+/// The side part with a line for each step of the training that made the adapter.
+pub const LOG: &str = "log.jsonl";
+
+/// What is not in the tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    rank: usize,
+    alpha: f64,
+    /// Modules, in the order of a layer.
+    targets: Vec<String>,
+}
+
+/// Where an adapter comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The base model's name, as a person would look for it.
+    pub base_model: Option<String>,
+    /// The dropout that it was trained with.
+    pub dropout: f64,
+}
+
+/// Puts `lora` into the store: the identity parts of a result.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn write(lora: &Lora, objects: &dyn Objects) -> Result<Vec<Part>, Failure> {
+    let targets = lora.targets.iter().map(|target| target.name().to_owned()).collect();
+    let settings = Settings { rank: lora.rank, alpha: lora.alpha, targets };
+    Ok(vec![part(TENSORS, &peft::serialize(lora), objects)?, part(SETTINGS, &json(&settings), objects)?])
+}
+
+/// The side part that says where an adapter comes from.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn write_origin(origin: &Origin, objects: &dyn Objects) -> Result<Part, Failure> {
+    part(ORIGIN, &json(origin), objects)
+}
+
+/// Puts `content` into the store as the part `name`.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn part(name: &str, content: &[u8], objects: &dyn Objects) -> Result<Part, Failure> {
+    Ok(Part { name: name.to_owned(), digest: objects.put(content)? })
+}
+
+/// The adapter on `port`, if one is connected, for the decoder of `model` and on its device.
+///
+/// # Errors
+/// When it was made for another model, or its parts cannot be read.
+pub fn load(inputs: &Inputs, port: &str, model: &Llava) -> Result<Option<Lora>, Failure> {
+    let Some(artifact) = inputs.artifacts(port).first() else { return Ok(None) };
+    let named = |message: &str| format!("the adapter of `{}`: {message}", artifact.node);
+    let Settings { rank, alpha, .. } = serde_json::from_slice(&inputs.part(artifact, SETTINGS)?)
+        .map_err(|cause| Failure::node(named(&format!("{SETTINGS}: {cause}"))))?;
+    let settings = peft::Settings { rank, alpha, dropout: 0.0, base: None };
+    let tensors = inputs.part(artifact, TENSORS)?;
+    let adapter = peft::parse(settings, &tensors, &model.config.text, &model.device())
+        .map_err(|error| ModelError { message: named(&error.message), ..error })?;
+    Ok(Some(adapter.lora))
+}
+
+/// The PEFT adapter in `folder` as a result.
+///
+/// # Errors
+/// When the folder holds no adapter, or one of a form that is not supported. Whether it fits a model shows when it is
+/// loaded.
+pub fn import(folder: &Path, objects: &dyn Objects) -> Result<Output, Failure> {
+    let peft::Settings { rank, alpha, dropout, base } = peft::read_settings(folder)?;
+    let path = folder.join(peft::TENSORS);
+    let tensors = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
+    let targets: Vec<String> = targets(&tensors)
+        .map_err(|cause| {
+            Failure::node(format!("{}: not a safetensors file: {cause}", path.display()))
+                .help("copy or download the file again")
+        })?
+        .iter()
+        .map(|target| target.name().to_owned())
+        .collect();
+    let line = format!("rank {rank}, alpha {alpha}, {}", targets.join(" "));
+    let settings = Settings { rank, alpha, targets };
+    Ok(Output {
+        identity: vec![part(TENSORS, &tensors, objects)?, part(SETTINGS, &json(&settings), objects)?],
+        side: vec![write_origin(&Origin { base_model: base, dropout }, objects)?],
+        objects: Vec::new(),
+        summary: Summary { line, ..Summary::default() },
+    })
+}
+
+/// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one.
+///
+/// # Errors
+/// When a part cannot be read or the folder not be written.
+pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Result<(), Failure> {
+    let read = |name: &str| artifact.part(name).map(|digest| objects.read(&digest)).transpose();
+    let missing = |name: &str| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node));
+    let broken = |name: &str, cause: serde_json::Error| {
+        Failure::node(format!("the result of `{}` is broken: {name}: {cause}", artifact.node))
+    };
+    let tensors = read(TENSORS)?.ok_or_else(|| missing(TENSORS))?;
+    let settings = read(SETTINGS)?.ok_or_else(|| missing(SETTINGS))?;
+    let Settings { rank, alpha, targets } =
+        serde_json::from_slice(&settings).map_err(|cause| broken(SETTINGS, cause))?;
+    let origin: Origin = match read(ORIGIN)? {
+        Some(text) => serde_json::from_slice(&text).map_err(|cause| broken(ORIGIN, cause))?,
+        None => Origin::default(),
+    };
+    let targets: Vec<Target> =
+        Target::ALL.into_iter().filter(|target| targets.iter().any(|name| name == target.name())).collect();
+    let base = origin.base_model.unwrap_or_default();
+    let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base);
+
+    fs::create_dir_all(folder).map_err(|cause| Failure::io(folder, &cause))?;
+    let put = |name: &str, content: &[u8]| {
+        let path = folder.join(name);
+        fs::write(&path, content).map_err(|cause| Failure::io(&path, &cause))
+    };
+    put(peft::TENSORS, &tensors)?;
+    put(peft::SETTINGS, settings.as_bytes())?;
+    read(LOG)?.map_or(Ok(()), |log| put(LOG, &log))
+}
+
+/// The modules that the tensors of an adapter belong to, in the order of a layer.
+fn targets(tensors: &[u8]) -> Result<Vec<Target>, safetensors::SafeTensorError> {
+    let file = safetensors::SafeTensors::deserialize(tensors)?;
+    let names = file.names();
+    let decoder = |name: &&&str| !name.contains("vision_tower.");
+    let belongs =
+        |target: Target| names.iter().filter(decoder).any(|name| name.contains(&format!(".{}.", target.path())));
+    Ok(Target::ALL.into_iter().filter(|target| belongs(*target)).collect())
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).expect("the value has string keys");
+    text.push(b'\n');
+    text
+}

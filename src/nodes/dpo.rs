@@ -1,0 +1,138 @@
+//! `dpo`: pairs → an adapter under which preferred responses are likelier, by STIC's regularised DPO loss.
+//!
+//! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
+
+use super::training::{Goal, POSITIVE, TrainingParameters};
+use crate::artifact::{ArtifactKind, Pair};
+use crate::digest::Value;
+use crate::node::{
+    Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
+    WholeWork, Work,
+};
+use crate::spec::Reader;
+use crate::train::loss::dpo::Dpo;
+
+/// The kind.
+pub struct DpoKind;
+
+/// A node of the kind.
+#[derive(Clone, Debug, PartialEq)]
+struct DpoNode {
+    training: TrainingParameters,
+    loss: Dpo,
+    reference: Reference,
+}
+
+/// What the policy is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reference {
+    /// The base model, with the adapter switched off.
+    Base,
+    /// The base model with the input adapter.
+    Input,
+}
+
+/// The published trainer's, which never passes another; the paper does not state it.
+const BETA: f64 = 0.1;
+/// α of Table 6.
+const CHOSEN_WEIGHT: f64 = 1.0 / 1024.0;
+
+impl NodeKind for DpoKind {
+    fn name(&self) -> &'static str {
+        "dpo"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[
+            Port { name: "pairs", accepts: &[ArtifactKind::Pairs], arity: Arity::Many, items: false },
+            Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false },
+        ]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Adapter
+    }
+
+    fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let loss = Dpo {
+            beta: table.number("beta", BETA, POSITIVE),
+            chosen_weight: table.number("chosen_weight", CHOSEN_WEIGHT, 0.0..),
+        };
+        let choices = [("base", Reference::Base), ("input", Reference::Input)];
+        let reference = table.choice("reference", &choices, Reference::Base);
+        if reference == Reference::Input && !connected("adapter") {
+            table.reject(
+                "reference",
+                "`reference = \"input\"` needs an input adapter",
+                "there is no `inputs.adapter`",
+                Some("connect `inputs.adapter`, or leave `reference` out: the base model is the reference".to_owned()),
+            );
+        }
+        only(table, "rejected", "text");
+        only(table, "loss", "sigmoid");
+        let training = TrainingParameters::read(table, connected("adapter"))?;
+        Some(Box::new(DpoNode { training, loss, reference }))
+    }
+}
+
+impl Node for DpoNode {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = self.training.parameters();
+        let mut unless = |default: bool, name: &str, value: Value| {
+            if !default {
+                list.push(Parameter::function(name, value));
+            }
+        };
+        unless(self.loss.beta == BETA, "beta", self.loss.beta.into());
+        unless(self.loss.chosen_weight == CHOSEN_WEIGHT, "chosen_weight", self.loss.chosen_weight.into());
+        unless(self.reference == Reference::Base, "reference", "input".into());
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: false, node: true }
+    }
+
+    fn computes_tensors(&self) -> bool {
+        true
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        self.training.check_files()
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        self.training.sources(digests)
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+impl WholeWork for DpoNode {
+    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        let pairs: Vec<Pair> = inputs.rows("pairs")?;
+        let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
+        self.training.run(inputs, context, goal, &|scribe, set| {
+            pairs.iter().try_for_each(|pair| {
+                let answered = |response| scribe.round(&pair.instruction, Some(response), true);
+                set.add(&pair.id, Some(pair.picture), [answered(&pair.chosen), answered(&pair.rejected)])
+            })
+        })
+    }
+}
+
+/// Reads a list that has one possible entry so far.
+fn only(table: &mut Reader<'_>, key: &str, known: &str) {
+    let Some(written) = table.optional::<Vec<String>>(key) else { return };
+    if let Some(name) = written.iter().find(|name| *name != known) {
+        table.reject_name(key, key, name, &[known]);
+    } else if written.len() != 1 {
+        table.reject(key, format!("`{key}` takes one entry"), format!("expected [\"{known}\"]"), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! For tests of kinds: reading one node's table, and a context that keeps everything in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+
+use crate::device::{Backend, DeviceChoice, Precision};
+use crate::diagnostic::Diagnostic;
+use crate::digest::Digest;
+use crate::node::{
+    Artifact, BadItem, Context, Failure, FileDigests, Inputs, Node, NodeKind, Objects, Output, Part, Progress, Work,
+};
+use crate::spec::{Mistakes, ModelSource, Reader, Scope, syntax};
+
+/// Reads `text` as the parameters of a node of `kind`, with inputs on the ports `connected`; `base` is a model in
+/// `model`. Gives the node, or messages and labels of all mistakes.
+pub fn read(kind: &dyn NodeKind, text: &str, connected: &[&str], model: &Path) -> Result<Box<dyn Node>, Vec<String>> {
+    let (table, errors) = syntax::parse(text);
+    let mistakes = Mistakes::after(errors);
+    let source = ModelSource { name: "base".into(), source: "m".into(), path: model.to_owned(), revision: None };
+    let models = [source];
+    let scope = Scope { folder: Path::new("folder"), models: &models, mistakes: &mistakes };
+    let node = {
+        let mut reader = Reader::new(&scope, &table, "node `n`");
+        kind.read(&mut reader, &|port| connected.contains(&port))
+    };
+    let mistakes = mistakes.into_list();
+    match node {
+        Some(node) if mistakes.is_empty() => Ok(node),
+        _ => Err(mistakes.iter().map(told).collect()),
+    }
+}
+
+fn told(mistake: &Diagnostic) -> String {
+    format!("{}: {}", mistake.message, mistake.labels.first().map_or("", |label| label.text.as_str()))
+}
+
+/// Objects by digest.
+#[derive(Default)]
+pub struct Shelf(Mutex<BTreeMap<Digest, Vec<u8>>>);
+
+impl Objects for Shelf {
+    fn read(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        let objects = self.0.lock().unwrap();
+        objects.get(digest).cloned().ok_or_else(|| Failure::environment(format!("no object {}", digest.short())))
+    }
+
+    fn path(&self, digest: &Digest) -> Result<PathBuf, Failure> {
+        Err(Failure::environment(format!("object {} lies in memory", digest.short())))
+    }
+
+    fn put(&self, content: &[u8]) -> Result<Digest, Failure> {
+        let digest = Digest::of(content);
+        self.0.lock().unwrap().insert(digest, content.to_owned());
+        Ok(digest)
+    }
+}
+
+/// A context on the processor, with seed 7.
+pub struct Trial {
+    /// The store, pictures included.
+    pub shelf: Arc<Shelf>,
+    /// The scratch folder.
+    pub scratch: TempDir,
+    /// Set to interrupt.
+    pub stop: AtomicBool,
+    /// Interrupts when this many steps or items are done.
+    pub stop_after: Option<usize>,
+    /// What was said.
+    pub notes: Mutex<Vec<String>>,
+    /// How far it said to be.
+    pub progress: Mutex<Vec<Progress>>,
+}
+
+impl Trial {
+    /// A context with an empty store.
+    pub fn new() -> Self {
+        Self {
+            shelf: Arc::default(),
+            scratch: tempfile::tempdir().unwrap(),
+            stop: AtomicBool::new(false),
+            stop_after: None,
+            notes: Mutex::default(),
+            progress: Mutex::default(),
+        }
+    }
+
+    /// Runs a node that runs as a whole.
+    pub fn run(&self, node: &dyn Node, ports: BTreeMap<&'static str, Vec<Artifact>>) -> Result<Output, Failure> {
+        let Work::Whole(work) = node.work() else { panic!("the node maps items") };
+        work.run(&Inputs::new(ports, self.shelf.clone()), self)
+    }
+
+    /// An artifact whose only identity part is `content`.
+    pub fn artifact(&self, kind: crate::artifact::ArtifactKind, content: &[u8]) -> Artifact {
+        let name = kind.rows_name().expect("a kind with rows").to_owned();
+        self.made(
+            kind,
+            Output { identity: vec![Part { name, digest: self.shelf.put(content).unwrap() }], ..Output::default() },
+        )
+    }
+
+    /// The artifact that a node's output is to those who read it.
+    pub fn made(&self, kind: crate::artifact::ArtifactKind, output: Output) -> Artifact {
+        let text = format!("{:?}", output.identity);
+        let Output { identity, side, .. } = output;
+        Artifact { node: "above".to_owned(), kind, content: Digest::of(text.as_bytes()), identity, side }
+    }
+}
+
+impl Context for Trial {
+    fn seed(&self) -> u64 {
+        7
+    }
+
+    fn pipeline_seed(&self) -> u64 {
+        7
+    }
+
+    fn device(&self) -> DeviceChoice {
+        DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 }
+    }
+
+    fn objects(&self) -> &dyn Objects {
+        &*self.shelf
+    }
+
+    fn files(&self) -> &dyn FileDigests {
+        self
+    }
+
+    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
+        self.shelf.read(digest).map_err(|cause| BadItem { what: digest.short(), cause: cause.to_string() })
+    }
+
+    fn picture_path(&self, _: &Digest) -> Option<PathBuf> {
+        None
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn progress(&self, progress: Progress) {
+        if self.stop_after == Some(progress.done) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        self.progress.lock().unwrap().push(progress);
+    }
+
+    fn note(&self, text: &str) {
+        self.notes.lock().unwrap().push(text.to_owned());
+    }
+}
+
+impl FileDigests for Trial {
+    fn file(&self, path: &Path) -> io::Result<Digest> {
+        Digest::of_file(path)
+    }
+
+    fn files(&self, paths: &[PathBuf]) -> Vec<io::Result<Digest>> {
+        paths.iter().map(|path| self.file(path)).collect()
+    }
+}
