@@ -1,1 +1,3 @@
+//! `stic`: the kinds of node, wired to the command line.
+
 fn main() {}

@@ -1,1 +1,68 @@
-//! Placeholder: this module is written next.
+//! The command line: one file a command. Here the engine meets the kinds of node and the model.
+
+mod args;
+mod cache;
+mod check;
+mod devices;
+mod export;
+mod generate;
+mod interrupt;
+mod model;
+mod pipeline;
+mod plan;
+mod progress;
+mod run;
+mod score;
+mod summary;
+mod voice;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Arguments, Command};
+use self::voice::{Exit, Trouble, Voice};
+use crate::node::Kinds;
+
+/// Runs the command that `arguments` (the program's name first) ask for, over these `kinds` of node.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help that was asked for goes to standard output, everything else to standard error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let voice = Voice::new(&arguments.global);
+    match dispatch(&arguments, kinds, &voice) {
+        Ok(exit) => exit.into(),
+        Err(trouble) => {
+            voice.complain(&trouble);
+            trouble.exit.into()
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Run(arguments) => run::run(arguments, global, kinds, voice),
+        Command::Check(arguments) => check::check(arguments, kinds, voice),
+        Command::Plan(arguments) => plan::plan(arguments, global, kinds, voice),
+        Command::Why(arguments) => plan::why(arguments, global, kinds, voice),
+        Command::Graph(arguments) => plan::graph(arguments, global, kinds, voice),
+        Command::Export(arguments) => export::export(arguments, global, kinds, voice),
+        Command::Cache(arguments) => cache::cache(&arguments.command, global, voice),
+        Command::Devices(arguments) => devices::devices(arguments.json, voice),
+        Command::Generate(arguments) => generate::generate(arguments, voice),
+        Command::Score(arguments) => score::score(arguments, voice),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "stic", &mut script);
+            voice::write_out(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Success)
+        }
+    }
+}

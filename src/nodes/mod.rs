@@ -3,6 +3,7 @@
 pub mod adapter;
 mod curve;
 mod dpo;
+mod export;
 mod model;
 mod prompts;
 mod sft;
@@ -12,6 +13,7 @@ mod training;
 mod trial;
 
 pub use dpo::DpoKind;
+pub use export::export;
 pub use prompts::Prompts;
 pub use sft::SftKind;
 pub use share::Fraction;

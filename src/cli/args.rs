@@ -1,0 +1,333 @@
+//! The command line as types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::device::{Backend, Precision};
+
+/// STIC: self-training on image comprehension, as a cached pipeline.
+#[derive(Parser, Debug)]
+#[command(name = "stic", version, about, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What goes for every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The cache folder
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "STIC_CACHE",
+        default_value = "cache",
+        global = true,
+        help_heading = "Global"
+    )]
+    pub cache: PathBuf,
+
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global")]
+    pub quiet: bool,
+
+    /// Say more
+    #[arg(short, long, global = true, help_heading = "Global")]
+    pub verbose: bool,
+
+    /// When to use colours; `auto` follows the terminal and NO_COLOR
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, help_heading = "Global")]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a pipeline: what the cache has is used, the rest is made
+    Run(Run),
+    /// Say what is wrong with a pipeline file, all of it
+    Check(Check),
+    /// Say what would run and why; exit 0: nothing, 2: something
+    Plan(Plan),
+    /// Say why a node would run: what changed, old → new
+    Why(Why),
+    /// Draw a pipeline, coloured by what is to be done
+    Graph(Graph),
+    /// Write a node's result out of the cache: an adapter folder for PEFT, JSON lines, pictures, scores
+    Export(Export),
+    /// Look after the cache
+    Cache(Cache),
+    /// List backends, devices and what they compute in
+    Devices(Devices),
+    /// Let a model answer a prompt
+    Generate(Generate),
+    /// Compute log-probabilities of responses
+    Score(Score),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `run` takes.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// Nodes to make, with all that they need; without any, the whole pipeline
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Run nothing, only say what would run and why; exit 2 when something would
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Go no further than this node
+    #[arg(long, value_name = "NODE")]
+    pub until: Vec<String>,
+    /// Make this node again, whatever the cache has
+    #[arg(long, value_name = "NODE")]
+    pub force: Vec<String>,
+    /// How many nodes without tensors run at once [default: one a core]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// Go on with what does not depend on a node that failed
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// How often a node is tried again after a failure of the surroundings
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub retries: u32,
+    /// Numerics class, such as `cuda-bf16`, whose results are used as they are
+    #[arg(long, value_name = "CLASS")]
+    pub accept_numerics: Vec<String>,
+    /// Write what happens to standard output, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Not there yet
+    #[arg(short = 'S', value_name = "NODE.KEY=VALUE", hide = true)]
+    pub set: Vec<String>,
+}
+
+/// What `check` takes.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// Do not look whether data and models exist
+    #[arg(long)]
+    pub without_data: bool,
+}
+
+/// What `plan` takes.
+#[derive(Args, Debug)]
+pub struct Plan {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// Nodes that are wanted; without any, the whole pipeline
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Numerics class, such as `cuda-bf16`, whose results are used as they are
+    #[arg(long, value_name = "CLASS")]
+    pub accept_numerics: Vec<String>,
+    /// Write the plan to standard output, one JSON object a node
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `why` takes.
+#[derive(Args, Debug)]
+pub struct Why {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// The node
+    pub node: String,
+}
+
+/// What `graph` takes.
+#[derive(Args, Debug)]
+pub struct Graph {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// The drawing program to write for
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Languages of drawing programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Mermaid's flow charts.
+    #[default]
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
+/// What `export` takes.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// The pipeline file
+    pub file: PathBuf,
+    /// The node
+    pub node: String,
+    /// The folder to write to
+    pub folder: PathBuf,
+    /// Write into a folder that holds something else; files of the same name are replaced
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What `cache` takes.
+#[derive(Args, Debug)]
+pub struct Cache {
+    /// What to do with the cache.
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// What can be done with a cache.
+#[derive(Subcommand, Debug)]
+pub enum CacheCommand {
+    /// Say how much it holds
+    Stats {
+        /// Write it to standard output as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What `devices` takes.
+#[derive(Args, Debug)]
+pub struct Devices {
+    /// Write them to standard output, one JSON object a device
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `generate` and `score` have in common.
+#[derive(Args, Debug)]
+pub struct ModelArguments {
+    /// The folder of the model
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The folder of an adapter in PEFT's format
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// The device: `auto`, or a backend with or without a number, such as `cuda:1`
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: (Option<Backend>, usize),
+    /// The dtype: `auto`, `f32`, `f16` or `bf16`
+    #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = dtype)]
+    pub dtype: Auto<Precision>,
+    /// The conversation template; `none`: texts are rendered already
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
+    /// How pictures are prepared: `crop`, `pad` or `anyres`
+    #[arg(long, value_name = "MODE")]
+    pub image_mode: Option<String>,
+}
+
+/// A value, or `auto`.
+#[derive(Clone, Copy, Debug)]
+pub struct Auto<T>(pub Option<T>);
+
+/// What `generate` takes.
+#[derive(Args, Debug)]
+pub struct Generate {
+    /// The model and how it is used.
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// A picture; several are answered one by one
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub image: Vec<PathBuf>,
+    /// The user's text
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// The longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_new_tokens: usize,
+    /// The temperature; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Draw from so many of the likeliest tokens; 0: from all
+    #[arg(long, value_name = "K", default_value_t = 50)]
+    pub top_k: usize,
+    /// Draw from the fewest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// The seed
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Write one JSON object an answer
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `score` takes.
+#[derive(Args, Debug)]
+pub struct Score {
+    /// The model and how it is used.
+    #[command(flatten)]
+    pub model: ModelArguments,
+    /// JSON lines with `image` (a path or null), `prompt` and `response`
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Write one JSON object a line of the input
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
+    let (family, index) = text.split_once(':').map_or((text, None), |(family, index)| (family, Some(index)));
+    let index = index.map_or(Ok(0), |index| index.parse().map_err(|_| format!("`{index}` is no device number")))?;
+    if family == "auto" {
+        return Ok((None, index));
+    }
+    let names = || Backend::ALL.map(Backend::name).join(", ");
+    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
+    backend.map(|backend| (Some(backend), index)).ok_or_else(|| format!("expected auto, {}", names()))
+}
+
+fn dtype(text: &str) -> Result<Auto<Precision>, String> {
+    let found = Precision::ALL.into_iter().find(|precision| precision.name() == text);
+    match found {
+        None if text != "auto" => Err(format!("expected auto, {}", Precision::ALL.map(Precision::name).join(", "))),
+        found => Ok(Auto(found)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_read_with_their_number() {
+        assert_eq!(device("cuda:1"), Ok((Some(Backend::Cuda), 1)));
+        assert_eq!(device("auto"), Ok((None, 0)));
+        assert!(device("cuda:x").is_err() && device("gpu").is_err() && dtype("f8").is_err());
+    }
+}

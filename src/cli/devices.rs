@@ -1,0 +1,66 @@
+//! `stic devices`: what this build and this machine can compute on.
+
+use serde_json::json;
+
+use super::voice::{Exit, Paint, Trouble, Voice, table, write_json};
+use crate::device::Precision;
+use crate::model::device::{BackendReport, DeviceReport, survey};
+
+/// Lists backends and devices.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn devices(json: bool, voice: &Voice) -> Result<Exit, Trouble> {
+    let backends = survey();
+    if json {
+        for found in &backends {
+            let backend = found.backend.name();
+            for device in &found.devices {
+                write_json(&json!({
+                    "backend": backend,
+                    "compiled": found.compiled,
+                    "index": device.index,
+                    "name": device.name,
+                    "dtypes": device.precisions,
+                    "software": device.software,
+                    "problem": device.problem,
+                }))?;
+            }
+            if found.devices.is_empty() {
+                write_json(&json!({ "backend": backend, "compiled": found.compiled, "problem": why_none(found) }))?;
+            }
+        }
+        return Ok(Exit::Success);
+    }
+    let mut rows = Vec::new();
+    for found in &backends {
+        rows.extend(found.devices.iter().map(|device| row(found, device, voice)));
+        if found.devices.is_empty() {
+            let none = voice.paint(Paint::Dim, "-");
+            rows.push(vec![found.backend.name().to_owned(), none, why_none(found).unwrap_or_default()]);
+        }
+    }
+    table(&rows).iter().for_each(|line| voice.insist(line));
+    Ok(Exit::Success)
+}
+
+fn row(found: &BackendReport, device: &DeviceReport, voice: &Voice) -> Vec<String> {
+    let name = format!("{}:{}", found.backend, device.index);
+    let state = match &device.problem {
+        Some(problem) => voice.paint(Paint::Bad, format_args!("unusable: {problem}")),
+        None => {
+            let precisions: Vec<&str> = device.precisions.iter().copied().map(Precision::name).collect();
+            voice.paint(Paint::Good, precisions.join(" "))
+        }
+    };
+    let software = if device.software { " (software)" } else { "" };
+    vec![name, format!("{}{software}", device.name), state]
+}
+
+fn why_none(found: &BackendReport) -> Option<String> {
+    match (&found.problem, found.compiled) {
+        (Some(problem), _) => Some(problem.clone()),
+        (None, false) => Some(format!("not part of this build: cargo feature `{}`", found.backend)),
+        (None, true) => Some("no device found".to_owned()),
+    }
+}

@@ -1,0 +1,95 @@
+//! What `generate` and `score` have in common: a model out of a folder, its adapter, its template and its pictures.
+
+use std::path::Path;
+
+use super::args::ModelArguments;
+use super::voice::{Trouble, Voice};
+use crate::data::picture::decode;
+use crate::device::DeviceRequest;
+use crate::diagnostic::did_you_mean;
+use crate::digest::Digest;
+use crate::model::llava::{Config, ImageMode, Llava};
+use crate::model::lora::Lora;
+use crate::model::picture::{Prepared, Processor, prepare};
+use crate::model::sequence::Scribe;
+use crate::model::template::TEMPLATES;
+use crate::model::{ModelError, device, peft};
+
+/// A model that is ready to be asked.
+pub struct Ready {
+    /// The model.
+    pub model: Llava,
+    /// Its adapter.
+    pub lora: Option<Lora>,
+    /// How it reads and writes.
+    pub scribe: Scribe,
+    processor: Processor,
+    mode: ImageMode,
+}
+
+impl Ready {
+    /// Loads what `arguments` ask for.
+    ///
+    /// # Errors
+    /// When the model, the adapter or the device cannot be used, or a name stands for nothing.
+    pub fn load(arguments: &ModelArguments, voice: &Voice) -> Result<Self, Trouble> {
+        let folder = &arguments.model;
+        if !folder.is_dir() {
+            return Err(Trouble::usage(format!("{}: no such folder", folder.display()))
+                .help("`--model` takes a folder with a Hugging Face checkpoint".to_owned()));
+        }
+        let template = arguments.template.as_deref();
+        if let Some(written) = template.filter(|written| !TEMPLATES.contains(written)) {
+            return Err(Trouble::usage(format!("unknown template `{written}`")).help(did_you_mean(
+                written,
+                "templates",
+                &TEMPLATES,
+            )));
+        }
+        let modes = ImageMode::ALL.map(ImageMode::name);
+        let mode = match arguments.image_mode.as_deref() {
+            None => None,
+            Some(written) => Some(ImageMode::ALL.into_iter().find(|mode| mode.name() == written).ok_or_else(|| {
+                Trouble::usage(format!("unknown image mode `{written}`")).help(did_you_mean(
+                    written,
+                    "image modes",
+                    &modes,
+                ))
+            })?),
+        };
+        // What is cheap to refuse is refused before weights are read.
+        let config = Config::read(folder).map_err(trouble)?;
+        let scribe = Scribe::read(folder, config.image_token, template).map_err(trouble)?;
+        let processor = Processor::read(folder, &config).map_err(trouble)?;
+        let (backend, index) = arguments.device;
+        let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };
+        let (device, dtype) = device::choose(request).and_then(device::open).map_err(trouble)?;
+        let adapter = match &arguments.adapter {
+            Some(adapter) => Some(peft::read(adapter, &config.text, &device).map_err(trouble)?),
+            None => None,
+        };
+        let model = Llava::load(folder, &device, dtype).map_err(trouble)?;
+        for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
+            voice.say(format_args!("note: {note}"));
+        }
+        let mode = mode.unwrap_or(processor.mode);
+        Ok(Self { model, lora: adapter.map(|adapter| adapter.lora), scribe, processor, mode })
+    }
+
+    /// The picture in the file `path`, and the digest of the file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no picture.
+    pub fn picture(&self, path: &Path) -> Result<(Prepared, Digest), Trouble> {
+        let wrong = |cause: &dyn std::fmt::Display| Trouble::usage(format!("{}: {cause}", path.display()));
+        let bytes = std::fs::read(path).map_err(|cause| wrong(&cause))?;
+        let picture = decode(&bytes).map_err(|cause| wrong(&cause))?;
+        Ok((prepare(&picture, self.mode, &self.processor), Digest::of(&bytes)))
+    }
+}
+
+/// A model that cannot be used, or cannot do what is asked.
+pub fn trouble(error: ModelError) -> Trouble {
+    let made = if error.environment { Trouble::failure(error.message) } else { Trouble::usage(error.message) };
+    made.help(error.help)
+}

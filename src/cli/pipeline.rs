@@ -1,0 +1,165 @@
+//! A pipeline file from the disk: read, joined, and its data looked at.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::voice::Trouble;
+use crate::device::{DeviceChoice, DeviceRequest, Devices};
+use crate::diagnostic::{Diagnostic, Source, did_you_mean};
+use crate::graph::{Graph, GraphNode};
+use crate::model;
+use crate::node::Kinds;
+use crate::store::{Store, StoreError};
+
+/// A pipeline file without mistakes.
+pub struct PipelineFile {
+    /// What it says.
+    pub graph: Graph,
+    /// Its path as the user wrote it.
+    pub path: PathBuf,
+    source: Source,
+}
+
+/// Whether to look for data and models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Look for them.
+    Wanted,
+    /// Leave it out.
+    Ignored,
+}
+
+impl PipelineFile {
+    /// Reads `path`. Where it has no mistakes, [`PipelineFile::check_data`] looks for data and models.
+    ///
+    /// # Errors
+    /// All mistakes of the file; with [`Data::Wanted`], files and models that are missing are among them.
+    pub fn read(path: &Path, kinds: &Kinds, data: Data) -> Result<Self, Trouble> {
+        let source = Source { name: path.display().to_string(), text: text_of(path)? };
+        let default_name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        match Graph::read(&source.text, &default_name, folder, kinds) {
+            Ok(graph) => Ok(Self { graph, path: path.to_owned(), source }),
+            Err(mut rejected) => {
+                let mut mistakes = std::mem::take(&mut rejected.mistakes);
+                if data == Data::Wanted {
+                    let place = |node: &GraphNode, problem| rejected.file_mistake(node, problem);
+                    add_data_mistakes(rejected.nodes.iter(), place, &mut mistakes);
+                }
+                Err(Trouble::mistakes(source, mistakes))
+            }
+        }
+    }
+
+    /// Looks for the data and the models of `targets` and all that they need.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_data(&self, targets: &[usize]) -> Result<(), Trouble> {
+        let needed = self.graph.needed(targets);
+        let nodes = self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed).map(|(node, _)| node);
+        let mut mistakes = Vec::new();
+        add_data_mistakes(nodes, |node, problem| self.graph.file_mistake(node, problem), &mut mistakes);
+        if mistakes.is_empty() { Ok(()) } else { Err(Trouble::mistakes(self.source.clone(), mistakes)) }
+    }
+
+    /// The index of the node called `name`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&self, name: &str) -> Result<usize, Trouble> {
+        self.graph.find(name).ok_or_else(|| {
+            let names: Vec<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
+            let message = format!("{} has no node `{name}`", self.path.display());
+            Trouble::usage(message).help(did_you_mean(name, "nodes", &names))
+        })
+    }
+
+    /// The indices of the nodes called `names`.
+    ///
+    /// # Errors
+    /// All that there are not.
+    pub fn nodes(&self, names: &[String]) -> Result<Vec<usize>, Trouble> {
+        let mut found = BTreeSet::new();
+        let mut unknown: Vec<Diagnostic> = Vec::new();
+        for name in names {
+            match self.node(name) {
+                Ok(index) => drop(found.insert(index)),
+                Err(trouble) => unknown.extend(trouble.mistakes),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(found.into_iter().collect());
+        }
+        Err(Trouble { mistakes: unknown, ..Trouble::usage("") })
+    }
+
+    /// A device that cannot be had, at the place where the file asks for it.
+    pub fn device_trouble(&self, machine: &Machine, message: String) -> Trouble {
+        let help = machine.help.lock().ok().and_then(|mut help| help.take());
+        Trouble::mistakes(self.source.clone(), vec![self.graph.device_mistake(message, help)])
+    }
+}
+
+fn add_data_mistakes<'a>(
+    nodes: impl Iterator<Item = &'a GraphNode>,
+    place: impl Fn(&GraphNode, crate::node::FileProblem) -> Diagnostic,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    for node in nodes {
+        for problem in node.node.check_files() {
+            let mistake = place(node, problem);
+            // Several nodes may name one model: it is missing once.
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Trouble> {
+    let name = path.display();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let help = "name a pipeline file, for example `pipelines/quickstart.toml`";
+        let help = (error.kind() == std::io::ErrorKind::NotFound).then(|| help.to_owned());
+        Trouble::usage(format!("cannot read {name}: {error}")).help(help)
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        Trouble::usage(format!("{name} is not text: line {line} is not UTF-8"))
+            .help("save the file as UTF-8".to_owned())
+    })
+}
+
+/// Opens the cache in `root`.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn open_cache(root: &Path) -> Result<Arc<Store>, Trouble> {
+    Store::open(root).map(Arc::new).map_err(|error| cache_trouble(&error))
+}
+
+/// A cache that cannot be used.
+pub fn cache_trouble(error: &StoreError) -> Trouble {
+    Trouble::usage(error.to_string()).help(error.help())
+}
+
+/// This machine's devices.
+#[derive(Default)]
+pub struct Machine {
+    /// What to do about the last request that could not be met.
+    help: Mutex<Option<String>>,
+}
+
+impl Devices for Machine {
+    fn choose(&self, request: &DeviceRequest) -> Result<DeviceChoice, String> {
+        model::device::choose(*request).map_err(|error| {
+            if let Ok(mut help) = self.help.lock() {
+                *help = error.help;
+            }
+            error.message
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! What a run tells while it goes on: a live line a running node on a terminal, plain lines elsewhere, and events as
+//! JSON lines for programs.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::voice::{Paint, Voice, duration, write_json};
+use crate::event::{Event, How, ItemCounts, Observer};
+use crate::node::Progress;
+
+/// How often a running node gets a plain line.
+const PLAIN_EVERY: Duration = Duration::from_secs(15);
+/// How often the live line of a node is drawn again without news.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Tells people and programs what happens.
+pub struct Watch {
+    voice: Voice,
+    json: bool,
+    live: Option<MultiProgress>,
+    running: Mutex<HashMap<String, Running>>,
+}
+
+/// A node that runs.
+struct Running {
+    kind: String,
+    since: Instant,
+    /// When counting began in this process, and from where.
+    first: Option<(Instant, usize)>,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Watch {
+    /// A watch that speaks with `voice`, and writes events to standard output if `json`.
+    pub fn new(voice: Voice, json: bool) -> Self {
+        let live = (voice.terminal && !voice.quiet).then(MultiProgress::new);
+        Self { voice, json, live, running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says a line above the live ones.
+    pub fn say(&self, line: &str) {
+        match &self.live {
+            // Fails where the terminal is gone.
+            Some(live) => drop(live.println(line)),
+            None => self.voice.say(line),
+        }
+    }
+
+    fn line(&self, paint: Paint, word: &str, node: &str, rest: &str) {
+        let word = self.voice.paint(paint, format_args!("{word:<7}"));
+        self.say(format!("{word} {node}  {rest}").trim_end());
+    }
+
+    fn started(&self, node: &str, kind: &str, why: &[String]) {
+        let now = Instant::now();
+        let bar = self.live.as_ref().map(|live| {
+            let bar = live.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(format!("{node}  {kind}"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        let running = Running { kind: kind.to_owned(), since: now, first: None, told: now, bar };
+        self.running().insert(node.to_owned(), running);
+        self.line(Paint::Busy, "run", node, &self.voice.paint(Paint::Dim, why.join("; ")));
+    }
+
+    fn progress(&self, node: &str, progress: &Progress) {
+        let now = Instant::now();
+        let mut nodes = self.running();
+        let Some(running) = nodes.get_mut(node) else { return };
+        let first = *running.first.get_or_insert((now, progress.done));
+        let text = told(progress, first, now, running.since);
+        if let Some(bar) = &running.bar {
+            bar.set_message(format!("{node}  {}  {text}", running.kind));
+        } else if now - running.told >= PLAIN_EVERY {
+            running.told = now;
+            drop(nodes);
+            self.line(Paint::Dim, "", node, &text);
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn notice(&self, event: &Event) {
+        if self.json {
+            // Who reads events may stop reading; the run goes on.
+            let _ = write_json(event);
+        }
+        match event {
+            Event::Started { node, kind, why } => self.started(node, kind, why),
+            Event::Progress { node, progress } => self.progress(node, progress),
+            Event::Note { node, text } => self.line(Paint::Busy, "note", node, text),
+            Event::Waiting { node, owner } => {
+                self.line(Paint::Dim, "waits", node, &format!("{owner} is making the same result"));
+            }
+            Event::Finished { node, how, items, seconds, summary, error, help, .. } => {
+                if let Some(running) = self.running().remove(node)
+                    && let Some(bar) = running.bar
+                {
+                    bar.finish_and_clear();
+                }
+                let line = summary.as_ref().map_or("", |summary| summary.line.as_str());
+                match how {
+                    How::Hit => self.line(Paint::Good, "hit", node, &self.voice.paint(Paint::Dim, line)),
+                    How::Run => {
+                        let time = duration(*seconds);
+                        let parts = [line.to_owned(), items.map(counted).unwrap_or_default(), time];
+                        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                        self.line(Paint::Good, "done", node, &parts.join(", "));
+                    }
+                    How::Failed => {
+                        let word = self.voice.paint(Paint::Bad, "failed ");
+                        let mut text = format!("{word} {node}  {}", error.as_deref().unwrap_or_default());
+                        if let Some(help) = help {
+                            text.push_str(&format!("\n        help: {help}"));
+                        }
+                        match &self.live {
+                            Some(live) => drop(live.println(text)),
+                            // Also when it is to be quiet: something went wrong.
+                            None => self.voice.insist(text),
+                        }
+                    }
+                    How::Skipped => {}
+                }
+            }
+            Event::RunStarted { .. } | Event::RunFinished { .. } => {}
+        }
+    }
+}
+
+fn counted(items: ItemCounts) -> String {
+    let mut parts = Vec::new();
+    if items.cached > 0 {
+        parts.push(format!("{} new, {} from before", items.done, items.cached));
+    }
+    if items.skipped > 0 {
+        parts.push(format!("{} skipped", items.skipped));
+    }
+    parts.join(", ")
+}
+
+/// `120/6000  3.2/s  410 tokens/s  loss 0.693  12 min 03 s left`. `first` is when counting began, and from where.
+fn told(progress: &Progress, first: (Instant, usize), now: Instant, since: Instant) -> String {
+    let mut parts = vec![format!("{}/{}", progress.done, progress.total)];
+    let counting = (now - first.0).as_secs_f64();
+    let done = progress.done.saturating_sub(first.1);
+    let rate = (counting > 0.5 && done > 0).then(|| done as f64 / counting);
+    if let Some(rate) = rate {
+        parts.push(format!("{}/s", readable(rate)));
+    }
+    let seconds = (now - since).as_secs_f64();
+    if let Some(tokens) = progress.tokens.filter(|_| seconds > 0.5) {
+        parts.push(format!("{} tokens/s", readable(tokens as f64 / seconds)));
+    }
+    if let Some(loss) = progress.loss {
+        parts.push(format!("loss {loss:.4}"));
+    }
+    if let Some(rate) = rate {
+        parts.push(format!("{} left", duration(progress.total.saturating_sub(progress.done) as f64 / rate)));
+    }
+    parts.join("  ")
+}
+
+/// Three digits or so.
+fn readable(rate: f64) -> String {
+    match rate {
+        100.0.. => format!("{rate:.0}"),
+        10.0.. => format!("{rate:.1}"),
+        _ => format!("{rate:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_the_time_left_leave_out_what_was_there_before() {
+        let since = Instant::now();
+        let first = (since + Duration::from_secs(2), 100);
+        let progress = Progress { done: 140, total: 200, tokens: Some(1200), loss: Some(0.69314) };
+        let text = told(&progress, first, since + Duration::from_secs(12), since);
+        assert_eq!(text, "140/200  4.00/s  100 tokens/s  loss 0.6931  15 s left");
+    }
+
+    #[test]
+    fn a_node_that_has_just_begun_has_no_rate() {
+        let since = Instant::now();
+        let progress = Progress { done: 3, total: 9, ..Progress::default() };
+        assert_eq!(told(&progress, (since, 3), since, since), "3/9");
+    }
+}

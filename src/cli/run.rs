@@ -1,0 +1,62 @@
+//! `stic run`: makes what is missing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::args::{self, Global};
+use super::interrupt::Interrupt;
+use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache};
+use super::progress::Watch;
+use super::summary::Told;
+use super::voice::{Exit, Trouble, Voice};
+use crate::event::How;
+use crate::node::Kinds;
+use crate::run::{self, RunError};
+use crate::{plan, run as engine};
+
+/// Runs the pipeline.
+///
+/// # Errors
+/// When nothing could be begun. A node that fails is told as it happens, and in the exit code.
+pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+    if !arguments.set.is_empty() {
+        let help = "edit the pipeline file; only what the edit touches runs again";
+        return Err(Trouble::usage("`-S` is not there yet").help(help.to_owned()));
+    }
+    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
+    let targets = file.nodes(&[arguments.targets.as_slice(), &arguments.until].concat())?;
+    let force: BTreeSet<usize> = file.nodes(&arguments.force)?.into_iter().collect();
+    file.check_data(&targets)?;
+    let plan = plan::Options { targets, force, accept_numerics: arguments.accept_numerics.clone() };
+    let store = open_cache(&global.cache)?;
+    if arguments.dry_run {
+        return super::plan::show(&file, &store, &plan, arguments.json, voice);
+    }
+
+    let options = run::Options {
+        plan,
+        jobs: arguments.jobs.unwrap_or(run::Options::default().jobs),
+        keep_going: arguments.keep_going,
+        retries: arguments.retries,
+        ..run::Options::default()
+    };
+    let watch = Arc::new(Watch::new(*voice, arguments.json));
+    let interrupt = Interrupt::listen({
+        let watch = Arc::clone(&watch);
+        move || watch.say("interrupted: finishing what is in flight; once more stops at once")
+    });
+    let machine = Machine::default();
+    let report = engine::run(&file.graph, &store, &machine, &options, watch.as_ref(), interrupt.flag());
+    let report = report.map_err(|error| match error {
+        RunError::Device(message) => file.device_trouble(&machine, message),
+        RunError::Store(error) => cache_trouble(&error),
+    })?;
+    Told { report: &report, graph: &file.graph, file: &file.path, cache: &global.cache }.say(voice);
+    Ok(if report.interrupted {
+        interrupt.exit()
+    } else if report.count(How::Failed) > 0 {
+        Exit::Failure
+    } else {
+        Exit::Success
+    })
+}

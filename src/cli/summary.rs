@@ -1,0 +1,208 @@
+//! What a run came to, for people: where each result is, tables of metrics, samples, and what to type next.
+//!
+//! Nothing here knows what kinds of node there are: tables and samples are what nodes say in their
+//! [`Summary`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::voice::{Paint, Voice, duration, table};
+use crate::artifact::ArtifactKind;
+use crate::event::How;
+use crate::graph::Graph;
+use crate::node::{Metric, Summary};
+use crate::run::{NodeReport, RunReport};
+
+/// What the summary is about.
+pub struct Told<'a> {
+    /// What was run.
+    pub report: &'a RunReport,
+    /// Its graph.
+    pub graph: &'a Graph,
+    /// The pipeline file.
+    pub file: &'a Path,
+    /// The cache folder.
+    pub cache: &'a Path,
+}
+
+impl Told<'_> {
+    /// Says it.
+    pub fn say(&self, voice: &Voice) {
+        let report = self.report;
+        let told: Vec<(&str, &Summary)> =
+            report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
+        for lines in tables(&told) {
+            voice.say("");
+            lines.iter().for_each(|line| voice.say(line));
+        }
+        for (node, summary) in told.iter().filter(|(_, summary)| !summary.samples.is_empty()) {
+            voice.say("");
+            voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
+            for sample in &summary.samples {
+                sample.lines().for_each(|line| voice.say(format_args!("  {line}").to_string().trim_end()));
+            }
+        }
+        self.say_results(voice);
+        self.say_count(voice);
+        self.say_next(voice);
+    }
+
+    fn say_results(&self, voice: &Voice) {
+        let rows: Vec<Vec<String>> = self
+            .report
+            .nodes
+            .iter()
+            .filter_map(|node| {
+                let key = node.key.as_deref().filter(|_| matches!(node.how, How::Hit | How::Run))?;
+                let line = node.summary.as_ref().map_or(String::new(), |summary| summary.line.clone());
+                let place = format!("results/{}….json", key.get(..12).unwrap_or(key));
+                Some(vec![node.node.clone(), place, line])
+            })
+            .collect();
+        if !rows.is_empty() {
+            voice.say("");
+            voice.say(format_args!("results in {}", self.cache.display()));
+            table(&rows).iter().for_each(|line| voice.say(format_args!("  {line}")));
+        }
+    }
+
+    fn say_count(&self, voice: &Voice) {
+        let report = self.report;
+        let counts = [("hit", How::Hit), ("ran", How::Run), ("failed", How::Failed), ("not reached", How::Skipped)];
+        let counts: Vec<String> = counts
+            .into_iter()
+            .filter(|(_, how)| report.count(*how) > 0)
+            .map(|(word, how)| format!("{} {word}", report.count(how)))
+            .collect();
+        voice.say("");
+        voice.say(format_args!(
+            "{}: {} in {} (run {})",
+            report.pipeline,
+            counts.join(", "),
+            duration(report.seconds),
+            report.run
+        ));
+    }
+
+    fn say_next(&self, voice: &Voice) {
+        let file = self.file.display();
+        if self.report.interrupted {
+            voice.insist(format_args!("interrupted; what is finished is kept. Go on with: stic run {file}"));
+            return;
+        }
+        let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == How::Failed).collect();
+        if !failed.is_empty() {
+            let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
+            voice.insist(format_args!(
+                "{} failed; what is finished is kept. Once that is put right: stic run {file}",
+                names.join(", ")
+            ));
+            return;
+        }
+        let last = |kind: Option<ArtifactKind>| {
+            let made = |node: &&NodeReport| {
+                let found = self.graph.find(&node.node).map(|index| &self.graph.nodes[index]);
+                found.is_some_and(|found| !found.imported && kind.is_none_or(|kind| found.output == kind))
+            };
+            self.report.nodes.iter().rev().find(made)
+        };
+        if let Some(node) = last(Some(ArtifactKind::Adapter)).or_else(|| last(None)) {
+            voice.say(format_args!("next: stic export {file} {} DIR   (writes this result to a folder)", node.node));
+            voice.say(format_args!("      edit {file} and run it again: only what the edit touches runs"));
+        }
+    }
+}
+
+/// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
+/// share goes into the head line.
+fn tables(told: &[(&str, &Summary)]) -> Vec<Vec<String>> {
+    let measured: Vec<&(&str, &Summary)> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
+    let names = |summary: &Summary| summary.metrics.iter().map(|metric| metric.name.clone()).collect::<Vec<_>>();
+    let mut groups: Vec<(Vec<String>, Vec<&(&str, &Summary)>)> = Vec::new();
+    for row in measured {
+        let key = names(row.1);
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, rows)) => rows.push(row),
+            None => groups.push((key, vec![row])),
+        }
+    }
+    groups.into_iter().map(|(metrics, rows)| one_table(&metrics, &rows)).collect()
+}
+
+fn one_table(metrics: &[String], rows: &[&(&str, &Summary)]) -> Vec<String> {
+    let labels: BTreeSet<&String> = rows.iter().flat_map(|(_, summary)| summary.labels.keys()).collect();
+    let value = |summary: &Summary, label: &str| summary.labels.get(label).cloned().unwrap_or_default();
+    let shared = |label: &&String| rows.iter().all(|(_, s)| value(s, label) == value(rows[0].1, label));
+    let (common, own): (Vec<&String>, Vec<&String>) = labels.into_iter().partition(|label| shared(label));
+
+    let head = std::iter::once("node".to_owned()).chain(own.iter().map(|label| (*label).clone()));
+    let mut cells: Vec<Vec<String>> = vec![head.chain(metrics.iter().cloned()).collect()];
+    for (node, summary) in rows {
+        let labels = own.iter().map(|label| value(summary, label));
+        cells
+            .push(std::iter::once((*node).to_owned()).chain(labels).chain(summary.metrics.iter().map(shown)).collect());
+    }
+    let mut lines = Vec::new();
+    if !common.is_empty() {
+        let common: Vec<String> = common.iter().map(|label| format!("{label} {}", value(rows[0].1, label))).collect();
+        lines.push(common.join(", "));
+    }
+    lines.extend(table(&cells));
+    if rows.iter().any(|(_, summary)| summary.metrics.iter().any(|metric| metric.interval.is_some())) {
+        lines.push("in brackets: 95 % intervals".to_owned());
+    }
+    lines
+}
+
+/// `0.713 [0.681, 0.744]`.
+fn shown(metric: &Metric) -> String {
+    let number = |value: f64| {
+        if value != 0.0 && value.abs() < 0.001 {
+            format!("{value:.2e}")
+        } else if value.fract() == 0.0 && value.abs() < 1e9 && metric.interval.is_none() {
+            format!("{value:.0}")
+        } else {
+            format!("{value:.3}")
+        }
+    };
+    match metric.interval {
+        Some([low, high]) => format!("{} [{}, {}]", number(metric.value), number(low), number(high)),
+        None => number(metric.value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(labels: &[(&str, &str)], metrics: &[(&str, f64, Option<[f64; 2]>)]) -> Summary {
+        Summary {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            metrics: metrics
+                .iter()
+                .map(|(name, value, interval)| Metric { name: (*name).to_owned(), value: *value, interval: *interval })
+                .collect(),
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn nodes_that_measure_the_same_share_a_table() {
+        let direct = [("data", "shapes"), ("form", "direct")];
+        let described = [("data", "shapes"), ("form", "describe and respond")];
+        let base = summary(&direct, &[("accuracy", 0.5, Some([0.4, 0.6]))]);
+        let stage1 = summary(&described, &[("accuracy", 0.0, Some([0.0, 0.00004]))]);
+        let other = summary(&[], &[("margin", 0.25, None), ("steps", 30.0, None)]);
+        let lines = tables(&[("base", &base), ("trained", &other), ("after_stage1", &stage1)]);
+        insta::assert_snapshot!(lines.iter().map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n"), @r"
+        data shapes
+        node          form                  accuracy
+        base          direct                0.500 [0.400, 0.600]
+        after_stage1  describe and respond  0.000 [0.000, 4.00e-5]
+        in brackets: 95 % intervals
+
+        node     margin  steps
+        trained  0.250   30
+        ");
+    }
+}

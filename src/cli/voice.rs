@@ -1,0 +1,239 @@
+//! What is said to people (standard error) and to programs (standard output), and how a command ends.
+//!
+//! A closed pipe ends the talking, never the work, and is no reason to panic.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::{Color, Global};
+use crate::diagnostic::{Diagnostic, Source, Style, render};
+
+/// How a command ends, as an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Success = 0,
+    /// A node failed.
+    Failure = 1,
+    /// Work is pending (`plan`, `run -n`), and nothing else.
+    Pending = 2,
+    /// Usage, an invalid file, missing data, an unusable device, a node that was not run yet.
+    Usage = 64,
+    /// SIGINT.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command stopped before its end.
+#[derive(Debug)]
+pub struct Trouble {
+    /// How it ends.
+    pub exit: Exit,
+    /// What is wrong.
+    pub mistakes: Vec<Diagnostic>,
+    /// The text that it is about.
+    pub source: Option<Source>,
+}
+
+impl Trouble {
+    /// Something that the user can put right.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, mistakes: vec![Diagnostic::new(message)], source: None }
+    }
+
+    /// A failure.
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failure, ..Self::usage(message) }
+    }
+
+    /// Mistakes in a file.
+    pub fn mistakes(source: Source, mistakes: Vec<Diagnostic>) -> Self {
+        Self { exit: Exit::Usage, mistakes, source: Some(source) }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        if let Some(mistake) = self.mistakes.last_mut() {
+            mistake.help = help.into();
+        }
+        self
+    }
+}
+
+/// A colour with a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// Well.
+    Good,
+    /// Under way.
+    Busy,
+    /// Wrong.
+    Bad,
+    /// Of less weight.
+    Dim,
+    /// Of more weight.
+    Bold,
+}
+
+/// What is said to people, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Only what went wrong.
+    pub quiet: bool,
+    /// More than usual.
+    pub verbose: bool,
+    /// Whether somebody watches.
+    pub terminal: bool,
+    style: Style,
+}
+
+impl Voice {
+    /// The voice that `global` asks for.
+    pub fn new(global: &Global) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && !dumb && !set("NO_COLOR"),
+        };
+        let width = std::env::var("COLUMNS").ok().filter(|_| terminal).and_then(|width| width.parse::<usize>().ok());
+        let style = Style {
+            unicode: terminal && !dumb,
+            color,
+            width: width.map_or(Style::PLAIN.width, |width| width.clamp(40, 140)),
+        };
+        Self { quiet: global.quiet, verbose: global.verbose, terminal: terminal && !dumb, style }
+    }
+
+    /// Says a line, unless it is to be quiet.
+    pub fn say(&self, line: impl fmt::Display) {
+        if !self.quiet {
+            self.insist(line);
+        }
+    }
+
+    /// Says a line whatever was asked.
+    pub fn insist(&self, line: impl fmt::Display) {
+        // Nobody may be listening any more, and there is nobody else to tell.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    /// `text` in a colour, where colours are wanted.
+    pub fn paint(&self, paint: Paint, text: impl fmt::Display) -> String {
+        let code = match paint {
+            Paint::Good => 32,
+            Paint::Busy => 33,
+            Paint::Bad => 31,
+            Paint::Dim => 2,
+            Paint::Bold => 1,
+        };
+        if self.style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    /// Tells what is wrong, all of it.
+    pub fn complain(&self, trouble: &Trouble) {
+        let text = render(trouble.source.as_ref(), &trouble.mistakes, self.style);
+        let _ = io::stderr().write_all(text.as_bytes());
+        if let Some(source) = trouble.source.as_ref() {
+            let count = trouble.mistakes.len();
+            let what = if count == 1 { "mistake" } else { "mistakes" };
+            self.insist(format_args!("{count} {what} in {}; nothing was run", source.name));
+        }
+    }
+}
+
+/// Writes text for programs to standard output.
+///
+/// # Errors
+/// When it cannot be written; a reader that went away is none.
+pub fn write_out(text: &str) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Trouble::failure(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON object and a line break to standard output.
+///
+/// # Errors
+/// See [`write_out`].
+pub fn write_json(value: &impl Serialize) -> Result<(), Trouble> {
+    let line = serde_json::to_string(value).map_err(|error| Trouble::failure(error.to_string()))?;
+    write_out(&format!("{line}\n"))
+}
+
+/// A length of time for people: `0.4 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Columns, each as wide as its widest cell, two blanks apart; the last is not filled up.
+pub fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let fill = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - visible(cell) + 2));
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(fill).collect()
+}
+
+/// How many characters of `text` are seen: colours are not.
+fn visible(text: &str) -> usize {
+    let mut count = 0;
+    let mut hidden = false;
+    for character in text.chars() {
+        match character {
+            '\x1b' => hidden = true,
+            'm' if hidden => hidden = false,
+            _ if !hidden => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_their_unit() {
+        let told: Vec<String> = [0.04, 9.94, 9.96, 59.4, 61.0, 3599.0, 7500.0].map(duration).to_vec();
+        assert_eq!(told, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min"]);
+    }
+
+    #[test]
+    fn columns_line_up_whatever_their_colour() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let lines = table(&[row(["\x1b[32mhit\x1b[0m", "a"]), row(["awaits", ""])]);
+        assert_eq!(lines, ["\x1b[32mhit\x1b[0m     a", "awaits"]);
+    }
+}
