@@ -8,6 +8,8 @@ pub mod checkpoint;
 pub mod log;
 pub mod loss;
 pub mod optimizer;
+#[cfg(test)]
+mod parity;
 pub mod schedule;
 #[cfg(test)]
 mod small;

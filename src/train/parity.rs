@@ -1,0 +1,134 @@
+//! One optimiser step on the reference checkpoints against the step that PyTorch and PEFT take; `tests/reference/make.py`
+//! wrote both.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use serde_json::Value;
+
+use super::loss::dpo::Dpo;
+use super::optimizer::{AdamWConfig, Parameters};
+use super::schedule::Schedule;
+use super::step::parameters;
+use super::training::{Example, Objective, Outcome, Settings, Training};
+use crate::model::llava::{Config, Llava};
+use crate::model::lora::Lora;
+use crate::model::peft;
+use crate::model::picture::{Processor, prepare};
+use crate::model::sequence::Sequence;
+
+/// The largest part of an update that may differ, by norm.
+const UPDATE: f64 = 1e-3;
+
+struct Reference {
+    folder: PathBuf,
+    model: Llava,
+    facts: Value,
+}
+
+impl Reference {
+    fn open(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name);
+        let facts = std::fs::read_to_string(folder.join("expected.json")).unwrap();
+        let model = Llava::load(&folder, &Device::flex(), DType::F32).unwrap();
+        Self { folder, model, facts: serde_json::from_str(&facts).unwrap() }
+    }
+
+    fn adapter(&self) -> Lora {
+        peft::read(&self.folder.join("adapter"), &self.model.config.text, &Device::flex()).unwrap().lora
+    }
+
+    /// The adapter after the step `name`.
+    fn after(&self, name: &str) -> Lora {
+        let bytes = std::fs::read(self.folder.join(format!("after_{name}.safetensors"))).unwrap();
+        let settings = peft::read_settings(&self.folder.join("adapter")).unwrap();
+        peft::parse(settings, &bytes, &self.model.config.text, &Device::flex()).unwrap().lora
+    }
+
+    /// The sequence of these ids, in which the reference repeats the picture's token once for each of its rows; all
+    /// after the question is answer.
+    fn sequence(&self, ids: &Value) -> Sequence {
+        let ids: Vec<u32> = serde_json::from_value(ids.clone()).unwrap();
+        let image = self.model.config.image_token;
+        let picture = ids.iter().position(|id| *id == image).unwrap();
+        let rows = ids.iter().filter(|id| **id == image).count();
+        let asked = self.facts["pictures"]["square"]["answered"]["asked"].as_u64().unwrap() as usize;
+        let answered = ids.len() - asked;
+        let tokens: Vec<u32> = ids[..=picture].iter().chain(&ids[picture + rows..]).copied().collect();
+        let answer = (0..tokens.len()).map(|token| token >= tokens.len() - answered).collect();
+        Sequence { tokens, picture: Some(picture), answer, cut: 0 }
+    }
+
+    /// Takes the step `name`, and compares loss, norm and update.
+    fn compare(&self, name: &str, objective: Objective<'_>, sequences: Vec<Sequence>) {
+        let facts = &self.facts[name];
+        let number = |key: &str| facts[key].as_f64().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let training = Training {
+            model: &self.model,
+            objective,
+            settings: Settings {
+                learning_rate: number("learning_rate"),
+                schedule: Schedule::Constant,
+                warmup_ratio: 0.0,
+                epochs: 1,
+                batch_size: 1,
+                max_grad_norm: number("max_grad_norm"),
+                adamw: AdamWConfig::default(),
+                shuffle: false,
+                dropout: 0.0,
+                seed: 0,
+            },
+            examples: &[Example { name: "square".to_owned(), sequences, picture: Some(0) }],
+            micro_batch_size: 1,
+            checkpoint_every: 1,
+            scratch: scratch.path(),
+        };
+        let config = Config::read(&self.folder).unwrap();
+        let processor = Processor::read(&self.folder, &config).unwrap();
+        let picture = image::open(self.folder.join("../pictures/square.png")).unwrap().into_rgb8();
+        let prepared = prepare(&picture, processor.mode, &processor);
+        let mut pictures = |_| Ok(self.model.rows(self.model.patches(&prepared), &prepared));
+        let outcome = training.run(self.adapter(), &mut pictures, &mut |_| true).unwrap();
+        let Outcome::Finished(found, log) = outcome else { panic!("nobody asked it to stop") };
+
+        assert!((log[0].loss - number("loss")).abs() < 1e-3, "{}, PyTorch {}", log[0].loss, number("loss"));
+        let norm = log[0].gradient_norm / number("gradient_norm");
+        assert!((norm - 1.0).abs() < 1e-3, "norm {}", log[0].gradient_norm);
+        let (before, expected) = (parameters(&self.adapter()), parameters(&self.after(name)));
+        let found = parameters(&found);
+        let share = distance(&found, &expected) / distance(&expected, &before);
+        assert!(share < UPDATE, "{name}: the update differs by {share} of its norm");
+    }
+}
+
+/// The norm of the difference of all values.
+fn distance(left: &Parameters, right: &Parameters) -> f64 {
+    assert!(left.keys().eq(right.keys()));
+    let squares = left.iter().map(|(path, left)| {
+        let difference: Vec<f32> = (left.clone() - right[path].clone()).try_into_vec_as().unwrap();
+        difference.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>()
+    });
+    squares.sum::<f64>().sqrt()
+}
+
+#[test]
+fn a_step_of_fine_tuning_equals_pytorch_s() {
+    for name in ["llava", "llava_next"] {
+        let reference = Reference::open(name);
+        let chosen = reference.sequence(&reference.facts["pictures"]["square"]["answered"]["ids"]);
+        reference.compare("sft", Objective::Sft, vec![chosen]);
+    }
+}
+
+#[test]
+fn a_step_of_dpo_equals_pytorch_s() {
+    for name in ["llava", "llava_next"] {
+        let reference = Reference::open(name);
+        let number = |key: &str| reference.facts["dpo"][key].as_f64().unwrap();
+        let loss = Dpo { beta: number("beta"), chosen_weight: number("chosen_weight") };
+        let chosen = reference.sequence(&reference.facts["pictures"]["square"]["answered"]["ids"]);
+        let rejected = reference.sequence(&reference.facts["rejected_ids"]);
+        reference.compare("dpo", Objective::Dpo { loss, reference: None }, vec![chosen, rejected]);
+    }
+}
