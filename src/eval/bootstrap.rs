@@ -19,6 +19,9 @@ pub struct Estimate {
     pub interval: Option<[f64; 2]>,
 }
 
+/// A function of the sums of `N` columns.
+pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
+
 /// The estimates of `statistics`, each a function of the summed columns of `clusters`; `None` for a statistic that is
 /// not finite for all clusters (a ratio without a denominator). Resamples in which a statistic is not finite are left
 /// out of its interval.
@@ -30,10 +33,7 @@ pub struct Estimate {
 /// # Shapes
 /// - `clusters`: one row of `N` counts a picture
 /// - returns: one estimate a statistic, in order
-pub fn estimate<const N: usize>(
-    clusters: &[[f64; N]],
-    statistics: &[&dyn Fn(&[f64; N]) -> f64],
-) -> Vec<Option<Estimate>> {
+pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
     let all: [f64; N] = clusters.iter().fold([0.0; N], add);
     let mut samples: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); statistics.len()];
     if clusters.len() > 1 {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn mean(clusters: &[[f64; 2]]) -> Estimate {
-        estimate(clusters, &[&|sums: &[f64; 2]| sums[0] / sums[1]])[0].unwrap()
+        estimate(clusters, &[|sums| sums[0] / sums[1]])[0].unwrap()
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_ratio_without_a_denominator_is_no_number() {
-        let result = estimate(&[[0.0, 0.0], [0.0, 0.0]], &[&|sums: &[f64; 2]| sums[0] / sums[1]]);
+        let result = estimate(&[[0.0, 0.0], [0.0, 0.0]], &[|sums| sums[0] / sums[1]]);
         assert_eq!(result, [None]);
     }
 

@@ -132,10 +132,10 @@ pub fn metrics(pictures: &[Counts]) -> [(&'static str, Option<Estimate>); 4] {
     let estimates = estimate(
         &rows,
         &[
-            &|[found, _, present]: &[f64; 3]| found / present,
-            &|[found, claimed, _]: &[f64; 3]| found / claimed,
-            &|[found, claimed, present]: &[f64; 3]| 2.0 * found / (claimed + present),
-            &|[found, claimed, _]: &[f64; 3]| (claimed - found) / claimed,
+            |[found, _, present]| found / present,
+            |[found, claimed, _]| found / claimed,
+            |[found, claimed, present]| 2.0 * found / (claimed + present),
+            |[found, claimed, _]| (claimed - found) / claimed,
         ],
     );
     let names = ["recall", "precision", "f1", "hallucination"];

@@ -232,7 +232,7 @@ impl Suite {
 
 /// The mean score, resampled over pictures.
 fn accuracy(rows: &[&(usize, Digest, Mark)]) -> Option<Estimate> {
-    estimate(&clusters(rows), &[&|[score, count]: &[f64; 2]| score / count])[0]
+    estimate(&clusters(rows), &[|[score, count]| score / count])[0]
 }
 
 /// Sum of scores and count by picture, in the order of their first questions.

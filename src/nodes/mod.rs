@@ -3,6 +3,7 @@
 pub mod adapter;
 mod curve;
 mod dpo;
+mod evaluate;
 mod export;
 mod model;
 mod prompts;
@@ -13,6 +14,7 @@ mod training;
 mod trial;
 
 pub use dpo::DpoKind;
+pub use evaluate::EvaluateKind;
 pub use export::export;
 pub use prompts::Prompts;
 pub use sft::SftKind;

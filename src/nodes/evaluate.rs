@@ -1,0 +1,428 @@
+//! `evaluate`: what a model answers about pictures whose answers are known, and what that is worth.
+//!
+//! An item is one thing asked: its value is what the model said. Scoring comes after, over all items, so a corrected
+//! scorer or other gold answers score what was said before. With describe-and-respond the model first describes the
+//! picture in a conversation of its own; one description serves all questions about the picture.
+
+mod answer;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use self::answer::{Run, Subject};
+use self::outcome::outcome;
+use super::{adapter, model};
+use crate::artifact::{ArtifactKind, Finish, ItemId};
+use crate::data::picture::decode;
+use crate::data::prompts::DESCRIBE_AND_RESPOND;
+use crate::digest::{Digest, Value};
+use crate::eval::data::DataError;
+use crate::eval::suite::{Asked, Benchmark, Suite};
+use crate::model::generate::{Generator, Settings};
+use crate::model::llava::ImageMode;
+use crate::model::picture::{Processor, prepare};
+use crate::model::sample::Sampling;
+use crate::model::sequence::Scribe;
+use crate::model::template::{TEMPLATES, Template};
+use crate::node::{
+    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Flow, Inputs, Item, ItemValue, ItemWork, Node,
+    NodeKind, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
+};
+use crate::spec::{ModelSource, Reader};
+
+/// The paper's benchmarks, which need readers, prompts and scorers of their own.
+const NOT_YET: [&str; 7] = ["scienceqa", "textvqa", "chartqa", "llava-bench", "mmbench", "mm-vet", "mathvista"];
+
+/// The longest answer and the longest description, in tokens, unless the file says otherwise: those of the published
+/// scripts.
+const MAX_NEW_TOKENS: usize = 1024;
+
+/// Among how many tokens an answer is drawn when the temperature is above 0: the default of the library that the
+/// published scripts call.
+const TOP_K: usize = 50;
+
+/// How many bytes of prepared pictures wait for their descriptions at once.
+const PREPARED: usize = 256 << 20;
+
+/// How many pictures do at most: what a kill may cost is their descriptions.
+const PICTURES: usize = 512;
+
+/// The kind.
+pub struct EvaluateKind;
+
+/// A node of the kind.
+#[derive(Clone, Debug, PartialEq)]
+struct EvaluateNode {
+    model: ModelSource,
+    benchmark: Benchmark,
+    data: PathBuf,
+    form: Form,
+    describe_prompt: String,
+    temperature: f64,
+    max_new_tokens: usize,
+    template: Option<&'static str>,
+    image_mode: Option<ImageMode>,
+    on_bad_item: OnBadItem,
+}
+
+/// `describe_and_respond`: whether a description is made first, and how it meets the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `false`: the question alone.
+    Direct,
+    /// `true`: as `infuse` writes it, which is what stage 2 trains.
+    Infused,
+    /// `"paper"`: one line feed between description and question (Appendix B).
+    Paper,
+    /// `"published"`: as the published script for MMBench, whose description is made without the picture.
+    Published,
+}
+
+impl Form {
+    /// What people call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Infused => "describe and respond",
+            Self::Paper => "describe and respond (paper)",
+            Self::Published => "describe and respond (published)",
+        }
+    }
+
+    fn describes(self) -> bool {
+        self != Self::Direct
+    }
+
+    /// The user's text.
+    fn prompt(self, description: Option<&str>, question: &str) -> String {
+        let separator = if self == Self::Paper { "\n" } else { "\n\n" };
+        match description {
+            Some(description) => format!("Image description:\n{description}{separator}{question}"),
+            None => question.to_owned(),
+        }
+    }
+}
+
+impl NodeKind for EvaluateKind {
+    fn name(&self) -> &'static str {
+        "evaluate"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false }]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Scores
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let model = table.model("model");
+        let benchmark = read_benchmark(table);
+        let data = table.required_path("data");
+        let form = read_form(table);
+        let describe_prompt = table.text("describe_prompt", "a prompt");
+        let temperature = table.number("temperature", 0.0, 0.0..);
+        let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
+        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
+        let image_mode = table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode)));
+        let on_bad_item = OnBadItem::read(table);
+        if table.has("judge") {
+            let help = "the benchmarks that are there, `vqa` and `captions`, need no judge";
+            table.reject("judge", "judges are not there yet", "nothing asks a judge", Some(help.to_owned()));
+        }
+        Some(Box::new(EvaluateNode {
+            model: model?,
+            benchmark: benchmark?,
+            data: data?,
+            form: form?,
+            describe_prompt: describe_prompt.unwrap_or_else(|| DESCRIBE_AND_RESPOND.to_owned()),
+            temperature,
+            max_new_tokens,
+            template,
+            image_mode,
+            on_bad_item,
+        }))
+    }
+}
+
+fn read_benchmark(table: &mut Reader<'_>) -> Option<Benchmark> {
+    let names = Benchmark::ALL.map(Benchmark::name);
+    let written = table.required_text("benchmark", "the name of a benchmark")?;
+    let found = Benchmark::ALL.into_iter().find(|benchmark| benchmark.name() == written);
+    if found.is_none() && NOT_YET.contains(&written.as_str()) {
+        let help = "`vqa` and `captions` are there, on questions and annotations of your own";
+        let message = format!("the benchmark `{written}` is not there yet");
+        table.reject("benchmark", message, "one of the paper's seven", Some(help.to_owned()));
+    } else if found.is_none() {
+        table.reject_name("benchmark", "benchmark", &written, &names);
+    }
+    found
+}
+
+fn read_form(table: &mut Reader<'_>) -> Option<Form> {
+    const KEY: &str = "describe_and_respond";
+    if !table.has(KEY) {
+        return Some(Form::Direct);
+    }
+    if table.is_text(KEY) {
+        return table.optional_choice(KEY, &[("paper", Form::Paper), ("published", Form::Published)]);
+    }
+    if table.is_boolean(KEY) {
+        return table.optional::<bool>(KEY).map(|describes| if describes { Form::Infused } else { Form::Direct });
+    }
+    table.reject_type(KEY, "true, false, \"paper\" or \"published\"");
+    None
+}
+
+impl Node for EvaluateNode {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = vec![Parameter::selection("benchmark", self.benchmark.name())];
+        let mut unless = |default: bool, name: &str, value: Value| {
+            if !default {
+                list.push(Parameter::function(name, value));
+            }
+        };
+        let form: Value = match self.form {
+            Form::Direct => false.into(),
+            Form::Infused => true.into(),
+            Form::Paper => "paper".into(),
+            Form::Published => "published".into(),
+        };
+        unless(self.form == Form::Direct, "describe_and_respond", form);
+        let unused = !self.form.describes() && self.benchmark != Benchmark::Captions;
+        let default = self.describe_prompt == DESCRIBE_AND_RESPOND;
+        unless(unused || default, "describe_prompt", self.describe_prompt.as_str().into());
+        unless(self.temperature == 0.0, "temperature", self.temperature.into());
+        unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
+        if let Some(mode) = self.image_mode {
+            list.push(Parameter::function("image_mode", mode.name()));
+        }
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: false, node: self.temperature > 0.0 }
+    }
+
+    fn computes_tensors(&self) -> bool {
+        true
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        let mut problems = model::check_files(&self.model);
+        if let Err(error) = Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
+            let message = error.to_string();
+            problems.push(FileProblem { parameter: "data".to_owned(), message, help: self.remedy(&error) });
+        }
+        problems
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let Loaded { suite, pictures } = self.load(digests)?;
+        let template = self.template.map_or_else(|| Template::default_name(&self.model.path), Ok)?;
+        Ok(vec![
+            Parameter::function("model", model::digest(&self.model, digests)?),
+            Parameter::function("template", template),
+            Parameter::selection("data", suite.identity(&pictures)),
+        ])
+    }
+
+    fn on_bad_item(&self) -> OnBadItem {
+        self.on_bad_item
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Items(self)
+    }
+}
+
+/// What is asked, and the digest of each one's picture.
+struct Loaded {
+    suite: Suite,
+    pictures: Vec<Digest>,
+}
+
+impl Loaded {
+    /// The entry `index` of a list that was made from the same files.
+    fn asked(&self, index: usize) -> Result<(&Asked, Digest), Failure> {
+        let entry = self.suite.asked.get(index).zip(self.pictures.get(index).copied());
+        entry.ok_or_else(|| Failure::environment("the data changed under the run").help("run it again"))
+    }
+}
+
+/// What the model said: an item's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Said {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    prompt: String,
+    text: String,
+    tokens: usize,
+    finish: Finish,
+}
+
+impl EvaluateNode {
+    fn load(&self, digests: &dyn FileDigests) -> Result<Loaded, Failure> {
+        let read = Suite::read(self.benchmark, &self.data, &self.describe_prompt);
+        let suite = read.map_err(|error| match error {
+            DataError::Unreadable { path, cause } => Failure::io(&path, &cause),
+            error => {
+                let failure = Failure::node(error.to_string());
+                self.remedy(&error).map_or(failure.clone(), |help| failure.help(help))
+            }
+        })?;
+        // Asked for so that the engine notices a change under the run.
+        for file in &suite.files {
+            digests.file(file).map_err(|cause| Failure::io(file, &cause))?;
+        }
+        let paths: Vec<PathBuf> = suite.asked.iter().map(|asked| asked.picture.clone()).collect();
+        let found = digests.files(&paths);
+        let pictures = std::iter::zip(&paths, found).map(|(path, digest)| digest.map_err(|it| Failure::io(path, &it)));
+        Ok(Loaded { pictures: pictures.collect::<Result<_, _>>()?, suite })
+    }
+
+    fn remedy(&self, error: &DataError) -> Option<String> {
+        let form = match self.benchmark {
+            Benchmark::Vqa => r#"`questions.jsonl` has lines like {"image": "a.jpg", "question": "…", "answer": "…"}"#,
+            Benchmark::Captions => {
+                r#"`annotations.jsonl` has lines like {"image": "a.jpg", "objects": ["dog", "ball"]}"#
+            }
+        };
+        let text = match error {
+            DataError::NoFolder(_) => "paths are relative to the pipeline file",
+            DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entry { .. } => form,
+            DataError::NoPicture { .. } => "picture names are relative to the folder of the data",
+            DataError::Ambiguous { .. } => "a phrase may mean one object only: take it out of one of the lists",
+            DataError::Unreadable { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}
+
+impl ItemWork for EvaluateNode {
+    fn item_version(&self) -> u32 {
+        1
+    }
+
+    fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
+        let Loaded { suite, pictures } = self.load(files)?;
+        let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
+        let item = |(asked, picture): (&Asked, &Digest)| {
+            let fields: Vec<(String, Value)> = vec![
+                ("picture".to_owned(), (*picture).into()),
+                ("question".to_owned(), asked.question.as_str().into()),
+                ("form".to_owned(), self.form.name().into()),
+            ];
+            let reads = Digest::of_fields("stic evaluate reads v1", &fields);
+            let id = match self.benchmark {
+                Benchmark::Vqa => Digest::of_fields("stic question v1", &fields[..2].to_vec()),
+                Benchmark::Captions => *picture,
+            };
+            let ordinal = seen.entry(id).or_default();
+            *ordinal += 1;
+            Item { id: ItemId::repeated(id, *ordinal), reads }
+        };
+        Ok(suite.asked.iter().zip(&pictures).map(item).collect())
+    }
+
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    ) -> Result<(), Failure> {
+        let loaded = self.load(context.files())?;
+        let items = self.items(inputs, context.pipeline_seed(), context.files())?;
+        let model = model::load(&self.model, context)?;
+        let lora = adapter::load(inputs, "adapter", &model)?;
+        let scribe = Scribe::read(&self.model.path, model.config.image_token, self.template)?;
+        let processor = Processor::read(&self.model.path, &model.config)?;
+        let settings = Settings {
+            sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },
+            max_new_tokens: self.max_new_tokens,
+            seed: context.seed(),
+            batch_size: None,
+        };
+        let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
+        let mode = self.image_mode.unwrap_or(processor.mode);
+        let mut run = Run {
+            node: self,
+            loaded: &loaded,
+            items: &items,
+            scribe: &scribe,
+            generator: &generator,
+            context,
+            finished,
+            progress: Progress { done: 0, total: pending.len(), tokens: Some(0), loss: None },
+        };
+
+        let mut group: Vec<Subject> = Vec::new();
+        for (picture, asked) in by_picture(&loaded, pending)? {
+            let path = &loaded.suite.asked[asked[0]].picture;
+            let decoded = context.picture(&picture).and_then(|bytes| {
+                decode(&bytes).map_err(|error| BadItem { what: path.display().to_string(), cause: error.to_string() })
+            });
+            match decoded {
+                Ok(decoded) => {
+                    let prepared = Arc::new(prepare(&decoded, mode, &processor));
+                    group.push(Subject { prepared, picture, asked });
+                }
+                Err(bad) => {
+                    for index in asked {
+                        if run.finish(index, Err(bad.clone())) == Flow::Stop {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            let waiting: usize = group.iter().map(|subject| size_of_val(subject.prepared.views.as_slice())).sum();
+            if waiting >= PREPARED || group.len() >= PICTURES {
+                if run.group(&group)? == Flow::Stop {
+                    return Ok(());
+                }
+                group.clear();
+            }
+        }
+        run.group(&group).map(|_| ())
+    }
+
+    fn collect(
+        &self,
+        inputs: &Inputs,
+        values: &[(usize, ItemValue)],
+        context: &dyn Context,
+    ) -> Result<Output, Failure> {
+        let loaded = self.load(context.files())?;
+        let items = self.items(inputs, context.pipeline_seed(), context.files())?;
+        let adapter = inputs.artifacts("adapter").first().map(|artifact| artifact.node.as_str());
+        outcome(self, &loaded, &items, values, adapter, context.objects())
+    }
+}
+
+/// What is pending, by picture, in the order of the first question about each: all questions about a picture go
+/// together, so that it is prepared and described once.
+fn by_picture(loaded: &Loaded, pending: &[usize]) -> Result<Vec<(Digest, Vec<usize>)>, Failure> {
+    let mut pictures: Vec<(Digest, Vec<usize>)> = Vec::new();
+    let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
+    for index in pending {
+        let (_, picture) = loaded.asked(*index)?;
+        let place = *places.entry(picture).or_insert(pictures.len());
+        if place == pictures.len() {
+            pictures.push((picture, Vec::new()));
+        }
+        pictures[place].1.push(*index);
+    }
+    Ok(pictures)
+}

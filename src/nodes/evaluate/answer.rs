@@ -1,0 +1,162 @@
+//! Describing and answering: what is asked about a group of pictures, put to a model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{EvaluateNode, Form, Loaded, Said};
+use crate::artifact::Finish;
+use crate::digest::Digest;
+use crate::model::ModelError;
+use crate::model::generate::{Generator, Request, Step};
+use crate::model::picture::Prepared;
+use crate::model::sequence::Scribe;
+use crate::node::{BadItem, Context, Failure, Flow, Item, ItemValue, Progress};
+
+/// A picture and what is asked about it.
+pub(super) struct Subject {
+    /// The picture.
+    pub prepared: Arc<Prepared>,
+    /// Its digest.
+    pub picture: Digest,
+    /// Indices of what is asked.
+    pub asked: Vec<usize>,
+}
+
+/// What is needed to answer the questions of one `map`.
+pub(super) struct Run<'a> {
+    pub node: &'a EvaluateNode,
+    pub loaded: &'a Loaded,
+    pub items: &'a [Item],
+    pub scribe: &'a Scribe,
+    pub generator: &'a Generator<'a>,
+    pub context: &'a dyn Context,
+    pub finished: &'a mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    pub progress: Progress,
+}
+
+/// A description, none where the form has none, or why there is none.
+type Described = Result<Option<String>, String>;
+
+/// A text that the model wrote.
+struct Written {
+    text: String,
+    tokens: usize,
+    finish: Finish,
+}
+
+impl Run<'_> {
+    /// Describes the pictures of a group where the form asks for it, then answers what is asked about them.
+    ///
+    /// # Errors
+    /// What stops all items. What stops one is handed to `finished`.
+    pub fn group(&mut self, group: &[Subject]) -> Result<Flow, Failure> {
+        let Some(descriptions) = self.describe(group)? else { return Ok(Flow::Stop) };
+        let (node, loaded, scribe) = (self.node, self.loaded, self.scribe);
+        let mut prompts: BTreeMap<usize, (Option<String>, String)> = BTreeMap::new();
+        let mut requests = Vec::new();
+        for (subject, description) in std::iter::zip(group, descriptions) {
+            for index in subject.asked.iter().copied() {
+                let description = match &description {
+                    Ok(description) => description.clone(),
+                    Err(cause) => {
+                        if self.finish(index, Err(bad(loaded, index, cause))) == Flow::Stop {
+                            return Ok(Flow::Stop);
+                        }
+                        continue;
+                    }
+                };
+                let prompt = node.form.prompt(description.as_deref(), &loaded.suite.asked[index].question);
+                let request = scribe.round(&prompt, None, true).map(|sequence| Request {
+                    tag: index,
+                    subject: self.items[index].id.to_string(),
+                    sequence,
+                    picture: Some(subject.prepared.clone()),
+                });
+                prompts.insert(index, (description, prompt));
+                requests.push(request.map_err(|error| (index, error)));
+            }
+        }
+        self.write(requests, |run, index, written| {
+            let value = written.map_err(|error| bad(loaded, index, &error.message)).and_then(|written| {
+                let (description, prompt) = prompts.get(&index).cloned().unwrap_or_default();
+                let Written { text, tokens, finish } = written;
+                let said = Said { description, prompt, text, tokens, finish };
+                let value = serde_json::to_value(said).map_err(|cause| bad(loaded, index, &cause.to_string()))?;
+                Ok(ItemValue { value, objects: Vec::new() })
+            });
+            run.finish(index, value)
+        })
+    }
+
+    /// The description of each picture of the group, or why there is none; no description where the form has none.
+    /// `None` when the run is to stop.
+    fn describe(&mut self, group: &[Subject]) -> Result<Option<Vec<Described>>, Failure> {
+        let (node, scribe) = (self.node, self.scribe);
+        if !node.form.describes() || group.is_empty() {
+            return Ok(Some(vec![Ok(None); group.len()]));
+        }
+        let sees = node.form != Form::Published;
+        // What is neither shown a picture nor drawn is the same for all.
+        let count = if sees || node.temperature > 0.0 { group.len() } else { 1 };
+        let request = |(place, subject): (usize, &Subject)| {
+            let sequence = scribe.round(&node.describe_prompt, None, sees).map_err(|error| (place, error))?;
+            let picture = sees.then(|| subject.prepared.clone());
+            Ok(Request { tag: place, subject: format!("description of {}", subject.picture), sequence, picture })
+        };
+        let requests = group.iter().take(count).enumerate().map(request).collect();
+        let mut descriptions = vec![Ok(None); group.len()];
+        let flow = self.write(requests, |_, place, written| {
+            descriptions[place] = written.map(|written| Some(written.text)).map_err(|error| error.message);
+            Flow::Continue
+        })?;
+        if flow == Flow::Stop {
+            return Ok(None);
+        }
+        let first = descriptions[0].clone();
+        descriptions[count..].fill(first);
+        Ok(Some(descriptions))
+    }
+
+    /// Runs requests and hands on what was written, by tag.
+    fn write(
+        &mut self,
+        requests: Vec<Result<Request, (usize, ModelError)>>,
+        mut take: impl FnMut(&mut Self, usize, Result<Written, ModelError>) -> Flow,
+    ) -> Result<Flow, Failure> {
+        let (generator, tokenizer) = (self.generator, &self.scribe.tokenizer);
+        let mut flow = Flow::Continue;
+        generator.run(requests, &mut |step| {
+            match step {
+                Step::Tokens(count) => {
+                    self.progress.tokens = self.progress.tokens.map(|tokens| tokens + count as u64);
+                    self.context.progress(self.progress);
+                }
+                Step::Done(tag, answer) => {
+                    let written = answer.and_then(|answer| {
+                        let (tokens, finish) = (answer.tokens.len(), answer.finish);
+                        Ok(Written { text: tokenizer.decode(&answer.tokens)?, tokens, finish })
+                    });
+                    if take(self, tag, written) == Flow::Stop {
+                        flow = Flow::Stop;
+                    }
+                }
+            }
+            if self.context.interrupted() {
+                flow = Flow::Stop;
+            }
+            flow
+        })?;
+        Ok(flow)
+    }
+
+    /// Hands an item's value on.
+    pub fn finish(&mut self, index: usize, value: Result<ItemValue, BadItem>) -> Flow {
+        self.progress.done += 1;
+        self.context.progress(self.progress);
+        (self.finished)(index, value)
+    }
+}
+
+fn bad(loaded: &Loaded, index: usize, cause: &str) -> BadItem {
+    BadItem { what: loaded.suite.asked[index].picture.display().to_string(), cause: cause.to_owned() }
+}

@@ -1,0 +1,231 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::artifact::read_lines;
+use crate::nodes::trial::{Trial, read};
+
+/// The checkpoint with random weights that the project carries.
+fn checkpoint() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/photos/checkpoint")
+}
+
+/// Two pictures, two questions about the first and one, asked twice, about the second.
+fn data() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, width, color) in [("a.png", 40, [200, 30, 30]), ("b.png", 70, [30, 30, 200])] {
+        image::RgbImage::from_pixel(width, 48, image::Rgb(color)).save(folder.path().join(name)).unwrap();
+    }
+    let ask = |image: &str, question: &str, answer: &str| {
+        json!({ "image": image, "question": question, "answer": answer }).to_string() + "\n"
+    };
+    let questions = [
+        ask("a.png", "What color?", "red"),
+        ask("b.png", "What color?", "blue"),
+        ask("a.png", "How many?", "2"),
+        ask("b.png", "What color?", "blue"),
+    ];
+    std::fs::write(folder.path().join("questions.jsonl"), questions.concat()).unwrap();
+    let annotations =
+        "{\"image\": \"a.png\", \"objects\": [\"dog\"]}\n{\"image\": \"b.png\", \"objects\": [\"cat\"]}\n";
+    std::fs::write(folder.path().join("annotations.jsonl"), annotations).unwrap();
+    folder
+}
+
+fn node(data: &Path, more: &str) -> Box<dyn Node> {
+    let text = format!("model = \"base\"\nbenchmark = \"vqa\"\ndata = {data:?}\nmax_new_tokens = 6\n{more}");
+    read(&EvaluateKind, &text, &[], &checkpoint()).unwrap()
+}
+
+fn mistakes(more: &str) -> Vec<String> {
+    read(&EvaluateKind, &format!("model = \"base\"\n{more}"), &[], &checkpoint()).err().unwrap()
+}
+
+fn work(node: &dyn Node) -> &dyn ItemWork {
+    let Work::Items(work) = node.work() else { panic!("the kind maps items") };
+    work
+}
+
+fn inputs(trial: &Trial) -> Inputs {
+    Inputs::new(BTreeMap::new(), trial.shelf.clone())
+}
+
+/// The values of the items `pending`.
+fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Said, BadItem>> {
+    let mut values = BTreeMap::new();
+    work(node)
+        .map(&inputs(trial), pending, trial, &mut |index, value| {
+            let said = value.map(|value| serde_json::from_value(value.value).unwrap());
+            assert!(values.insert(index, said).is_none(), "item {index} came twice");
+            Flow::Continue
+        })
+        .unwrap();
+    values
+}
+
+fn trial(data: &Path) -> Trial {
+    let trial = Trial::new();
+    for name in ["a.png", "b.png"] {
+        crate::node::Objects::put(&*trial.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
+    }
+    trial
+}
+
+#[test]
+fn a_question_is_an_item_and_a_repeat_gets_an_ordinal() {
+    let data = data();
+    let trial = trial(data.path());
+    let items = |more: &str| work(&*node(data.path(), more)).items(&inputs(&trial), 7, &trial).unwrap();
+    let direct = items("");
+    assert_eq!(direct.len(), 4);
+    assert_eq!(direct[3].id.to_string(), format!("{}#2", direct[1].id));
+    assert_eq!(direct[3].reads, direct[1].reads);
+    let describing = items("describe_and_respond = true");
+    assert_eq!(describing[0].id, direct[0].id);
+    assert_ne!(describing[0].reads, direct[0].reads);
+}
+
+#[test]
+fn one_description_serves_all_questions_about_a_picture() {
+    let data = data();
+    let trial = trial(data.path());
+    let node = node(data.path(), "describe_and_respond = true\ntemperature = 0.8");
+    let values = values(&*node, &trial, &[0, 1, 2, 3]);
+    let said: Vec<&Said> = values.values().map(|said| said.as_ref().unwrap()).collect();
+    let description = said[0].description.clone().unwrap();
+    assert!(!description.is_empty());
+    assert_eq!(said[2].description.as_ref(), Some(&description));
+    assert_eq!(said[0].prompt, format!("Image description:\n{description}\n\nWhat color?"));
+    assert_eq!(said[1].description, said[3].description);
+    assert_ne!(said[0].description, said[1].description);
+}
+
+#[test]
+fn an_answer_does_not_depend_on_what_else_is_pending() {
+    let data = data();
+    let trial = trial(data.path());
+    let node = node(data.path(), "describe_and_respond = true\ntemperature = 0.8");
+    let all = values(&*node, &trial, &[0, 1, 2, 3]);
+    let one = values(&*node, &trial, &[2]);
+    assert_eq!(one.len(), 1);
+    assert_eq!(one[&2], all[&2]);
+}
+
+#[test]
+fn the_forms_differ_in_separator_and_in_what_the_description_sees() {
+    let data = data();
+    let trial = trial(data.path());
+    let said = |more: &str| values(&*node(data.path(), more), &trial, &[0, 1]);
+    let direct = said("");
+    let first = direct[&0].as_ref().unwrap();
+    assert_eq!((first.description.as_deref(), first.prompt.as_str()), (None, "What color?"));
+    let paper = said("describe_and_respond = \"paper\"");
+    let first = paper[&0].as_ref().unwrap();
+    let description = first.description.clone().unwrap();
+    assert_eq!(first.prompt, format!("Image description:\n{description}\nWhat color?"));
+    let published = said("describe_and_respond = \"published\"");
+    let of = |index: usize| published[&index].as_ref().unwrap();
+    assert_eq!(of(0).description, of(1).description, "a greedy description without a picture is one for all");
+    assert_ne!(of(0).description, first.description);
+    assert!(of(0).prompt.ends_with("\n\nWhat color?"));
+}
+
+#[test]
+fn a_picture_that_cannot_be_decoded_fails_its_questions_alone() {
+    let data = data();
+    std::fs::write(data.path().join("a.png"), "no picture").unwrap();
+    let trial = trial(data.path());
+    let values = values(&*node(data.path(), ""), &trial, &[0, 1, 2]);
+    let bad = values[&0].as_ref().unwrap_err();
+    assert!(bad.what.ends_with("a.png"), "{bad:?}");
+    assert_eq!(values[&2].as_ref().unwrap_err(), bad);
+    assert!(values[&1].is_ok());
+}
+
+#[test]
+fn what_was_said_is_scored_afterwards() {
+    let data = data();
+    let trial = trial(data.path());
+    let node = node(data.path(), "");
+    let said = |text: &str| {
+        let said = Said {
+            description: None,
+            prompt: "p".to_owned(),
+            text: text.to_owned(),
+            tokens: 1,
+            finish: if text == "Blue." { Finish::Length } else { Finish::Stop },
+        };
+        ItemValue { value: serde_json::to_value(said).unwrap(), objects: Vec::new() }
+    };
+    let values = [(0, said("The answer is red.")), (1, said("Blue.")), (2, said("three"))];
+    let output = work(&*node).collect(&inputs(&trial), &values, &trial).unwrap();
+    assert_eq!(
+        output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
+        ["predictions.jsonl", "scores.json"]
+    );
+    let read_part = |index: usize| crate::node::Objects::read(&*trial.shelf, &output.identity[index].digest).unwrap();
+    let predictions: Vec<crate::artifact::Prediction> = read_lines(&read_part(0)).unwrap();
+    let rows: Vec<_> = predictions.iter().map(|row| (row.answer.as_str(), row.score)).collect();
+    assert_eq!(rows, [("red", 1.0), ("Blue", 1.0), ("three", 0.0)]);
+    let scores: crate::eval::suite::Scores = serde_json::from_slice(&read_part(1)).unwrap();
+    assert_eq!((scores.items, scores.pictures), (3, 2));
+    assert_eq!(
+        output.summary.line,
+        "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 skipped; 1 cut at the limit of new tokens"
+    );
+    assert_eq!(output.summary.labels["form"], "direct");
+    assert_eq!(output.summary.samples.len(), 2);
+}
+
+#[test]
+fn captions_ask_the_describe_prompt_of_every_picture() {
+    let data = data();
+    let trial = trial(data.path());
+    let more = format!(
+        "model = \"base\"\nbenchmark = \"captions\"\ndata = {:?}\nmax_new_tokens = 3\ndescribe_prompt = \"Tell.\"",
+        data.path()
+    );
+    let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
+    let values = values(&*node, &trial, &[0, 1]);
+    assert!(values.values().all(|said| said.as_ref().unwrap().prompt == "Tell."));
+    let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
+    assert_eq!(names, ["benchmark", "describe_prompt", "max_new_tokens"]);
+}
+
+#[test]
+fn gold_answers_are_in_the_key_of_the_node_alone() {
+    let data = data();
+    let trial = trial(data.path());
+    let node = node(data.path(), "");
+    let key = || (node.sources(&trial).unwrap(), work(&*node).items(&inputs(&trial), 7, &trial).unwrap());
+    let before = key();
+    let path = data.path().join("questions.jsonl");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("\"red\"", "\"crimson\"")).unwrap();
+    let after = key();
+    assert_eq!(before.1, after.1);
+    let changed: Vec<&str> = std::iter::zip(&before.0, &after.0)
+        .filter(|(before, after)| before != after)
+        .map(|(before, _)| before.name.as_str())
+        .collect();
+    assert_eq!(changed, ["data"]);
+    assert_eq!(before.0.last().unwrap().class, crate::node::Class::Selection);
+}
+
+#[test]
+fn a_benchmark_of_the_paper_is_named_as_not_there_yet() {
+    assert_eq!(
+        mistakes("benchmark = \"scienceqa\"\ndata = \"d\""),
+        ["the benchmark `scienceqa` is not there yet: one of the paper's seven"]
+    );
+    assert_eq!(
+        mistakes("benchmark = \"vqaa\"\ndata = \"d\"")[0],
+        "unknown benchmark `vqaa`: no benchmark has this name"
+    );
+    assert_eq!(
+        mistakes("benchmark = \"vqa\"\ndata = \"d\"\njudge = \"x\"")[0],
+        "judges are not there yet: nothing asks a judge"
+    );
+    assert_eq!(mistakes("benchmark = \"vqa\"\ndata = \"d\"\ndescribe_and_respond = 3").len(), 1);
+}
