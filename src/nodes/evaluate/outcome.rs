@@ -110,18 +110,23 @@ fn line(scores: &Scores, skipped: usize, cut: usize) -> String {
     line
 }
 
-/// The first answer that is right and the first two that are not, as people compare them.
+/// The first answer that is right and the first that is not, as people compare them.
 fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Prediction]) -> Vec<String> {
     let rows = || std::iter::zip(marked, predictions);
-    let right = rows().filter(|((_, _, mark), _)| mark.score == 1.0).take(1);
-    let wrong = rows().filter(|((_, _, mark), _)| mark.score < 1.0).take(2);
-    right
-        .chain(wrong)
-        .filter_map(|((index, _, mark), prediction)| {
-            let (asked, _) = loaded.asked(*index).ok()?;
-            let name = asked.picture.file_name()?.to_string_lossy().into_owned();
-            let Prediction { question, text, .. } = prediction;
-            Some(format!("{name}\nasked: {question}\nsaid: {text}\nright: {}\nscore: {:.2}", asked.gold(), mark.score))
-        })
-        .collect()
+    let right = rows().find(|((_, _, mark), _)| mark.score == 1.0);
+    let wrong = rows().find(|((_, _, mark), _)| mark.score < 1.0);
+    let shown = |((index, _, mark), prediction): (&(usize, Digest, Mark), &Prediction)| {
+        let (asked, _) = loaded.asked(*index).ok()?;
+        let name = asked.picture.file_name()?.to_string_lossy();
+        let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
+        Some(format!("{name}: {question} → {text} (score {:.2}, right: {})", mark.score, one_line(&asked.gold())))
+    };
+    right.into_iter().chain(wrong).filter_map(shown).collect()
+}
+
+/// The beginning of a text, on one line.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.chars().count() <= LONGEST { words } else { words.chars().take(LONGEST).chain(['…']).collect() }
 }
