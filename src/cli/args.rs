@@ -261,8 +261,8 @@ pub struct Generate {
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// The longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub max_new_tokens: usize,
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub max_new_tokens: std::num::NonZeroUsize,
     /// The temperature; 0 takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f64,

@@ -18,10 +18,13 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
     if !(arguments.temperature.is_finite() && arguments.temperature >= 0.0) {
         return Err(Trouble::usage("`--temperature` is out of range").help("a number, at least 0".to_owned()));
     }
+    if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
+        return Err(Trouble::usage("`--top-p` is out of range").help("a number above 0, at most 1".to_owned()));
+    }
     let ready = Ready::load(&arguments.model, voice)?;
     let settings = Settings {
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },
-        max_new_tokens: arguments.max_new_tokens,
+        max_new_tokens: arguments.max_new_tokens.get(),
         seed: arguments.seed,
         batch_size: Some(1),
     };

@@ -59,6 +59,10 @@ impl Ready {
         };
         // What is cheap to refuse is refused before weights are read.
         let config = Config::read(folder).map_err(trouble)?;
+        if mode == Some(ImageMode::Anyres) && config.grid_pinpoints.is_empty() {
+            return Err(Trouble::usage(format!("{}: `anyres` needs a `llava_next` checkpoint", folder.display()))
+                .help("choose `crop` or `pad`".to_owned()));
+        }
         let scribe = Scribe::read(folder, config.image_token, template).map_err(trouble)?;
         let processor = Processor::read(folder, &config).map_err(trouble)?;
         let (backend, index) = arguments.device;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::generate::{Generator, Request, Settings, Step, row_count};
 use super::llava::Llava;
+use super::peft;
 use super::picture::{Prepared, Processor, prepare};
 use super::sample::Sampling;
 use super::score::score;
@@ -107,5 +108,21 @@ fn scores_are_those_of_transformers() {
             let difference = (scored.logprob() - expected).abs();
             assert!(difference < 1e-3, "{name}, {answer}: {} against {expected}", scored.logprob());
         }
+    }
+}
+
+#[test]
+fn an_adapter_answers_as_under_peft() {
+    for name in NAMES {
+        let reference = Reference::read(name);
+        let config = &reference.model.config.text;
+        let adapter = peft::read(&root().join(name).join("adapter"), config, &Device::flex()).unwrap();
+        let settings = Settings { sampling: Sampling::GREEDY, max_new_tokens: 16, seed: 0, batch_size: None };
+        let tokenizer = &reference.scribe.tokenizer;
+        let generator = Generator::new(&reference.model, Some(&adapter.lora), tokenizer, settings);
+        let (_, _, square) = reference.pictures().into_iter().find(|(name, ..)| name == "square").unwrap();
+        let sequence = reference.scribe.round(reference.text("question"), None, true).unwrap();
+        let request = Request { tag: 0, subject: String::new(), sequence, picture: Some(square) };
+        assert_eq!(generator.one(request).unwrap().tokens, ids(&reference.facts["adapter_greedy"]), "{name}");
     }
 }

@@ -29,7 +29,7 @@ use crate::model::llava::ImageMode;
 use crate::model::picture::{Processor, prepare};
 use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
-use crate::model::template::{TEMPLATES, Template};
+use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Flow, Inputs, Item, ItemValue, ItemWork, Node,
     NodeKind, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
@@ -205,9 +205,6 @@ impl Node for EvaluateNode {
         unless(unused || default, "describe_prompt", self.describe_prompt.as_str().into());
         unless(self.temperature == 0.0, "temperature", self.temperature.into());
         unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
-        if let Some(mode) = self.image_mode {
-            list.push(Parameter::function("image_mode", mode.name()));
-        }
         list
     }
 
@@ -221,6 +218,9 @@ impl Node for EvaluateNode {
 
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
+        if problems.is_empty() {
+            problems = model::check_manner(&self.model, self.template, self.image_mode);
+        }
         if let Err(error) = Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
             let message = error.to_string();
             problems.push(FileProblem { parameter: "data".to_owned(), message, help: self.remedy(&error) });
@@ -230,12 +230,10 @@ impl Node for EvaluateNode {
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let Loaded { suite, pictures } = self.load(digests)?;
-        let template = self.template.map_or_else(|| Template::default_name(&self.model.path), Ok)?;
-        Ok(vec![
-            Parameter::function("model", model::digest(&self.model, digests)?),
-            Parameter::function("template", template),
-            Parameter::selection("data", suite.identity(&pictures)),
-        ])
+        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
+        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        list.push(Parameter::selection("data", suite.identity(&pictures)));
+        Ok(list)
     }
 
     fn on_bad_item(&self) -> OnBadItem {

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::model::llava::{Config, Llava};
-use crate::model::session;
-use crate::node::{Context, Failure, FileDigests, FileProblem};
+use crate::model::llava::{Config, ImageMode, Llava};
+use crate::model::picture::Processor;
+use crate::model::template::Template;
+use crate::model::{ModelError, session};
+use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter};
 use crate::spec::ModelSource;
 
 /// The files beside the weights that say what a model computes and how it reads and writes.
@@ -46,6 +48,62 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
         return problem(format!("{}: no `tokenizer.json`", folder.display()), Some(help.to_owned()));
     }
     Vec::new()
+}
+
+/// What is wrong with `template` and `image_mode` for `model`, whose folder is sound.
+pub fn check_manner(model: &ModelSource, template: Option<&str>, image_mode: Option<ImageMode>) -> Vec<FileProblem> {
+    let mut problems = Vec::new();
+    if let Err(ModelError { message, help, .. }) = template_name(model, template).and_then(|name| {
+        // Of these, only the checkpoint's own can be missing.
+        Template::named(name, &model.path)
+    }) {
+        problems.push(FileProblem { parameter: "template".to_owned(), message, help });
+    }
+    if image_mode == Some(ImageMode::Anyres)
+        && Config::read(&model.path).is_ok_and(|config| config.grid_pinpoints.is_empty())
+    {
+        problems.push(FileProblem {
+            parameter: "image_mode".to_owned(),
+            message: format!("`anyres` needs a `llava_next` checkpoint, which `{}` is not", model.name),
+            help: Some("leave `image_mode` out, or write `crop` or `pad`".to_owned()),
+        });
+    }
+    problems
+}
+
+/// The name of the template: the written one, or that of the model's family.
+///
+/// # Errors
+/// When `config.json` is broken.
+pub fn template_name<'a>(model: &ModelSource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
+    written.map_or_else(|| Template::default_name(&model.path), Ok)
+}
+
+/// How the model's pictures are prepared, by its own files.
+///
+/// # Errors
+/// When they are broken.
+pub fn processor(model: &ModelSource) -> Result<Processor, ModelError> {
+    Processor::read(&model.path, &Config::read(&model.path)?)
+}
+
+/// `template` and `image_mode` as parameters: what they come to, not how they are written. A mode that the checkpoint
+/// has anyway is left out.
+///
+/// # Errors
+/// When the model's files are broken.
+pub fn manner(
+    model: &ModelSource,
+    template: Option<&str>,
+    image_mode: Option<ImageMode>,
+) -> Result<Vec<Parameter>, ModelError> {
+    let mut list = vec![Parameter::function("template", template_name(model, template)?)];
+    if let Some(mode) = image_mode
+        && mode != processor(model)?.mode
+    {
+        list.push(Parameter::function("image_mode", mode.name()));
+    }
+    Ok(list)
 }
 
 /// The digest of all that determines what `model` computes: names and contents of its files, not its place.

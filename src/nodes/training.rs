@@ -18,7 +18,7 @@ use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
 use crate::model::lora::{Lora, Target};
 use crate::model::picture::{Processor, prepare, row_count};
 use crate::model::sequence::{Scribe, Sequence};
-use crate::model::template::{TEMPLATES, Template};
+use crate::model::template::TEMPLATES;
 use crate::node::{Context, Failure, FileDigests, FileProblem, Inputs, Output, Parameter, Progress, Summary};
 use crate::spec::{ModelSource, Reader};
 use crate::train::batch::padded_length;
@@ -263,32 +263,21 @@ impl TrainingParameters {
     /// Whether the base model's folder is sound and fits the parameters.
     pub fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
-        if problems.is_empty()
-            && self.image_mode == Some(ImageMode::Anyres)
-            && Config::read(&self.model.path).is_ok_and(|config| config.grid_pinpoints.is_empty())
-        {
-            problems.push(FileProblem {
-                parameter: "image_mode".to_owned(),
-                message: format!("`anyres` needs a `llava_next` checkpoint, which `{}` is not", self.model.name),
-                help: Some("leave `image_mode` out, or write `crop` or `pad`".to_owned()),
-            });
+        if problems.is_empty() {
+            problems = model::check_manner(&self.model, self.template, self.image_mode);
         }
         problems
     }
 
-    /// The base model's digest, and the template: where the file does not say, it is the model family's.
+    /// The base model's digest, the template, and how pictures are prepared: where the file does not say, as the model
+    /// does.
     ///
     /// # Errors
     /// When a file of the model cannot be read.
     pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        Ok(vec![
-            Parameter::function("model", model::digest(&self.model, digests)?),
-            Parameter::function("template", self.template_name()?),
-        ])
-    }
-
-    fn template_name(&self) -> Result<&'static str, ModelError> {
-        self.template.map_or_else(|| Template::default_name(&self.model.path), Ok)
+        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
+        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        Ok(list)
     }
 
     /// Trains towards `goal` on what `fill` puts into a set.
@@ -305,7 +294,11 @@ impl TrainingParameters {
         let config = Config::read(&self.model.path)?;
         let processor = Processor::read(&self.model.path, &config)?;
         let mode = self.image_mode.unwrap_or(processor.mode);
-        let scribe = Scribe::read(&self.model.path, config.image_token, Some(self.template_name()?))?;
+        let scribe = Scribe::read(
+            &self.model.path,
+            config.image_token,
+            Some(model::template_name(&self.model, self.template)?),
+        )?;
         let mut set = Set::new(self.max_length);
         fill(&scribe, &mut set)?;
         if set.examples.is_empty() {

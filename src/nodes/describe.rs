@@ -1,0 +1,32 @@
+//! `describe`: a model describes pictures. With the paper's prompt these are the preferred responses; of altered
+//! pictures, rejected ones.
+
+use super::respond::{PORTS, RespondNode};
+use crate::artifact::ArtifactKind;
+use crate::node::{Node, NodeKind, Port};
+use crate::spec::Reader;
+
+/// The kind.
+pub struct DescribeKind;
+
+impl NodeKind for DescribeKind {
+    fn name(&self) -> &'static str {
+        "describe"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        PORTS
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Responses
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        Some(Box::new(RespondNode::read(table)?))
+    }
+}

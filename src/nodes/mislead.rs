@@ -1,0 +1,33 @@
+//! `mislead`: a model is asked for what is not in the picture. Its responses are rejected ones.
+//!
+//! It runs like `describe` with other prompts; that it is a kind of its own tells `pair` where a response came from.
+
+use super::respond::{PORTS, RespondNode};
+use crate::artifact::ArtifactKind;
+use crate::node::{Node, NodeKind, Port};
+use crate::spec::Reader;
+
+/// The kind.
+pub struct MisleadKind;
+
+impl NodeKind for MisleadKind {
+    fn name(&self) -> &'static str {
+        "mislead"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        PORTS
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Responses
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        Some(Box::new(RespondNode::read(table)?))
+    }
+}

@@ -1,0 +1,588 @@
+//! What `describe` and `mislead` share: a model answers a prompt about every picture, item by item.
+//!
+//! The two kinds differ in name and in what their prompts are meant to bring about. Pictures are decoded and prepared
+//! on the processor ahead of the device. This module does not know what the responses are for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::{Deserialize, Serialize};
+
+use super::{Fraction, Prompts, adapter, model};
+use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
+use crate::data::picture::decode;
+use crate::data::prompts::PromptSet;
+use crate::digest::{Digest, Value};
+use crate::model::ModelError;
+use crate::model::generate::{Generator, Request, Settings, Step};
+use crate::model::llava::ImageMode;
+use crate::model::picture::{Prepared, Processor, prepare};
+use crate::model::sample::Sampling;
+use crate::model::sequence::Scribe;
+use crate::model::template::TEMPLATES;
+use crate::node::{
+    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Flow, Inputs, Item, ItemValue, ItemWork, Node,
+    OnBadItem, Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work,
+};
+use crate::spec::{ModelSource, Reader};
+
+/// Sampling of the published generators: temperature 0.2, and the library's default of 50 tokens to draw from.
+const TEMPERATURE: f64 = 0.2;
+const TOP_K: usize = 50;
+const TOP_P: f64 = 1.0;
+const MAX_NEW_TOKENS: usize = 1024;
+
+/// How many pictures are prepared at once, ahead of the device.
+const AHEAD: usize = 32;
+
+/// How many responses are shown of a result.
+const SAMPLES: usize = 3;
+
+/// The inputs of both kinds.
+pub const PORTS: &[Port] = &[
+    Port { name: "images", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: true },
+    Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false },
+];
+
+/// A node of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RespondNode {
+    model: ModelSource,
+    prompts: Prompts,
+    sampling: Sampling,
+    max_new_tokens: usize,
+    template: Option<&'static str>,
+    image_mode: Option<ImageMode>,
+    fraction: Fraction,
+    batch_size: Option<usize>,
+    on_bad_item: OnBadItem,
+}
+
+impl RespondNode {
+    /// Reads the parameters out of `table`; `None` when there was a mistake that leaves nothing to go on with.
+    pub fn read(table: &mut Reader<'_>) -> Option<Self> {
+        let model = table.model("model");
+        let prompts = Prompts::required(table, "prompts");
+        let sampling = Sampling {
+            temperature: table.number("temperature", TEMPERATURE, 0.0..),
+            top_k: table.integer("top_k", TOP_K as u64, 0..=1_000_000) as usize,
+            top_p: table.number("top_p", TOP_P, (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0))),
+        };
+        let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
+        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
+        let image_mode = table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode)));
+        let fraction = Fraction::read(table);
+        let batch_size = table.optional_integer("batch_size", 1..=4096).map(|size| size as usize);
+        let on_bad_item = OnBadItem::read(table);
+        Some(Self {
+            model: model?,
+            prompts: prompts?,
+            sampling,
+            max_new_tokens,
+            template,
+            image_mode,
+            fraction,
+            batch_size,
+            on_bad_item,
+        })
+    }
+
+    /// The records that the node takes, with the picture that the model is to see and the prompt that it gets.
+    fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Question>, Failure> {
+        let prompts = self.prompts.load()?;
+        let records: Vec<Record> = inputs.rows("images")?;
+        let mut seen = HashSet::new();
+        let mut questions = Vec::new();
+        for record in records.into_iter().filter(|record| self.fraction.keeps(pipeline_seed, &record.id)) {
+            if !seen.insert(record.id.clone()) {
+                return Err(Failure::node(format!("the item {} comes in twice", record.id.short()))
+                    .help("connect each picture once, or sample with `dedupe = true`"));
+            }
+            questions.push(Question::new(record, &prompts, pipeline_seed)?);
+        }
+        Ok(questions)
+    }
+}
+
+/// A record, what is shown of it, and what is asked.
+struct Question {
+    record: Record,
+    picture: Digest,
+    shown: Digest,
+    prompt: String,
+}
+
+impl Question {
+    fn new(record: Record, prompts: &PromptSet, pipeline_seed: u64) -> Result<Self, Failure> {
+        let (Some(picture), Some(shown)) = (record.picture, record.shown()) else {
+            return Err(Failure::node(format!("the item {} has no picture to ask about", record.id.short()))
+                .help("sample with `where = { image = true }` to leave records without a picture out"));
+        };
+        let prompt = prompts.draw(pipeline_seed, &record.id).to_owned();
+        Ok(Self { record, picture, shown, prompt })
+    }
+
+    fn item(&self) -> Item {
+        let fields: Vec<(String, Value)> =
+            vec![("picture".to_owned(), self.shown.into()), ("prompt".to_owned(), self.prompt.as_str().into())];
+        Item { id: self.record.id.clone(), reads: Digest::of_fields("stic response reads v1", &fields) }
+    }
+}
+
+/// What the model said: an item's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Said {
+    text: String,
+    tokens: usize,
+    finish: Finish,
+}
+
+impl Node for RespondNode {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = Vec::new();
+        let mut unless = |default: bool, name: &str, value: Value| {
+            if !default {
+                list.push(Parameter::function(name, value));
+            }
+        };
+        let Sampling { temperature, top_k, top_p } = self.sampling;
+        // Without a temperature the others mean nothing.
+        let greedy = temperature == 0.0;
+        unless(temperature == TEMPERATURE, "temperature", temperature.into());
+        unless(greedy || top_k == TOP_K, "top_k", top_k.into());
+        unless(greedy || top_p == TOP_P, "top_p", top_p.into());
+        unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
+        list.extend(self.fraction.parameter());
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: self.fraction.draws() || self.prompts.draws(), node: self.sampling.temperature > 0.0 }
+    }
+
+    fn computes_tensors(&self) -> bool {
+        true
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        let mut problems = model::check_files(&self.model);
+        if problems.is_empty() {
+            problems = model::check_manner(&self.model, self.template, self.image_mode);
+        }
+        problems.extend(self.prompts.problem("prompts"));
+        problems
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
+        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        list.push(self.prompts.parameter("prompts", digests)?);
+        Ok(list)
+    }
+
+    fn on_bad_item(&self) -> OnBadItem {
+        self.on_bad_item
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Items(self)
+    }
+}
+
+impl ItemWork for RespondNode {
+    fn item_version(&self) -> u32 {
+        1
+    }
+
+    fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
+        Ok(self.questions(inputs, pipeline_seed)?.iter().map(Question::item).collect())
+    }
+
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    ) -> Result<(), Failure> {
+        let questions = self.questions(inputs, context.pipeline_seed())?;
+        let model = model::load(&self.model, context)?;
+        let lora = adapter::load(inputs, "adapter", &model)?;
+        let scribe = Scribe::read(
+            &self.model.path,
+            model.config.image_token,
+            Some(model::template_name(&self.model, self.template)?),
+        )?;
+        let processor = model::processor(&self.model)?;
+        let mode = self.image_mode.unwrap_or(processor.mode);
+        let settings = Settings {
+            sampling: self.sampling,
+            max_new_tokens: self.max_new_tokens,
+            seed: context.seed(),
+            batch_size: self.batch_size,
+        };
+        let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
+
+        let request = |tag: usize| {
+            let question = &questions[tag];
+            let prepared = prepared(&question.shown, mode, &processor, context).map_err(|error| (tag, error))?;
+            let sequence = scribe.round(&question.prompt, None, true).map_err(|error| (tag, error))?;
+            let subject = question.record.id.as_str().to_owned();
+            Ok(Request { tag, subject, sequence, picture: Some(Arc::new(prepared)) })
+        };
+        let mut progress = Progress { done: 0, total: pending.len(), tokens: Some(0), loss: None };
+        let mut watch = |step: Step| {
+            let flow = match step {
+                Step::Tokens(count) => {
+                    progress.tokens = progress.tokens.map(|tokens| tokens + count as u64);
+                    Flow::Continue
+                }
+                Step::Done(tag, answer) => {
+                    progress.done += 1;
+                    let said = answer.and_then(|answer| {
+                        let text = scribe.tokenizer.decode(&answer.tokens)?;
+                        Ok(Said { text, tokens: answer.tokens.len(), finish: answer.finish })
+                    });
+                    finished(tag, value(said, &questions[tag], context))
+                }
+            };
+            context.progress(progress);
+            if context.interrupted() { Flow::Stop } else { flow }
+        };
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(1);
+            scope.spawn(move || {
+                for tags in pending.chunks(AHEAD) {
+                    let requests: Vec<_> = tags.par_iter().map(|tag| request(*tag)).collect();
+                    // Nobody listens any more once the generation has stopped.
+                    if context.interrupted() || sender.send(requests).is_err() {
+                        return;
+                    }
+                }
+            });
+            generator.run(receiver.into_iter().flatten(), &mut watch)
+        })?;
+        Ok(())
+    }
+
+    fn collect(
+        &self,
+        inputs: &Inputs,
+        values: &[(usize, ItemValue)],
+        context: &dyn Context,
+    ) -> Result<Output, Failure> {
+        let questions = self.questions(inputs, context.pipeline_seed())?;
+        let mut responses = Vec::with_capacity(values.len());
+        for (index, ItemValue { value, .. }) in values {
+            let Question { record, picture, prompt, .. } = &questions[*index];
+            let Said { text, tokens, finish } = serde_json::from_value(value.clone())
+                .map_err(|cause| Failure::node(format!("the journal's entry of {}: {cause}", record.id.short())))?;
+            responses.push(Response {
+                id: record.id.clone(),
+                picture: *picture,
+                altered: record.altered.clone(),
+                prompt: prompt.clone(),
+                text,
+                tokens,
+                finish,
+            });
+        }
+        let labels: Vec<Label> = responses
+            .iter()
+            .map(|response| Label {
+                name: None,
+                path: context.picture_path(&response.picture).map(|path| path.display().to_string()),
+            })
+            .collect();
+        let objects = context.objects();
+        let name = ArtifactKind::Responses.rows_name().unwrap_or_default();
+        Ok(Output {
+            identity: vec![Part { name: name.to_owned(), digest: objects.put(&write_lines(&responses))? }],
+            side: vec![Part { name: LABELS.to_owned(), digest: objects.put(&write_lines(&labels))? }],
+            objects: Vec::new(),
+            summary: summary(&responses, questions.len(), context),
+        })
+    }
+}
+
+/// A picture as the tower reads it.
+fn prepared(
+    digest: &Digest,
+    mode: ImageMode,
+    processor: &Processor,
+    context: &dyn Context,
+) -> Result<Prepared, ModelError> {
+    let bytes = context.picture(digest).map_err(|bad| ModelError::new(bad.cause))?;
+    let picture = decode(&bytes).map_err(|error| ModelError::new(error.to_string()))?;
+    Ok(prepare(&picture, mode, processor))
+}
+
+/// An item's value, or why it has none.
+fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
+    let bad = |cause: String| {
+        let path = context.picture_path(&question.shown);
+        let what = path.map_or_else(|| question.record.id.short(), |path| path.display().to_string());
+        BadItem { what, cause }
+    };
+    let said = said.map_err(|error| bad(error.message))?;
+    let value = serde_json::to_value(said).map_err(|cause| bad(cause.to_string()))?;
+    Ok(ItemValue { value, objects: Vec::new() })
+}
+
+/// What people are shown: how many, how long, how many were cut, and the first few.
+fn summary(responses: &[Response], asked: usize, context: &dyn Context) -> Summary {
+    let count = responses.len();
+    let mean = responses.iter().map(|response| response.tokens).sum::<usize>() as f64 / count.max(1) as f64;
+    let cut = responses.iter().filter(|response| response.finish == Finish::Length).count();
+    let mut line = format!("{count} responses of {mean:.1} tokens on average");
+    if cut > 0 {
+        line += &format!(", {:.1} % cut at the limit", 100.0 * cut as f64 / count as f64);
+    }
+    if asked > count {
+        line += &format!(" ({} pictures skipped)", asked - count);
+    }
+    let sample = |response: &Response| {
+        let path = context.picture_path(&response.picture);
+        let name = path.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+        format!("{}: {}", name.unwrap_or_else(|| response.id.short()), response.text)
+    };
+    Summary { line, samples: responses.iter().take(SAMPLES).map(sample).collect(), ..Summary::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::Ordering;
+
+    use serde_json::Map;
+
+    use super::*;
+    use crate::artifact::{Altered, ItemId};
+    use crate::node::Artifact;
+    use crate::nodes::DescribeKind;
+    use crate::nodes::trial::{Trial, read};
+
+    fn reference(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
+    }
+
+    fn node(parameters: &str) -> Result<Box<dyn Node>, Vec<String>> {
+        let text = format!("model = 'base'\nmax_new_tokens = 6\n{parameters}");
+        read(&DescribeKind, &text, &["images"], &reference("llava"))
+    }
+
+    const PROMPTS: &str = "prompts = ['What is it?', 'Describe it.']";
+
+    /// Puts the pictures of these names into the store.
+    fn records(trial: &Trial, names: &[&str]) -> Vec<Record> {
+        let record = |name: &&str| {
+            let bytes = std::fs::read(reference(&format!("pictures/{name}.png"))).unwrap();
+            let picture = crate::node::Objects::put(&*trial.shelf, &bytes).unwrap();
+            Record {
+                id: ItemId::new(picture),
+                picture: Some(picture),
+                altered: None,
+                conversations: None,
+                fields: Map::new(),
+            }
+        };
+        names.iter().map(record).collect()
+    }
+
+    fn inputs(trial: &Trial, records: &[Record], adapter: Option<Artifact>) -> Inputs {
+        let images = trial.artifact(ArtifactKind::Records, &write_lines(records));
+        let ports = BTreeMap::from([("images", vec![images]), ("adapter", adapter.into_iter().collect())]);
+        Inputs::new(ports, trial.shelf.clone())
+    }
+
+    fn work(node: &dyn Node) -> &dyn ItemWork {
+        let Work::Items(work) = node.work() else { panic!("the node runs as a whole") };
+        work
+    }
+
+    type Values = BTreeMap<usize, Result<ItemValue, BadItem>>;
+
+    fn map(trial: &Trial, node: &dyn Node, inputs: &Inputs, pending: &[usize]) -> Values {
+        let mut values = BTreeMap::new();
+        let finished = &mut |index: usize, value: Result<ItemValue, BadItem>| {
+            assert!(values.insert(index, value).is_none(), "item {index} is finished once");
+            Flow::Continue
+        };
+        work(node).map(inputs, pending, trial, finished).unwrap();
+        values
+    }
+
+    fn responses(trial: &Trial, node: &dyn Node, inputs: &Inputs, values: Values) -> (Vec<Response>, Summary) {
+        let values: Vec<(usize, ItemValue)> =
+            values.into_iter().filter_map(|(index, value)| Some((index, value.ok()?))).collect();
+        let output = work(node).collect(inputs, &values, trial).unwrap();
+        let rows = crate::node::Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap();
+        (crate::artifact::read_lines(&rows).unwrap(), output.summary)
+    }
+
+    #[test]
+    fn every_picture_gets_a_response_whatever_it_is_run_with() {
+        let trial = Trial::new();
+        let node = node(&format!("{PROMPTS}\ntemperature = 1.0")).unwrap();
+        let inputs = inputs(&trial, &records(&trial, &["square", "tall", "wide", "odd"]), None);
+        let together = map(&trial, &*node, &inputs, &[0, 1, 2, 3]);
+        let resumed: Values = [map(&trial, &*node, &inputs, &[3]), map(&trial, &*node, &inputs, &[2, 0, 1])]
+            .into_iter()
+            .flatten()
+            .collect();
+        assert_eq!(together, resumed);
+        let (rows, summary) = responses(&trial, &*node, &inputs, together);
+        assert_eq!(rows.len(), 4);
+        assert!(rows.iter().all(|row| (1..=6).contains(&row.tokens) && row.altered.is_none()));
+        assert!(rows.iter().any(|row| row.text != rows[0].text));
+        assert!(summary.line.starts_with("4 responses of ") && summary.samples.len() == 3, "{}", summary.line);
+        let progress = trial.progress.lock().unwrap();
+        assert_eq!(progress.last().map(|last| (last.done, last.total)), Some((3, 3)));
+        assert!(progress.iter().any(|step| step.tokens > Some(0)));
+    }
+
+    #[test]
+    fn the_altered_picture_is_shown_and_named() {
+        let trial = Trial::new();
+        let node = node(&format!("{PROMPTS}\ntemperature = 0")).unwrap();
+        let mut records = records(&trial, &["square", "tall"]);
+        let clean = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
+        let items = |records: &[Record]| work(&*node).items(&inputs(&trial, records, None), 7, &trial).unwrap();
+        let before = items(&records);
+        let altered = Altered { picture: records[1].picture.unwrap(), operation: "blur".into(), values: Map::new() };
+        records[0].altered = Some(altered.clone());
+        let after = items(&records);
+        assert_eq!(before[0].id, after[0].id);
+        assert_ne!(before[0].reads, after[0].reads);
+        let inputs = inputs(&trial, &records, None);
+        let seen = map(&trial, &*node, &inputs, &[0]);
+        assert_ne!(clean, seen);
+        let (rows, _) = responses(&trial, &*node, &inputs, seen);
+        assert_eq!((rows[0].altered.as_ref(), rows[0].picture), (Some(&altered), records[0].picture.unwrap()));
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_decoded_is_left_out_and_told() {
+        let trial = Trial::new();
+        let mut records = records(&trial, &["square", "tall"]);
+        let broken = crate::node::Objects::put(&*trial.shelf, b"no picture").unwrap();
+        records[0].picture = Some(broken);
+        let node = node(PROMPTS).unwrap();
+        let inputs = inputs(&trial, &records, None);
+        let values = map(&trial, &*node, &inputs, &[0, 1]);
+        let bad = values[&0].as_ref().unwrap_err();
+        assert!(bad.cause.contains("not a picture"), "{}", bad.cause);
+        let (rows, summary) = responses(&trial, &*node, &inputs, values);
+        assert_eq!(rows.len(), 1);
+        assert!(summary.line.ends_with("(1 pictures skipped)"), "{}", summary.line);
+    }
+
+    #[test]
+    fn an_adapter_changes_what_is_said() {
+        let trial = Trial::new();
+        let records = records(&trial, &["square"]);
+        let node = read(
+            &DescribeKind,
+            &format!("model = 'base'\nmax_new_tokens = 16\ntemperature = 0\n{PROMPTS}"),
+            &["images", "adapter"],
+            &reference("llava"),
+        )
+        .unwrap();
+        let adapter = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap();
+        let adapter = trial.made(ArtifactKind::Adapter, adapter);
+        let plain = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
+        let adapted = map(&trial, &*node, &inputs(&trial, &records, Some(adapter)), &[0]);
+        assert_ne!(plain, adapted);
+    }
+
+    #[test]
+    fn an_interrupt_leaves_the_rest() {
+        let trial = Trial::new();
+        trial.stop.store(true, Ordering::Relaxed);
+        let node = node(PROMPTS).unwrap();
+        let inputs = inputs(&trial, &records(&trial, &["square", "tall"]), None);
+        assert!(map(&trial, &*node, &inputs, &[0, 1]).is_empty());
+    }
+
+    #[test]
+    fn items_that_make_no_sense_are_refused() {
+        let trial = Trial::new();
+        let node = node(PROMPTS).unwrap();
+        let items = |records: &[Record]| work(&*node).items(&inputs(&trial, records, None), 7, &trial);
+        let mut records = records(&trial, &["square", "square"]);
+        let error = items(&records).unwrap_err();
+        assert!(error.to_string().ends_with("comes in twice"), "{error}");
+        records[0].picture = None;
+        let error = items(&records[..1]).unwrap_err();
+        assert!(error.to_string().ends_with("has no picture to ask about"), "{error}");
+    }
+
+    #[test]
+    fn what_equals_its_default_names_nothing() {
+        let trial = Trial::new();
+        let named = |text: &str| {
+            let node = node(text).unwrap();
+            let mut names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
+            names.extend(node.sources(&trial).unwrap().into_iter().map(|parameter| parameter.name));
+            names
+        };
+        let plain = named(PROMPTS);
+        assert_eq!(plain, ["max_new_tokens", "model", "template", "prompts"]);
+        let defaults = "temperature = 0.2\ntop_k = 50\ntop_p = 1\nfraction = [0, 1]\nbatch_size = 3\n\
+                        template = 'vicuna_v1'\nimage_mode = 'crop'\non_bad_item = 'fail'";
+        assert_eq!(named(&format!("{PROMPTS}\n{defaults}")), plain);
+        let others = "temperature = 0.5\ntop_k = 5\ntop_p = 0.9\nfraction = [0, 0.5]\nimage_mode = 'pad'";
+        let expected = [
+            "temperature",
+            "top_k",
+            "top_p",
+            "max_new_tokens",
+            "fraction",
+            "model",
+            "template",
+            "image_mode",
+            "prompts",
+        ];
+        assert_eq!(named(&format!("{PROMPTS}\n{others}")), expected);
+        assert_eq!(
+            named(&format!("{PROMPTS}\ntemperature = 0\ntop_k = 5")),
+            ["temperature", "max_new_tokens", "model", "template", "prompts"]
+        );
+        let written = |template: &str| node(&format!("{PROMPTS}\n{template}")).unwrap().sources(&trial).unwrap();
+        assert_eq!(written(""), written("template = 'vicuna_v1'"));
+        assert_ne!(written(""), written("template = 'llava_v1'"));
+    }
+
+    #[test]
+    fn seeds_matter_where_something_is_drawn() {
+        let seeds = |text: &str| node(text).unwrap().seeds();
+        assert_eq!(seeds("prompts = ['a']\ntemperature = 0"), SeedUse { pipeline: false, node: false });
+        assert_eq!(seeds("prompts = ['a', 'b']\ntemperature = 0"), SeedUse { pipeline: true, node: false });
+        assert_eq!(seeds("prompts = ['a']\nfraction = [0, 0.5]"), SeedUse { pipeline: true, node: true });
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (text, expected) in [
+            ("temperature = -1", "temperature"),
+            ("top_p = 0", "top_p"),
+            ("top_p = 1.5", "top_p"),
+            ("top_k = -1", "top_k"),
+            ("batch_size = 0", "batch_size"),
+            ("template = 'vicuna'", "vicuna_v1"),
+            ("image_mode = 'squash'", "squash"),
+            ("fraction = [0.5, 2]", "fraction"),
+        ] {
+            let mistakes = node(&format!("{PROMPTS}\n{text}")).err().unwrap_or_default();
+            assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{text}: {mistakes:?}");
+        }
+        assert!(node("").is_err());
+        let problems =
+            node(&format!("{PROMPTS}\ntemplate = 'checkpoint'\nimage_mode = 'anyres'")).unwrap().check_files();
+        let named: Vec<&str> = problems.iter().map(|problem| problem.parameter.as_str()).collect();
+        assert_eq!(named, ["template", "image_mode"]);
+    }
+}
