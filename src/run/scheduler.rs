@@ -250,28 +250,29 @@ impl<'env> Scheduler<'env> {
         if makers.is_empty() && !awaited || makers.iter().any(|maker| self.remade[*maker] >= REMAKES) {
             return self.failed(index, failure);
         }
-        for maker in makers {
-            self.remade[maker] += 1;
-            let name = &self.shared.graph.nodes[maker].name;
+        for maker in &makers {
+            self.remade[*maker] += 1;
+            let name = &self.shared.graph.nodes[*maker].name;
             self.shared.telling.note(name, format!("its result is made again: {failure}"));
-            self.signal(maker, Signal::Lost);
-            self.undecided.insert(maker);
-            self.results[maker] = None;
-            for below in self.below[maker].clone() {
-                if matches!(self.state(below), State::Waiting(_) | State::Ready) {
-                    self.tasks.remove(&below);
-                    self.signal(below, Signal::InputLost);
-                }
+            self.signal(*maker, Signal::Lost);
+            self.results[*maker] = None;
+        }
+        for below in makers.iter().flat_map(|maker| self.below[*maker].clone()).collect::<Vec<_>>() {
+            if matches!(self.state(below), State::Waiting(_) | State::Ready) {
+                self.tasks.remove(&below);
+                self.signal(below, Signal::InputLost);
             }
         }
         self.signal(index, Signal::Returned);
-        for above in self.above(index) {
-            if self.results[above].is_none() {
-                self.signal(index, Signal::InputLost);
+        for again in makers.into_iter().chain([index]) {
+            for above in self.above(again) {
+                if self.results[above].is_none() {
+                    self.signal(again, Signal::InputLost);
+                }
             }
-        }
-        if self.state(index) == State::Deciding {
-            self.undecided.insert(index);
+            if self.state(again) == State::Deciding {
+                self.undecided.insert(again);
+            }
         }
     }
 
