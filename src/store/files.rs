@@ -186,7 +186,8 @@ impl<'a> Witness<'a> {
                 }
             };
             if recalled.is_some() || FileStamp::of(path)? == stamp {
-                self.seen.lock().expect("no panic under the lock").insert(path.to_owned(), stamp);
+                // The first stamp counts: the node's key was made of what it stands for.
+                self.seen.lock().expect("no panic under the lock").entry(path.to_owned()).or_insert(stamp);
                 let mut found = self.store.files.found.lock().expect("no panic under the lock");
                 found.entry(digest).or_insert_with(|| path.to_owned());
                 return Ok((digest, recalled.is_none().then_some(stamp)));
@@ -267,6 +268,8 @@ mod tests {
         assert_eq!(witness.changed(), None);
         fs::write(&paths[1], "longer").unwrap();
         assert_eq!(witness.changed().as_ref(), Some(&paths[1]));
+        assert_eq!(witness.file(&paths[1]).unwrap(), Digest::of(b"longer"));
+        assert_eq!(witness.changed().as_ref(), Some(&paths[1]), "digesting it anew does not hide that");
         fs::remove_file(&paths[0]).unwrap();
         assert_eq!(witness.changed().as_ref(), Some(&paths[0]));
     }
