@@ -114,7 +114,8 @@ impl Store {
         &self.root
     }
 
-    /// Makes sure that the cache can be written to, and sweeps what killed processes left half written a day ago.
+    /// Makes sure that the cache can be written to, and sweeps what killed processes left: files half written a day
+    /// ago, and claims and scratch of nodes that are finished.
     ///
     /// # Errors
     /// When it cannot be written to.
@@ -131,7 +132,21 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
+        for key in self.unfinished()? {
+            if self.record(&key).is_some()
+                && let Claiming::Held(claim) = self.claim(&key)?
+            {
+                claim.finish();
+            }
+        }
         Ok(())
+    }
+
+    /// The keys that have a folder under `work/`.
+    fn unfinished(&self) -> Result<Vec<Digest>, StoreError> {
+        let work = self.root.join("work");
+        let folders = fs::read_dir(&work).map_err(StoreError::io("read", &work))?;
+        Ok(folders.flatten().filter_map(|folder| folder.file_name().to_str()?.parse().ok()).collect())
     }
 
     /// A new cache's first files. What is there already (a project may keep its own `.gitignore`) stays.
