@@ -1,0 +1,405 @@
+//! What runs, what hits, what is said; one behaviour a test.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use stic::device::Backend;
+use stic::event::{Event, How};
+use stic::plan::State;
+use stic::store::Claiming;
+
+use super::toys::{Bench, Machine, Memory, interrupt_after};
+
+const PIPELINE: &str = r#"
+[nodes.source]
+kind = "words"
+words = ["b", "a", "c"]
+
+[nodes.described]
+kind = "each"
+inputs.rows = "source"
+suffix = "!"
+
+[nodes.pair]
+kind = "all"
+inputs.rows = ["described", "source"]
+"#;
+
+fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    names.into_iter().collect()
+}
+
+#[test]
+fn a_second_run_hits_and_a_changed_parameter_runs_only_what_is_below_it() {
+    let bench = Bench::new();
+    let first = bench.run(PIPELINE);
+    assert_eq!(first.what(), ["run source", "run described", "run pair"]);
+    assert_eq!(first.items("described"), (3, 0, 0));
+    let second = bench.run(PIPELINE);
+    assert_eq!(second.what(), ["hit source", "hit described", "hit pair"]);
+    assert_eq!(second.contents(), first.contents());
+    assert_eq!(second.items("described"), (0, 3, 0));
+
+    let changed = PIPELINE.replace('!', "?");
+    let why: Vec<_> = bench.plan(&changed).into_iter().map(|node| (node.state, node.why)).collect();
+    assert_eq!(why[1], (State::Run, vec![r#"suffix: "!" → "?""#.to_owned()]));
+    assert_eq!(why[2], (State::Awaits, vec!["awaits `described`".to_owned()]));
+    assert_eq!(bench.run(&changed).what(), ["hit source", "run described", "run pair"]);
+    assert_eq!(bench.run(PIPELINE).what(), ["hit source", "hit described", "hit pair"], "and back");
+}
+
+#[test]
+fn one_more_item_costs_one_item_a_node() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    let more = PIPELINE.replace(r#""c""#, r#""c", "d""#);
+    let run = bench.run(&more);
+    assert_eq!(run.what(), ["run source", "run described", "run pair"]);
+    assert_eq!(run.items("described"), (1, 3, 0));
+    let started = run.events.iter().find_map(|event| match event {
+        Event::Started { node, why, .. } if node == "described" => Some(why.clone()),
+        _ => None,
+    });
+    let why = started.unwrap();
+    assert!(why[0].starts_with("inputs.rows: "), "{why:?}");
+    assert_eq!(why[1], "3/4 items cached");
+}
+
+#[test]
+fn a_plan_counts_items_and_says_what_a_run_then_does() {
+    let bench = Bench::new();
+    let states = |nodes: &[stic::plan::NodePlan]| nodes.iter().map(|node| node.state).collect::<Vec<_>>();
+    let plan = bench.plan(PIPELINE);
+    assert_eq!(states(&plan), [State::Run, State::Awaits, State::Awaits]);
+    assert_eq!(plan[0].why, ["no earlier result"]);
+    bench.run(PIPELINE);
+    let fewer = PIPELINE.replace("suffix", "keep = 2\nsuffix");
+    let plan = bench.plan(&fewer);
+    assert_eq!(states(&plan), [State::Hit, State::Run, State::Awaits]);
+    let items = plan[1].items.unwrap();
+    assert_eq!((items.total, items.cached), (2, 2));
+    assert_eq!(plan[1].why, ["keep: the default → 2", "2/2 items cached"]);
+    let json = serde_json::to_value(&plan[1]).unwrap();
+    assert_eq!(json["state"], "run");
+    assert_eq!(json["items"], serde_json::json!({ "total": 2, "cached": 2 }));
+    assert_eq!(bench.run(&fewer).items("described"), (0, 2, 0));
+}
+
+#[test]
+fn a_node_that_comes_out_as_it_was_stops_the_rebuild() {
+    let bench = Bench::new();
+    let text = |words: &str| {
+        format!(
+            "[nodes.source]\nkind = \"words\"\nwords = [{words}]\n[nodes.top]\nkind = \"first\"\ninputs.rows = \"source\"\nkeep = 1\n\
+             [nodes.described]\nkind = \"each\"\ninputs.rows = \"top\"\n"
+        )
+    };
+    bench.run(&text(r#""a", "b""#));
+    let run = bench.run(&text(r#""a", "c""#));
+    assert_eq!(run.what(), ["run source", "run top", "hit described"]);
+}
+
+#[test]
+fn a_renamed_node_hits_and_a_node_that_is_new_under_an_old_kind_says_against_what_it_compares() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    let renamed = PIPELINE.replace("described", "misled");
+    assert_eq!(bench.run(&renamed).what(), ["hit source", "hit misled", "hit pair"]);
+    let why = bench.plan(&renamed.replace('!', "?"))[1].why.clone();
+    assert_eq!(why, ["compared with `described`, which is gone", r#"suffix: "!" → "?""#]);
+}
+
+#[test]
+fn only_targets_and_what_they_need_run() {
+    let bench = Bench::new();
+    let run = bench.run_with(PIPELINE, |graph, options| options.plan.targets = vec![graph.find("described").unwrap()]);
+    assert_eq!(run.what(), ["run source", "run described"]);
+}
+
+const THREE: &str = r#"
+[nodes.source]
+kind = "words"
+words = ["a"]
+[nodes.broken]
+kind = "all"
+inputs.rows = "source"
+trouble = "node:no such model"
+[nodes.below]
+kind = "all"
+inputs.rows = "broken"
+keep = 3
+[nodes.lower]
+kind = "all"
+inputs.rows = "below"
+keep = 4
+[nodes.beside]
+kind = "first"
+inputs.rows = "source"
+pause = 20000
+[nodes.after]
+kind = "first"
+inputs.rows = "beside"
+keep = 5
+"#;
+
+#[test]
+fn a_failure_ends_the_run_and_with_keep_going_only_what_is_below() {
+    let run = Bench::new().run(THREE);
+    let what = run.what();
+    assert!(what.contains(&"failed broken".to_owned()) && what.contains(&"skipped lower".to_owned()), "{what:?}");
+    assert!(what.contains(&"skipped after".to_owned()), "nothing new is begun: {what:?}");
+    assert_eq!(run.error("broken"), "no such model");
+    let report = run.report.nodes.iter().find(|node| node.node == "broken").unwrap();
+    assert_eq!(report.help.as_deref(), Some("do it otherwise"));
+
+    let bench = Bench::new();
+    let run = bench.run_with(THREE, |_, options| options.keep_going = true);
+    let expected = ["run source", "failed broken", "skipped below", "skipped lower", "run beside", "run after"];
+    assert_eq!(set(run.what().iter().map(String::as_str)), set(expected));
+    let again = bench.run_with(&THREE.replace("node:no such model", ""), |_, options| options.keep_going = true);
+    let expected = ["hit source", "run broken", "run below", "run lower", "hit beside", "hit after"];
+    assert_eq!(set(again.what().iter().map(String::as_str)), set(expected), "a failure is not cached");
+}
+
+#[test]
+fn a_panic_in_a_node_is_a_failure_of_that_node() {
+    let text = THREE.replace("node:no such model", "panic");
+    let run = Bench::new().run_with(&text, |_, options| options.keep_going = true);
+    assert_eq!(run.error("broken"), "panicked: out of cheese");
+    assert!(run.what().contains(&"run after".to_owned()));
+}
+
+#[test]
+fn failures_of_the_surroundings_are_tried_again_and_never_kept() {
+    let text = |count: u32| THREE.replace("node:no such model", &format!("environment:{count}"));
+    let run = Bench::new().run_with(&text(2), |_, options| options.retries = 2);
+    assert!(run.what().contains(&"run broken".to_owned()));
+    let notes = run.notes("broken");
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].starts_with("attempt 1 of 3 failed") && notes[0].ends_with("no memory"), "{notes:?}");
+
+    let bench = Bench::new();
+    let run = bench.run_with(&text(2), |_, options| options.retries = 1);
+    assert_eq!(run.error("broken"), "no memory");
+    assert!(bench.run(&text(2)).what().contains(&"run broken".to_owned()), "the next run goes on");
+}
+
+#[test]
+fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
+    let words: Vec<String> = (0..200).map(|number| format!("\"{number:03}\"")).collect();
+    let text = |trouble: &str, more: &str| {
+        format!(
+            "[nodes.source]\nkind = \"words\"\nwords = [{}]\n[nodes.described]\nkind = \"each\"\ninputs.rows = \"source\"\n\
+             trouble = \"{trouble}\"\n{more}",
+            words.join(", ")
+        )
+    };
+    let bench = Bench::new();
+    let run = bench.run(&text("bad:19", ""));
+    assert_eq!(
+        run.error("described"),
+        "3 of 200 items are bad, and at most 1 % are skipped: `190`: not a word; `191`: not a word; `192`: not a word"
+    );
+    let run = bench.run(&text("bad:199", ""));
+    assert_eq!(run.items("described"), (9, 190, 1), "what was finished before it failed is kept");
+    assert_eq!(run.notes("described"), ["1 of 200 items skipped: `199`: not a word"]);
+    let record = bench.store().last("toy", "described").unwrap();
+    assert_eq!(record.summary.line, "199 rows, 1 of 200 items skipped");
+    let skipped = record.side.iter().find(|part| part.name == "skipped.jsonl").unwrap();
+    let listed = String::from_utf8(bench.store().object(&skipped.digest).unwrap()).unwrap();
+    assert!(listed.contains(r#""what":"199","cause":"not a word""#), "{listed}");
+    assert_eq!(bench.run(&text("bad:199", "")).items("described"), (0, 199, 1), "a hit remembers them");
+
+    let run = Bench::new().run(&text("bad:199", "on_bad_item = \"fail\"\n"));
+    assert_eq!(run.error("described"), "`199`: not a word");
+}
+
+#[test]
+fn an_interrupt_keeps_finished_items_and_the_next_run_goes_on() {
+    let text = PIPELINE.replace("suffix", "pause = 60000\nsuffix").replace(r#""c""#, r#""c", "d", "e", "f""#);
+    let (bench, interrupt) = (Bench::new(), Arc::new(AtomicBool::new(false)));
+    let memory = interrupt_after("described", 2, &interrupt);
+    let run = bench.run_all(&text, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &interrupt);
+    assert!(run.report.interrupted);
+    assert_eq!(run.what(), ["run source", "skipped described", "skipped pair"]);
+    let run = bench.run(&text);
+    let (done, cached, _) = run.items("described");
+    assert!(cached >= 2 && done >= 1 && done + cached == 6, "{done} {cached}");
+}
+
+#[test]
+fn force_makes_a_new_generation_and_says_what_differs() {
+    let bench = Bench::new();
+    let force = |text: &str| {
+        bench.run_with(text, |graph, options| {
+            options.plan.force = [graph.find("source").unwrap(), graph.find("described").unwrap()].into();
+        })
+    };
+    bench.run(PIPELINE);
+    let run = force(PIPELINE);
+    assert_eq!(run.what(), ["run source", "run described", "hit pair"]);
+    assert_eq!(run.items("described"), (3, 0, 0), "items are made anew too");
+    assert_eq!(run.notes("source"), ["made anew by force, and it came out the same"]);
+    let run = force(&PIPELINE.replace("words = [", "trouble = \"random\"\nwords = ["));
+    assert!(run.notes("source")[0].contains("it came out different: content "), "{:?}", run.notes("source"));
+    let record = bench.store().last("toy", "source").unwrap();
+    assert_eq!((record.generation, record.provenance.superseded.len()), (3, 2));
+}
+
+#[test]
+fn two_outputs_of_one_key_are_reported_as_non_determinism() {
+    let bench = Bench::new();
+    let text = PIPELINE.replace("words = [", "trouble = \"random\"\nwords = [");
+    bench.run(&text);
+    let record = bench.store().last("toy", "source").unwrap();
+    fs::remove_file(bench.store().object_path(&record.identity[0].digest)).unwrap();
+    let plan = bench.plan(&text);
+    assert_eq!(plan[0].why, ["1 objects of its result are missing from the cache"]);
+    let run = bench.run(&text);
+    assert!(run.notes("source")[0].starts_with("not deterministic: an earlier result"), "{:?}", run.notes("source"));
+}
+
+#[test]
+fn a_damaged_object_is_noticed_when_it_is_read_and_made_again_in_the_same_run() {
+    let bench = Bench::new();
+    let first = bench.run(PIPELINE);
+    let store = bench.store();
+    let damage = |digest: &stic::digest::Digest| {
+        let path = store.object_path(digest);
+        let length = fs::metadata(&path).unwrap().len() as usize;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, vec![b'#'; length]).unwrap();
+    };
+    damage(&store.last("toy", "source").unwrap().identity[0].digest);
+    damage(&store.last("toy", "described").unwrap().identity[0].digest);
+    assert_eq!(bench.run(PIPELINE).what(), ["hit source", "hit described", "hit pair"], "nothing reads them");
+    let run = bench.run(&PIPELINE.replace("\"all\"", "\"first\""));
+    assert_eq!(run.what(), ["run source", "run described", "run pair"]);
+    assert!(run.notes("source")[0].starts_with("its result is made again: "), "{:?}", run.notes("source"));
+    assert_eq!(run.contents()[..2], first.contents()[..2]);
+}
+
+#[test]
+fn pictures_come_from_files_and_a_change_under_the_run_is_an_error_that_names_the_file() {
+    let bench = Bench::new();
+    let photos = bench.path("photos");
+    fs::create_dir(&photos).unwrap();
+    let picture = photos.join("b.txt");
+    fs::write(photos.join("a.txt"), "first").unwrap();
+    fs::write(&picture, "second").unwrap();
+    let text = "[nodes.images]\nkind = \"files\"\nfolder = \"photos\"\n[nodes.shown]\nkind = \"show\"\ninputs.rows = \"images\"\nsuffix = \"~\"\n";
+    let run = bench.run(text);
+    assert_eq!(run.what(), ["run images", "run shown"]);
+    let record = bench.store().last("toy", "shown").unwrap();
+    let rows = bench.store().object(&record.identity[0].digest).unwrap();
+    assert!(String::from_utf8(rows).unwrap().contains("second"));
+
+    fs::write(&picture, "third").unwrap();
+    let run = bench.run(text);
+    assert_eq!(run.what(), ["run images", "run shown"]);
+    assert_eq!(run.items("shown"), (1, 1, 0));
+
+    let touching =
+        text.replace("suffix = \"~\"", &format!("trouble = \"touch:{}\"\nsuffix = \"?\"", picture.display()));
+    let run = bench.run(&touching);
+    assert_eq!(run.what(), ["hit images", "failed shown"]);
+    assert_eq!(run.error("shown"), format!("`{}` changed while the run was going on", picture.display()));
+
+    // A file that a parameter names and that changes while the node runs.
+    let touching = text.replace("folder", &format!("trouble = \"touch:{}\"\nfolder", photos.join("a.txt").display()));
+    let run = bench.run(&touching);
+    assert_eq!(run.error("images"), format!("`{}` changed while the node was running", photos.join("a.txt").display()));
+    assert_eq!(bench.run(text).what(), ["run images", "run shown"], "nothing of it was kept");
+}
+
+#[test]
+fn numerics_classes_are_kept_apart_unless_the_pipeline_accepts_another() {
+    let bench = Bench::new();
+    let text = PIPELINE.replace("\"each\"", "\"compute\"");
+    let on = |backend, text: &str| {
+        bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &AtomicBool::new(false))
+    };
+    on(Backend::Cuda, &text);
+    assert_eq!(on(Backend::Cuda, &text).what(), ["hit source", "hit described", "hit pair"]);
+    let why = bench.plan_on(&text, Backend::Cpu)[1].why.clone();
+    assert_eq!(why.len(), 1);
+    assert!(why[0].starts_with("only the numerics class differs: cuda-f32 → cpu-f32"), "{why:?}");
+    let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{text}");
+    let run = on(Backend::Cpu, &accepting);
+    assert_eq!(run.what(), ["hit source", "hit described", "hit pair"]);
+    assert_eq!(run.notes("described"), ["a result of cuda-f32, accepted in place of cpu-f32"]);
+    assert_eq!(on(Backend::Cpu, &text).what(), ["hit source", "run described", "hit pair"]);
+}
+
+#[test]
+fn a_device_is_asked_for_only_when_something_wanted_computes() {
+    let bench = Bench::new();
+    let none = || Machine(Err("no device".to_owned()));
+    let run = bench.run_all(PIPELINE, |_, _| {}, none(), Memory::default(), &AtomicBool::new(false));
+    assert!(run.report.is_complete());
+    let graph = bench.graph(&PIPELINE.replace("\"each\"", "\"compute\""));
+    let run = stic::run::run(
+        &graph,
+        &bench.store(),
+        &none(),
+        &Default::default(),
+        &Memory::default(),
+        &AtomicBool::new(false),
+    );
+    assert_eq!(run.unwrap_err().to_string(), "no device");
+}
+
+#[test]
+fn equal_nodes_are_done_once() {
+    let bench = Bench::new();
+    let text = format!("{PIPELINE}[nodes.same]\nkind = \"each\"\ninputs.rows = \"source\"\nsuffix = \"!\"\nlog = \"log\"\npause = 20000\n")
+        .replace("suffix = \"!\"\n\n", "suffix = \"!\"\nlog = \"log\"\npause = 20000\n\n");
+    let run = bench.run(&text);
+    assert_eq!((run.report.count(How::Run), run.report.count(How::Hit)), (3, 1), "{:?}", run.what());
+    assert_eq!(bench.logged(), 3);
+}
+
+#[test]
+fn a_node_whose_key_is_claimed_waits_and_then_hits() {
+    let bench = Bench::new();
+    let key = bench.plan(PIPELINE)[0].key.unwrap();
+    let store = bench.store();
+    let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let memory = Memory::calling(move |event| {
+        if let Event::Waiting { node, owner } = event {
+            sender.send((node.clone(), owner.clone())).unwrap();
+        }
+    });
+    std::thread::scope(|scope| {
+        let waiting = scope
+            .spawn(|| bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &AtomicBool::new(false)));
+        let (node, owner) = receiver.recv().unwrap();
+        assert_eq!(node, "source");
+        assert!(owner.starts_with(&format!("process {}", std::process::id())), "{owner}");
+        drop(claim);
+        assert_eq!(waiting.join().unwrap().what(), ["run source", "run described", "run pair"]);
+    });
+}
+
+#[test]
+fn a_run_leaves_its_events_and_its_summary_behind() {
+    let bench = Bench::new();
+    let run = bench.run(PIPELINE);
+    let folder = bench.path("cache").join("runs").join(&run.report.run);
+    let events = fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.first().unwrap()["event"], "run_started");
+    assert_eq!(events.last().unwrap()["event"], "run_finished");
+    let finished: Vec<_> = events.iter().filter(|event| event["event"] == "finished").collect();
+    assert_eq!(finished.len(), 3);
+    assert!(
+        finished.iter().all(|event| event["how"] == "run" && event["seconds"].is_number() && event["time"].is_string())
+    );
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["nodes"][2]["summary"]["line"], "3 rows");
+    let stats = bench.store().stats();
+    assert_eq!((stats.results.count, stats.items.count, stats.runs.count, stats.work.count), (3, 1, 1, 0));
+}

@@ -1,0 +1,7 @@
+//! The engine with toy kinds of node: caching is asserted by what ran.
+
+mod behaviour;
+mod crashes;
+mod keys;
+mod properties;
+mod toys;
