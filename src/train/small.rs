@@ -11,7 +11,12 @@ use crate::model::sequence::Sequence;
 
 /// A model of three layers with grouped-query attention.
 pub fn model() -> Llava {
-    build(TextConfig {
+    model_in(DType::F32)
+}
+
+/// The same with weights and activations in `dtype`.
+pub fn model_in(dtype: DType) -> Llava {
+    let text = TextConfig {
         vocabulary: 23,
         hidden: 16,
         intermediate: 24,
@@ -24,11 +29,12 @@ pub fn model() -> Llava {
         tied: false,
         sliding_window: None,
         max_positions: 64,
-    })
+    };
+    build(text, dtype)
 }
 
 /// A model with this decoder.
-pub fn build(text: TextConfig) -> Llava {
+pub fn build(text: TextConfig, dtype: DType) -> Llava {
     let config = Config {
         architecture: Architecture::Llava,
         vision: VisionConfig {
@@ -59,7 +65,7 @@ pub fn build(text: TextConfig) -> Llava {
             let scale = (*shape.last().unwrap() as f64).powf(-0.5);
             let values = normal(&name, shape.iter().product(), scale);
             let count = values.len();
-            (name, Tensor::from_data(TensorData::new(values, [count]), &device))
+            (name, Tensor::from_data(TensorData::new(values, [count]), (&device, dtype)))
         })
         .collect();
     Llava::build(&config, &mut tensors).unwrap()
@@ -105,7 +111,7 @@ pub fn lora_of_rank(model: &Llava, rank: usize) -> Lora {
 /// Rows that stand for picture `index`, `[4, hidden]`.
 pub fn rows(model: &Llava, index: usize) -> Tensor<2> {
     let values = normal(&format!("picture {index}"), 4 * model.config.text.hidden, 1.0);
-    Tensor::from_data(TensorData::new(values, [4, model.config.text.hidden]), &model.device())
+    Tensor::from_data(TensorData::new(values, [4, model.config.text.hidden]), (&model.device(), model.dtype()))
 }
 
 /// A sequence of six tokens of prompt, the picture third among them if there is one, and `answer` tokens of answer.

@@ -333,6 +333,24 @@ mod tests {
     }
 
     #[test]
+    fn in_16_bits_the_gradient_keeps_its_direction_and_its_size() {
+        let model = small::model();
+        let lora = small::lora(&model);
+        // Weights as small as those of a pair among many: without scaling, most of the gradient would be lost.
+        let weights: Vec<f32> = weights(12).iter().map(|weight| weight * 1e-4).collect();
+        let of = |model: &Llava| gradients(model, &lora, None, &batch(model, &[0, 1, 2]), |_| weights.clone());
+        let (exact, found) = (of(&model), of(&small::model_in(DType::F16)));
+        let (mut difference, mut size) = (0.0, 0.0);
+        for (path, exact) in &exact {
+            assert_eq!(found[path].dtype(), DType::F32);
+            difference += norm(&(found[path].clone() - exact.clone())).powi(2);
+            size += norm(exact).powi(2);
+        }
+        let share = (difference / size).sqrt();
+        assert!(share < 0.02, "{share}");
+    }
+
+    #[test]
     fn dropout_keeps_the_expected_share_and_its_scale() {
         let model = small::model();
         let batch = batch(&model, &[0, 2]);

@@ -608,7 +608,7 @@ mod tests {
             sliding_window: None,
             max_positions: 256,
         };
-        let model = small::build(text);
+        let model = small::build(text, burn::tensor::DType::F32);
         let lora = small::lora_of_rank(&model, 16);
         let examples: Vec<Example> = (0..240)
             .map(|index| Example {
