@@ -3,6 +3,10 @@
 //! Nothing here knows a model, the graph, the store or a run.
 
 pub mod corrupt;
+pub mod filter;
 pub mod picture;
 pub mod prompts;
+pub mod published;
 pub mod resample;
+pub mod source;
+pub mod turns;

@@ -1,0 +1,428 @@
+//! Where pictures and records are read from: a folder, a glob, a list of paths, or LLaVA-style JSON.
+//!
+//! An [`Entry`] is what a source says, before any picture is opened. This module does not know identities, nor which
+//! entries are taken.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use globset::GlobBuilder;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use walkdir::WalkDir;
+
+use super::picture::EXTENSIONS;
+use super::turns::{place_image, read_turns};
+use crate::artifact::Turn;
+
+/// What a source says of one picture or record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The id that the source gives: a label, not an identity.
+    pub name: Option<String>,
+    /// The picture's name as the source has it: relative to the folder, or as the file writes it.
+    pub written: Option<String>,
+    /// Where the picture lies.
+    pub picture: Option<PathBuf>,
+    /// The conversation about it, with `<image>` where there is a picture.
+    pub conversations: Option<Vec<Turn>>,
+    /// The other fields.
+    pub fields: Map<String, Value>,
+}
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// There is nothing by this name.
+    #[error("`{}` does not exist", .0.display())]
+    Missing(PathBuf),
+    /// It cannot be opened or read.
+    #[error("`{}`: {cause}", .path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// It is not JSON; the cause names line and column.
+    #[error("`{}` is not sound JSON: {cause}", .path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: serde_json::Error,
+    },
+    /// It is JSON, but not an array of records.
+    #[error("`{}` is not a JSON array of records (one object a line is read from a file called `.jsonl`)", .0.display())]
+    NoArray(PathBuf),
+    /// A record is not as it should be.
+    #[error("`{}`, {place}: {cause}", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// `line 3`, `record 3`.
+        place: Place,
+        /// Why.
+        cause: String,
+    },
+    /// The glob is not one.
+    #[error("`{pattern}` is not a glob: {cause}")]
+    Glob {
+        /// What is written.
+        pattern: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Where in a file a record stands, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line.
+    Line(usize),
+    /// An element of an array.
+    Record(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Record(record) => write!(f, "record {record}"),
+        }
+    }
+}
+
+/// Hands every entry of `from` to `take`, in the source's order: folders and globs by path, files as written.
+///
+/// `from` is a folder (searched to any depth for picture extensions), a glob, a picture, a `.json` array or a `.jsonl`
+/// file of records, or any other file: a list, one path a line. Relative names in files are looked up in `images`, by default
+/// the file's folder.
+///
+/// # Errors
+/// See [`SourceError`].
+pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut dyn FnMut(Entry)) -> Result<(), SourceError> {
+    if from.is_dir() {
+        return walk(from, None, take);
+    }
+    if !from.exists() {
+        let (base, pattern) = split_glob(from).ok_or_else(|| SourceError::Missing(from.to_owned()))?;
+        return if base.is_dir() { walk(&base, Some(&pattern), take) } else { Err(SourceError::Missing(base)) };
+    }
+    let images = images.or(from.parent()).unwrap_or(Path::new(""));
+    if is_records(from) {
+        return each_record(from, &mut |place, value| {
+            let record = |cause| SourceError::Record { path: from.to_owned(), place, cause };
+            take(read_entry(value, images).map_err(record)?);
+            Ok(())
+        });
+    }
+    if has_extension(from, &EXTENSIONS) {
+        take(picture_entry(from.file_name().unwrap_or_default().to_string_lossy().into_owned(), from.to_owned()));
+        return Ok(());
+    }
+    let unreadable = |cause| SourceError::Unreadable { path: from.to_owned(), cause };
+    for (index, line) in BufReader::new(File::open(from).map_err(unreadable)?).lines().enumerate() {
+        let line = line.map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::InvalidData => SourceError::Record {
+                path: from.to_owned(),
+                place: Place::Line(index + 1),
+                cause: "not a list of paths: the line is not UTF-8".to_owned(),
+            },
+            _ => unreadable(cause),
+        })?;
+        let written = line.trim();
+        if !written.is_empty() {
+            take(picture_entry(written.to_owned(), images.join(written)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file holds records rather than a list of paths, by its extension.
+pub fn is_records(path: &Path) -> bool {
+    is_lines(path) || has_extension(path, &["json"])
+}
+
+fn is_lines(path: &Path) -> bool {
+    has_extension(path, &["jsonl", "ndjson"])
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+}
+
+fn picture_entry(written: String, picture: PathBuf) -> Entry {
+    Entry { name: None, written: Some(written), picture: Some(picture), conversations: None, fields: Map::new() }
+}
+
+/// The files below `base`: those that match `pattern`, or those with a picture's extension. Hidden ones are passed
+/// over (some systems leave `._name.jpg` beside every picture).
+fn walk(base: &Path, pattern: Option<&str>, take: &mut dyn FnMut(Entry)) -> Result<(), SourceError> {
+    let glob = |pattern: &str| {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        let cause = |error: globset::Error| error.kind().to_string();
+        glob.map(|glob| glob.compile_matcher())
+            .map_err(|error| SourceError::Glob { pattern: pattern.to_owned(), cause: cause(error) })
+    };
+    let matcher = pattern.map(glob).transpose()?;
+    let mut found = Vec::new();
+    let visible = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
+    let entries = WalkDir::new(base).follow_links(true).into_iter();
+    for entry in entries.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
+        let entry = entry.map_err(|error| SourceError::Unreadable {
+            path: error.path().unwrap_or(base).to_owned(),
+            cause: error.into_io_error().unwrap_or_else(|| std::io::Error::other("a link leads back to its folder")),
+        })?;
+        let relative = entry.path().strip_prefix(base).unwrap_or(entry.path());
+        let wanted = match &matcher {
+            Some(matcher) => matcher.is_match(relative),
+            None => has_extension(relative, &EXTENSIONS),
+        };
+        if entry.file_type().is_file() && wanted {
+            found.push((relative.to_string_lossy().replace('\\', "/"), entry.path().to_owned()));
+        }
+    }
+    found.sort();
+    found.into_iter().for_each(|(written, path)| take(picture_entry(written, path)));
+    Ok(())
+}
+
+/// The part of `path` before its first component with a wildcard, and the rest. `None` when there is no wildcard.
+fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
+    let wild =
+        |component: &std::path::Component<'_>| component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
+    // A folder on the way may have such a character in its name: what exists is no pattern.
+    let mut base = PathBuf::new();
+    let mut rest: Vec<String> = Vec::new();
+    for component in path.components() {
+        if rest.is_empty() && (!wild(&component) || base.join(component).exists()) {
+            base.push(component);
+        } else {
+            rest.push(component.as_os_str().to_string_lossy().into_owned());
+        }
+    }
+    let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
+    (!rest.is_empty()).then(|| (base, rest.join("/")))
+}
+
+/// Hands every element of a `.json` array, or every line of any other file, to `take`; none is held.
+///
+/// # Errors
+/// See [`SourceError`], and what `take` reports.
+pub fn each_record(
+    path: &Path,
+    take: &mut dyn FnMut(Place, Value) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
+    if is_lines(path) {
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if reader.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+                break;
+            }
+            if !line.trim_ascii().is_empty() {
+                let place = Place::Line(number);
+                let value = serde_json::from_slice(&line).map_err(|error| SourceError::Record {
+                    path: path.to_owned(),
+                    place,
+                    cause: format!("not sound JSON: {error}"),
+                })?;
+                take(place, value)?;
+            }
+        }
+        return Ok(());
+    }
+    let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
+    if first.is_some_and(|first| first != b'[') {
+        return Err(SourceError::NoArray(path.to_owned()));
+    }
+    let mut failure = None;
+    let mut json = serde_json::Deserializer::from_reader(reader);
+    let read = Array { take, failure: &mut failure }.deserialize(&mut json).and_then(|()| json.end());
+    match (failure, read) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(())) => Ok(()),
+        (None, Err(cause)) if cause.is_io() => Err(unreadable(cause.into())),
+        (None, Err(cause)) => Err(SourceError::Json { path: path.to_owned(), cause }),
+    }
+}
+
+/// Reads an array element by element, so that a file of gigabytes is not held as a tree.
+struct Array<'a> {
+    take: &'a mut dyn FnMut(Place, Value) -> Result<(), SourceError>,
+    failure: &'a mut Option<SourceError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Array<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Array<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(value) = elements.next_element()? {
+            number += 1;
+            if let Err(failure) = (self.take)(Place::Record(number), value) {
+                *self.failure = Some(failure);
+                return Err(serde::de::Error::custom("see the failure"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An element of LLaVA-style data: an object with `id`, `image`, `conversations` and others, or a picture's name.
+fn read_entry(value: Value, images: &Path) -> Result<Entry, String> {
+    let mut fields = match value {
+        Value::Object(fields) => fields,
+        Value::String(written) => return Ok(picture_entry(written.clone(), images.join(written))),
+        _ => return Err("neither a record nor a picture's name".to_owned()),
+    };
+    let name = match fields.shift_remove("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(name),
+        Some(Value::Number(name)) => Some(name.to_string()),
+        Some(_) => return Err("`id` is neither a text nor a number".to_owned()),
+    };
+    let written = take_image(&mut fields)?;
+    let mut conversations = match fields.shift_remove("conversations") {
+        None | Some(Value::Null) => None,
+        Some(turns) => Some(read_turns(&turns)?),
+    };
+    if let Some(turns) = &mut conversations {
+        place_image(turns, written.is_some())?;
+    } else if written.is_none() {
+        return Err("the record has neither `image` nor `conversations`".to_owned());
+    }
+    let picture = written.as_ref().map(|written| images.join(written));
+    Ok(Entry { name, written, picture, conversations, fields })
+}
+
+/// The picture's name in a record, taken out of it.
+pub(super) fn take_image(fields: &mut Map<String, Value>) -> Result<Option<String>, String> {
+    match fields.shift_remove("image") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(image)) if !image.trim().is_empty() => Ok(Some(image)),
+        Some(Value::Array(_)) => Err("`image` names several pictures; one a record is read".to_owned()),
+        Some(_) => Err("`image` is not a picture's name".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn entries(from: &Path, images: Option<&Path>) -> Result<Vec<Entry>, String> {
+        let mut entries = Vec::new();
+        each_entry(from, images, &mut |entry| entries.push(entry)).map_err(|error| error.to_string())?;
+        Ok(entries)
+    }
+
+    fn written(from: &Path) -> Vec<String> {
+        entries(from, None).unwrap().into_iter().map(|entry| entry.written.unwrap()).collect()
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_folder_is_searched_to_any_depth_and_sorted_by_path() {
+        let folder =
+            folder(&[("b.JPG", ""), ("a/z.png", ""), ("a/._z.png", ""), ("notes.txt", ""), (".git/x.png", "")]);
+        assert_eq!(written(folder.path()), ["a/z.png", "b.JPG"]);
+        assert_eq!(entries(folder.path(), None).unwrap()[0].picture, Some(folder.path().join("a/z.png")));
+    }
+
+    #[test]
+    fn a_glob_takes_what_it_matches() {
+        let folder = folder(&[("a/1.jpg", ""), ("a/2.png", ""), ("b/c/3.jpg", ""), ("[x]/4.jpg", "")]);
+        assert_eq!(written(&folder.path().join("**/*.jpg")), ["[x]/4.jpg", "a/1.jpg", "b/c/3.jpg"]);
+        assert_eq!(written(&folder.path().join("a/*")), ["1.jpg", "2.png"]);
+        assert_eq!(written(&folder.path().join("[x]/*.jpg")), ["4.jpg"]);
+        assert!(entries(&folder.path().join("a[/*"), None).unwrap_err().contains("is not a glob"));
+        assert!(entries(&folder.path().join("none/*.jpg"), None).unwrap_err().contains("does not exist"));
+        assert!(entries(&folder.path().join("none"), None).unwrap_err().contains("does not exist"));
+    }
+
+    #[test]
+    fn a_list_is_read_line_by_line() {
+        let folder = folder(&[("list.txt", "b.jpg\r\n\na.jpg\n")]);
+        let read = entries(&folder.path().join("list.txt"), Some(Path::new("/pictures"))).unwrap();
+        assert_eq!(read[0].picture.as_deref(), Some(Path::new("/pictures/b.jpg")));
+        assert_eq!(written(&folder.path().join("list.txt")), ["b.jpg", "a.jpg"]);
+    }
+
+    #[test]
+    fn records_keep_what_is_not_known() {
+        let records = json!([
+            {"id": 7, "image": "a.jpg", "source": {"set": "vg"}, "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]},
+            {"id": "x", "conversations": [{"from": "gpt", "value": "Hi"}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+            "b.jpg",
+        ]);
+        let folder = folder(&[("r.json", &records.to_string())]);
+        let read = entries(&folder.path().join("r.json"), None).unwrap();
+        assert_eq!(read[0].name.as_deref(), Some("7"));
+        assert_eq!(read[0].picture, Some(folder.path().join("a.jpg")));
+        assert_eq!(read[0].fields["source"]["set"], "vg");
+        assert_eq!(read[0].conversations.as_ref().unwrap()[0].value, "<image>\nWhat?");
+        assert_eq!(read[1].conversations.as_ref().unwrap()[0].value, "Why?");
+        assert_eq!((read[1].picture.is_none(), read[2].written.as_deref()), (true, Some("b.jpg")));
+    }
+
+    #[test]
+    fn broken_records_are_named_by_their_place() {
+        let cause = |name: &str, text: &str| {
+            let folder = folder(&[(name, text)]);
+            entries(&folder.path().join(name), None).unwrap_err().rsplit('/').next().unwrap().to_owned()
+        };
+        assert!(
+            cause("a.jsonl", "{\"image\": \"a\"}\n\n{\"image\": }\n").starts_with("a.jsonl`, line 3: not sound JSON")
+        );
+        assert!(cause("a.json", "{\"image\": \"a\"}").starts_with("a.json` is not a JSON array of records"));
+        assert!(cause("a.json", "[{\"image\": \"a\"},").starts_with("a.json` is not sound JSON: EOF"));
+        assert!(cause("a.json", "").starts_with("a.json` is not sound JSON: EOF"));
+        assert_eq!(
+            cause("a.json", "[{\"image\": \"a\"}, {}]"),
+            "a.json`, record 2: the record has neither `image` nor `conversations`"
+        );
+        assert_eq!(
+            cause("a.json", "[{\"image\": [\"a\"]}]"),
+            "a.json`, record 1: `image` names several pictures; one a record is read"
+        );
+        assert_eq!(cause("a.jsonl", "[]"), "a.jsonl`, line 1: neither a record nor a picture's name");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_entries_or_an_error(name in prop::sample::select(vec!["a.json", "a.jsonl", "a.txt"]), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+            let _ = entries(&folder.path().join(name), None);
+        }
+    }
+}

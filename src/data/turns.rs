@@ -1,0 +1,109 @@
+//! Conversations as data files write them → turns: `from` and `value` (LLaVA) or `role` and `content` (preference data).
+
+use serde_json::Value;
+
+use crate::artifact::{Speaker, Turn};
+
+/// What stands for the picture in a turn.
+pub const IMAGE: &str = "<image>";
+
+/// The turns of `value`: a human one first (a leading model turn is dropped, as LLaVA drops it), then by turns.
+///
+/// # Errors
+/// What is wrong with them, with the number of the turn.
+pub fn read_turns(value: &Value) -> Result<Vec<Turn>, String> {
+    let list = value.as_array().ok_or("the conversation is not a list of turns")?;
+    let mut turns = Vec::with_capacity(list.len());
+    for (index, value) in list.iter().enumerate() {
+        turns.push(read_turn(value).map_err(|cause| format!("turn {}: {cause}", index + 1))?);
+    }
+    if turns.first().is_some_and(|turn| turn.from == Speaker::Gpt) {
+        turns.remove(0);
+    }
+    let expected = [Speaker::Human, Speaker::Gpt].into_iter().cycle();
+    if let Some(index) = turns.iter().zip(expected).position(|(turn, expected)| turn.from != expected) {
+        let dropped = list.len() - turns.len();
+        return Err(format!("turn {} is the same speaker's as the one before", index + dropped + 1));
+    }
+    if turns.is_empty() { Err("the conversation has no human turn".to_owned()) } else { Ok(turns) }
+}
+
+fn read_turn(value: &Value) -> Result<Turn, String> {
+    let text = |names: [&str; 2]| names.into_iter().find_map(|name| value.get(name)).and_then(Value::as_str);
+    let speaker = text(["from", "role"]).ok_or("it has neither `from` nor `role`")?;
+    let said = text(["value", "content"]).ok_or("it has neither `value` nor `content`")?;
+    let from = match speaker {
+        "human" | "user" => Speaker::Human,
+        "gpt" | "assistant" => Speaker::Gpt,
+        other => return Err(format!("`{other}` is neither `human` nor `gpt`")),
+    };
+    Ok(Turn { from, value: said.to_owned() })
+}
+
+/// Puts the placeholder in front of the first turn when there is a picture and no turn names it.
+///
+/// # Errors
+/// When a turn names a picture that is not there.
+pub fn place_image(turns: &mut [Turn], picture: bool) -> Result<(), String> {
+    let placed = turns.iter().any(|turn| turn.value.contains(IMAGE));
+    match turns.first_mut() {
+        Some(_) if placed && !picture => Err(format!("a turn has `{IMAGE}`, but the record has no picture")),
+        Some(first) if picture && !placed => {
+            first.value = format!("{IMAGE}\n{}", first.value);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `text` without the placeholder and the line break that sets it apart.
+pub fn without_image(text: &str) -> String {
+    text.replace(&format!("{IMAGE}\n"), "").replace(&format!("\n{IMAGE}"), "").replace(IMAGE, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_forms_of_turns_are_read() {
+        let llava = json!([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]);
+        let preference = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+        assert_eq!(read_turns(&llava).unwrap(), read_turns(&preference).unwrap());
+    }
+
+    #[test]
+    fn a_leading_model_turn_is_dropped() {
+        let turns =
+            json!([{"from": "gpt", "value": "hello"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]);
+        let turns = read_turns(&turns).unwrap();
+        assert_eq!((turns.len(), turns[0].value.as_str()), (2, "a"));
+    }
+
+    #[test]
+    fn broken_conversations_name_the_turn() {
+        let cause = |value: Value| read_turns(&value).unwrap_err();
+        assert_eq!(cause(json!("a")), "the conversation is not a list of turns");
+        assert_eq!(cause(json!([])), "the conversation has no human turn");
+        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: it has neither `value` nor `content`");
+        assert_eq!(cause(json!([{"from": "system", "value": ""}])), "turn 1: `system` is neither `human` nor `gpt`");
+        let twice = json!([{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]);
+        assert_eq!(cause(twice), "turn 2 is the same speaker's as the one before");
+    }
+
+    #[test]
+    fn the_placeholder_is_put_where_it_is_missing() {
+        let turn = |value: &str| vec![Turn { from: Speaker::Human, value: value.to_owned() }];
+        let placed = |value: &str, picture| {
+            let mut turns = turn(value);
+            place_image(&mut turns, picture).map(|()| turns[0].value.clone())
+        };
+        assert_eq!(placed("What is it?", true), Ok("<image>\nWhat is it?".to_owned()));
+        assert_eq!(placed("What is it?\n<image>", true), Ok("What is it?\n<image>".to_owned()));
+        assert_eq!(placed("What is it?", false), Ok("What is it?".to_owned()));
+        assert!(placed("<image>\nWhat is it?", false).is_err());
+        assert_eq!(without_image("<image>\nWhat is it?"), "What is it?");
+        assert_eq!(without_image("What is it?\n<image>"), "What is it?");
+    }
+}
