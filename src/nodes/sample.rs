@@ -1,0 +1,313 @@
+//! `sample`: pictures or instruction records out of a folder, a glob, a list or a LLaVA-style file.
+//!
+//! With `count`, the k entries are taken whose hashes of (seed, id) are the smallest, in the source's order: adding
+//! pictures to a source disturbs few picks, and renaming or moving them none.
+
+use std::io::BufReader;
+use std::path::Path;
+
+use image::metadata::Orientation;
+use rand_core::RngCore;
+use rayon::prelude::*;
+use serde_json::Value as Json;
+
+use super::listing::{Listed, Listing, Source, label, record_parts};
+use crate::artifact::{ArtifactKind, Label, Record};
+use crate::data::filter::{Filter, Globs};
+use crate::data::picture::{decode_unturned, encode_png, orientation_of};
+use crate::data::source::{SourceError, each_entry, is_records};
+use crate::digest::{Digest, Value};
+use crate::draw::Draws;
+use crate::node::{
+    Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port, SeedUse,
+    Summary, WholeWork, Work,
+};
+use crate::spec::syntax::{Located, Syntax};
+use crate::spec::{FromToml, Mistake, Mistakes, Reader};
+
+/// The kind `sample`.
+pub struct SampleKind;
+
+impl NodeKind for SampleKind {
+    fn name(&self) -> &'static str {
+        "sample"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Records
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let from = table.required_path("from");
+        let images = table.path("images");
+        let count = table.optional_integer("count", 1..).map(|count| count as usize);
+        let filter = table.table("where").map(|mut table| read_filter(&mut table)).unwrap_or_default();
+        let dedupe = table.optional("dedupe").unwrap_or(true);
+        let ignore_orientation = table.choice("orientation", &[("apply", false), ("ignore", true)], false);
+        let on_bad_item = OnBadItem::read(table);
+        let source = Source { from: from?, images, filter };
+        Some(Box::new(Sample { source, count, dedupe, ignore_orientation, on_bad_item }))
+    }
+}
+
+#[derive(Debug)]
+struct Sample {
+    source: Source,
+    count: Option<usize>,
+    dedupe: bool,
+    ignore_orientation: bool,
+    on_bad_item: OnBadItem,
+}
+
+impl Node for Sample {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = Vec::new();
+        list.extend(self.count.map(|count| Parameter::selection("count", count)));
+        list.extend(filter_parameters(&self.source.filter));
+        list.extend((!self.dedupe).then(|| Parameter::selection("dedupe", false)));
+        list.extend(self.ignore_orientation.then(|| Parameter::function("orientation", "ignore")));
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: false, node: self.count.is_some() }
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        let problem = |parameter: &str, message: String, help: &str| {
+            vec![FileProblem { parameter: parameter.to_owned(), message, help: Some(help.to_owned()) }]
+        };
+        if let Some(images) = self.source.images.as_ref().filter(|images| !images.is_dir()) {
+            return problem(
+                "images",
+                format!("`{}` is not a folder", images.display()),
+                "paths are relative to the pipeline file",
+            );
+        }
+        // A file of records may be large; how many there are is found out when it is read.
+        if is_records(&self.source.from) && self.source.from.is_file() {
+            return Vec::new();
+        }
+        let mut found = 0;
+        match each_entry(&self.source.from, self.source.images.as_deref(), &mut |entry| {
+            found += usize::from(self.source.filter.takes(&entry));
+        }) {
+            Err(error @ SourceError::Missing(_)) => {
+                problem("from", error.to_string(), "paths are relative to the pipeline file")
+            }
+            Err(error) => problem("from", error.to_string(), "name a folder, a glob, a list of paths or a JSON file"),
+            Ok(()) => self
+                .too_few(found)
+                .map_or_else(Vec::new, |(parameter, message, help)| problem(parameter, message, help)),
+        }
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let listing = self.list(digests)?;
+        let content = Value::Table(
+            [("items".to_owned(), listing.items.len().into()), ("content".to_owned(), listing.digest().into())].into(),
+        );
+        Ok(vec![Parameter::selection("from", content)])
+    }
+
+    fn on_bad_item(&self) -> OnBadItem {
+        self.on_bad_item
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+impl Sample {
+    fn list(&self, digests: &dyn FileDigests) -> Result<Listing, Failure> {
+        let listing = self.source.list(self.dedupe, digests)?;
+        listing.check_unreadable(self.on_bad_item)?;
+        Ok(listing)
+    }
+
+    /// What is wrong with there being `found` entries: the parameter, the message and the remedy.
+    fn too_few(&self, found: usize) -> Option<(&'static str, String, &'static str)> {
+        let from = self.source.from.display();
+        let filtered = if self.source.filter.is_empty() { "" } else { " that `where` takes" };
+        match self.count {
+            _ if found == 0 => Some((
+                "from",
+                format!("there is nothing in `{from}`{filtered}"),
+                "name a folder with pictures, or loosen `where`",
+            )),
+            Some(count) if count > found => Some((
+                "count",
+                format!("`count` is {count}, but there are only {found} in `{from}`{filtered}"),
+                "lower `count`, or leave it out to take all",
+            )),
+            _ => None,
+        }
+    }
+
+    /// The `count` items with the smallest hashes, in their order.
+    fn choose(&self, items: Vec<Listed>, seed: u64) -> Vec<Listed> {
+        let Some(count) = self.count else { return items };
+        let hash = |item: &Listed| (Draws::new(seed, "sample", item.id.as_str()).next_u64(), item.id.clone());
+        let mut order: Vec<_> = items.par_iter().enumerate().map(|(index, item)| (hash(item), index)).collect();
+        order.par_sort_unstable();
+        let mut taken: Vec<bool> = vec![false; items.len()];
+        order.iter().take(count).for_each(|(_, index)| taken[*index] = true);
+        items.into_iter().zip(taken).filter_map(|(item, taken)| taken.then_some(item)).collect()
+    }
+}
+
+impl WholeWork for Sample {
+    fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        let listing = self.list(context.files())?;
+        let (found, repeats) = (listing.items.len(), listing.repeats);
+        if let Some((_, message, help)) = self.too_few(found) {
+            let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
+            return Err(Failure::node(message + &repeats).help(help));
+        }
+        if let Some((path, cause)) = listing.unreadable.first() {
+            let count = listing.unreadable.len();
+            context.note(&format!("left out {count} that cannot be read, first `{}`: {cause}", path.display()));
+        }
+        if listing.shared_names > 0 {
+            let count = listing.shared_names;
+            context.note(&format!("{count} records share their `id` with another; records are told apart by content"));
+        }
+        let chosen = self.choose(listing.items, context.seed());
+        let turned = chosen.par_iter().filter(|item| turn(item) != Orientation::NoTransforms).count();
+        if turned > 0 {
+            let done = if self.ignore_orientation { "ignored" } else { "applied" };
+            context.note(&format!("{turned} of {} pictures carry an EXIF orientation, which is {done}", chosen.len()));
+        }
+        let conversations = chosen.iter().any(|item| item.entry.conversations.is_some());
+        let mut items = Vec::with_capacity(chosen.len());
+        let mut objects = Vec::new();
+        for item in chosen {
+            if context.interrupted() {
+                return Err(Failure::Interrupted);
+            }
+            let unturned = if self.ignore_orientation { unturned(&item, context)? } else { None };
+            objects.extend(unturned);
+            items.push(record(item, unturned));
+        }
+        let (records, labels) = record_parts(&items, context.objects())?;
+        let mut line = format!("{} of {found} {}", items.len(), if conversations { "records" } else { "pictures" });
+        if repeats > 0 {
+            line += &format!(" ({repeats} repeats left out)");
+        }
+        let summary = Summary { line, ..Summary::default() };
+        Ok(Output { identity: vec![records], side: vec![labels], objects, summary })
+    }
+}
+
+fn record(item: Listed, picture: Option<Digest>) -> (Record, Label) {
+    let label = label(&item.entry);
+    let Listed { id, picture: source, entry } = item;
+    let picture = picture.or(source);
+    (Record { id, picture, altered: None, conversations: entry.conversations, fields: entry.fields }, label)
+}
+
+fn turn(item: &Listed) -> Orientation {
+    let open = |path: &Path| std::fs::File::open(path).map(BufReader::new).ok();
+    item.entry
+        .picture
+        .as_deref()
+        .and_then(open)
+        .map_or(Orientation::NoTransforms, |mut reader| orientation_of(&mut reader))
+}
+
+/// The picture as it is stored, without the EXIF data that would turn it, so that nobody below need know of them.
+/// `None` where there are none; a picture that cannot be decoded is left to who decodes it.
+fn unturned(item: &Listed, context: &dyn Context) -> Result<Option<Digest>, Failure> {
+    if turn(item) == Orientation::NoTransforms {
+        return Ok(None);
+    }
+    let Some(path) = &item.entry.picture else { return Ok(None) };
+    let bytes = std::fs::read(path).map_err(|cause| Failure::io(path, &cause))?;
+    decode_unturned(&bytes).ok().map(|picture| context.objects().put(&encode_png(&picture))).transpose()
+}
+
+/// Reads `where`.
+fn read_filter(table: &mut Reader<'_>) -> Filter {
+    let image = table.optional("image");
+    let patterns = if table.is_text("path") {
+        table.optional("path").map(|pattern| vec![pattern])
+    } else {
+        table.optional::<Vec<String>>("path")
+    };
+    let path = patterns.map(Globs::new).transpose().unwrap_or_else(|(pattern, cause)| {
+        table.reject("path", format!("`{pattern}` is not a glob"), cause, None);
+        None
+    });
+    let mut fields = Vec::new();
+    for name in table.remaining_keys() {
+        fields.extend(table.optional(&name).map(|OneOrMany(values)| (name, values)));
+    }
+    Filter { image, path, fields }
+}
+
+/// A text, number or truth, or a list of them.
+struct OneOrMany(Vec<Json>);
+
+impl FromToml for OneOrMany {
+    fn expected() -> String {
+        "a text, a number, true or false, or a list of them".to_owned()
+    }
+
+    fn plural() -> String {
+        "lists".to_owned()
+    }
+
+    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
+        let one = |value: &Located| {
+            let json = match &value.value {
+                Syntax::Boolean(truth) => Some(Json::from(*truth)),
+                Syntax::Integer(number) => number.and_then(|number| i64::try_from(number).ok()).map(Json::from),
+                Syntax::Float(number) if number.is_finite() => Some(Json::from(*number)),
+                Syntax::Text(text) => Some(Json::from(text.clone())),
+                Syntax::Broken => return None,
+                _ => None,
+            };
+            if json.is_none() {
+                let (expected, found) = (Self::expected(), value.value.name());
+                mistakes.add(Mistake::Type { key: key.to_owned(), expected, found }, value.span.clone());
+            }
+            json
+        };
+        match &value.value {
+            Syntax::List(values) => {
+                let read: Vec<_> = values.iter().map(one).collect();
+                read.into_iter().collect::<Option<_>>().map(Self)
+            }
+            _ => one(value).map(|value| Self(vec![value])),
+        }
+    }
+}
+
+fn filter_parameters(filter: &Filter) -> Vec<Parameter> {
+    let mut list = Vec::new();
+    list.extend(filter.image.map(|image| Parameter::selection("where.image", image)));
+    list.extend(filter.path.as_ref().map(|globs| Parameter::selection("where.path", globs.patterns.clone())));
+    for (name, values) in &filter.fields {
+        let values: Vec<Value> = values.iter().map(value).collect();
+        list.push(Parameter::selection(&format!("where.{name}"), Value::List(values)));
+    }
+    list
+}
+
+fn value(json: &Json) -> Value {
+    match json {
+        Json::Bool(truth) => (*truth).into(),
+        Json::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Value::from),
+        Json::String(text) => text.as_str().into(),
+        other => other.to_string().into(),
+    }
+}
