@@ -1,0 +1,343 @@
+//! `corrupt`: gives every picture one corruption, drawn in proportion to the operations' weights.
+//!
+//! The item keeps its id and its picture; what became of it stands beside, as an altered picture in the store.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::Fraction;
+use super::listing::record_parts;
+use crate::artifact::{Altered, ArtifactKind, Label, Record};
+use crate::data::corrupt::{Jitter, Operation, Weighted, choose};
+use crate::data::picture::{decode, encode_png};
+use crate::digest::{Digest, Value};
+use crate::node::{
+    Arity, BadItem, Context, Failure, FileDigests, Flow, Inputs, Item, ItemValue, ItemWork, Node, NodeKind, OnBadItem,
+    Output, Parameter, Port, Progress, SeedUse, Summary, Work,
+};
+use crate::spec::Reader;
+
+/// The kind `corrupt`.
+pub struct CorruptKind;
+
+const OPERATIONS: [&str; 6] = ["low_resolution", "color_jitter", "gaussian_blur", "noise", "greyscale", "crop"];
+
+impl NodeKind for CorruptKind {
+    fn name(&self) -> &'static str {
+        "corrupt"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[Port { name: "images", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: true }]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Records
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let before = table.mistakes();
+        if !table.has("operations") {
+            // Says that the list is missing, and of what.
+            table.required::<Vec<String>>("operations");
+        }
+        let mut operations = Vec::new();
+        for mut table in table.tables("operations") {
+            let weight = table.number("weight", 1.0, 0.0..);
+            operations.extend(read_operation(&mut table).map(|operation| Weighted { operation, weight }));
+        }
+        if table.mistakes() == before && operations.iter().all(|operation| operation.weight == 0.0) {
+            let help = "write `operations = [{ op = \"low_resolution\", size = 20 }]`, each with a `weight` if there are several";
+            table.reject(
+                "operations",
+                "`operations` has nothing to draw",
+                "no operation with a weight above 0",
+                Some(help.to_owned()),
+            );
+        }
+        let fraction = Fraction::read(table);
+        let on_bad_item = OnBadItem::read(table);
+        (table.mistakes() == before).then(|| Box::new(Corrupt { operations, fraction, on_bad_item }) as Box<dyn Node>)
+    }
+}
+
+/// `value` or `[low, high]` under `key`.
+fn interval(table: &mut Reader<'_>, key: &str, from: f64, to: f64) -> Option<[f64; 2]> {
+    if !table.is_list(key) {
+        return table.optional_number(key, from..=to).map(|value| [value, value]);
+    }
+    let [low, high] = table.optional::<[f64; 2]>(key)?;
+    if from <= low && low <= high && high <= to {
+        return Some([low, high]);
+    }
+    let message = format!("`{key}` is out of range");
+    table.reject(
+        key,
+        message,
+        format!("expected two numbers from {from} to {to}, the first not above the second"),
+        None,
+    );
+    None
+}
+
+/// `value` around 1, no lower than 0, or `[low, high]`, under `key`. `None` where it changes nothing.
+fn factor(table: &mut Reader<'_>, key: &str) -> Option<[f64; 2]> {
+    let [low, high] = interval(table, key, 0.0, 100.0)?;
+    let range = if table.is_list(key) { [low, high] } else { [(1.0 - low).max(0.0), 1.0 + low] };
+    (range != [1.0, 1.0]).then_some(range)
+}
+
+fn read_operation(table: &mut Reader<'_>) -> Option<Operation> {
+    let op = table.required_choice("op", &OPERATIONS.map(|name| (name, name)))?;
+    match op {
+        "low_resolution" => {
+            table.required_integer("size", 1..=10_000).map(|size| Operation::LowResolution { size: size as u32 })
+        }
+        "color_jitter" => read_jitter(table),
+        "gaussian_blur" => {
+            let sigma = positive_interval(table, "sigma", 1000.0);
+            // Three deviations to each side, beyond which a Gaussian has less than half a level of 255.
+            let default = sigma.map_or(1, |[_, high]| 2 * (3.0 * high).ceil() as u64 + 1);
+            let kernel_size = table.integer("kernel_size", default, 1..=6001);
+            if kernel_size % 2 == 0 {
+                table.reject(
+                    "kernel_size",
+                    "`kernel_size` is even",
+                    "expected an odd number: a pixel and its neighbours on both sides",
+                    None,
+                );
+                return None;
+            }
+            sigma.map(|sigma| Operation::GaussianBlur { sigma, kernel_size: kernel_size as u32 })
+        }
+        "noise" => positive_interval(table, "sigma", 10.0).map(|sigma| Operation::Noise { sigma }),
+        "greyscale" => Some(Operation::Greyscale),
+        _ => {
+            // torchvision's defaults.
+            let scale = if table.has("scale") { positive_interval(table, "scale", 1.0) } else { Some([0.08, 1.0]) };
+            let ratio = if table.has("ratio") {
+                positive_interval(table, "ratio", 100.0)
+            } else {
+                Some([3.0 / 4.0, 4.0 / 3.0])
+            };
+            Some(Operation::Crop { scale: scale?, ratio: ratio? })
+        }
+    }
+}
+
+fn positive_interval(table: &mut Reader<'_>, key: &str, to: f64) -> Option<[f64; 2]> {
+    if !table.is_list(key) {
+        return table.required_number(key, (Excluded(0.0), Included(to))).map(|value| [value, value]);
+    }
+    let range = interval(table, key, 0.0, to)?;
+    if range[0] > 0.0 {
+        return Some(range);
+    }
+    table.reject(key, format!("`{key}` is out of range"), "expected numbers above 0", None);
+    None
+}
+
+fn read_jitter(table: &mut Reader<'_>) -> Option<Operation> {
+    let before = table.mistakes();
+    let [brightness, contrast, saturation] = ["brightness", "contrast", "saturation"].map(|key| factor(table, key));
+    let hue = if table.is_list("hue") {
+        interval(table, "hue", -0.5, 0.5)
+    } else {
+        interval(table, "hue", 0.0, 0.5).map(|[hue, _]| [-hue, hue])
+    };
+    let jitter = Jitter { brightness, contrast, saturation, hue: hue.filter(|hue| *hue != [0.0, 0.0]) };
+    if table.mistakes() > before {
+        return None;
+    }
+    if jitter == Jitter::default() {
+        table.reject(
+            "op",
+            "`color_jitter` changes nothing",
+            "give `brightness`, `contrast`, `saturation` or `hue`",
+            None,
+        );
+        return None;
+    }
+    Some(Operation::ColorJitter(jitter))
+}
+
+struct Corrupt {
+    operations: Vec<Weighted>,
+    fraction: Fraction,
+    on_bad_item: OnBadItem,
+}
+
+impl Node for Corrupt {
+    fn parameters(&self) -> Vec<Parameter> {
+        let operations: Vec<Value> = self
+            .operations
+            .iter()
+            .map(|Weighted { operation, weight }| {
+                let mut fields = operation.fields();
+                if *weight != 1.0 {
+                    fields.insert("weight".to_owned(), (*weight).into());
+                }
+                Value::Table(fields)
+            })
+            .collect();
+        let mut list = vec![Parameter::selection("operations", Value::List(operations))];
+        list.extend(self.fraction.parameter());
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse {
+            pipeline: self.fraction.draws() || self.operations.len() > 1,
+            node: self.operations.iter().any(|weighted| weighted.operation.draws()),
+        }
+    }
+
+    fn on_bad_item(&self) -> OnBadItem {
+        self.on_bad_item
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Items(self)
+    }
+}
+
+/// A record, the picture that is altered, and how.
+struct Subject<'a> {
+    record: Record,
+    shown: Digest,
+    operation: &'a Operation,
+}
+
+impl Corrupt {
+    fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Subject<'_>>, Failure> {
+        let records: Vec<Record> = inputs.rows("images")?;
+        let mut seen = std::collections::HashSet::new();
+        let mut subjects = Vec::new();
+        for record in records.into_iter().filter(|record| self.fraction.keeps(pipeline_seed, &record.id)) {
+            let Some(shown) = record.shown() else {
+                return Err(Failure::node(format!("the item {} has no picture to corrupt", record.id.short()))
+                    .help("sample with `where = { image = true }` to leave records without a picture out"));
+            };
+            if !seen.insert(record.id.clone()) {
+                return Err(Failure::node(format!("the item {} comes in twice", record.id.short()))
+                    .help("connect each picture once, or sample with `dedupe = true`"));
+            }
+            let operation = choose(&self.operations, pipeline_seed, &record.id);
+            subjects.push(Subject { record, shown, operation });
+        }
+        Ok(subjects)
+    }
+}
+
+impl Subject<'_> {
+    fn item(&self) -> Item {
+        let fields = vec![
+            ("picture".to_owned(), Value::from(self.shown)),
+            ("operation".to_owned(), Value::Table(self.operation.fields())),
+        ];
+        Item { id: self.record.id.clone(), reads: Digest::of_fields("stic corrupt reads v1", &fields) }
+    }
+
+    fn alter(&self, context: &dyn Context) -> Result<Result<ItemValue, BadItem>, Failure> {
+        let bad = |cause: String| {
+            let path = context.picture_path(&self.shown);
+            BadItem { what: path.map_or_else(|| self.record.id.short(), |path| path.display().to_string()), cause }
+        };
+        let bytes = match context.picture(&self.shown) {
+            Ok(bytes) => bytes,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let picture = match decode(&bytes) {
+            Ok(picture) => picture,
+            Err(error) => return Ok(Err(bad(error.to_string()))),
+        };
+        let (altered, mut values) = match self.operation.apply(&picture, context.seed(), &self.record.id) {
+            Ok(made) => made,
+            Err(error) => return Ok(Err(bad(error.to_string()))),
+        };
+        if let Some(before) = &self.record.altered {
+            values.insert("after".to_owned(), json!({ "operation": before.operation, "values": before.values }));
+        }
+        let picture = context.objects().put(&encode_png(&altered))?;
+        let altered = Altered { picture, operation: self.operation.name().to_owned(), values };
+        Ok(Ok(ItemValue { value: json!(altered), objects: vec![picture] }))
+    }
+}
+
+/// How many pictures are in memory at a time.
+const TOGETHER: usize = 16;
+
+impl ItemWork for Corrupt {
+    fn item_version(&self) -> u32 {
+        1
+    }
+
+    fn items(&self, inputs: &Inputs, pipeline_seed: u64, _: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
+        Ok(self.subjects(inputs, pipeline_seed)?.iter().map(Subject::item).collect())
+    }
+
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    ) -> Result<(), Failure> {
+        let subjects = self.subjects(inputs, context.pipeline_seed())?;
+        let mut progress = Progress { total: pending.len(), ..Progress::default() };
+        for indices in pending.chunks(TOGETHER) {
+            let made: Vec<_> = indices.par_iter().map(|index| subjects[*index].alter(context)).collect();
+            let mut flow = Flow::Continue;
+            for (index, value) in indices.iter().zip(made) {
+                progress.done += 1;
+                if finished(*index, value?) == Flow::Stop {
+                    flow = Flow::Stop;
+                }
+            }
+            context.progress(progress);
+            if flow == Flow::Stop || context.interrupted() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(
+        &self,
+        inputs: &Inputs,
+        values: &[(usize, ItemValue)],
+        context: &dyn Context,
+    ) -> Result<Output, Failure> {
+        let subjects = self.subjects(inputs, context.pipeline_seed())?;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let mut items = Vec::with_capacity(values.len());
+        let mut objects = Vec::with_capacity(values.len());
+        for (index, ItemValue { value, .. }) in values {
+            let record = &subjects[*index].record;
+            let altered: Altered = serde_json::from_value(value.clone())
+                .map_err(|cause| Failure::node(format!("the journal's entry of {}: {cause}", record.id.short())))?;
+            *counts.entry(altered.operation.clone()).or_default() += 1;
+            objects.push(altered.picture);
+            let path = record.picture.and_then(|picture| context.picture_path(&picture));
+            let label = Label { name: None, path: path.map(|path| path.display().to_string()) };
+            items.push((Record { altered: Some(altered), ..record.clone() }, label));
+        }
+        let (records, labels) = record_parts(&items, context.objects())?;
+        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let colon = if counts.is_empty() { "" } else { ": " };
+        let line = format!("{} altered pictures{colon}{}", items.len(), counts.join(", "));
+        Ok(Output {
+            identity: vec![records],
+            side: vec![labels],
+            objects,
+            summary: Summary { line, ..Summary::default() },
+        })
+    }
+}
