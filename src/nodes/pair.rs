@@ -1,0 +1,260 @@
+//! `pair`: joins preferred and rejected responses about a picture to the pairs that preference training reads.
+//!
+//! A pair's instruction x is drawn from the captioning prompts, as Algorithm 1 of the paper says: neither the
+//! well-curated prompt nor the misleading one is ever trained on. Its picture is the clean one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rand_core::RngCore;
+
+use super::Prompts;
+use super::adapter::part;
+use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
+use crate::data::prompts::PromptSet;
+use crate::draw::Draws;
+use crate::node::{
+    Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
+    Summary, WholeWork, Work,
+};
+use crate::spec::Reader;
+
+/// The kind `pair`.
+pub struct PairKind;
+
+/// P, from which x is drawn unless the file says otherwise.
+const INSTRUCTIONS: &str = "stic:captions";
+
+impl NodeKind for PairKind {
+    fn name(&self) -> &'static str {
+        "pair"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[
+            Port { name: "preferred", accepts: &[ArtifactKind::Responses], arity: Arity::Many, items: false },
+            Port { name: "rejected", accepts: &[ArtifactKind::Responses], arity: Arity::Many, items: false },
+        ]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind::Pairs
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let before = table.mistakes();
+        let instructions = Prompts::optional(table, "instructions");
+        let instructions = instructions.or_else(|| PromptSet::built_in(INSTRUCTIONS).map(Prompts::Given));
+        let drop_identical = table.optional("drop_identical").unwrap_or(false);
+        let shuffled = table.choice("rejected_from", &[("same", false), ("shuffled", true)], false);
+        if table.mistakes() > before {
+            return None;
+        }
+        Some(Box::new(PairNode { instructions: instructions?, drop_identical, shuffled }))
+    }
+}
+
+struct PairNode {
+    instructions: Prompts,
+    drop_identical: bool,
+    shuffled: bool,
+}
+
+impl Node for PairNode {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = Vec::new();
+        list.extend(self.drop_identical.then(|| Parameter::selection("drop_identical", true)));
+        list.extend(self.shuffled.then(|| Parameter::function("rejected_from", "shuffled")));
+        list
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: self.instructions.draws(), node: self.shuffled }
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        self.instructions.problem("instructions").into_iter().collect()
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let parameter = self.instructions.parameter("instructions", digests)?;
+        let default = PromptSet::built_in(INSTRUCTIONS)
+            .is_some_and(|set| set == self.instructions.load().unwrap_or_else(|_| set.clone()));
+        Ok(if default { Vec::new() } else { vec![parameter] })
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+/// What became of the responses that made no pair.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    without_rejected: usize,
+    without_preferred: usize,
+    identical: usize,
+}
+
+impl PairNode {
+    /// One pair for each preferred response that has a rejected one, in the order of the preferred.
+    fn pairs(&self, inputs: &Inputs, context: &dyn Context) -> Result<(Vec<Pair>, Counts), Failure> {
+        let instructions = self.instructions.load()?;
+        let name = |id: &ItemId, response: &Response| name(id, response, context);
+        let mut rejected: HashMap<ItemId, (Response, &str)> = HashMap::new();
+        for artifact in inputs.artifacts("rejected") {
+            for response in inputs.rows_of::<Response>(artifact)? {
+                let id = response.id.clone();
+                if let Some((first, node)) = rejected.get(&id) {
+                    let message =
+                        format!("{} has two rejected responses, of `{node}` and `{}`", name(&id, first), artifact.node);
+                    return Err(Failure::node(message).help("give the nodes shares that complement each other, such as `fraction = [0.0, 0.5]` and `[0.5, 1.0]`"));
+                }
+                rejected.insert(id, (response, &artifact.node));
+            }
+        }
+        let mut counts = Counts::default();
+        let mut pairs = Vec::new();
+        let mut seen = HashSet::new();
+        for preferred in inputs.rows::<Response>("preferred")? {
+            let id = preferred.id.clone();
+            if !seen.insert(id.clone()) {
+                let message = format!("{} has two preferred responses", name(&id, &preferred));
+                return Err(Failure::node(message).help("connect each picture's preferred responses once"));
+            }
+            let Some((rejected, node)) = rejected.remove(&id) else {
+                counts.without_rejected += 1;
+                continue;
+            };
+            let instruction = instructions.draw(context.pipeline_seed(), &id);
+            if rejected.altered.is_some() && rejected.prompt != instruction {
+                let message = format!(
+                    "the rejected response about {}, made by `{node}` from an altered picture, answers {:?}, but its instruction is {instruction:?}",
+                    name(&id, &rejected),
+                    rejected.prompt,
+                );
+                return Err(Failure::node(message)
+                    .help(format!("give `prompts` of `{node}` and `instructions` of this node the same set")));
+            }
+            if preferred.text == rejected.text {
+                counts.identical += 1;
+                if self.drop_identical {
+                    continue;
+                }
+            }
+            let kind = if rejected.altered.is_some() { OriginKind::Corrupted } else { OriginKind::Misled };
+            pairs.push(Pair {
+                id,
+                picture: preferred.picture,
+                instruction: instruction.to_owned(),
+                chosen: preferred.text,
+                rejected: rejected.text,
+                origin: Origin { kind, prompt: rejected.prompt, altered: rejected.altered },
+            });
+        }
+        counts.without_preferred = rejected.len();
+        Ok((pairs, counts))
+    }
+}
+
+/// What to call an item in messages: its picture's path and its id.
+fn name(id: &ItemId, response: &Response, context: &dyn Context) -> String {
+    match context.picture_path(&response.picture) {
+        Some(path) => format!("`{}` ({})", path.display(), id.short()),
+        None => id.short(),
+    }
+}
+
+/// Gives every pair another's rejected response: the next one's in a random ring, so none keeps its own.
+fn shuffle(pairs: &mut [Pair], seed: u64) {
+    let mut ring: Vec<_> = (0..pairs.len()).collect();
+    ring.sort_by_cached_key(|index| (Draws::new(seed, "shuffled", pairs[*index].id.as_str()).next_u64(), *index));
+    let mut others: Vec<Option<(String, Origin)>> = vec![None; pairs.len()];
+    for (position, index) in ring.iter().enumerate() {
+        let next = &pairs[ring[(position + 1) % ring.len()]];
+        others[*index] = Some((next.rejected.clone(), next.origin.clone()));
+    }
+    for (pair, other) in pairs.iter_mut().zip(others) {
+        (pair.rejected, pair.origin) = other.expect("every pair is in the ring once");
+    }
+}
+
+impl WholeWork for PairNode {
+    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        let (mut pairs, counts) = self.pairs(inputs, context)?;
+        if pairs.is_empty() {
+            return Err(Failure::node("no picture has both a preferred and a rejected response")
+                .help("describe the same pictures on both sides, and let the shares of the rejected side cover them"));
+        }
+        if self.shuffled {
+            shuffle(&mut pairs, context.seed());
+        }
+        if counts.without_preferred > 0 {
+            context.note(&format!("left out {} rejected responses without a preferred one", counts.without_preferred));
+        }
+        if counts.identical > 0 && !self.drop_identical {
+            context.note(&format!(
+                "{} pairs have equal responses; `drop_identical = true` leaves them out",
+                counts.identical
+            ));
+        }
+        let path = |pair: &Pair| context.picture_path(&pair.picture).map(|path| path.display().to_string());
+        let labels: Vec<Label> = pairs.iter().map(|pair| Label { name: None, path: path(pair) }).collect();
+        let objects = context.objects();
+        let altered =
+            pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture)).collect();
+        let samples = (0..3.min(pairs.len()))
+            .map(|n| n * pairs.len() / 3.min(pairs.len()))
+            .map(|index| sample(&pairs[index], labels[index].path.as_deref()));
+        let samples = samples.collect();
+        Ok(Output {
+            identity: vec![part("pairs.jsonl", &write_lines(&pairs), objects)?],
+            side: vec![part(LABELS, &write_lines(&labels), objects)?],
+            objects: altered,
+            summary: Summary { line: line(&pairs, &counts, self.drop_identical), samples, ..Summary::default() },
+        })
+    }
+}
+
+/// How the rejected response was made, in a word.
+fn origin(pair: &Pair) -> &str {
+    match (&pair.origin.altered, pair.origin.kind) {
+        (Some(altered), _) => &altered.operation,
+        (None, OriginKind::Corrupted) => "corrupted",
+        (None, OriginKind::Misled) => "misled",
+        (None, OriginKind::Imported) => "imported",
+    }
+}
+
+fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
+    let mut origins: BTreeMap<&str, usize> = BTreeMap::new();
+    pairs.iter().for_each(|pair| *origins.entry(origin(pair)).or_default() += 1);
+    let origins: Vec<String> = origins.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let mut line = format!("{} pairs: {}", pairs.len(), origins.join(", "));
+    if counts.without_rejected > 0 {
+        line += &format!("; {} pictures without a rejected response", counts.without_rejected);
+    }
+    if dropped && counts.identical > 0 {
+        line += &format!("; {} identical ones left out", counts.identical);
+    }
+    line
+}
+
+/// A pair as text, each response cut to what fits a few lines.
+fn sample(pair: &Pair, path: Option<&str>) -> String {
+    let cut = |text: &str| {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if words.chars().count() <= 240 { words } else { words.chars().take(239).chain(['…']).collect() }
+    };
+    format!(
+        "{}\n  instruction: {}\n  chosen: {}\n  rejected ({}): {}",
+        path.map_or_else(|| pair.id.short(), str::to_owned),
+        cut(&pair.instruction),
+        cut(&pair.chosen),
+        origin(pair),
+        cut(&pair.rejected),
+    )
+}
