@@ -1,0 +1,392 @@
+//! `inputs.PORT = { file = "…", images = "…" }`: files that stand where a node's result is expected.
+//!
+//! The published forms of every artifact are read, and our own, which are what `stic export` writes. What is imported
+//! is known by its content like any result: moving the file reruns nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::adapter::{self, part};
+use super::listing::{Source, check_unreadable, failure, label};
+use crate::artifact::{
+    ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
+    write_lines,
+};
+use crate::data::filter::Filter;
+use crate::data::published::{Preference, read_description, read_preference};
+use crate::data::source::{Place, SourceError, each_entry, each_record, is_records};
+use crate::data::turns::IMAGE;
+use crate::digest::{Digest, Value};
+use crate::model::peft;
+use crate::node::{
+    Context, Failure, FileDigests, FileProblem, Importer, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port,
+    Summary, WholeWork, Work,
+};
+use crate::spec::Reader;
+
+/// Imports files as the artifacts that ports take.
+pub struct FileImporter;
+
+impl Importer for FileImporter {
+    fn import(
+        &self,
+        accepts: &[ArtifactKind],
+        file: PathBuf,
+        images: Option<PathBuf>,
+    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
+        let kind = accepts.first().copied().unwrap_or(ArtifactKind::Records);
+        (kind, Arc::new(ImportKind(kind)), Box::new(Import { kind, file, images }))
+    }
+}
+
+struct ImportKind(ArtifactKind);
+
+impl NodeKind for ImportKind {
+    fn name(&self) -> &'static str {
+        "import"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        &[]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        self.0
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let (file, images) = (table.required_path("file"), table.path("images"));
+        Some(Box::new(Import { kind: self.0, file: file?, images }))
+    }
+}
+
+struct Import {
+    kind: ArtifactKind,
+    file: PathBuf,
+    images: Option<PathBuf>,
+}
+
+/// The rows of an artifact as text, and what goes beside them.
+struct Rows {
+    text: Vec<u8>,
+    count: usize,
+    labels: Vec<Label>,
+    /// Pictures that rows name by digest alone, for which a file has to be found.
+    wanted: Vec<Digest>,
+    notes: Vec<String>,
+}
+
+impl Node for Import {
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        let problem = |parameter: &str, message: String, help: &str| {
+            vec![FileProblem { parameter: parameter.to_owned(), message, help: Some(help.to_owned()) }]
+        };
+        let relative = "paths are relative to the pipeline file";
+        let shown = self.file.display();
+        if let Some(images) = self.images.as_ref().filter(|images| !images.is_dir()) {
+            return problem("images", format!("`{}` is not a folder", images.display()), relative);
+        }
+        match self.kind {
+            ArtifactKind::Adapter if !self.file.join(peft::SETTINGS).is_file() => {
+                let help = "name a folder that PEFT or `stic export` wrote";
+                problem("file", format!("`{shown}` holds no adapter: there is no `{}` in it", peft::SETTINGS), help)
+            }
+            ArtifactKind::Adapter => Vec::new(),
+            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => {
+                match each_entry(&self.file, self.images.as_deref(), &mut |_| ()) {
+                    Ok(()) => Vec::new(),
+                    Err(error) => problem("file", error.to_string(), relative),
+                }
+            }
+            _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
+            _ => Vec::new(),
+        }
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let content = if self.kind == ArtifactKind::Adapter {
+            let digest = |name: &str| {
+                let path = self.file.join(name);
+                digests.file(&path).map(Value::from).map_err(|cause| Failure::io(&path, &cause))
+            };
+            Value::List(vec![digest(peft::SETTINGS)?, digest(peft::TENSORS)?])
+        } else {
+            Digest::of(&self.rows(digests)?.text).into()
+        };
+        Ok(vec![Parameter::selection("as", self.kind.name()), Parameter::selection("file", content)])
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+impl WholeWork for Import {
+    fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        let objects = context.objects();
+        if self.kind == ArtifactKind::Adapter {
+            return adapter::import(&self.file, objects);
+        }
+        let Rows { text, count, labels, wanted, notes } = self.rows(context.files())?;
+        if count == 0 {
+            return Err(Failure::node(format!("there is nothing in `{}`", self.file.display())));
+        }
+        notes.iter().for_each(|note| context.note(note));
+        if let Some(digest) = wanted.iter().find(|digest| context.picture_path(digest).is_none()) {
+            let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());
+            return Err(Failure::node(message).help("say with `images` in which folder the pictures are"));
+        }
+        let name = self.kind.rows_name().unwrap_or_default();
+        Ok(Output {
+            identity: vec![part(name, &text, objects)?],
+            side: vec![part(LABELS, &write_lines(&labels), objects)?],
+            objects: Vec::new(),
+            summary: Summary { line: format!("{count} {} imported", self.kind), ..Summary::default() },
+        })
+    }
+}
+
+impl Import {
+    fn images(&self) -> &Path {
+        self.images.as_deref().or(self.file.parent()).unwrap_or(Path::new(""))
+    }
+
+    fn rows(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        let own = is_records(&self.file) && self.first()?.as_ref().is_some_and(is_own);
+        match self.kind {
+            ArtifactKind::Records if own => self.own(digests, |row: &Record| {
+                (&row.id, [row.picture, row.altered.as_ref().map(|altered| altered.picture)])
+            }),
+            ArtifactKind::Responses if own => self.own(digests, |row: &Response| {
+                (&row.id, [Some(row.picture), row.altered.as_ref().map(|altered| altered.picture)])
+            }),
+            ArtifactKind::Pairs if own => self.own(digests, |row: &Pair| (&row.id, [Some(row.picture), None])),
+            ArtifactKind::Conversations if own => {
+                self.own(digests, |row: &Conversation| (&row.id, [row.picture, None]))
+            }
+            ArtifactKind::Records | ArtifactKind::Conversations => self.instructions(digests),
+            ArtifactKind::Responses => self.descriptions(digests),
+            ArtifactKind::Pairs => self.preferences(digests),
+            ArtifactKind::Adapter | ArtifactKind::Scores => {
+                Err(Failure::node(format!("{} cannot be imported from `{}`", self.kind, self.file.display())))
+            }
+        }
+    }
+
+    /// The first record of the file.
+    fn first(&self) -> Result<Option<Json>, Failure> {
+        let mut first = None;
+        let read = each_record(&self.file, &mut |_, value| {
+            first = Some(value);
+            // Enough is known: the error only ends the reading.
+            Err(SourceError::NoArray(self.file.clone()))
+        });
+        match read {
+            Err(error) if first.is_none() => Err(failure(error)),
+            _ => Ok(first),
+        }
+    }
+
+    fn wrong(&self, place: Place, cause: String) -> SourceError {
+        SourceError::Record { path: self.file.clone(), place, cause }
+    }
+
+    /// Rows of our own, as they are.
+    fn own<T: DeserializeOwned + Serialize>(
+        &self,
+        digests: &dyn FileDigests,
+        known: fn(&T) -> (&ItemId, [Option<Digest>; 2]),
+    ) -> Result<Rows, Failure> {
+        let mut rows: Vec<T> = Vec::new();
+        let mut ids = HashSet::new();
+        each_record(&self.file, &mut |place, value| {
+            let row: T = serde_json::from_value(value).map_err(|error| self.wrong(place, error.to_string()))?;
+            let id = known(&row).0;
+            if !ids.insert(id.clone()) {
+                return Err(self.wrong(place, format!("the id {} was there before", id.short())));
+            }
+            rows.push(row);
+            Ok(())
+        })
+        .map_err(failure)?;
+
+        let exported = std::fs::read(self.file.with_file_name(LABELS)).ok();
+        let mut labels: Vec<Label> = exported.and_then(|text| read_lines(&text).ok()).unwrap_or_default();
+        labels.resize(rows.len(), Label::default());
+        let mut paths = Vec::new();
+        let mut take = |path: Option<PathBuf>| paths.extend(path.filter(|path| path.is_file()));
+        labels.iter().for_each(|label| take(label.path.as_ref().map(PathBuf::from)));
+        if self.images().is_dir() {
+            each_entry(self.images(), None, &mut |entry| take(entry.picture)).map_err(failure)?;
+        }
+        let contents = digests.files(&paths).into_iter().map(Result::ok);
+        let found: HashMap<Digest, PathBuf> =
+            contents.zip(paths).filter_map(|(digest, path)| Some((digest?, path))).collect();
+        let mut wanted = Vec::new();
+        for (row, label) in rows.iter().zip(&mut labels) {
+            let pictures = known(row).1;
+            let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let path = pictures[0].and_then(|picture| found.get(&picture)).map(absolute);
+            label.path = path.map(|path| path.to_string_lossy().into_owned());
+            wanted.extend(pictures.into_iter().flatten().filter(|picture| !found.contains_key(picture)));
+        }
+        Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted, notes: Vec::new() })
+    }
+
+    /// Pictures, instruction records, or description-infused ones, which have the same form.
+    fn instructions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        if self.kind == ArtifactKind::Conversations && self.first()?.is_some_and(|value| value.get("chosen").is_some())
+        {
+            return self.chosen(digests);
+        }
+        let source = Source { from: self.file.clone(), images: self.images.clone(), filter: Filter::default() };
+        let listing = source.list(true, digests)?;
+        listing.check_unreadable(OnBadItem::default())?;
+        let notes = notes(listing.repeats, &listing.unreadable);
+        let labels: Vec<Label> = listing.items.iter().map(|item| label(&item.entry)).collect();
+        let count = labels.len();
+        let text = if self.kind == ArtifactKind::Conversations {
+            let mut rows = Vec::with_capacity(count);
+            for item in listing.items {
+                let conversations = item.entry.conversations.ok_or_else(|| {
+                    let named = item.entry.name.or(item.entry.written).unwrap_or_else(|| item.id.short());
+                    Failure::node(format!("`{}`: the record `{named}` has no conversation", self.file.display()))
+                })?;
+                rows.push(Conversation { id: item.id, picture: item.picture, conversations });
+            }
+            write_lines(&rows)
+        } else {
+            let rows = listing.items.into_iter().map(|item| Record {
+                id: item.id,
+                picture: item.picture,
+                altered: None,
+                conversations: item.entry.conversations,
+                fields: item.entry.fields,
+            });
+            write_lines(&rows.collect::<Vec<_>>())
+        };
+        Ok(Rows { text, count, labels, wanted: Vec::new(), notes })
+    }
+
+    fn descriptions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        let mut read = Vec::new();
+        each_record(&self.file, &mut |place, value| {
+            let description = read_description(value).map_err(|cause| self.wrong(place, cause))?;
+            read.push((description.image.clone(), description));
+            Ok(())
+        })
+        .map_err(failure)?;
+        self.with_pictures(read, digests, |id, picture, description| Response {
+            id,
+            picture,
+            altered: None,
+            prompt: description.prompt,
+            text: description.text,
+            tokens: 0,
+            finish: Finish::Stop,
+        })
+    }
+
+    fn read_preferences(&self) -> Result<Vec<(String, Preference)>, Failure> {
+        let mut read = Vec::new();
+        each_record(&self.file, &mut |place, value| {
+            let preference = read_preference(value).map_err(|cause| self.wrong(place, cause))?;
+            read.push((preference.image.clone(), preference));
+            Ok(())
+        })
+        .map_err(failure)?;
+        Ok(read)
+    }
+
+    fn preferences(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        self.with_pictures(self.read_preferences()?, digests, |id, picture, preference| Pair {
+            id,
+            picture,
+            instruction: preference.instruction,
+            chosen: preference.chosen,
+            rejected: preference.rejected,
+            origin: preference.origin,
+        })
+    }
+
+    /// Preference data where conversations are expected: x and the preferred response.
+    fn chosen(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        self.with_pictures(self.read_preferences()?, digests, |id, picture, preference| Conversation {
+            id,
+            picture: Some(picture),
+            conversations: vec![
+                Turn { from: Speaker::Human, value: format!("{IMAGE}\n{}", preference.instruction) },
+                Turn { from: Speaker::Gpt, value: preference.chosen },
+            ],
+        })
+    }
+
+    /// Rows of records that name their pictures. Their ids are the pictures'; of several rows about one picture the
+    /// equal ones are one, and the others carry their ordinals.
+    fn with_pictures<T, R: Serialize>(
+        &self,
+        read: Vec<(String, T)>,
+        digests: &dyn FileDigests,
+        row: impl Fn(ItemId, Digest, T) -> R,
+    ) -> Result<Rows, Failure>
+    where
+        T: PartialEq + Clone,
+    {
+        let paths: Vec<PathBuf> = read.iter().map(|(image, _)| self.images().join(image)).collect();
+        let mut before: HashMap<Digest, Vec<T>> = HashMap::new();
+        let (mut repeats, mut unreadable) = (0, Vec::new());
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        for (((_, value), path), digest) in read.into_iter().zip(&paths).zip(digests.files(&paths)) {
+            let picture = match digest {
+                Ok(digest) => digest,
+                Err(cause) => {
+                    unreadable.push((path.clone(), cause.to_string()));
+                    continue;
+                }
+            };
+            let others = before.entry(picture).or_default();
+            if others.contains(&value) {
+                repeats += 1;
+                continue;
+            }
+            others.push(value.clone());
+            rows.push(row(ItemId::repeated(picture, others.len()), picture, value));
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            labels.push(Label { name: None, path: Some(absolute.to_string_lossy().into_owned()) });
+        }
+        check_unreadable(&unreadable, rows.len() + repeats, OnBadItem::default())?;
+        let notes = notes(repeats, &unreadable);
+        Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted: Vec::new(), notes })
+    }
+}
+
+fn notes(repeats: usize, unreadable: &[(PathBuf, String)]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if repeats > 0 {
+        notes.push(format!("left out {repeats} rows that repeat another"));
+    }
+    if let Some((path, cause)) = unreadable.first() {
+        let count = unreadable.len();
+        notes.push(format!("left out {count} rows whose pictures cannot be read, first `{}`: {cause}", path.display()));
+    }
+    notes
+}
+
+/// Whether a record is one of ours: its id is a digest.
+fn is_own(value: &Json) -> bool {
+    let id = value.get("id").and_then(Json::as_str).unwrap_or_default();
+    value.get("image").is_none() && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
+}
