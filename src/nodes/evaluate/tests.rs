@@ -1,3 +1,5 @@
+//! What `evaluate` asks, describes, scores and names.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
