@@ -44,7 +44,12 @@ pub fn show(
         return Ok(exit);
     }
     let rows: Vec<Vec<String>> = plan.nodes.iter().map(|node| row(node, voice)).collect();
-    table(&rows).into_iter().for_each(|line| voice.say(line));
+    for (line, node) in table(&rows).iter().zip(&plan.nodes) {
+        voice.say(line);
+        if let Some(key) = node.key.filter(|_| voice.verbose) {
+            voice.say(voice.paint(Paint::Dim, format_args!("        key {key}")));
+        }
+    }
     if let Some(device) = plan.device {
         voice.say(format_args!("device: {}:{}, {}", device.backend, device.index, device.precision));
     }

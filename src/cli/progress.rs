@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::voice::{Paint, Voice, duration, write_json};
+use super::voice::{Paint, Voice, duration, harmless, write_json};
 use crate::event::{Event, How, ItemCounts, Observer};
 use crate::node::Progress;
 
@@ -104,7 +104,7 @@ impl Observer for Watch {
             Event::Waiting { node, owner } => {
                 self.line(Paint::Dim, "waits", node, &format!("{owner} is making the same result"));
             }
-            Event::Finished { node, how, items, seconds, summary, error, help, .. } => {
+            Event::Finished { node, how, items, seconds, summary, error, help, key, .. } => {
                 if let Some(running) = self.running().remove(node)
                     && let Some(bar) = running.bar
                 {
@@ -121,7 +121,7 @@ impl Observer for Watch {
                     }
                     How::Failed => {
                         let word = self.voice.paint(Paint::Bad, "failed ");
-                        let mut text = format!("{word} {node}  {}", error.as_deref().unwrap_or_default());
+                        let mut text = format!("{word} {node}  {}", harmless(error.as_deref().unwrap_or_default()));
                         if let Some(help) = help {
                             text.push_str(&format!("\n        help: {help}"));
                         }
@@ -132,6 +132,9 @@ impl Observer for Watch {
                         }
                     }
                     How::Skipped => {}
+                }
+                if let Some(key) = key.as_ref().filter(|_| self.voice.verbose) {
+                    self.line(Paint::Dim, "", node, &format!("key {key}"));
                 }
             }
             Event::RunStarted { .. } | Event::RunFinished { .. } => {}

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::voice::{Paint, Voice, duration, table};
+use super::voice::{Paint, Voice, duration, harmless, table};
 use crate::artifact::ArtifactKind;
 use crate::event::How;
 use crate::graph::Graph;
@@ -29,17 +29,19 @@ impl Told<'_> {
     /// Says it.
     pub fn say(&self, voice: &Voice) {
         let report = self.report;
-        let told: Vec<(&str, &Summary)> =
+        let told: Vec<Row<'_>> =
             report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
-        for lines in tables(&told) {
-            voice.say("");
-            lines.iter().for_each(|line| voice.say(line));
-        }
-        for (node, summary) in told.iter().filter(|(_, summary)| !summary.samples.is_empty()) {
-            voice.say("");
-            voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
-            for sample in &summary.samples {
-                sample.lines().for_each(|line| voice.say(format_args!("  {line}").to_string().trim_end()));
+        if report.is_complete() {
+            for lines in tables(&told) {
+                voice.say("");
+                lines.iter().for_each(|line| voice.say(line));
+            }
+            for (node, summary) in told.iter().filter(|(_, summary)| !summary.samples.is_empty()) {
+                voice.say("");
+                voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
+                for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
+                    voice.say(format!("  {}", harmless(line)).trim_end());
+                }
             }
         }
         self.say_results(voice);
@@ -113,12 +115,15 @@ impl Told<'_> {
     }
 }
 
+/// A node and what it says.
+type Row<'a> = (&'a str, &'a Summary);
+
 /// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
 /// share goes into the head line.
-fn tables(told: &[(&str, &Summary)]) -> Vec<Vec<String>> {
-    let measured: Vec<&(&str, &Summary)> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
+fn tables(told: &[Row<'_>]) -> Vec<Vec<String>> {
+    let measured: Vec<&Row<'_>> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
     let names = |summary: &Summary| summary.metrics.iter().map(|metric| metric.name.clone()).collect::<Vec<_>>();
-    let mut groups: Vec<(Vec<String>, Vec<&(&str, &Summary)>)> = Vec::new();
+    let mut groups: Vec<(Vec<String>, Vec<&Row<'_>>)> = Vec::new();
     for row in measured {
         let key = names(row.1);
         match groups.iter_mut().find(|(known, _)| *known == key) {
@@ -129,7 +134,7 @@ fn tables(told: &[(&str, &Summary)]) -> Vec<Vec<String>> {
     groups.into_iter().map(|(metrics, rows)| one_table(&metrics, &rows)).collect()
 }
 
-fn one_table(metrics: &[String], rows: &[&(&str, &Summary)]) -> Vec<String> {
+fn one_table(metrics: &[String], rows: &[&Row<'_>]) -> Vec<String> {
     let labels: BTreeSet<&String> = rows.iter().flat_map(|(_, summary)| summary.labels.keys()).collect();
     let value = |summary: &Summary, label: &str| summary.labels.get(label).cloned().unwrap_or_default();
     let shared = |label: &&String| rows.iter().all(|(_, s)| value(s, label) == value(rows[0].1, label));

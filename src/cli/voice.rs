@@ -205,6 +205,11 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(fill).collect()
 }
 
+/// `text` with control characters shown as what they are not: a model's text must not move anybody's cursor.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
 /// How many characters of `text` are seen: colours are not.
 fn visible(text: &str) -> usize {
     let mut count = 0;

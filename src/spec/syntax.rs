@@ -210,7 +210,7 @@ fn located(value: toml::Spanned<DeValue<'_>>) -> Located {
     let span = value.span();
     let value = match value.into_inner() {
         // The parser's stand-in for a value that is not there.
-        DeValue::Integer(_) if span.is_empty() => Syntax::Broken,
+        _ if span.is_empty() => Syntax::Broken,
         DeValue::Boolean(value) => Syntax::Boolean(value),
         DeValue::Integer(value) => Syntax::Integer(i128::from_str_radix(value.as_str(), value.radix()).ok()),
         DeValue::Float(value) => value.as_str().parse().map_or(Syntax::Broken, Syntax::Float),
