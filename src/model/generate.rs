@@ -1,7 +1,7 @@
 //! Generation: prompts with pictures → tokens, in batches, with a cache of keys and values.
 //!
 //! Requests come as a stream; those of like length are run together. The shape of a batch follows from the length of
-//! its prompts and the model alone: prompts are filled up at their end to a multiple of [`STEP`], every row of a batch
+//! its prompts and the model alone: prompts are filled up at their end to a multiple of 32 positions, every row of a batch
 //! goes through the same number of positions, and on the processor a batch that is not full is filled with copies. So
 //! on the processor an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
 //! either: every row of a product is computed alike.
