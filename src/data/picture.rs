@@ -311,6 +311,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn photographs_have_pillows_pixels() {
+        let table: BTreeMap<String, String> =
+            serde_json::from_slice(&std::fs::read(reference().join("photos.json")).unwrap()).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/photos");
+        let mut seen = 0;
+        for entry in walkdir::WalkDir::new(folder) {
+            let entry = entry.unwrap();
+            if let Some(digest) = table.get(entry.file_name().to_str().unwrap()) {
+                let picture = decode(&std::fs::read(entry.path()).unwrap()).unwrap();
+                assert_eq!(pixels(&picture), *digest, "{}", entry.path().display());
+                seen += 1;
+            }
+        }
+        assert_eq!((seen, table.len()), (40, 40));
+    }
+
+    #[test]
     fn a_png_gives_back_the_pixels_it_was_made_of() {
         let picture = ramps(37, 23);
         assert_eq!(decode(&encode_png(&picture)), Ok(picture));

@@ -341,3 +341,161 @@ impl ItemWork for Corrupt {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::trial::{Trial, read};
+    use super::*;
+    use crate::artifact::{ItemId, read_lines, write_lines};
+    use crate::data::resample::tests::ramps;
+    use crate::node::{Artifact, Objects};
+
+    fn mistakes(text: &str) -> Vec<String> {
+        read(&CorruptKind, text, &["images"], Path::new("m")).err().unwrap()
+    }
+
+    const BOTH: &str = "operations = [{ op = \"low_resolution\", size = 3, weight = 0.5 }, { op = \"color_jitter\", brightness = 0.5, hue = 0.3, weight = 0.5 }]";
+
+    fn node(text: &str) -> Box<dyn Node> {
+        read(&CorruptKind, text, &["images"], Path::new("m")).unwrap()
+    }
+
+    /// Pictures in the store, as records.
+    fn images(trial: &Trial, count: u32) -> (Vec<Record>, Artifact) {
+        let record = |n: u32| {
+            let picture = trial.shelf.put(&encode_png(&ramps(8 + n, 9))).unwrap();
+            Record {
+                id: ItemId::new(picture),
+                picture: Some(picture),
+                altered: None,
+                conversations: None,
+                fields: Default::default(),
+            }
+        };
+        let records: Vec<Record> = (0..count).map(record).collect();
+        let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&records));
+        (records, artifact)
+    }
+
+    fn inputs(trial: &Trial, artifact: Artifact) -> Inputs {
+        Inputs::new([("images", vec![artifact])].into(), trial.shelf.clone())
+    }
+
+    type Made = Vec<(usize, Result<ItemValue, BadItem>)>;
+
+    fn mapped(trial: &Trial, node: &dyn Node, inputs: &Inputs) -> (Vec<Item>, Made) {
+        let Work::Items(work) = node.work() else { panic!("items") };
+        let items = work.items(inputs, 7, trial).unwrap();
+        let pending: Vec<usize> = (0..items.len()).collect();
+        let mut made = Vec::new();
+        let mut finished = |index, value| {
+            made.push((index, value));
+            Flow::Continue
+        };
+        work.map(inputs, &pending, trial, &mut finished).unwrap();
+        (items, made)
+    }
+
+    #[test]
+    fn every_picture_gets_one_operation_and_keeps_its_id() {
+        let trial = Trial::new();
+        let (records, artifact) = images(&trial, 40);
+        let inputs = inputs(&trial, artifact);
+        let node = node(BOTH);
+        let (items, made) = mapped(&trial, node.as_ref(), &inputs);
+        assert_eq!(items.len(), 40);
+        let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
+        let Work::Items(work) = node.work() else { panic!("items") };
+        let output = work.collect(&inputs, &values, &trial).unwrap();
+        let altered: Vec<Record> = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        for (before, after) in records.iter().zip(&altered) {
+            assert_eq!((&before.id, before.picture), (&after.id, after.picture));
+            let picture = decode(&trial.shelf.read(&after.shown().unwrap()).unwrap()).unwrap();
+            let small = after.altered.as_ref().unwrap().operation == "low_resolution";
+            assert_eq!(picture.dimensions().1 == 3 || picture.dimensions().0 == 3, small);
+        }
+        let count =
+            altered.iter().filter(|record| record.altered.as_ref().unwrap().operation == "color_jitter").count();
+        assert!((10..31).contains(&count));
+        assert_eq!(
+            output.summary.line,
+            format!("40 altered pictures: {count} color_jitter, {} low_resolution", 40 - count)
+        );
+        assert_eq!(output.objects.len(), 40);
+    }
+
+    #[test]
+    fn a_share_takes_what_its_complement_leaves() {
+        let trial = Trial::new();
+        let (records, artifact) = images(&trial, 30);
+        let inputs = inputs(&trial, artifact);
+        let ids = |text: &str| -> Vec<ItemId> {
+            let node = node(&format!("{BOTH}\nfraction = {text}"));
+            let Work::Items(work) = node.work() else { panic!("items") };
+            work.items(&inputs, 7, &trial).unwrap().into_iter().map(|item| item.id).collect()
+        };
+        let (low, high) = (ids("[0.0, 0.5]"), ids("[0.5, 1.0]"));
+        assert!(!low.is_empty() && !high.is_empty() && low.len() + high.len() == records.len());
+        assert!(low.iter().all(|id| !high.contains(id)));
+    }
+
+    #[test]
+    fn items_read_the_operation_that_they_drew_and_no_other() {
+        let trial = Trial::new();
+        let (_, artifact) = images(&trial, 30);
+        let inputs = inputs(&trial, artifact);
+        let items = |text: &str| {
+            let node = node(text);
+            let Work::Items(work) = node.work() else { panic!("items") };
+            work.items(&inputs, 7, &trial).unwrap()
+        };
+        let (before, after) = (items(BOTH), items(&BOTH.replace("size = 3", "size = 4")));
+        let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
+        assert!((5..26).contains(&same), "{same}");
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_decoded_is_a_bad_item() {
+        let trial = Trial::new();
+        let picture = trial.shelf.put(b"no picture").unwrap();
+        let record = Record {
+            id: ItemId::new(picture),
+            picture: Some(picture),
+            altered: None,
+            conversations: None,
+            fields: Default::default(),
+        };
+        let artifact = trial.artifact(ArtifactKind::Records, &write_lines([&record]));
+        let inputs = inputs(&trial, artifact);
+        let (_, made) = mapped(&trial, node(BOTH).as_ref(), &inputs);
+        assert!(made[0].1.as_ref().unwrap_err().cause.starts_with("not a picture"));
+    }
+
+    #[test]
+    fn seeds_matter_where_something_is_drawn() {
+        let seeds = |text: &str| node(text).seeds();
+        assert_eq!(seeds("operations = [{ op = \"greyscale\" }]"), SeedUse { pipeline: false, node: false });
+        assert_eq!(seeds("operations = [{ op = \"noise\", sigma = 0.1 }]"), SeedUse { pipeline: false, node: true });
+        assert_eq!(seeds(BOTH), SeedUse { pipeline: true, node: true });
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let operation = |text: &str| mistakes(&format!("operations = [{{ {text} }}]")).join("; ");
+        assert_eq!(mistakes("").len(), 1);
+        assert!(operation("op = \"low_resolution\"").contains("size"));
+        assert!(operation("op = \"low_resolution\", size = 0").contains("size"));
+        assert!(operation("op = \"low_res\", size = 3").contains("low_res"));
+        assert!(operation("op = \"greyscale\", weight = -1").contains("weight"));
+        assert!(operation("op = \"greyscale\", weight = 0").contains("nothing to draw"));
+        assert!(operation("op = \"color_jitter\"").contains("changes nothing"));
+        assert!(operation("op = \"color_jitter\", hue = 0.6").contains("hue"));
+        assert!(operation("op = \"color_jitter\", brightness = [2, 1]").contains("brightness"));
+        assert!(operation("op = \"gaussian_blur\", sigma = 2, kernel_size = 4").contains("even"));
+        assert!(operation("op = \"noise\", sigma = 0").contains("sigma"));
+        assert!(operation("op = \"crop\", scale = [0, 1]").contains("scale"));
+        assert!(operation("op = \"crop\", sigma = 1").contains("sigma"));
+    }
+}

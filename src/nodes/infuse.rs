@@ -133,3 +133,89 @@ impl WholeWork for Infuse {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::trial::{Trial, read};
+    use super::*;
+    use crate::artifact::{Finish, read_lines};
+    use crate::digest::Digest;
+    use crate::node::Objects;
+
+    fn record(n: u8, picture: Option<u8>, question: &str) -> Record {
+        let turn = |from, value: &str| Turn { from, value: value.to_owned() };
+        let conversations = vec![
+            turn(Speaker::Human, question),
+            turn(Speaker::Gpt, "An answer."),
+            turn(Speaker::Human, "<image>\nAnd?"),
+            turn(Speaker::Gpt, "Another."),
+        ];
+        Record {
+            id: ItemId::new(Digest::of(&[n, 1])),
+            picture: picture.map(|n| Digest::of(&[n])),
+            altered: None,
+            conversations: Some(conversations),
+            fields: Default::default(),
+        }
+    }
+
+    fn description(id: ItemId, text: &str) -> Response {
+        let (prompt, text) = (String::new(), text.to_owned());
+        Response { id, picture: Digest::of(b""), altered: None, prompt, text, tokens: 1, finish: Finish::Stop }
+    }
+
+    fn run(text: &str, records: &[Record], descriptions: &[Response]) -> Result<(Vec<Conversation>, String), Failure> {
+        let trial = Trial::new();
+        let ports = [
+            ("instructions", vec![trial.artifact(ArtifactKind::Records, &write_lines(records))]),
+            ("descriptions", vec![trial.artifact(ArtifactKind::Responses, &write_lines(descriptions))]),
+        ];
+        let node = read(&InfuseKind, text, &["instructions", "descriptions"], Path::new("m")).unwrap();
+        let output = trial.run(node.as_ref(), ports.into())?;
+        let rows = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        Ok((rows, output.summary.line))
+    }
+
+    #[test]
+    fn the_description_stands_where_the_published_code_puts_it() {
+        let infused = |question| infused(question, "D", PREFIX, SEPARATOR);
+        assert_eq!(infused("<image>\nWhat is it?"), "<image>\nImage description:\nD\n\nWhat is it?");
+        assert_eq!(infused("What is it?\n<image>"), "Image description:\nD\n\nWhat is it?\n<image>");
+    }
+
+    #[test]
+    fn only_the_first_human_turn_changes() {
+        let record = record(1, Some(1), "<image>\nWhat?");
+        let described = [description(record.id.clone(), "D")];
+        let (rows, line) = run("prefix = \"Seen: \"\nseparator = \" | \"", &[record.clone()], &described).unwrap();
+        assert_eq!(rows[0].conversations[0].value, "<image>\nSeen: D | What?");
+        assert_eq!(rows[0].conversations[1..], record.conversations.unwrap()[1..]);
+        assert_eq!(
+            (rows[0].id.clone(), rows[0].picture, line.as_str()),
+            (record.id, record.picture, "1 conversations")
+        );
+    }
+
+    #[test]
+    fn records_without_a_description_or_a_picture_are_left_out_and_counted() {
+        let records = [record(1, Some(1), "a"), record(2, Some(2), "b"), record(3, None, "c"), record(4, Some(4), "d")];
+        // The last description was made of a picture alone.
+        let described = [description(records[0].id.clone(), "D"), description(ItemId::new(Digest::of(&[4])), "E")];
+        let (rows, line) = run("", &records, &described).unwrap();
+        assert_eq!(rows.iter().map(|row| &row.id).collect::<Vec<_>>(), [&records[0].id, &records[3].id]);
+        assert_eq!(
+            line,
+            "2 conversations; 1 records without a description left out; 1 records without a picture left out"
+        );
+        assert!(run("", &records[1..2], &described).is_err());
+    }
+
+    #[test]
+    fn two_descriptions_of_a_record_fail() {
+        let record = record(1, Some(1), "a");
+        let described = [description(record.id.clone(), "D"), description(record.id.clone(), "E")];
+        assert!(run("", &[record], &described).is_err());
+    }
+}

@@ -258,3 +258,125 @@ fn sample(pair: &Pair, path: Option<&str>) -> String {
         cut(&pair.rejected),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::trial::{Trial, read};
+    use super::*;
+    use crate::artifact::{Altered, Finish, read_lines};
+    use crate::digest::Digest;
+    use crate::node::{Artifact, Objects};
+
+    fn id(n: u8) -> ItemId {
+        ItemId::new(Digest::of(&[n]))
+    }
+
+    fn response(n: u8, prompt: &str, text: &str) -> Response {
+        let (prompt, text) = (prompt.to_owned(), text.to_owned());
+        Response { id: id(n), picture: Digest::of(&[n]), altered: None, prompt, text, tokens: 1, finish: Finish::Stop }
+    }
+
+    /// x of an item under the trial's seed.
+    fn instruction(n: u8) -> String {
+        PromptSet::built_in(INSTRUCTIONS).unwrap().draw(7, &id(n)).to_owned()
+    }
+
+    fn corrupted(n: u8, prompt: &str, text: &str) -> Response {
+        let altered =
+            Altered { picture: Digest::of(b"x"), operation: "low_resolution".to_owned(), values: Default::default() };
+        Response { altered: Some(altered), ..response(n, prompt, text) }
+    }
+
+    fn paired(
+        text: &str,
+        preferred: &[Response],
+        rejected: &[&[Response]],
+    ) -> Result<(Vec<Pair>, Output, Trial), Failure> {
+        let trial = Trial::new();
+        let artifact = |(n, rows): (usize, &[Response])| {
+            let made = trial.artifact(ArtifactKind::Responses, &write_lines(rows));
+            Artifact { node: format!("side{n}"), ..made }
+        };
+        let rejected = rejected.iter().copied().enumerate().map(artifact).collect();
+        let ports = [("preferred", vec![artifact((9, preferred))]), ("rejected", rejected)].into();
+        let node = read(&PairKind, text, &["preferred", "rejected"], Path::new("m")).unwrap();
+        let output = trial.run(node.as_ref(), ports)?;
+        let pairs = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        Ok((pairs, output, trial))
+    }
+
+    #[test]
+    fn pairs_follow_the_preferred_side_under_the_drawn_instruction() {
+        let preferred = [response(3, "x_g", "good 3"), response(1, "x_g", "good 1"), response(2, "x_g", "good 2")];
+        let misled = [response(1, "Imagine.", "bad 1")];
+        let from_corrupted = [corrupted(3, &instruction(3), "bad 3")];
+        let (pairs, output, _) = paired("", &preferred, &[&from_corrupted, &misled]).unwrap();
+        assert_eq!(pairs.iter().map(|pair| pair.chosen.as_str()).collect::<Vec<_>>(), ["good 3", "good 1"]);
+        assert_eq!(pairs[1].instruction, instruction(1));
+        assert_eq!((pairs[1].origin.kind, pairs[1].origin.prompt.as_str()), (OriginKind::Misled, "Imagine."));
+        assert_eq!(pairs[0].picture, Digest::of(&[3]));
+        assert_eq!(output.summary.line, "2 pairs: 1 low_resolution, 1 misled; 1 pictures without a rejected response");
+        assert_eq!(output.summary.samples.len(), 2);
+        assert!(output.summary.samples[0].contains("chosen: good 3\n  rejected (low_resolution): bad 3"));
+    }
+
+    #[test]
+    fn two_rejected_responses_fail_and_name_the_nodes() {
+        let error =
+            paired("", &[response(1, "g", "a")], &[&[response(1, "h", "b")], &[response(1, "i", "c")]]).err().unwrap();
+        assert!(error.to_string().ends_with("has two rejected responses, of `side0` and `side1`"), "{error}");
+    }
+
+    #[test]
+    fn an_altered_picture_must_have_been_described_under_the_very_instruction() {
+        let error = paired("", &[response(1, "g", "a")], &[&[corrupted(1, "Another prompt.", "b")]]).err().unwrap();
+        assert!(error.to_string().contains(&id(1).short()) && error.to_string().contains("Another prompt."), "{error}");
+    }
+
+    #[test]
+    fn identical_responses_stay_unless_told_otherwise() {
+        let preferred = [response(1, "g", "same"), response(2, "g", "a")];
+        let rejected = [response(1, "h", "same"), response(2, "h", "b")];
+        let (pairs, _, trial) = paired("", &preferred, &[&rejected]).unwrap();
+        assert_eq!((pairs.len(), trial.notes.lock().unwrap().len()), (2, 1));
+        let (pairs, output, _) = paired("drop_identical = true", &preferred, &[&rejected]).unwrap();
+        assert_eq!(pairs.len(), 1);
+        assert!(output.summary.line.ends_with("; 1 identical ones left out"), "{}", output.summary.line);
+    }
+
+    #[test]
+    fn the_control_gives_every_pair_the_rejected_response_of_another() {
+        let side =
+            |name: &str| -> Vec<Response> { (0..20).map(|n| response(n, "p", &format!("{name} {n}"))).collect() };
+        let (pairs, ..) = paired("rejected_from = \"shuffled\"", &side("good"), &[&side("bad")]).unwrap();
+        let number = |text: &str| text.split(' ').nth(1).unwrap().to_owned();
+        assert!(pairs.iter().all(|pair| number(&pair.chosen) != number(&pair.rejected)));
+        let all: HashSet<_> = pairs.iter().map(|pair| &pair.rejected).collect();
+        assert_eq!(all.len(), 20);
+    }
+
+    #[test]
+    fn no_pair_is_a_failure() {
+        assert!(paired("", &[response(1, "g", "a")], &[&[response(2, "h", "b")]]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_prompt_set_is_told_with_the_nearest() {
+        let told = read(&PairKind, "instructions = \"stic:caption\"", &[], Path::new("m")).err().unwrap();
+        assert!(told[0].starts_with("unknown prompt set `stic:caption`"), "{told:?}");
+    }
+
+    #[test]
+    fn the_default_instructions_stay_out_of_the_key() {
+        let key = |text: &str| {
+            let node = read(&PairKind, text, &[], Path::new("m")).unwrap();
+            node.sources(&Trial::new()).unwrap().len() + node.parameters().len()
+        };
+        assert_eq!(
+            (key(""), key("instructions = \"stic:captions\""), key("instructions = [\"Describe.\"]")),
+            (0, 0, 1)
+        );
+    }
+}

@@ -311,3 +311,173 @@ fn value(json: &Json) -> Value {
         other => other.to_string().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::super::trial::{Trial, read};
+    use super::*;
+    use crate::artifact::read_lines;
+    use crate::data::picture::{decode, encode_png};
+    use crate::data::resample::tests::ramps;
+    use crate::node::Objects;
+
+    /// A folder of `count` pictures `0.png`, `1.png`, …
+    fn pictures(count: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for n in 0..count {
+            std::fs::write(folder.path().join(format!("{n}.png")), encode_png(&ramps(n + 1, 2))).unwrap();
+        }
+        folder
+    }
+
+    fn node(text: &str) -> Box<dyn Node> {
+        read(&SampleKind, text, &[], Path::new("m")).unwrap()
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        read(&SampleKind, text, &[], Path::new("m")).err().unwrap()
+    }
+
+    fn sampled(node: &dyn Node) -> Result<(Vec<Record>, Output, Trial), Failure> {
+        let trial = Trial::new();
+        let output = trial.run(node, BTreeMap::new())?;
+        let records = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        Ok((records, output, trial))
+    }
+
+    fn key(node: &dyn Node) -> Vec<Parameter> {
+        node.sources(&Trial::new()).unwrap()
+    }
+
+    #[test]
+    fn pictures_are_known_by_their_content() {
+        let folder = pictures(3);
+        let node = node(&format!("from = {:?}", folder.path()));
+        let (records, output, trial) = sampled(node.as_ref()).unwrap();
+        let bytes = std::fs::read(folder.path().join("1.png")).unwrap();
+        assert_eq!(records[1].picture, Some(Digest::of(&bytes)));
+        assert_eq!(records[1].id.as_str(), Digest::of(&bytes).to_string());
+        assert_eq!(output.summary.line, "3 of 3 pictures");
+        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        assert_eq!(labels[1].path, Some(folder.path().join("1.png").to_str().unwrap().to_owned()));
+    }
+
+    #[test]
+    fn renaming_and_moving_files_changes_no_key_and_new_content_does() {
+        let folder = pictures(3);
+        let node = node(&format!("from = {:?}", folder.path()));
+        let before = key(node.as_ref());
+        std::fs::create_dir(folder.path().join("2")).unwrap();
+        std::fs::rename(folder.path().join("2.png"), folder.path().join("2/renamed.png")).unwrap();
+        assert_eq!(key(node.as_ref()), before);
+        std::fs::write(folder.path().join("3.png"), encode_png(&ramps(9, 9))).unwrap();
+        assert_ne!(key(node.as_ref()), before);
+    }
+
+    #[test]
+    fn an_added_picture_disturbs_few_picks_and_order_stays() {
+        let folder = pictures(60);
+        let node = node(&format!("from = {:?}\ncount = 20", folder.path()));
+        let ids = |records: Vec<Record>| records.into_iter().map(|record| record.id).collect::<Vec<_>>();
+        let before = ids(sampled(node.as_ref()).unwrap().0);
+        std::fs::write(folder.path().join("a.png"), encode_png(&ramps(99, 9))).unwrap();
+        let after = ids(sampled(node.as_ref()).unwrap().0);
+        assert_eq!((before.len(), after.len()), (20, 20));
+        assert!(before.iter().filter(|id| after.contains(id)).count() >= 19);
+        let all = ids(sampled(self::node(&format!("from = {:?}", folder.path())).as_ref()).unwrap().0);
+        let places: Vec<_> = after.iter().map(|id| all.iter().position(|other| other == id).unwrap()).collect();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+
+    #[test]
+    fn a_repeat_is_left_out_or_carries_its_ordinal() {
+        let folder = pictures(2);
+        std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
+        let (records, output, _) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
+        assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeats left out)"));
+        let (records, ..) = sampled(node(&format!("from = {:?}\ndedupe = false", folder.path())).as_ref()).unwrap();
+        assert_eq!(records[2].id.as_str(), format!("{}#2", records[0].id));
+    }
+
+    #[test]
+    fn more_than_there_are_cannot_be_taken() {
+        let folder = pictures(2);
+        let node = node(&format!("from = {:?}\ncount = 5", folder.path()));
+        let problem = &node.check_files()[0];
+        assert_eq!(problem.parameter, "count");
+        assert!(problem.message.starts_with("`count` is 5, but there are only 2 in "), "{}", problem.message);
+        assert!(matches!(sampled(node.as_ref()), Err(Failure::Node { .. })));
+        let empty = tempfile::tempdir().unwrap();
+        let problem = &self::node(&format!("from = {:?}", empty.path())).check_files()[0];
+        assert!(problem.message.starts_with("there is nothing in "), "{}", problem.message);
+        assert_eq!(self::node("from = \"none\"").check_files()[0].message, "`folder/none` does not exist");
+    }
+
+    #[test]
+    fn instruction_records_are_filtered_and_told_apart_by_content() {
+        let folder = pictures(2);
+        let turn =
+            |question: &str| serde_json::json!([{"from": "human", "value": question}, {"from": "gpt", "value": "a"}]);
+        let records = serde_json::json!([
+            {"id": "7", "image": "0.png", "conversations": turn("<image>\nWhat?"), "set": "vg"},
+            {"id": "7", "image": "0.png", "conversations": turn("<image>\nWhy?"), "set": "vg"},
+            {"id": "8", "image": "1.png", "conversations": turn("What?"), "set": "coco"},
+            {"id": "9", "conversations": turn("What?")},
+        ]);
+        std::fs::write(folder.path().join("r.json"), records.to_string()).unwrap();
+        let text =
+            format!("from = {:?}\nwhere = {{ image = true, set = [\"vg\", \"gqa\"] }}", folder.path().join("r.json"));
+        let node = node(&text);
+        let (records, _, trial) = sampled(node.as_ref()).unwrap();
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[0].picture, records[1].picture);
+        assert_ne!(records[0].id, records[1].id);
+        assert_eq!(records[0].fields["set"], "vg");
+        assert!(trial.notes.lock().unwrap()[0].starts_with("1 records share their `id` with another"));
+        let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
+        assert_eq!(names, ["where.image", "where.set"]);
+    }
+
+    #[test]
+    fn pictures_that_cannot_be_read_are_few_or_fail_the_node() {
+        let folder = pictures(1);
+        std::fs::write(folder.path().join("list.txt"), "0.png\nnone.png\n").unwrap();
+        let error = sampled(node(&format!("from = {:?}", folder.path().join("list.txt"))).as_ref()).err().unwrap();
+        assert!(error.to_string().starts_with("1 of 2 pictures cannot be read, first "), "{error}");
+        let names: String = (0..200).map(|_| "0.png\n").collect();
+        std::fs::write(folder.path().join("list.txt"), names + "none.png\n").unwrap();
+        let list = format!("from = {:?}", folder.path().join("list.txt"));
+        let (_, _, trial) = sampled(node(&list).as_ref()).unwrap();
+        assert!(trial.notes.lock().unwrap()[0].starts_with("left out 1 that cannot be read, first "));
+        assert!(sampled(node(&(list + "\non_bad_item = \"fail\"")).as_ref()).is_err());
+    }
+
+    #[test]
+    fn an_ignored_orientation_is_gone_from_the_picture_itself() {
+        let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
+        let text = format!("from = {:?}", odd.join("jpeg_orientation_6.jpg"));
+        let (records, output, trial) = sampled(node(&text).as_ref()).unwrap();
+        assert_eq!(records[0].id.as_str(), records[0].picture.unwrap().to_string());
+        assert_eq!(*trial.notes.lock().unwrap(), ["1 of 1 pictures carry an EXIF orientation, which is applied"]);
+        assert!(output.objects.is_empty());
+
+        let (ignored, output, trial) = sampled(node(&(text + "\norientation = \"ignore\"")).as_ref()).unwrap();
+        assert_eq!(ignored[0].id, records[0].id);
+        assert_eq!(output.objects, [ignored[0].picture.unwrap()]);
+        let picture = decode(&trial.shelf.read(&output.objects[0]).unwrap()).unwrap();
+        let source = std::fs::read(odd.join("jpeg_orientation_6.jpg")).unwrap();
+        assert_eq!(picture, decode_unturned(&source).unwrap());
+        assert_eq!(decode(&source).unwrap().dimensions(), (picture.height(), picture.width()));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        assert_eq!(mistakes("count = 0\norientation = \"aply\"").len(), 3);
+        let told = mistakes("from = \"x\"\nwhere = { path = \"a[\", image = 3, set = [{}] }");
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told.iter().any(|mistake| mistake.contains("`a[` is not a glob")), "{told:?}");
+    }
+}
