@@ -21,7 +21,7 @@ use crate::model::sequence::{Scribe, Sequence};
 use crate::model::template::TEMPLATES;
 use crate::node::{Context, Failure, FileDigests, FileProblem, Inputs, Output, Parameter, Progress, Summary};
 use crate::spec::{ModelSource, Reader};
-use crate::train::batch::padded_length;
+use crate::train::batch::{filled, padded_length};
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
 use crate::train::optimizer::AdamWConfig;
@@ -324,8 +324,7 @@ impl TrainingParameters {
             settings: Settings { seed: context.seed(), ..self.settings },
             examples: &set.examples,
             micro_batch_size: self.micro_batch_size.unwrap_or_else(|| {
-                let bytes = memory(&model, longest) * set.examples[0].sequences.len();
-                (budget(context.device().backend) / bytes).clamp(1, self.settings.batch_size)
+                (budget(context.device().backend) / memory(&model, longest)).clamp(1, self.settings.batch_size)
             }),
             checkpoint_every: self.checkpoint_every,
             scratch: context.scratch(),
@@ -388,17 +387,16 @@ impl LoraParameters {
 }
 
 impl Set {
-    /// The most positions that a sequence takes, whatever the sides of its picture.
+    /// The most positions that an example takes, whatever the sides of its picture.
     fn longest(&self, config: &Config, mode: ImageMode, processor: &Processor) -> usize {
         let sides = config.grid_pinpoints.iter().map(|[first, second]| (*first, *second));
         let rows = sides.chain([(1, 1)]).map(|(width, height)| row_count(width, height, mode, processor)).max();
         let rows = rows.unwrap_or_default();
-        let sequences = self.examples.iter().flat_map(|example| &example.sequences);
-        sequences.map(|sequence| sequence.positions(rows)).max().unwrap_or_default()
+        self.examples.iter().map(|example| filled(&example.sequences, rows)).max().unwrap_or_default()
     }
 }
 
-/// About how many bytes one sequence of `positions` needs: what enters every layer, one layer's graph with its square
+/// About how many bytes an example of `positions` needs: what enters every layer, one layer's graph with its square
 /// of scores, and logits for half of the positions.
 fn memory(model: &Llava, positions: usize) -> usize {
     let TextConfig { vocabulary, hidden, intermediate, layers, heads, .. } = model.config.text;

@@ -18,7 +18,7 @@ pub struct Line {
     pub learning_rate: f64,
     /// The 2-norm of the gradient, before clipping.
     pub gradient_norm: f64,
-    /// How many positions went through the model, those that fill up not counted.
+    /// How many positions went through the model: what fills up is not counted, what a pair shares is counted once.
     pub tokens: u64,
     /// How long the step took.
     pub seconds: f64,

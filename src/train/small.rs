@@ -125,6 +125,14 @@ pub fn sequence(index: usize, picture: bool, answer: usize) -> Sequence {
     Sequence { tokens, picture: picture.then_some(2), answer: answers, cut: 0 }
 }
 
+/// The prompt of `sequence` with another answer, of `answer` tokens.
+pub fn rival(sequence: &Sequence, answer: usize) -> Sequence {
+    let mut draws = Draws::new(sequence.tokens.len() as u64, "rival", &format!("{:?}", sequence.tokens));
+    let tokens: Vec<u32> =
+        sequence.tokens[..6].iter().copied().chain((0..answer).map(|_| 3 + draws.below(19) as u32)).collect();
+    Sequence { answer: (0..tokens.len()).map(|token| token >= 6).collect(), tokens, ..sequence.clone() }
+}
+
 fn normal(name: &str, count: usize, scale: f64) -> Vec<f32> {
     let mut draws = Draws::new(0, "small", name);
     (0..count).map(|_| (draws.normal() * scale) as f32).collect()

@@ -23,7 +23,7 @@ pub struct Dropout<'a> {
     pub probability: f64,
     /// The node's seed.
     pub seed: u64,
-    /// What names each sequence's draws: step and place in the batch.
+    /// What names each row's draws: step and place in the batch.
     pub subjects: &'a [String],
 }
 
@@ -59,8 +59,8 @@ pub fn gradients(
         hidden = decoder.layer(index, hidden, &batch.rotary, &batch.mask, Some(&layer), None);
     }
 
-    let [sequences, length, width] = hidden.dims();
-    let nothing = hidden.zeros_like().reshape([sequences * length, width]);
+    let [rows, length, width] = hidden.dims();
+    let nothing = hidden.zeros_like().reshape([rows * length, width]);
     let top = predicting(hidden, batch).autodiff().require_grad();
     let values = loss::log_probabilities(decoder.logits(top.clone()), batch.labels.clone());
     let weights: Vec<f32> =
@@ -70,7 +70,7 @@ pub fn gradients(
     let mut found = (values * weights.autodiff()).sum().backward();
     let top = top.grad_remove(&mut found).expect("the loss depends on every gathered position");
     let upstream = nothing.select_assign(0, batch.predictors.clone(), top, IndexingUpdateOp::Add);
-    let mut upstream = upstream.reshape([sequences, length, width]);
+    let mut upstream = upstream.reshape([rows, length, width]);
 
     let mut gradients = Parameters::new();
     for index in (0..decoder.layer_count()).rev() {
@@ -147,8 +147,8 @@ fn gradient_scale(dtype: DType) -> f64 {
 
 /// The rows that predict answer tokens, `[n, hidden]`.
 fn predicting(hidden: Tensor<3>, batch: &MicroBatch) -> Tensor<2> {
-    let [sequences, length, width] = hidden.dims();
-    hidden.reshape([sequences * length, width]).select(0, batch.predictors.clone())
+    let [rows, length, width] = hidden.dims();
+    hidden.reshape([rows * length, width]).select(0, batch.predictors.clone())
 }
 
 fn read(values: Tensor<1>) -> Vec<f32> {
@@ -177,22 +177,22 @@ fn thinned(layer: &LayerLora, index: usize, dropout: Option<&Dropout<'_>>, batch
 }
 
 impl Dropout<'_> {
-    /// 0 where a value drops out, `1 / (1 − probability)` where it stays: `[sequences · length, features]`.
+    /// 0 where a value drops out, `1 / (1 − probability)` where it stays: `[rows · length, features]`.
     fn mask(&self, layer: usize, target: Target, features: usize, batch: &MicroBatch) -> Tensor<2> {
-        let [sequences, length, _] = batch.hidden.dims();
+        let [rows, length, _] = batch.hidden.dims();
         // 16 bits a draw: the probability is met to within 1 / 131,072.
         let threshold = (self.probability * 65_536.0).round() as u32;
-        let mut kept = vec![false; sequences * length * features];
-        kept.par_chunks_mut(length * features).enumerate().for_each(|(sequence, kept)| {
-            let subject = format!("{} {layer} {}", self.subjects[sequence], target.name());
-            let mut bytes = vec![0; 2 * batch.positions[sequence] * features];
+        let mut kept = vec![false; rows * length * features];
+        kept.par_chunks_mut(length * features).enumerate().for_each(|(row, kept)| {
+            let subject = format!("{} {layer} {}", self.subjects[row], target.name());
+            let mut bytes = vec![0; 2 * batch.filled[row] * features];
             Draws::new(self.seed, "dropout", &subject).fill_bytes(&mut bytes);
             for (kept, draw) in kept.iter_mut().zip(bytes.chunks_exact(2)) {
                 *kept = u32::from(u16::from_le_bytes([draw[0], draw[1]])) >= threshold;
             }
         });
         let kept =
-            Tensor::<2, Bool>::from_data(TensorData::new(kept, [sequences * length, features]), &batch.hidden.device());
+            Tensor::<2, Bool>::from_data(TensorData::new(kept, [rows * length, features]), &batch.hidden.device());
         kept.float().cast(DType::F32).mul_scalar(1.0 / (1.0 - self.probability))
     }
 }
@@ -212,7 +212,10 @@ mod tests {
         let members: Vec<_> = sequences
             .iter()
             .enumerate()
-            .map(|(place, sequence)| Member { sequence, picture: sequence.picture.map(|_| place) })
+            .map(|(place, sequence)| Member {
+                sequences: std::slice::from_ref(sequence),
+                picture: sequence.picture.map(|_| place),
+            })
             .collect();
         MicroBatch::new(model, &members, &pictures)
     }
@@ -361,7 +364,7 @@ mod tests {
             let mask: Vec<f32> = dropout.mask(layer, Target::Q, 16, &batch).try_into_vec_as().unwrap();
             let [_, length, _] = batch.hidden.dims();
             // The second sequence is the longest; what fills up the first has no draws.
-            for value in &mask[length * 16..][..batch.positions[1] * 16] {
+            for value in &mask[length * 16..][..batch.filled[1] * 16] {
                 assert!(*value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6);
                 counts.0 += usize::from(*value == 0.0);
                 counts.1 += 1;

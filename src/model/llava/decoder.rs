@@ -238,21 +238,52 @@ impl Decoder {
     /// When rows differ in number or length.
     pub fn mask(&self, queries: &[Vec<usize>], keys: &[Vec<Option<usize>>]) -> AttentionMask {
         assert_eq!(queries.len(), keys.len(), "keys for every row of queries");
-        let group = self.config.heads / self.config.key_value_heads;
         let (length, count) = (queries[0].len(), keys[0].len());
+        let rows = || queries.iter().zip(keys);
+        assert!(rows().all(|(queries, keys)| queries.len() == length && keys.len() == count), "rows of one length");
         let window = self.config.sliding_window.unwrap_or(usize::MAX);
-        let mut hidden = Vec::with_capacity(queries.len() * group * length * count);
-        for (queries, keys) in queries.iter().zip(keys) {
-            assert!(queries.len() == length && keys.len() == count, "rows of one length");
+        self.mask_where([queries.len(), length, count], |row, query, key| {
+            let query = queries[row][query];
+            keys[row][key].is_none_or(|key| key > query || query - key >= window)
+        })
+    }
+
+    /// The mask of rows in which several continuations follow one beginning: a key is seen by those of its own branch
+    /// and, if it belongs to the beginning, by all.
+    ///
+    /// - `rows`: for every slot its position and its branch, 0 being the beginning; `None` fills up
+    ///
+    /// # Panics
+    /// When rows differ in length.
+    pub fn branching_mask(&self, rows: &[Vec<Option<(usize, usize)>>]) -> AttentionMask {
+        let length = rows[0].len();
+        assert!(rows.iter().all(|row| row.len() == length), "rows of one length");
+        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        self.mask_where([rows.len(), length, length], |row, query, key| match (rows[row][query], rows[row][key]) {
+            (_, None) => true,
+            // What fills up sees something, so that it stays finite.
+            (None, Some(_)) => false,
+            (Some((query, own)), Some((key, branch))) => {
+                (branch != 0 && branch != own) || key > query || query - key >= window
+            }
+        })
+    }
+
+    /// The mask of the shape [rows, queries, keys] that hides where `hides` says so of (row, query, key).
+    fn mask_where(&self, shape: [usize; 3], hides: impl Fn(usize, usize, usize) -> bool) -> AttentionMask {
+        let [rows, queries, keys] = shape;
+        let group = self.config.heads / self.config.key_value_heads;
+        let mut hidden = Vec::with_capacity(rows * group * queries * keys);
+        for row in 0..rows {
             let start = hidden.len();
-            for &query in queries {
-                hidden.extend(keys.iter().map(|&key| key.is_none_or(|key| key > query || query - key >= window)));
+            for query in 0..queries {
+                hidden.extend((0..keys).map(|key| hides(row, query, key)));
             }
             for _ in 1..group {
-                hidden.extend_from_within(start..start + length * count);
+                hidden.extend_from_within(start..start + queries * keys);
             }
         }
-        let data = TensorData::new(hidden, [queries.len(), 1, group * length, count]);
+        let data = TensorData::new(hidden, [rows, 1, group * queries, keys]);
         AttentionMask { hidden: Tensor::from_data(data, &self.device()) }
     }
 
