@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::answer::{Run, Subject};
 use self::outcome::outcome;
-use super::{adapter, model};
+use super::{adapter, infuse, model};
 use crate::artifact::{ArtifactKind, Finish, ItemId};
 use crate::data::picture::decode;
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
@@ -101,9 +101,9 @@ impl Form {
 
     /// The user's text.
     fn prompt(self, description: Option<&str>, question: &str) -> String {
-        let separator = if self == Self::Paper { "\n" } else { "\n\n" };
+        let separator = if self == Self::Paper { "\n" } else { infuse::SEPARATOR };
         match description {
-            Some(description) => format!("Image description:\n{description}{separator}{question}"),
+            Some(description) => format!("{}{description}{separator}{question}", infuse::PREFIX),
             None => question.to_owned(),
         }
     }
