@@ -142,15 +142,9 @@ impl Observer for Watch {
     }
 }
 
+/// What of the items was there before. How many were skipped is in the node's own line: it outlives the run.
 fn counted(items: ItemCounts) -> String {
-    let mut parts = Vec::new();
-    if items.cached > 0 {
-        parts.push(format!("{} new, {} from before", items.done, items.cached));
-    }
-    if items.skipped > 0 {
-        parts.push(format!("{} skipped", items.skipped));
-    }
-    parts.join(", ")
+    if items.cached == 0 { String::new() } else { format!("{} new, {} from before", items.done, items.cached) }
 }
 
 /// `120/6000  3.2/s  410 tokens/s  loss 0.693  12 min 03 s left`. `first` is when counting began, and from where.

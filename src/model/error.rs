@@ -35,6 +35,16 @@ impl ModelError {
     }
 }
 
+/// `problems` as the lines below a message: the first few, and how many more there are. A whole model's would fill pages.
+pub(crate) fn listed(problems: &[String]) -> String {
+    const MOST: usize = 8;
+    let mut text: String = problems.iter().take(MOST).map(|problem| format!("\n  {problem}")).collect();
+    if problems.len() > MOST {
+        text += &format!("\n  … and {} more", problems.len() - MOST);
+    }
+    text
+}
+
 impl From<ModelError> for Failure {
     fn from(ModelError { message, help, environment }: ModelError) -> Self {
         if environment { Self::Environment { message, help } } else { Self::Node { message, help } }

@@ -17,6 +17,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use error::ModelError;
+pub(crate) use error::listed;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
-use super::ModelError;
+use super::{ModelError, listed};
 use super::llava::{Fields, TextConfig, map, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
 
@@ -246,7 +246,7 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
         problems.push("no LoRA of the language model".to_owned());
     }
     if !problems.is_empty() {
-        return Err(ModelError::new(format!("the adapter does not fit the model\n  {}", problems.join("\n  ")))
+        return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
             .help("the adapter was made for another model"));
     }
     let mut targets = Vec::new();

@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use serde_json::Value;
 
 use super::{Tensors, read_object};
-use crate::model::ModelError;
+use crate::model::{ModelError, listed};
 
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
@@ -76,7 +76,7 @@ impl Weights {
             files => files[0].path.parent().unwrap_or(Path::new("")).display().to_string(),
         };
         let count = if problems.len() == 1 { "1 tensor".to_owned() } else { format!("{} tensors", problems.len()) };
-        Err(ModelError::new(format!("{where_found}: {count} not as `config.json` says\n  {}", problems.join("\n  ")))
+        Err(ModelError::new(format!("{where_found}: {count} not as `config.json` says{}", listed(&problems)))
             .help("`config.json` and the weights belong to different models, or the checkpoint is incomplete"))
     }
 
