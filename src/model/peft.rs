@@ -14,9 +14,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
-use super::{ModelError, listed};
 use super::llava::{Fields, TextConfig, map, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
+use super::{ModelError, listed};
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
