@@ -227,6 +227,10 @@ fn decode_other(bytes: &[u8], format: image::ImageFormat, name: &'static str) ->
         }
         other => broken(name, other),
     };
+    // A PNG file begins with its size; its decoder tells it only once pixels have begun.
+    if let (image::ImageFormat::Png, Some(&[a, b, c, d, e, f, g, h])) = (format, bytes.get(16..24)) {
+        check_size(u32::from_be_bytes([a, b, c, d]).into(), u32::from_be_bytes([e, f, g, h]).into())?;
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_MEMORY);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
