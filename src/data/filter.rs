@@ -60,7 +60,10 @@ impl Filter {
 }
 
 fn is_text(value: &Value, text: &str) -> bool {
-    value.as_str().map_or_else(|| value.to_string() == text, |value| value == text)
+    match value {
+        Value::String(value) => value == text,
+        other => text == other.to_string(),
+    }
 }
 
 /// Equality in which 1 and 1.0 are the same number.

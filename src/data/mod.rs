@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a model, the graph, the store or a run.
 
+mod colour;
 pub mod corrupt;
 pub mod filter;
 pub mod picture;

@@ -228,10 +228,10 @@ pub fn each_record(
             }
             if !line.trim_ascii().is_empty() {
                 let place = Place::Line(number);
-                let value = serde_json::from_slice(&line).map_err(|error| SourceError::Record {
+                let value = serde_json::from_slice(line.trim_ascii_end()).map_err(|error| SourceError::Record {
                     path: path.to_owned(),
                     place,
-                    cause: format!("not sound JSON: {error}"),
+                    cause: format!("not sound JSON: {}", error.to_string().replace(" at line 1 column", ", column")),
                 })?;
                 take(place, value)?;
             }

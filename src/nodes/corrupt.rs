@@ -3,15 +3,15 @@
 //! The item keeps its id and its picture; what became of it stands beside, as an altered picture in the store.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included};
 
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::Fraction;
 use super::listing::record_parts;
+use super::operations::read_operations;
 use crate::artifact::{Altered, ArtifactKind, Label, Record};
-use crate::data::corrupt::{Jitter, Operation, Weighted, choose};
+use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
 use crate::node::{
@@ -22,8 +22,6 @@ use crate::spec::Reader;
 
 /// The kind `corrupt`.
 pub struct CorruptKind;
-
-const OPERATIONS: [&str; 6] = ["low_resolution", "color_jitter", "gaussian_blur", "noise", "greyscale", "crop"];
 
 impl NodeKind for CorruptKind {
     fn name(&self) -> &'static str {
@@ -44,128 +42,11 @@ impl NodeKind for CorruptKind {
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
         let before = table.mistakes();
-        if !table.has("operations") {
-            // Says that the list is missing, and of what.
-            table.required::<Vec<String>>("operations");
-        }
-        let mut operations = Vec::new();
-        for mut table in table.tables("operations") {
-            let weight = table.number("weight", 1.0, 0.0..);
-            operations.extend(read_operation(&mut table).map(|operation| Weighted { operation, weight }));
-        }
-        if table.mistakes() == before && operations.iter().all(|operation| operation.weight == 0.0) {
-            let help = "write `operations = [{ op = \"low_resolution\", size = 20 }]`, each with a `weight` if there are several";
-            table.reject(
-                "operations",
-                "`operations` has nothing to draw",
-                "no operation with a weight above 0",
-                Some(help.to_owned()),
-            );
-        }
+        let operations = read_operations(table);
         let fraction = Fraction::read(table);
         let on_bad_item = OnBadItem::read(table);
         (table.mistakes() == before).then(|| Box::new(Corrupt { operations, fraction, on_bad_item }) as Box<dyn Node>)
     }
-}
-
-/// `value` or `[low, high]` under `key`.
-fn interval(table: &mut Reader<'_>, key: &str, from: f64, to: f64) -> Option<[f64; 2]> {
-    if !table.is_list(key) {
-        return table.optional_number(key, from..=to).map(|value| [value, value]);
-    }
-    let [low, high] = table.optional::<[f64; 2]>(key)?;
-    if from <= low && low <= high && high <= to {
-        return Some([low, high]);
-    }
-    let message = format!("`{key}` is out of range");
-    table.reject(
-        key,
-        message,
-        format!("expected two numbers from {from} to {to}, the first not above the second"),
-        None,
-    );
-    None
-}
-
-/// `value` around 1, no lower than 0, or `[low, high]`, under `key`. `None` where it changes nothing.
-fn factor(table: &mut Reader<'_>, key: &str) -> Option<[f64; 2]> {
-    let [low, high] = interval(table, key, 0.0, 100.0)?;
-    let range = if table.is_list(key) { [low, high] } else { [(1.0 - low).max(0.0), 1.0 + low] };
-    (range != [1.0, 1.0]).then_some(range)
-}
-
-fn read_operation(table: &mut Reader<'_>) -> Option<Operation> {
-    let op = table.required_choice("op", &OPERATIONS.map(|name| (name, name)))?;
-    match op {
-        "low_resolution" => {
-            table.required_integer("size", 1..=10_000).map(|size| Operation::LowResolution { size: size as u32 })
-        }
-        "color_jitter" => read_jitter(table),
-        "gaussian_blur" => {
-            let sigma = positive_interval(table, "sigma", 1000.0);
-            // Three deviations to each side, beyond which a Gaussian has less than half a level of 255.
-            let default = sigma.map_or(1, |[_, high]| 2 * (3.0 * high).ceil() as u64 + 1);
-            let kernel_size = table.integer("kernel_size", default, 1..=6001);
-            if kernel_size % 2 == 0 {
-                table.reject(
-                    "kernel_size",
-                    "`kernel_size` is even",
-                    "expected an odd number: a pixel and its neighbours on both sides",
-                    None,
-                );
-                return None;
-            }
-            sigma.map(|sigma| Operation::GaussianBlur { sigma, kernel_size: kernel_size as u32 })
-        }
-        "noise" => positive_interval(table, "sigma", 10.0).map(|sigma| Operation::Noise { sigma }),
-        "greyscale" => Some(Operation::Greyscale),
-        _ => {
-            // torchvision's defaults.
-            let scale = if table.has("scale") { positive_interval(table, "scale", 1.0) } else { Some([0.08, 1.0]) };
-            let ratio = if table.has("ratio") {
-                positive_interval(table, "ratio", 100.0)
-            } else {
-                Some([3.0 / 4.0, 4.0 / 3.0])
-            };
-            Some(Operation::Crop { scale: scale?, ratio: ratio? })
-        }
-    }
-}
-
-fn positive_interval(table: &mut Reader<'_>, key: &str, to: f64) -> Option<[f64; 2]> {
-    if !table.is_list(key) {
-        return table.required_number(key, (Excluded(0.0), Included(to))).map(|value| [value, value]);
-    }
-    let range = interval(table, key, 0.0, to)?;
-    if range[0] > 0.0 {
-        return Some(range);
-    }
-    table.reject(key, format!("`{key}` is out of range"), "expected numbers above 0", None);
-    None
-}
-
-fn read_jitter(table: &mut Reader<'_>) -> Option<Operation> {
-    let before = table.mistakes();
-    let [brightness, contrast, saturation] = ["brightness", "contrast", "saturation"].map(|key| factor(table, key));
-    let hue = if table.is_list("hue") {
-        interval(table, "hue", -0.5, 0.5)
-    } else {
-        interval(table, "hue", 0.0, 0.5).map(|[hue, _]| [-hue, hue])
-    };
-    let jitter = Jitter { brightness, contrast, saturation, hue: hue.filter(|hue| *hue != [0.0, 0.0]) };
-    if table.mistakes() > before {
-        return None;
-    }
-    if jitter == Jitter::default() {
-        table.reject(
-            "op",
-            "`color_jitter` changes nothing",
-            "give `brightness`, `contrast`, `saturation` or `hue`",
-            None,
-        );
-        return None;
-    }
-    Some(Operation::ColorJitter(jitter))
 }
 
 struct Corrupt {

@@ -1,6 +1,7 @@
 //! The kinds of node, one a file. Here the engine's contract meets data, model, training and evaluation.
 
 pub mod adapter;
+mod conditions;
 mod corrupt;
 mod curve;
 mod describe;
@@ -12,6 +13,7 @@ pub mod infuse;
 mod listing;
 mod mislead;
 mod model;
+mod operations;
 mod pair;
 mod prompts;
 mod respond;
