@@ -4,10 +4,17 @@
 //! softmax are in 32 bits whatever the weights are in. Nothing here is done in place or detached, so that everything
 //! is differentiable in weights and inputs alike.
 
+use std::ops::RangeInclusive;
+
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor};
+
+/// How many rows are few: a small batch that decodes. Then the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
+/// their right operand, which costs more than multiplying so few rows by it. Measured on a processor in 32 bits with
+/// 8 rows, a step of wide layers takes 48 instead of 88 ms; in 16 bits the usual order is faster.
+const FEW: RangeInclusive<usize> = 4..=32;
 
 /// `y = xWᵀ + b`.
 #[derive(Clone, Debug)]
@@ -23,7 +30,13 @@ impl Linear {
     /// - `rows`: `[rows, in]`
     /// - returns: `[rows, out]`
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
-        let product = rows.matmul(self.weight.clone().transpose());
+        let weight = self.weight.clone();
+        let tracked = rows.is_autodiff() || weight.is_autodiff();
+        let product = if FEW.contains(&rows.dims()[0]) && rows.dtype() == DType::F32 && !tracked {
+            weight.matmul(rows.transpose()).transpose()
+        } else {
+            rows.matmul(weight.transpose())
+        };
         match &self.bias {
             Some(bias) => product + bias.clone().unsqueeze(),
             None => product,

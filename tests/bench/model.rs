@@ -10,9 +10,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use stic::draw::Draws;
-use stic::model::llava::{
-    Activation, AnyresRule, Architecture, Config, LayerCache, Llava, TextConfig, VisionConfig,
-};
+use stic::model::llava::{Activation, AnyresRule, Architecture, Config, LayerCache, Llava, TextConfig, VisionConfig};
 use stic::model::lora::{Lora, Target};
 
 fn main() {
@@ -206,10 +204,8 @@ fn train_small(bencher: Bencher) {
     let operations = 3 * batch * length * (layers + head + size.attention(length / 2));
     let tensors = size.tensors(DType::F32);
     bencher.counter(ItemsCount::new(operations)).bench_local(|| {
-        let mut tracked: BTreeMap<String, Tensor<1>> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.clone().autodiff().require_grad()))
-            .collect();
+        let mut tracked: BTreeMap<String, Tensor<1>> =
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone().autodiff().require_grad())).collect();
         let model = Llava::build(&size.config(), &mut tracked).expect("every tensor is there");
         let decoder = &model.decoder;
         let features = model.config.text.hidden;
