@@ -102,7 +102,10 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
         .with_context_lines(1)
         .without_syntax_highlighting();
     let mut text = String::new();
-    for diagnostic in diagnostics {
+    for (index, diagnostic) in diagnostics.into_iter().enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
         let length = source.map_or(0, |source| source.text.len());
         let drawn = Drawn { diagnostic, source: named.as_ref(), length };
         if handler.render_report(&mut text, &drawn).is_err() {

@@ -57,7 +57,7 @@ pub fn show(
     voice.say(match (count(State::Run), count(State::Awaits)) {
         (0, 0) => format!("nothing to do: all {} results are in the cache", plan.nodes.len()),
         (run, 0) => format!("{run} of {} nodes to run", plan.nodes.len()),
-        (run, awaits) => format!("{run} of {} nodes to run, {awaits} await them", plan.nodes.len()),
+        (run, awaits) => format!("{run} of {} nodes to run, then to be decided: {awaits}", plan.nodes.len()),
     });
     Ok(exit)
 }

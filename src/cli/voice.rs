@@ -150,7 +150,7 @@ impl Voice {
         if let Some(source) = trouble.source.as_ref() {
             let count = trouble.mistakes.len();
             let what = if count == 1 { "mistake" } else { "mistakes" };
-            self.insist(format_args!("{count} {what} in {}; nothing was run", source.name));
+            self.insist(format_args!("\n{count} {what} in {}; nothing was run", source.name));
         }
     }
 }

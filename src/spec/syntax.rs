@@ -108,6 +108,12 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
         let span = error.span().unwrap_or(text.len()..text.len());
         let message = error.message();
         if message != "duplicate key" {
+            // What the parser says of `key =` with nothing after it is about quotes.
+            let message = if span.is_empty() && message.contains("must be quoted") {
+                "there is no value, expected a value"
+            } else {
+                message
+            };
             let expected = message.split_once(", expected ");
             let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| (m, format!("expected {e}")));
             mistakes.push(Diagnostic::new(format!("this is not TOML: {message}")).label(span, label));

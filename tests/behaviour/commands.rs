@@ -1,0 +1,248 @@
+//! The commands: exit codes, what goes where, and what is left behind.
+
+use std::fs;
+
+use crate::workspace::Workspace;
+
+/// A pipeline without a model: pictures, sampled and corrupted.
+const PICTURES: &str = r#"[pipeline]
+name = "pictures"
+seed = 3
+
+[nodes.images]
+kind = "sample"
+from = "pictures"
+
+[nodes.corrupted]
+kind = "corrupt"
+inputs.images = "images"
+operations = [{ op = "low_resolution", size = 4 }]
+"#;
+
+fn pictures() -> Workspace {
+    let workspace = Workspace::with_pipeline(PICTURES);
+    workspace.pictures("pictures", 4);
+    workspace
+}
+
+#[test]
+fn usage_has_an_exit_code_of_its_own_and_help_has_none() {
+    let workspace = Workspace::new();
+    assert_eq!(workspace.stic(&["--help"]).code, Some(0));
+    assert_eq!(workspace.stic(&["--version"]).code, Some(0));
+    for wrong in [&["banana"][..], &["run"], &["run", "p.toml", "--jobs", "0"], &[], &["run", "-q", "-v", "p.toml"]] {
+        let said = workspace.stic(wrong);
+        assert_eq!((said.code, said.out.as_str()), (Some(64), ""), "{wrong:?}: {said}");
+    }
+}
+
+#[test]
+fn a_run_makes_results_and_the_next_one_finds_them() {
+    let workspace = pictures();
+    let first = workspace.stic(&["run", "p.toml"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    insta::assert_snapshot!("first_run", first);
+    let second = workspace.stic(&["run", "p.toml"]);
+    assert_eq!(second.code, Some(0), "{second}");
+    insta::assert_snapshot!("second_run", second);
+}
+
+#[test]
+fn a_plan_says_what_is_pending_and_exits_with_it() {
+    let workspace = pictures();
+    let before = workspace.stic(&["plan", "p.toml"]);
+    assert_eq!(before.code, Some(2), "{before}");
+    insta::assert_snapshot!("plan_before", before);
+    let dry = workspace.stic(&["run", "-n", "p.toml"]);
+    assert_eq!((dry.code, dry.err), (Some(2), before.err), "a dry run says what a plan says");
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml"]).code, Some(0));
+    let after = workspace.stic(&["plan", "p.toml"]);
+    assert_eq!(after.code, Some(0), "{after}");
+    insta::assert_snapshot!("plan_after", after);
+}
+
+#[test]
+fn plans_and_events_are_json_lines_with_the_fields_that_are_promised() {
+    let workspace = pictures();
+    let objects = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    };
+    let plan = objects(&workspace.stic(&["plan", "p.toml", "--json"]).out);
+    assert_eq!(plan[0]["node"], "images");
+    assert_eq!((&plan[0]["kind"], &plan[0]["state"]), (&"sample".into(), &"run".into()));
+    assert!(plan[0]["why"].is_array());
+    assert_eq!(plan[1]["state"], "awaits");
+
+    let events = objects(&workspace.stic(&["run", "p.toml", "--json", "-q"]).out);
+    let finished: Vec<_> = events.iter().filter(|event| event["event"] == "finished").collect();
+    assert_eq!(finished.len(), 2);
+    assert_eq!((&finished[0]["node"], &finished[0]["how"]), (&"images".into(), &"run".into()));
+    assert_eq!(finished[1]["items"]["done"], 4);
+    assert!(finished[1]["seconds"].is_number());
+    let again = objects(&workspace.stic(&["run", "p.toml", "--json", "-q"]).out);
+    assert!(again.iter().filter(|event| event["event"] == "finished").all(|event| event["how"] == "hit"));
+}
+
+#[test]
+fn an_edit_runs_what_it_touches_and_why_names_the_field() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    workspace.edit("p.toml", "size = 4", "size = 3");
+    let why = workspace.stic(&["why", "p.toml", "corrupted"]);
+    assert_eq!(why.code, Some(0));
+    insta::assert_snapshot!("why_corrupted", why);
+    insta::assert_snapshot!("why_images", workspace.stic(&["why", "p.toml", "images"]));
+    let run = workspace.stic(&["run", "p.toml", "--json", "-q"]).out;
+    let how: Vec<String> = run
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line is JSON"))
+        .filter(|event| event["event"] == "finished")
+        .map(|event| format!("{} {}", event["how"].as_str().unwrap_or(""), event["node"].as_str().unwrap_or("")))
+        .collect();
+    assert_eq!(how, ["hit images", "run corrupted"]);
+}
+
+#[test]
+fn comments_order_and_names_of_files_change_nothing() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let (head, nodes) = PICTURES.split_once("[nodes.images]").expect("a node");
+    let (first, second) = nodes.split_once("[nodes.corrupted]").expect("a node");
+    workspace.write("q.toml", format!("# another\n[nodes.corrupted]{second}\n[nodes.images]{first}\n{head}"));
+    let said = workspace.stic(&["plan", "q.toml"]);
+    assert_eq!(said.code, Some(0), "{said}");
+}
+
+#[test]
+fn targets_and_until_leave_the_rest_alone() {
+    let workspace = pictures();
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml", "images"]).code, Some(0));
+    assert_eq!(workspace.stic(&["plan", "p.toml", "images"]).code, Some(0));
+    assert_eq!(workspace.stic(&["plan", "p.toml"]).code, Some(2));
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml", "--until", "corrupted"]).code, Some(0));
+    assert_eq!(workspace.stic(&["plan", "p.toml"]).code, Some(0));
+    let unknown = workspace.stic(&["run", "p.toml", "image", "corupted", "--force", "images"]);
+    assert_eq!(unknown.code, Some(64));
+    insta::assert_snapshot!(unknown);
+}
+
+#[test]
+fn graphs_are_drawn_in_the_colours_of_the_plan() {
+    let workspace = pictures();
+    insta::assert_snapshot!("mermaid_before", workspace.stic(&["graph", "p.toml"]));
+    workspace.stic(&["run", "-q", "p.toml", "images"]);
+    insta::assert_snapshot!("dot_between", workspace.stic(&["graph", "p.toml", "--format", "dot"]));
+    fs::remove_dir_all(workspace.path("pictures")).expect("the pictures are there");
+    insta::assert_snapshot!("mermaid_without_data", workspace.stic(&["graph", "p.toml", "--format", "mermaid"]));
+}
+
+#[test]
+fn an_export_writes_rows_and_pictures_and_replaces_nothing_unasked() {
+    let workspace = pictures();
+    let early = workspace.stic(&["export", "p.toml", "corrupted", "out"]);
+    assert_eq!(early.code, Some(64));
+    insta::assert_snapshot!("export_before_a_run", early);
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let first = workspace.stic(&["export", "p.toml", "corrupted", "out/corrupted"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    let rows = fs::read_to_string(workspace.path("out/corrupted/records.jsonl")).expect("rows");
+    for row in rows.lines() {
+        let row: serde_json::Value = serde_json::from_str(row).expect("a row is JSON");
+        let name = format!("out/corrupted/pictures/{}.png", row["altered"]["picture"].as_str().expect("a digest"));
+        assert!(image::open(workspace.path(&name)).is_ok(), "{name}");
+    }
+    assert_eq!(rows.lines().count(), 4);
+    let again = workspace.stic(&["export", "p.toml", "corrupted", "out/corrupted"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    let other = workspace.stic(&["export", "p.toml", "images", "out/corrupted"]);
+    assert_eq!(other.code, Some(64));
+    insta::assert_snapshot!("export_over_something_else", other);
+    assert_eq!(workspace.stic(&["export", "p.toml", "images", "out/corrupted", "--force"]).code, Some(0));
+    let left: Vec<_> = fs::read_dir(workspace.path("out")).expect("a folder").flatten().collect();
+    assert_eq!(left.len(), 1, "nothing is left beside the folder");
+}
+
+#[test]
+fn a_cache_that_is_no_folder_is_told() {
+    let workspace = pictures();
+    workspace.write("cache", "not a folder");
+    for arguments in [&["run", "p.toml"][..], &["plan", "p.toml"], &["cache", "stats"]] {
+        let said = workspace.stic(arguments);
+        assert_eq!(said.code, Some(64), "{said}");
+    }
+    insta::assert_snapshot!(workspace.stic(&["run", "p.toml"]));
+}
+
+#[test]
+fn the_cache_is_where_the_option_or_the_environment_says() {
+    let workspace = pictures();
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml", "--cache", "one"]).code, Some(0));
+    assert!(workspace.path("one/results").is_dir() && !workspace.path("cache").exists());
+    let mut command = workspace.command(&["run", "-q", "p.toml"]);
+    assert!(command.env("STIC_CACHE", "two").status().expect("the program begins").success());
+    assert!(workspace.path("two/results").is_dir() && !workspace.path("cache").exists());
+    let stats = workspace.stic(&["cache", "stats", "--json", "--cache", "two"]).out;
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    assert_eq!(stats["results"]["count"], 2);
+}
+
+#[test]
+fn data_that_has_gone_is_told_before_anything_runs() {
+    let workspace = Workspace::with_pipeline(PICTURES);
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert_eq!(said.code, Some(64));
+    insta::assert_snapshot!(said);
+    assert!(!workspace.path("cache").exists());
+}
+
+#[test]
+fn quiet_is_silent_when_all_is_well() {
+    let workspace = pictures();
+    let said = workspace.stic(&["run", "-q", "p.toml"]);
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn devices_always_has_the_processor() {
+    let out = Workspace::new().stic(&["devices", "--json"]).out;
+    let devices: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let processor = devices.iter().find(|device| device["backend"] == "cpu").expect("the processor");
+    assert_eq!(processor["problem"], serde_json::Value::Null);
+    assert!(processor["dtypes"].as_array().expect("a list").contains(&"f32".into()));
+}
+
+#[test]
+fn overrides_are_refused_by_name() {
+    let workspace = pictures();
+    let said = workspace.stic(&["run", "p.toml", "-S", "corrupted.seed=2"]);
+    assert_eq!(said.code, Some(64));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let said = Workspace::new().stic(&["completions", shell]);
+        assert!(said.code == Some(0) && said.out.contains("stic"), "{shell}: {said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_reason_to_panic() {
+    use std::process::Stdio;
+
+    let workspace = pictures();
+    for arguments in [&["graph", "p.toml"][..], &["plan", "p.toml", "--json"], &["completions", "bash"]] {
+        let mut child = workspace
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program begins");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(!err.contains("panicked"), "{arguments:?}: {err}");
+    }
+}

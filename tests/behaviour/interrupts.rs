@@ -1,0 +1,96 @@
+//! Signals: the first lets the items in flight end, the second does not; either way nothing that was finished is lost.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::workspace::Workspace;
+
+/// Forty pictures, described one by one by a small model.
+fn slow() -> Workspace {
+    let workspace = Workspace::with_pipeline(
+        r#"[pipeline]
+name = "slow"
+
+[models.base]
+source = "model"
+
+[nodes.images]
+kind = "sample"
+from = "pictures"
+
+[nodes.described]
+kind = "describe"
+inputs.images = "images"
+model = "base"
+prompts = ["what"]
+max_new_tokens = 100
+batch_size = 1
+"#,
+    );
+    workspace.copy("tests/reference/llava", "model");
+    workspace.pictures("pictures", 40);
+    workspace
+}
+
+/// Begins a run, sends `signals` once a few items are finished, and waits for the end: exit code and what was said.
+fn interrupted(workspace: &Workspace, signals: &[Signal]) -> (Option<i32>, String) {
+    let mut child: Child = workspace
+        .command(&["run", "p.toml", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program begins");
+    let out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut lines = out.lines().map_while(Result::ok);
+    let begun = |line: &String| {
+        let event: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        event["event"] == "progress" && event["node"] == "described" && event["done"].as_u64() >= Some(2)
+    };
+    assert!(lines.any(|line| begun(&line)), "the run ended before it could be interrupted");
+    for signal in signals {
+        kill_process(Pid::from_child(&child), *signal).expect("a signal can be sent");
+    }
+    lines.for_each(drop);
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+/// How many items the next run finds, of forty.
+fn found(workspace: &Workspace) -> u64 {
+    let said = workspace.stic(&["run", "p.toml", "--json", "-q"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    let events = said.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let finished = events.filter(|event| event["event"] == "finished" && event["node"] == "described");
+    let items = finished.last().expect("it finished")["items"].clone();
+    assert_eq!(items["done"].as_u64().zip(items["cached"].as_u64()).map(|(done, cached)| done + cached), Some(40));
+    items["cached"].as_u64().expect("a number")
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on_and_goes_on() {
+    let workspace = slow();
+    let (code, err) = interrupted(&workspace, &[Signal::INT]);
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("once more stops at once"), "{err}");
+    assert!(err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+    let cached = found(&workspace);
+    assert!((2..40).contains(&cached), "{cached} items were kept");
+}
+
+#[test]
+fn a_terminated_run_ends_as_an_interrupted_one_but_for_its_exit_code() {
+    let workspace = slow();
+    let (code, err) = interrupted(&workspace, &[Signal::TERM]);
+    assert_eq!(code, Some(143), "{err}");
+    assert!(found(&workspace) >= 2);
+}
+
+#[test]
+fn a_second_interrupt_stops_at_once_and_loses_nothing_that_was_finished() {
+    let workspace = slow();
+    let (code, err) = interrupted(&workspace, &[Signal::INT, Signal::INT]);
+    assert_eq!(code, Some(130), "{err}");
+    assert!(found(&workspace) >= 2);
+}

@@ -1,0 +1,7 @@
+//! The real program in folders of its own: what it says, what it leaves, and how it ends.
+
+mod commands;
+#[cfg(unix)]
+mod interrupts;
+mod mistakes;
+mod workspace;
