@@ -213,7 +213,8 @@ impl<'a> Generator<'a> {
     }
 
     fn capacity(&self, length: usize) -> usize {
-        (length + self.settings.max_new_tokens).next_multiple_of(STEP)
+        let context = self.model.config.text.max_positions + STEP;
+        length.saturating_add(self.settings.max_new_tokens).min(context).next_multiple_of(STEP)
     }
 
     fn on_processor(&self) -> bool {
