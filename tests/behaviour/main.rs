@@ -1,5 +1,6 @@
 //! The real program in folders of its own: what it says, what it leaves, and how it ends.
 
+mod bad_input;
 mod commands;
 #[cfg(unix)]
 mod interrupts;
