@@ -41,7 +41,9 @@ enum Toy {
     Files,
     /// Adds a suffix to every row, item by item.
     Each,
-    /// As `each`, but what it adds is the picture's bytes.
+    /// As `each`, but puts nothing into the store for an item.
+    Tell,
+    /// As `each`, but what it adds to is the picture's bytes.
     Show,
     /// As `each`, on the device.
     Compute,
@@ -60,6 +62,7 @@ impl NodeKind for Toy {
             Self::Words => "words",
             Self::Files => "files",
             Self::Each => "each",
+            Self::Tell => "tell",
             Self::Show => "show",
             Self::Compute => "compute",
             Self::All => "all",
@@ -74,7 +77,7 @@ impl NodeKind for Toy {
     fn ports(&self) -> &'static [Port] {
         match self {
             Self::Words | Self::Files => &[],
-            Self::Each | Self::Show | Self::Compute => &[ROWS, EXTRA],
+            Self::Each | Self::Tell | Self::Show | Self::Compute => &[ROWS, EXTRA],
             Self::All | Self::First => &[ROWS],
         }
     }
@@ -147,7 +150,7 @@ impl Node for ToyNode {
 
     fn work(&self) -> Work<'_> {
         match self.toy {
-            Toy::Each | Toy::Show | Toy::Compute => Work::Items(self),
+            Toy::Each | Toy::Tell | Toy::Show | Toy::Compute => Work::Items(self),
             _ => Work::Whole(self),
         }
     }
@@ -287,9 +290,13 @@ impl ItemWork for ToyNode {
                 },
                 _ => row.text.clone(),
             };
-            let made = context.objects().put(format!("{text}{}", self.suffix).as_bytes())?;
-            let value = serde_json::json!({ "text": format!("{text}{}", self.suffix) });
-            if finished(*index, Ok(ItemValue { value, objects: vec![made] })) == Flow::Stop {
+            let text = format!("{text}{}", self.suffix);
+            let objects = match self.toy {
+                Toy::Tell => Vec::new(),
+                _ => vec![context.objects().put(text.as_bytes())?],
+            };
+            let value = serde_json::json!({ "text": text });
+            if finished(*index, Ok(ItemValue { value, objects })) == Flow::Stop {
                 return Ok(());
             }
         }
@@ -308,7 +315,7 @@ impl ItemWork for ToyNode {
             .map(|(index, value)| Row {
                 id: rows[*index].id.clone(),
                 // What was made stands for a picture that was altered: it lies in the store.
-                picture: Some(value.objects[0]),
+                picture: value.objects.first().copied(),
                 text: value.value["text"].as_str().unwrap().to_owned(),
             })
             .collect();
@@ -340,7 +347,7 @@ impl Importer for NoImports {
 }
 
 pub fn kinds() -> Kinds {
-    let toys = [Toy::Words, Toy::Files, Toy::Each, Toy::Show, Toy::Compute, Toy::All, Toy::First];
+    let toys = [Toy::Words, Toy::Files, Toy::Each, Toy::Tell, Toy::Show, Toy::Compute, Toy::All, Toy::First];
     Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect(), Arc::new(NoImports))
 }
 
