@@ -195,7 +195,7 @@ impl Store {
 
     /// Gives `content` the name `path`, unless it is taken.
     fn link_new(&self, content: &[u8], path: &Path) -> Result<(), StoreError> {
-        let temporary = self.write_temporary(content, 0o644)?;
+        let temporary = self.write_temporary(content, 0o644, false)?;
         let linked = fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
             ErrorKind::AlreadyExists | ErrorKind::NotFound => Err(error),
             // No hard links here: the name first, the content a moment later.
@@ -264,18 +264,17 @@ fn started(process: u32) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 fn process_lives(process: u32, started_at: u64) -> Option<bool> {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let ended =
-        text.rsplit_once(')').is_none_or(|(_, rest)| matches!(rest.trim_start().as_bytes().first(), Some(b'Z' | b'X')));
-    Some(!ended && started(process) == Some(started_at))
-}
-
-#[cfg(all(unix, not(target_os = "linux")))]
-fn process_lives(process: u32, _started: u64) -> Option<bool> {
-    let process = rustix::process::Pid::from_raw(i32::try_from(process).ok()?)?;
-    Some(rustix::process::test_kill_process(process) != Err(rustix::io::Errno::SRCH))
+    let raw = rustix::process::Pid::from_raw(i32::try_from(process).unwrap_or(0));
+    if raw.is_none_or(|raw| rustix::process::test_kill_process(raw) == Err(rustix::io::Errno::SRCH)) {
+        return Some(false);
+    }
+    // The number is in use: by this very process, if the system lets its start be seen, and unless it only waits to be
+    // collected by its parent.
+    let Ok(text) = fs::read_to_string(format!("/proc/{process}/stat")) else { return Some(true) };
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    Some(!matches!(state, Some('Z' | 'X')) && started(process).is_none_or(|started| started == started_at))
 }
 
 #[cfg(not(unix))]

@@ -171,8 +171,9 @@ impl Store {
         self.temporary_folder().join(format!("{}-{count}", Owner::this_process().unique()))
     }
 
-    /// A complete and durable file with a name of its own, to be given its place by the caller.
-    fn write_temporary(&self, content: &[u8], mode: u32) -> Result<PathBuf, StoreError> {
+    /// A complete file with a name of its own, to be given its place by the caller; durable, if it is to outlive more
+    /// than this process.
+    fn write_temporary(&self, content: &[u8], mode: u32, durable: bool) -> Result<PathBuf, StoreError> {
         let path = self.temporary();
         let write = || -> std::io::Result<()> {
             let mut options = File::options();
@@ -183,7 +184,7 @@ impl Store {
             let _ = mode;
             let mut file = options.open(&path)?;
             file.write_all(content)?;
-            file.sync_all()
+            if durable { file.sync_all() } else { Ok(()) }
         };
         let written = write().or_else(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -203,7 +204,7 @@ impl Store {
 
     /// Writes `path` so that it is there completely or not at all.
     fn write_whole(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
-        let temporary = self.write_temporary(content, mode)?;
+        let temporary = self.write_temporary(content, mode, true)?;
         let folder = path.parent().unwrap_or(&self.root);
         let placed = make_folder(folder)
             .and_then(|()| fs::rename(&temporary, path).map_err(StoreError::io("write", path)))

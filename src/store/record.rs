@@ -125,7 +125,7 @@ impl Store {
         let path = self.record_path(&record.key);
         // What is there is damaged, or names objects that are gone.
         let _ = fs::remove_file(&path);
-        let temporary = self.write_temporary(&seal(record), 0o644)?;
+        let temporary = self.write_temporary(&seal(record), 0o644, true)?;
         let folder = self.results_folder()?;
         // A link, unlike a rename, never replaces what another process put there meanwhile.
         let linked = fs::hard_link(&temporary, &path);
