@@ -32,6 +32,8 @@ pub struct ItemCounts {
 /// One thing that happened. Written as one JSON object a line; fields are only ever added.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+// Events are made one at a time and borrowed by observers; a box around the largest would only be in the way.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// A run began.
     RunStarted {

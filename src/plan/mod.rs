@@ -31,8 +31,8 @@ pub trait Records {
     /// The results of the node `node` of `pipeline`, the latest first.
     fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry>;
 
-    /// The results of nodes of `pipeline` that are called by none of the names `taken`, the latest first.
-    fn retired(&self, pipeline: &str, taken: &BTreeSet<&str>) -> Vec<Entry>;
+    /// All other results than those of nodes of `pipeline` called by one of `names`, the latest first.
+    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry>;
 
     /// The fields of `key`.
     fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>>;
@@ -75,8 +75,8 @@ impl Records for Arc<Store> {
         Store::earlier(self, pipeline, node)
     }
 
-    fn retired(&self, pipeline: &str, taken: &BTreeSet<&str>) -> Vec<Entry> {
-        Store::retired(self, pipeline, taken)
+    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry> {
+        Store::others(self, pipeline, names)
     }
 
     fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>> {
@@ -233,13 +233,13 @@ pub struct Planner<'a> {
     options: &'a Options,
     device: Option<DeviceChoice>,
     wanted: Vec<bool>,
-    retired: OnceLock<Vec<Entry>>,
+    others: OnceLock<Vec<Entry>>,
 }
 
 /// What a node comes to, once its inputs are known.
 pub enum Decision {
     /// Its result is there.
-    Hit(Hit),
+    Hit(Box<Hit>),
     /// It has to run.
     Run(Box<Task>),
 }
@@ -306,7 +306,7 @@ impl<'a> Planner<'a> {
         let wanted = graph.needed(&options.targets);
         let computes = graph.nodes.iter().zip(&wanted).any(|(node, wanted)| *wanted && node.node.computes_tensors());
         let device = if computes { Some(devices.choose(&graph.device)?) } else { None };
-        Ok(Self { graph, options, device, wanted, retired: OnceLock::new() })
+        Ok(Self { graph, options, device, wanted, others: OnceLock::new() })
     }
 
     /// The device, when some wanted node computes tensors.
@@ -350,14 +350,14 @@ impl<'a> Planner<'a> {
         let forced = self.options.force.contains(&index);
         let found = if forced { Found::Nothing } else { records.find(&key) };
         if let Found::Complete(entry) = found {
-            return Ok(Decision::Hit(Hit { entry: *entry, remark: None }));
+            return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: None })));
         }
         if let (Some(class), false) = (&class, forced) {
             let accepted = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
             for other in accepted.filter(|other| *other != class) {
                 if let Found::Complete(entry) = records.find(&under(Some(other)).key()) {
                     let remark = Some(format!("a result of {other}, accepted in place of {class}"));
-                    return Ok(Decision::Hit(Hit { entry: *entry, remark }));
+                    return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
                 }
             }
         }
@@ -395,8 +395,7 @@ impl<'a> Planner<'a> {
     fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Vec<String> {
         let mut earlier = records.earlier(&self.graph.name, &node.name);
         if earlier.is_empty() {
-            earlier =
-                self.retired(records).iter().filter(|entry| entry.kind == node.kind).take(COMPARED).cloned().collect();
+            earlier = self.likely_ancestors(node, records);
         }
         let compared = earlier.iter().take(COMPARED).filter_map(|entry| {
             let old = records.fields(&entry.key)?;
@@ -405,17 +404,31 @@ impl<'a> Planner<'a> {
         let Some((changes, entry)) = compared.min_by_key(|(changes, _)| changes.len()) else {
             return vec!["no earlier result".to_owned()];
         };
-        let renamed = (entry.node != node.name).then(|| format!("compared with `{}`, which is gone", entry.node));
-        renamed.into_iter().chain(sentences(&changes)).collect()
+        let name = &entry.node;
+        let other = if entry.pipeline != self.graph.name {
+            Some(format!("compared with `{name}` of the pipeline `{}`", entry.pipeline))
+        } else if *name != node.name {
+            Some(format!("compared with `{name}`, which is gone"))
+        } else {
+            None
+        };
+        other.into_iter().chain(sentences(&changes)).collect()
     }
 
-    /// The results of nodes that the pipeline had under names that it has no longer. A run makes none of these, so
-    /// they are looked up once.
-    fn retired(&self, records: &dyn Records) -> &[Entry] {
-        self.retired.get_or_init(|| {
-            let taken: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
-            records.retired(&self.graph.name, &taken)
-        })
+    /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name
+    /// in other pipelines, or else nodes of its kind under names that this pipeline has no longer.
+    fn likely_ancestors(&self, node: &GraphNode, records: &dyn Records) -> Vec<Entry> {
+        // A run makes none of these, so they are looked up once.
+        let others = self.others.get_or_init(|| {
+            let names: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
+            records.others(&self.graph.name, &names)
+        });
+        let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
+            let found = others.iter().filter(|entry| entry.kind == node.kind && wanted(entry));
+            found.take(COMPARED).cloned().collect()
+        };
+        let same_name = alike(&|entry| entry.node == node.name);
+        if same_name.is_empty() { alike(&|entry| entry.pipeline == self.graph.name) } else { same_name }
     }
 
     fn determinants<'b>(

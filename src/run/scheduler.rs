@@ -96,7 +96,7 @@ impl<'env> Scheduler<'env> {
                 None => {}
                 Some(Message::Decided(index, decision)) => {
                     self.deciding -= 1;
-                    self.decided(index, decision);
+                    self.decided(index, *decision);
                 }
                 Some(Message::Ended(index, ending)) => {
                     self.running[self.pool(index)] -= 1;

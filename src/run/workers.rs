@@ -35,7 +35,7 @@ pub enum Job<'env> {
 /// What became of a job.
 pub enum Message<'env> {
     /// A node was looked up.
-    Decided(usize, Result<(Decision, Witness<'env>), Failure>),
+    Decided(usize, Box<Result<(Decision, Witness<'env>), Failure>>),
     /// The work on a node ended.
     Ended(usize, Ending),
 }
@@ -82,7 +82,7 @@ impl<'env> Workers<'env> for Threads<'_, 'env> {
 
 fn work<'env>(planner: &Planner<'_>, shared: &'env Shared<'env>, job: Job<'env>) -> Message<'env> {
     match job {
-        Job::Decide { index, inputs } => Message::Decided(index, decide(planner, shared, index, inputs)),
+        Job::Decide { index, inputs } => Message::Decided(index, Box::new(decide(planner, shared, index, inputs))),
         Job::Execute { task, files } => {
             let ending = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &files)));
             Message::Ended(task.index, ending.unwrap_or_else(|panic| Ending::Failed(panicked(&*panic))))

@@ -126,11 +126,11 @@ impl Store {
         index.latest_first(keys.into_iter().flatten())
     }
 
-    /// The records of nodes of `pipeline` that are called by none of the names `taken`, the latest first.
-    pub fn retired(&self, pipeline: &str, taken: &BTreeSet<&str>) -> Vec<Entry> {
+    /// All other records than those of nodes of `pipeline` called by one of `names`, the latest first.
+    pub fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry> {
         let index = self.index().lock().expect("no panic under the lock");
-        let gone = index.nodes.iter().filter(|((of, node), _)| of == pipeline && !taken.contains(node.as_str()));
-        index.latest_first(gone.flat_map(|(_, keys)| keys))
+        let others = index.nodes.iter().filter(|((of, node), _)| of != pipeline || !names.contains(node.as_str()));
+        index.latest_first(others.flat_map(|(_, keys)| keys))
     }
 
     /// The last record of the node `node` of `pipeline`.

@@ -102,13 +102,17 @@ fn a_node_that_comes_out_as_it_was_stops_the_rebuild() {
 }
 
 #[test]
-fn a_renamed_node_hits_and_a_node_that_is_new_under_an_old_kind_says_against_what_it_compares() {
+fn a_renamed_node_or_pipeline_hits_and_a_change_then_says_against_what_it_compares() {
     let bench = Bench::new();
     bench.run(PIPELINE);
     let renamed = PIPELINE.replace("described", "misled");
     assert_eq!(bench.run(&renamed).what(), ["hit source", "hit misled", "hit pair"]);
     let why = bench.plan(&renamed.replace('!', "?"))[1].why.clone();
     assert_eq!(why, ["compared with `described`, which is gone", r#"suffix: "!" → "?""#]);
+    let elsewhere = format!("[pipeline]\nname = \"other\"\n{PIPELINE}");
+    assert_eq!(bench.run(&elsewhere).what(), ["hit source", "hit described", "hit pair"]);
+    let why = bench.plan(&elsewhere.replace('!', "?"))[1].why.clone();
+    assert_eq!(why, ["compared with `described` of the pipeline `toy`", r#"suffix: "!" → "?""#]);
 }
 
 #[test]

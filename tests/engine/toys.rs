@@ -342,7 +342,7 @@ impl Importer for NoImports {
         _file: PathBuf,
         _images: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
-        unimplemented!("no test imports a file")
+        panic!("no test imports a file")
     }
 }
 
@@ -360,11 +360,13 @@ impl Devices for Machine {
     }
 }
 
+type At = Box<dyn Fn(&Event) + Send + Sync>;
+
 /// Remembers events, and may do something at each.
 #[derive(Default)]
 pub struct Memory {
     events: Mutex<Vec<Event>>,
-    at: Option<Box<dyn Fn(&Event) + Send + Sync>>,
+    at: Option<At>,
 }
 
 impl Memory {
