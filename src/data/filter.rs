@@ -60,10 +60,8 @@ impl Filter {
 }
 
 fn is_text(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(value) => value == text,
-        other => text == other.to_string(),
-    }
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    shown == text
 }
 
 /// Equality in which 1 and 1.0 are the same number.

@@ -56,18 +56,20 @@ impl Source {
         let mut take = |entry: Entry| entries.extend(self.filter.takes(&entry).then_some(entry));
         each_entry(&self.from, self.images.as_deref(), &mut take).map_err(failure)?;
 
-        let paths: Vec<PathBuf> = entries.iter().filter_map(|entry| entry.picture.clone()).collect();
-        let mut found = digests.files(&paths).into_iter();
+        // A picture that many records are about is read once.
+        let mut paths: Vec<PathBuf> = entries.iter().filter_map(|entry| entry.picture.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        let found: HashMap<&PathBuf, _> = paths.iter().zip(digests.files(&paths)).collect();
         let mut listing = Listing::default();
         let mut seen: HashMap<Digest, usize> = HashMap::new();
         let mut names: HashMap<String, Digest> = HashMap::new();
         for entry in entries {
-            let picture = match entry.picture.as_ref().map(|path| (path, found.next())) {
+            let picture = match entry.picture.as_ref().map(|path| (path, &found[path])) {
                 None => None,
-                Some((_, Some(Ok(digest)))) => Some(digest),
-                Some((path, other)) => {
-                    let cause = other.and_then(Result::err).map_or_else(String::new, |cause| cause.to_string());
-                    listing.unreadable.push((path.clone(), cause));
+                Some((_, Ok(digest))) => Some(*digest),
+                Some((path, Err(cause))) => {
+                    listing.unreadable.push((path.clone(), cause.to_string()));
                     continue;
                 }
             };
