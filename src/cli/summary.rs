@@ -32,21 +32,31 @@ impl Told<'_> {
         let told: Vec<Row<'_>> =
             report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
         if report.is_complete() {
+            self.say_samples(&told, voice);
+        }
+        self.say_results(voice);
+        if report.is_complete() {
             for lines in tables(&told) {
                 voice.say("");
                 lines.iter().for_each(|line| voice.say(line));
             }
-            for (node, summary) in told.iter().filter(|(_, summary)| !summary.samples.is_empty()) {
-                voice.say("");
-                voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
-                for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
-                    voice.say(format!("  {}", harmless(line)).trim_end());
-                }
-            }
         }
-        self.say_results(voice);
         self.say_count(voice);
         self.say_next(voice);
+    }
+
+    /// What pairs look like and how training went; with `-v` what every node shows of its result.
+    fn say_samples(&self, told: &[Row<'_>], voice: &Voice) {
+        let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
+        let shown =
+            |node: &str| voice.verbose || matches!(output(node), Some(ArtifactKind::Pairs | ArtifactKind::Adapter));
+        for (node, summary) in told.iter().filter(|(node, summary)| !summary.samples.is_empty() && shown(node)) {
+            voice.say("");
+            voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
+            for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
+                voice.say(format!("  {}", harmless(line)).trim_end());
+            }
+        }
     }
 
     fn say_results(&self, voice: &Voice) {

@@ -129,9 +129,7 @@ impl Pipeline {
         for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
             pipeline.read_node(entry, &scope);
         }
-        if !file.has("nodes")
-            || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.remaining_keys().is_empty())
-        {
+        if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.rest().is_empty()) {
             mistakes.add(Mistake::NoNodes, end..end);
         }
         drop(file);
@@ -220,11 +218,7 @@ impl Pipeline {
         }
         let mut inputs = Vec::new();
         if let Some(mut table) = reader.table("inputs") {
-            for port in table.remaining_keys() {
-                if let Some(entry) = table.entry(&port) {
-                    inputs.extend(read_input(entry, scope));
-                }
-            }
+            inputs.extend(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)));
         }
         drop(reader);
         self.nodes.push(NodeTable {
@@ -259,14 +253,12 @@ fn is_numerics_class(text: &str) -> bool {
 /// The entries of the table under `key`, whose names are the user's.
 fn tables_by_name<'a>(file: &mut Reader<'a>, key: &str, what: &'static str, mistakes: &Mistakes) -> Vec<&'a Entry> {
     let Some(mut table) = file.named_table(key, &format!("`[{key}]`")) else { return Vec::new() };
-    let mut entries = Vec::new();
-    for name in table.remaining_keys() {
-        let Some(entry) = table.entry(&name) else { continue };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || !name.chars().all(allowed) {
-            mistakes.add(Mistake::Name { what, written: name }, entry.key_span.clone());
+    let entries = table.rest();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    for Entry { key, key_span, .. } in entries.iter().copied() {
+        if key.is_empty() || !key.chars().all(allowed) {
+            mistakes.add(Mistake::Name { what, written: key.clone() }, key_span.clone());
         }
-        entries.push(entry);
     }
     entries
 }

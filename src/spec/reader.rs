@@ -185,13 +185,14 @@ pub struct Reader<'a> {
     table: &'a Table,
     place: String,
     asked: Vec<String>,
+    all_read: bool,
     before: usize,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of `table`, which messages call `place`.
     pub fn new(scope: &'a Scope<'a>, table: &'a Table, place: impl Into<String>) -> Self {
-        Self { scope, table, place: place.into(), asked: Vec::new(), before: scope.mistakes.count() }
+        Self { scope, table, place: place.into(), asked: Vec::new(), all_read: false, before: scope.mistakes.count() }
     }
 
     fn ask(&mut self, key: &str) -> Option<&'a Entry> {
@@ -380,11 +381,6 @@ impl<'a> Reader<'a> {
         Some(table)
     }
 
-    /// The entry under `key`, unread.
-    pub(super) fn entry(&mut self, key: &str) -> Option<&'a Entry> {
-        self.ask(key)
-    }
-
     /// Refuses `key`, which this version does not read yet.
     pub(super) fn refuse(&mut self, key: &'static str, instead: &'static str) {
         if let Some(entry) = self.table.get(key) {
@@ -453,11 +449,14 @@ impl<'a> Reader<'a> {
 
     /// All keys of the table that were not read yet, marked as read: for tables with free names (`where`).
     pub fn remaining_keys(&mut self) -> Vec<String> {
-        let asked = &self.asked;
-        let keys = self.table.entries.iter().map(|entry| entry.key.clone());
-        let keys: Vec<String> = keys.filter(|key| !asked.contains(key)).collect();
-        self.asked.extend(keys.iter().cloned());
-        keys
+        self.rest().into_iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// The entries of the table that were not read yet, marked as read.
+    pub(super) fn rest(&mut self) -> Vec<&'a Entry> {
+        let rest = self.table.entries.iter().filter(|entry| !self.asked.contains(&entry.key)).collect();
+        self.all_read = true;
+        rest
     }
 
     /// Reports a mistake at the value of `key` (which may be dotted), or at the table when `key` is absent.
@@ -493,6 +492,9 @@ impl<'a> Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
+        if self.all_read {
+            return;
+        }
         for entry in self.table.entries.iter().filter(|entry| !self.asked.contains(&entry.key)) {
             let (key, place, known) = (entry.key.clone(), self.place.clone(), self.asked.clone());
             self.report(Mistake::UnknownKey { key, place, known }, entry.key_span.clone());
