@@ -16,7 +16,7 @@ use crate::data::resample::{Filter, resize};
 /// CLIP's mean of each channel.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel.
-const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How many times longer than wide a picture may be before mode `crop` looks at its middle alone. The view shows a
 /// square of the middle in any case; scaling a line of 65,535 pixels to the height of a view would take gigabytes.

@@ -115,8 +115,9 @@ fn step(model: &Llava, lora: Option<&Lora>, batch: usize, length: usize, caches:
     let start = caches[0].len();
     let positions: Vec<usize> = (start..start + length).collect();
     let seen = start + length;
-    let rotary = decoder.rotary(&[positions.clone()]);
-    let mask = decoder.mask(&[positions], &[(0..seen).map(Some).collect()]);
+    let positions = [positions];
+    let rotary = decoder.rotary(&positions);
+    let mask = decoder.mask(&positions, &[(0..seen).map(Some).collect()]);
     let features = model.config.text.hidden;
     let mut hidden = model.embed(&vec![5; batch * length]).reshape([batch, length, features]);
     for (index, cache) in caches.iter_mut().enumerate() {

@@ -225,7 +225,7 @@ impl Config {
             .into_iter()
             .flatten()
             .find_map(|map| map.get("eos_token_id").filter(|value| !value.is_null()))
-            .map_or(Ok(vec![2]), |value| end_tokens(value))?;
+            .map_or(Ok(vec![2]), end_tokens)?;
         let image_token = match root.get("image_token_index").or_else(|| root.get("image_token_id")) {
             None => 32_000,
             Some(value) => token(value).ok_or_else(|| wrong("image_token_index", value, "a token id"))?,
