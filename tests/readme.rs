@@ -27,7 +27,12 @@ struct Block {
 fn every_block_says_how_it_is_tried_and_ci_runs_the_two_commands() {
     let known = ["run", "test", "after run", "weights", "gpu", "pipeline", "mistakes", "printed", "shown"];
     for block in blocks() {
-        assert!(known.contains(&block.how.as_str()), "README.md:{}: `{}` is no way to try a block", block.line, block.how);
+        assert!(
+            known.contains(&block.how.as_str()),
+            "README.md:{}: `{}` is no way to try a block",
+            block.line,
+            block.how
+        );
     }
     let script = fs::read_to_string(Path::new(ROOT).join(".ci/run")).unwrap();
     for how in ["run", "test"] {
@@ -147,7 +152,13 @@ fn blocks() -> Vec<Block> {
 }
 
 fn stic(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).current_dir(folder).env("STIC_CACHE", cache()).env("NO_COLOR", "1").output().unwrap()
+    Command::new(binary())
+        .args(arguments)
+        .current_dir(folder)
+        .env("STIC_CACHE", cache())
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap()
 }
 
 /// Runs one line as a shell would that has `stic` on its path.
@@ -169,7 +180,8 @@ fn binary() -> PathBuf {
 
 /// The cache that the README's first command used where the caller says so, else one that outlives the test.
 fn cache() -> PathBuf {
-    std::env::var_os("STIC_CACHE").map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme-cache"), PathBuf::from)
+    std::env::var_os("STIC_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme-cache"), PathBuf::from)
 }
 
 fn stderr(output: &Output) -> String {

@@ -5,4 +5,5 @@ mod commands;
 #[cfg(unix)]
 mod interrupts;
 mod mistakes;
+mod stages;
 mod workspace;
