@@ -5,6 +5,7 @@
 //! the cache's layout, or which process runs it.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -236,7 +237,7 @@ pub trait ItemWork: Send + Sync {
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure>;
 
     /// Makes the values of `pending`, indices into the list that [`ItemWork::items`] gave, and hands each to
-    /// `finished` as soon as it exists; stops early, with `Ok`, when `finished` says [`Flow::Stop`].
+    /// `finished` as soon as it exists; stops early, with `Ok`, when `finished` says [`ControlFlow::Break`].
     ///
     /// # Errors
     /// What stops all items. What stops one is handed to `finished`.
@@ -245,7 +246,7 @@ pub trait ItemWork: Send + Sync {
         inputs: &Inputs,
         pending: &[usize],
         context: &dyn Context,
-        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure>;
 
     /// Makes the result out of the values of all items that are not bad, in the order of the items.
@@ -299,15 +300,6 @@ impl Default for OnBadItem {
     fn default() -> Self {
         Self::Skip { at_most: 0.01 }
     }
-}
-
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// Finish what is in flight and return.
-    Stop,
 }
 
 /// A part of an artifact: a name and the digest of its content in the store.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::node::Failure;
-
 /// What is wrong with a model's files, or with what was asked of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -43,10 +41,4 @@ pub(crate) fn listed(problems: &[String]) -> String {
         text += &format!("\n  … and {} more", problems.len() - MOST);
     }
     text
-}
-
-impl From<ModelError> for Failure {
-    fn from(ModelError { message, help, environment }: ModelError) -> Self {
-        if environment { Self::Environment { message, help } } else { Self::Node { message, help } }
-    }
 }

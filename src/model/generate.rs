@@ -9,6 +9,7 @@
 //! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -24,7 +25,6 @@ use super::sequence::Sequence;
 use super::tokenizer::Tokenizer;
 use crate::artifact::Finish;
 use crate::draw::Draws;
-use crate::node::Flow;
 
 /// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
 const STEP: usize = 32;
@@ -111,21 +111,21 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs `requests`, which may be refused where they come from, and tells `watch` what becomes of them, in no
-    /// particular order. When `watch` says [`Flow::Stop`], the batch that runs is finished, and no other is begun.
+    /// particular order. When `watch` says [`ControlFlow::Break`], the batch that runs is finished, and no other is begun.
     ///
     /// # Errors
     /// What stops all requests. What stops one is told to `watch`.
     pub fn run(
         &self,
         requests: impl IntoIterator<Item = Result<Request, (usize, ModelError)>>,
-        watch: &mut dyn FnMut(Step) -> Flow,
+        watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         let mut waiting: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
         for request in requests {
             let row = match request.and_then(|request| self.admit(request)) {
                 Ok(row) => row,
                 Err((tag, error)) => {
-                    if watch(Step::Done(tag, Err(error))) == Flow::Stop {
+                    if watch(Step::Done(tag, Err(error))) == ControlFlow::Break(()) {
                         return Ok(());
                     }
                     continue;
@@ -143,13 +143,13 @@ impl<'a> Generator<'a> {
                 None
             };
             if let Some(rows) = run_now.and_then(|length| waiting.remove(&length))
-                && self.batch(rows, watch) == Flow::Stop
+                && self.batch(rows, watch) == ControlFlow::Break(())
             {
                 return Ok(());
             }
         }
         for (_, rows) in waiting {
-            if self.batch(rows, watch) == Flow::Stop {
+            if self.batch(rows, watch) == ControlFlow::Break(()) {
                 return Ok(());
             }
         }
@@ -171,7 +171,7 @@ impl<'a> Generator<'a> {
             if let Step::Done(_, result) = step {
                 answer = result;
             }
-            Flow::Continue
+            ControlFlow::Continue(())
         })?;
         answer
     }
@@ -222,18 +222,18 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs one batch; all rows' prompts round up to one length.
-    fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> Flow) -> Flow {
+    fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> ControlFlow<()>) -> ControlFlow<()> {
         let length = rows[0].length.next_multiple_of(STEP);
         let size = if self.on_processor() { self.batch_size(length) } else { rows.len() };
-        let mut flow = Flow::Continue;
+        let mut flow = ControlFlow::Continue(());
         let (mut caches, mut logits) = self.prefill(&rows, length, size);
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
             let mut told = vec![Step::Tokens(open)];
             told.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
             for step in told {
-                if watch(step) == Flow::Stop {
-                    flow = Flow::Stop;
+                if watch(step) == ControlFlow::Break(()) {
+                    flow = ControlFlow::Break(());
                 }
             }
             if rows.iter().all(|row| !row.open) {
@@ -519,7 +519,7 @@ mod tests {
             if let Step::Done(tag, answer) = step {
                 assert!(answers.insert(tag, answer.unwrap()).is_none(), "{tag} is told once");
             }
-            Flow::Continue
+            ControlFlow::Continue(())
         };
         generator.run(requests.into_iter().map(Ok), watch).unwrap();
         answers
@@ -641,7 +641,7 @@ mod tests {
         let mut done = 0;
         let watch = &mut |step: Step| {
             done += usize::from(matches!(step, Step::Done(..)));
-            Flow::Stop
+            ControlFlow::Break(())
         };
         generator.run((0..100).map(|_| Ok(request(3))), watch).unwrap();
         assert_eq!(done, 8);

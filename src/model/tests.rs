@@ -1,5 +1,6 @@
 //! Text in, text out: tokens, greedy answers and scores are those of transformers on the reference checkpoints.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use super::picture::{Prepared, Processor, prepare};
 use super::sample::Sampling;
 use super::score::score;
 use super::sequence::{Scribe, Sequence};
-use crate::node::Flow;
 
 struct Reference {
     model: Llava,
@@ -83,7 +83,7 @@ fn greedy_answers_are_those_of_transformers() {
                 assert_eq!(answer.unwrap().tokens, ids(&facts["greedy"]), "{name}, {picture}");
                 told += 1;
             }
-            Flow::Continue
+            ControlFlow::Continue(())
         };
         generator.run(requests, watch).unwrap();
         assert_eq!(told, pictures.len());

@@ -3,6 +3,7 @@
 //! The item keeps its id and its picture; what became of it stands beside, as an altered picture in the store.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, Flow, Inputs, Item, ItemValue, ItemWork, Node, NodeKind, OnBadItem,
+    Arity, BadItem, Context, Failure, FileDigests, Inputs, Item, ItemValue, ItemWork, Node, NodeKind, OnBadItem,
     Output, Parameter, Port, Progress, SeedUse, Summary, Work,
 };
 use crate::spec::Reader;
@@ -169,21 +170,21 @@ impl ItemWork for Corrupt {
         inputs: &Inputs,
         pending: &[usize],
         context: &dyn Context,
-        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let subjects = self.subjects(inputs, context.pipeline_seed())?;
         let mut progress = Progress { total: pending.len(), ..Progress::default() };
         for indices in pending.chunks(TOGETHER) {
             let made: Vec<_> = indices.par_iter().map(|index| subjects[*index].alter(context)).collect();
-            let mut flow = Flow::Continue;
+            let mut flow = ControlFlow::Continue(());
             for (index, value) in indices.iter().zip(made) {
                 progress.done += 1;
-                if finished(*index, value?) == Flow::Stop {
-                    flow = Flow::Stop;
+                if finished(*index, value?) == ControlFlow::Break(()) {
+                    flow = ControlFlow::Break(());
                 }
             }
             context.progress(progress);
-            if flow == Flow::Stop || context.interrupted() {
+            if flow == ControlFlow::Break(()) || context.interrupted() {
                 break;
             }
         }
@@ -273,7 +274,7 @@ mod tests {
         let mut made = Vec::new();
         let mut finished = |index, value| {
             made.push((index, value));
-            Flow::Continue
+            ControlFlow::Continue(())
         };
         work.map(inputs, &pending, trial, &mut finished).unwrap();
         (items, made)

@@ -10,6 +10,7 @@ mod outcome;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,8 +32,8 @@ use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Flow, Inputs, Item, ItemValue, ItemWork, Node,
-    NodeKind, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
+    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, NodeKind,
+    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
 };
 use crate::spec::{ModelSource, Reader};
 
@@ -339,7 +340,7 @@ impl ItemWork for EvaluateNode {
         inputs: &Inputs,
         pending: &[usize],
         context: &dyn Context,
-        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let loaded = self.load(context.files())?;
         let items = self.items(inputs, context.pipeline_seed(), context.files())?;
@@ -379,7 +380,7 @@ impl ItemWork for EvaluateNode {
                 }
                 Err(bad) => {
                     for index in asked {
-                        if run.finish(index, Err(bad.clone())) == Flow::Stop {
+                        if run.finish(index, Err(bad.clone())) == ControlFlow::Break(()) {
                             return Ok(());
                         }
                     }
@@ -387,7 +388,7 @@ impl ItemWork for EvaluateNode {
             }
             let waiting: usize = group.iter().map(|subject| size_of_val(subject.prepared.views.as_slice())).sum();
             if waiting >= PREPARED || group.len() >= PICTURES {
-                if run.group(&group)? == Flow::Stop {
+                if run.group(&group)? == ControlFlow::Break(()) {
                     return Ok(());
                 }
                 group.clear();

@@ -142,6 +142,12 @@ fn weights(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+impl From<ModelError> for Failure {
+    fn from(ModelError { message, help, environment }: ModelError) -> Self {
+        if environment { Self::Environment { message, help } } else { Self::Node { message, help } }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -4,6 +4,7 @@
 //! on the processor ahead of the device. This module does not know what the responses are for.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -23,8 +24,8 @@ use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Flow, Inputs, Item, ItemValue, ItemWork, Node,
-    OnBadItem, Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work,
+    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
+    Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work,
 };
 use crate::spec::{ModelSource, Reader};
 
@@ -205,7 +206,7 @@ impl ItemWork for RespondNode {
         inputs: &Inputs,
         pending: &[usize],
         context: &dyn Context,
-        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let questions = self.questions(inputs, context.pipeline_seed())?;
         let model = model::load(&self.model, context)?;
@@ -237,7 +238,7 @@ impl ItemWork for RespondNode {
             let flow = match step {
                 Step::Tokens(count) => {
                     progress.tokens = progress.tokens.map(|tokens| tokens + count as u64);
-                    Flow::Continue
+                    ControlFlow::Continue(())
                 }
                 Step::Done(tag, answer) => {
                     progress.done += 1;
@@ -249,7 +250,7 @@ impl ItemWork for RespondNode {
                 }
             };
             context.progress(progress);
-            if context.interrupted() { Flow::Stop } else { flow }
+            if context.interrupted() { ControlFlow::Break(()) } else { flow }
         };
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(1);
@@ -409,7 +410,7 @@ mod tests {
         let mut values = BTreeMap::new();
         let finished = &mut |index: usize, value: Result<ItemValue, BadItem>| {
             assert!(values.insert(index, value).is_none(), "item {index} is finished once");
-            Flow::Continue
+            ControlFlow::Continue(())
         };
         work(node).map(inputs, pending, trial, finished).unwrap();
         values

@@ -2,13 +2,14 @@
 //! finished, bad ones are counted. It does not know what an item is.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
 use super::context::NodeContext;
 use crate::artifact::{ItemId, write_lines};
 use crate::digest::Digest;
-use crate::node::{BadItem, Context, Failure, Flow, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
+use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
 use crate::store::{ItemTotals, Items, Store};
 
 /// The side part that lists the items that were left out.
@@ -112,17 +113,17 @@ impl ItemRun<'_> {
         let total = items.len();
         let mapped = self.work.map(self.inputs, pending, self.context, &mut |index, made| {
             if trouble.is_some() || self.context.unavailable().is_some() {
-                return Flow::Stop;
+                return ControlFlow::Break(());
             }
             if !unfinished.remove(&index) {
                 trouble = Some(Failure::node(format!("item {index} was finished without being pending")));
-                return Flow::Stop;
+                return ControlFlow::Break(());
             }
             match made {
                 Ok(value) => {
                     if let Err(error) = journal.append(&items[index], &value) {
                         trouble = Some(error.into());
-                        return Flow::Stop;
+                        return ControlFlow::Break(());
                     }
                     values[index] = Some(value);
                 }
@@ -132,7 +133,11 @@ impl ItemRun<'_> {
                 }
             }
             self.context.count(total - unfinished.len(), total);
-            if trouble.is_some() || self.context.interrupted() { Flow::Stop } else { Flow::Continue }
+            if trouble.is_some() || self.context.interrupted() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         journal.sync()?;
         if let Some(failure) = trouble.or_else(|| self.context.unavailable()) {

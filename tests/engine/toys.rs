@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,8 @@ use stic::digest::Digest;
 use stic::event::{Event, How, Observer};
 use stic::graph::Graph;
 use stic::node::{
-    Arity, BadItem, Context, Failure, FileDigests, Flow, Importer, Inputs, Item, ItemValue, ItemWork, Kinds, Node,
-    NodeKind, OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
+    Arity, BadItem, Context, Failure, FileDigests, Importer, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind,
+    OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic::plan;
 use stic::run::{Options, RunReport, run};
@@ -261,7 +262,7 @@ impl ItemWork for ToyNode {
         inputs: &Inputs,
         pending: &[usize],
         context: &dyn Context,
-        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         self.meet_trouble(context)?;
         let rows = self.rows(inputs)?;
@@ -273,7 +274,7 @@ impl ItemWork for ToyNode {
                 && row.text.starts_with(text)
             {
                 let bad = BadItem { what: row.text.clone(), cause: "not a word".to_owned() };
-                if finished(*index, Err(bad)) == Flow::Stop {
+                if finished(*index, Err(bad)) == ControlFlow::Break(()) {
                     return Ok(());
                 }
                 continue;
@@ -282,7 +283,7 @@ impl ItemWork for ToyNode {
                 (Toy::Show, Some(picture)) => match context.picture(&picture) {
                     Ok(bytes) => String::from_utf8(bytes).unwrap(),
                     Err(bad) => {
-                        if finished(*index, Err(bad)) == Flow::Stop {
+                        if finished(*index, Err(bad)) == ControlFlow::Break(()) {
                             return Ok(());
                         }
                         continue;
@@ -296,7 +297,7 @@ impl ItemWork for ToyNode {
                 _ => vec![context.objects().put(text.as_bytes())?],
             };
             let value = serde_json::json!({ "text": text });
-            if finished(*index, Ok(ItemValue { value, objects })) == Flow::Stop {
+            if finished(*index, Ok(ItemValue { value, objects })) == ControlFlow::Break(()) {
                 return Ok(());
             }
         }

@@ -1,6 +1,7 @@
 //! Describing and answering: what is asked about a group of pictures, put to a model.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::{EvaluateNode, Form, Loaded, Said};
@@ -10,7 +11,7 @@ use crate::model::ModelError;
 use crate::model::generate::{Generator, Request, Step};
 use crate::model::picture::Prepared;
 use crate::model::sequence::Scribe;
-use crate::node::{BadItem, Context, Failure, Flow, Item, ItemValue, Progress};
+use crate::node::{BadItem, Context, Failure, Item, ItemValue, Progress};
 
 /// A picture and what is asked about it.
 pub(super) struct Subject {
@@ -30,7 +31,7 @@ pub(super) struct Run<'a> {
     pub scribe: &'a Scribe,
     pub generator: &'a Generator<'a>,
     pub context: &'a dyn Context,
-    pub finished: &'a mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> Flow,
+    pub finished: &'a mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     pub progress: Progress,
 }
 
@@ -49,8 +50,8 @@ impl Run<'_> {
     ///
     /// # Errors
     /// What stops all items. What stops one is handed to `finished`.
-    pub fn group(&mut self, group: &[Subject]) -> Result<Flow, Failure> {
-        let Some(descriptions) = self.describe(group)? else { return Ok(Flow::Stop) };
+    pub fn group(&mut self, group: &[Subject]) -> Result<ControlFlow<()>, Failure> {
+        let Some(descriptions) = self.describe(group)? else { return Ok(ControlFlow::Break(())) };
         let (node, loaded, scribe) = (self.node, self.loaded, self.scribe);
         let mut prompts: BTreeMap<usize, (Option<String>, String)> = BTreeMap::new();
         let mut requests = Vec::new();
@@ -59,8 +60,8 @@ impl Run<'_> {
                 let description = match &description {
                     Ok(description) => description.clone(),
                     Err(cause) => {
-                        if self.finish(index, Err(bad(loaded, index, cause))) == Flow::Stop {
-                            return Ok(Flow::Stop);
+                        if self.finish(index, Err(bad(loaded, index, cause))) == ControlFlow::Break(()) {
+                            return Ok(ControlFlow::Break(()));
                         }
                         continue;
                     }
@@ -107,9 +108,9 @@ impl Run<'_> {
         let mut descriptions = vec![Ok(None); group.len()];
         let flow = self.write(requests, |_, place, written| {
             descriptions[place] = written.map(|written| Some(written.text)).map_err(|error| error.message);
-            Flow::Continue
+            ControlFlow::Continue(())
         })?;
-        if flow == Flow::Stop {
+        if flow == ControlFlow::Break(()) {
             return Ok(None);
         }
         let first = descriptions[0].clone();
@@ -121,10 +122,10 @@ impl Run<'_> {
     fn write(
         &mut self,
         requests: Vec<Result<Request, (usize, ModelError)>>,
-        mut take: impl FnMut(&mut Self, usize, Result<Written, ModelError>) -> Flow,
-    ) -> Result<Flow, Failure> {
+        mut take: impl FnMut(&mut Self, usize, Result<Written, ModelError>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Failure> {
         let (generator, tokenizer) = (self.generator, &self.scribe.tokenizer);
-        let mut flow = Flow::Continue;
+        let mut flow = ControlFlow::Continue(());
         generator.run(requests, &mut |step| {
             match step {
                 Step::Tokens(count) => {
@@ -136,13 +137,13 @@ impl Run<'_> {
                         let (tokens, finish) = (answer.tokens.len(), answer.finish);
                         Ok(Written { text: tokenizer.decode(&answer.tokens)?, tokens, finish })
                     });
-                    if take(self, tag, written) == Flow::Stop {
-                        flow = Flow::Stop;
+                    if take(self, tag, written) == ControlFlow::Break(()) {
+                        flow = ControlFlow::Break(());
                     }
                 }
             }
             if self.context.interrupted() {
-                flow = Flow::Stop;
+                flow = ControlFlow::Break(());
             }
             flow
         })?;
@@ -150,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Hands an item's value on.
-    pub fn finish(&mut self, index: usize, value: Result<ItemValue, BadItem>) -> Flow {
+    pub fn finish(&mut self, index: usize, value: Result<ItemValue, BadItem>) -> ControlFlow<()> {
         self.progress.done += 1;
         self.context.progress(self.progress);
         (self.finished)(index, value)

@@ -1,6 +1,7 @@
 //! What `evaluate` asks, describes, scores and names.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::json;
@@ -61,7 +62,7 @@ fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, 
         .map(&inputs(trial), pending, trial, &mut |index, value| {
             let said = value.map(|value| serde_json::from_value(value.value).unwrap());
             assert!(values.insert(index, said).is_none(), "item {index} came twice");
-            Flow::Continue
+            ControlFlow::Continue(())
         })
         .unwrap();
     values
