@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::Fraction;
-use super::listing::record_parts;
+use super::listing::{picture_label, record_parts};
 use super::operations::read_operations;
-use crate::artifact::{Altered, ArtifactKind, Label, Record};
+use crate::artifact::{Altered, ArtifactKind, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
@@ -207,8 +207,7 @@ impl ItemWork for Corrupt {
                 .map_err(|cause| Failure::node(format!("the journal's entry of {}: {cause}", record.id.short())))?;
             *counts.entry(altered.operation.clone()).or_default() += 1;
             objects.push(altered.picture);
-            let path = record.picture.and_then(|picture| context.picture_path(&picture));
-            let label = Label { name: None, path: path.map(|path| path.display().to_string()) };
+            let label = picture_label(record.picture, context);
             items.push((Record { altered: Some(altered), ..record.clone() }, label));
         }
         let (records, labels) = record_parts(&items, context.objects())?;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::adapter::{self, part};
-use super::listing::{Source, check_unreadable, failure, label};
+use super::listing::{Source, absolute, check_unreadable, failure, label};
 use crate::artifact::{
     ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
     write_lines,
@@ -238,9 +238,7 @@ impl Import {
         let mut wanted = Vec::new();
         for (row, label) in rows.iter().zip(&mut labels) {
             let pictures = known(row).1;
-            let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            let path = pictures[0].and_then(|picture| found.get(&picture)).map(absolute);
-            label.path = path.map(|path| path.to_string_lossy().into_owned());
+            label.path = pictures[0].and_then(|picture| found.get(&picture)).map(|path| absolute(path));
             wanted.extend(pictures.into_iter().flatten().filter(|picture| !found.contains_key(picture)));
         }
         Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted, notes: Vec::new() })
@@ -364,8 +362,7 @@ impl Import {
             }
             others.push(value.clone());
             rows.push(row(ItemId::repeated(picture, others.len()), picture, value));
-            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            labels.push(Label { name: None, path: Some(absolute.to_string_lossy().into_owned()) });
+            labels.push(Label { name: None, path: Some(absolute(path)) });
         }
         check_unreadable(&unreadable, rows.len() + repeats, OnBadItem::default())?;
         let notes = notes(repeats, &unreadable);

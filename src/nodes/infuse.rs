@@ -5,9 +5,8 @@
 use std::collections::HashMap;
 
 use super::adapter::part;
-use crate::artifact::{
-    ArtifactKind, Conversation, ItemId, LABELS, Label, Record, Response, Speaker, Turn, write_lines,
-};
+use super::listing::picture_label;
+use crate::artifact::{ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::IMAGE;
 use crate::node::{Arity, Context, Failure, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work};
 use crate::spec::Reader;
@@ -110,8 +109,7 @@ impl WholeWork for Infuse {
                 return Err(Failure::node(format!("the item {} has no human turn", record.id.short())));
             };
             *value = infused(value, description, &self.prefix, &self.separator);
-            let path = context.picture_path(&picture).map(|path| path.display().to_string());
-            labels.push(Label { name: None, path });
+            labels.push(picture_label(Some(picture), context));
             conversations.push(Conversation { id: record.id, picture: Some(picture), conversations: turns });
         }
         if conversations.is_empty() {

@@ -8,7 +8,7 @@ use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines}
 use crate::data::filter::Filter;
 use crate::data::source::{Entry, SourceError, each_entry};
 use crate::digest::{Digest, Value};
-use crate::node::{Failure, FileDigests, Objects, OnBadItem, Part};
+use crate::node::{Context, Failure, FileDigests, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
@@ -150,9 +150,18 @@ pub fn record_parts(items: &[(Record, Label)], objects: &dyn Objects) -> Result<
 
 /// What a person would look for: the source's id and the picture's path.
 pub fn label(entry: &Entry) -> Label {
-    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let path = entry.picture.as_deref().map(|path| absolute(path).to_string_lossy().into_owned());
-    Label { name: entry.name.clone(), path }
+    Label { name: entry.name.clone(), path: entry.picture.as_deref().map(absolute) }
+}
+
+/// The path of a picture that a row names by digest.
+pub fn picture_label(picture: Option<Digest>, context: &dyn Context) -> Label {
+    let path = picture.and_then(|picture| context.picture_path(&picture));
+    Label { name: None, path: path.as_deref().map(absolute) }
+}
+
+/// `path` as it is found from anywhere.
+pub fn absolute(path: &Path) -> String {
+    std::path::absolute(path).as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// A source that cannot be read, as a node's failure.

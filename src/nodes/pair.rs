@@ -4,11 +4,13 @@
 //! well-curated prompt nor the misleading one is ever trained on. Its picture is the clean one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use rand_core::RngCore;
 
 use super::Prompts;
 use super::adapter::part;
+use super::listing::picture_label;
 use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::PromptSet;
 use crate::draw::Draws;
@@ -201,8 +203,7 @@ impl WholeWork for PairNode {
                 counts.identical
             ));
         }
-        let path = |pair: &Pair| context.picture_path(&pair.picture).map(|path| path.display().to_string());
-        let labels: Vec<Label> = pairs.iter().map(|pair| Label { name: None, path: path(pair) }).collect();
+        let labels: Vec<Label> = pairs.iter().map(|pair| picture_label(Some(pair.picture), context)).collect();
         let objects = context.objects();
         let altered =
             pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture)).collect();
@@ -251,7 +252,8 @@ fn sample(pair: &Pair, path: Option<&str>) -> String {
     };
     format!(
         "{}\n  instruction: {}\n  chosen: {}\n  rejected ({}): {}",
-        path.map_or_else(|| pair.id.short(), str::to_owned),
+        path.and_then(|path| Path::new(path).file_name())
+            .map_or_else(|| pair.id.short(), |name| name.to_string_lossy().into_owned()),
         cut(&pair.instruction),
         cut(&pair.chosen),
         origin(pair),
@@ -261,8 +263,6 @@ fn sample(pair: &Pair, path: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::trial::{Trial, read};
     use super::*;
     use crate::artifact::{Altered, Finish, read_lines};
