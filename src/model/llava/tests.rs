@@ -279,3 +279,48 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
         assert!((grown / expected - 1.0).abs() < 0.05, "{name}: {grown} {expected}");
     }
 }
+
+#[test]
+fn a_checkpoint_with_the_names_of_later_versions_is_the_same_model() {
+    let reference = Reference::open("llava");
+    let bytes = std::fs::read(reference.folder.join("model.safetensors")).expect("weights");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let renamed = file.tensors().into_iter().map(|(name, view)| {
+        let name = match name.strip_prefix("language_model.") {
+            Some("lm_head.weight") => "lm_head.weight".to_owned(),
+            Some(rest) => rest.replacen("model.", "model.language_model.", 1),
+            None => format!("model.{name}"),
+        };
+        (name, view)
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let renamed = safetensors::serialize(renamed, None).expect("serializes");
+    std::fs::write(folder.path().join("model.safetensors"), renamed).expect("written");
+    std::fs::copy(reference.folder.join("config.json"), folder.path().join("config.json")).expect("copied");
+
+    let tokens = ids(&reference.facts["text"]);
+    let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
+    let found = floats(logits(&model, embedded(&model, &tokens, None), None));
+    assert!(distance(&found, &reference.floats("text.logits")) < LOGITS);
+}
+
+#[test]
+fn sixteen_bits_compute_the_same_within_their_rounding() {
+    let reference = Reference::open("llava_next");
+    for (dtype, tolerance) in [(DType::F16, 0.05), (DType::BF16, 0.5)] {
+        let model = Llava::load(&reference.folder, &Device::flex(), dtype).expect("loads");
+        let lora =
+            peft::read(&reference.folder.join("adapter"), &model.config.text, &model.device()).expect("read").lora;
+        let prepared = reference.prepare("square", &model);
+        let rows = model.rows(model.patches(&prepared), &prepared);
+        let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
+        let hidden = embedded(&model, &tokens, Some(rows));
+        let worst =
+            distance(&floats(logits(&model, hidden.clone(), Some(&lora))), &reference.floats("square.adapter_logits"));
+        assert!(worst < tolerance, "{dtype:?}: {worst}");
+        // Under autodiff attention takes another way.
+        let tracked = floats(logits(&model, hidden.autodiff().require_grad(), Some(&lora)).inner());
+        let worst = distance(&tracked, &reference.floats("square.adapter_logits"));
+        assert!(worst < tolerance, "{dtype:?}, tracked: {worst}");
+    }
+}
