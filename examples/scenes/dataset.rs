@@ -16,10 +16,12 @@ use crate::ask::{Question, questions};
 use crate::picture;
 use crate::world::{COLOURS, Object, PLACES, SHAPES, Scene, USUAL};
 
-/// Questions about each picture of the instruction records, one conversation a picture.
-pub const QUESTIONS_PER_RECORD: usize = 3;
+/// Instruction records about each of their pictures: a question and its answer.
+pub const RECORDS_PER_PICTURE: usize = 5;
+/// How many of these, the first ones, the small model was trained on.
+pub const QUESTIONS_TRAINED_ON: usize = 3;
 /// Questions about each test picture.
-pub const QUESTIONS_PER_TEST: usize = 5;
+pub const QUESTIONS_PER_TEST: usize = 6;
 
 /// Pictures that have nothing to do with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +79,14 @@ impl Split {
 pub struct Sizes {
     /// Unlabeled pictures.
     pub unlabeled: usize,
-    /// Instruction records, a picture each, out of those that the model was trained on.
-    pub records: usize,
+    /// Pictures of the instruction records, out of those that the model was trained on.
+    pub instructions: usize,
     /// Test pictures.
     pub test: usize,
 }
 
 /// What is committed.
-pub const COMMITTED: Sizes = Sizes { unlabeled: 800, records: 1_000, test: 400 };
+pub const COMMITTED: Sizes = Sizes { unlabeled: 300, instructions: 450, test: 250 };
 
 /// Writes `unlabeled/`, `instructions/` and `test/` under `folder`; `judged` is the split that fills `test/`.
 ///
@@ -93,8 +95,8 @@ pub const COMMITTED: Sizes = Sizes { unlabeled: 800, records: 1_000, test: 400 }
 pub fn write(folder: &Path, seed: u64, sizes: Sizes, judged: Split) -> io::Result<()> {
     write_pictures(&folder.join("unlabeled"), Split::Unlabeled, seed, sizes.unlabeled)?;
     let instructions = folder.join("instructions");
-    write_pictures(&instructions.join("pictures"), Split::Train, seed, sizes.records)?;
-    let records: Vec<_> = (0..sizes.records).map(|number| record(seed, number)).collect();
+    write_pictures(&instructions.join("pictures"), Split::Train, seed, sizes.instructions)?;
+    let records: Vec<_> = (0..sizes.instructions).flat_map(|number| records(seed, number)).collect();
     fs::write(instructions.join("records.json"), array(&records))?;
     let test = folder.join("test");
     write_pictures(&test.join("pictures"), judged, seed, sizes.test)?;
@@ -109,16 +111,18 @@ pub fn file_name(number: usize) -> String {
     format!("{:04}.jpg", number + 1)
 }
 
-/// Instruction record `number`, in LLaVA's form.
-pub fn record(seed: u64, number: usize) -> Value {
-    let mut turns = Vec::new();
-    for (index, question) in Split::Train.questions(seed, number, QUESTIONS_PER_RECORD).into_iter().enumerate() {
-        let text = if index == 0 { format!("<image>\n{}", question.text) } else { question.text };
-        turns.push(json!({ "from": "human", "value": text }));
-        turns.push(json!({ "from": "gpt", "value": question.answer }));
-    }
-    let name = file_name(number);
-    json!({ "id": format!("scene-{:04}", number + 1), "image": format!("pictures/{name}"), "conversations": turns })
+/// The instruction records about training picture `number`, in LLaVA's form.
+pub fn records(seed: u64, number: usize) -> Vec<Value> {
+    let image = format!("pictures/{}", file_name(number));
+    let questions = Split::Train.questions(seed, number, RECORDS_PER_PICTURE).into_iter().zip('a'..);
+    let record = |(asked, letter): (Question, char)| {
+        let turns = json!([
+            { "from": "human", "value": format!("<image>\n{}", asked.text) },
+            { "from": "gpt", "value": asked.answer },
+        ]);
+        json!({ "id": format!("scene-{:04}{letter}", number + 1), "image": image, "conversations": turns })
+    };
+    questions.map(record).collect()
 }
 
 /// The questions about test picture `number`.
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_committed_texts_are_those_that_the_example_writes() {
-        let records: Vec<_> = (0..COMMITTED.records).map(|number| record(SEED, number)).collect();
+        let records: Vec<_> = (0..COMMITTED.instructions).flat_map(|number| records(SEED, number)).collect();
         assert_eq!(fs::read_to_string(committed().join("instructions/records.json")).unwrap(), array(&records));
         let asked = (0..COMMITTED.test).flat_map(|number| test_questions(Split::Test, SEED, number));
         assert_eq!(fs::read_to_string(committed().join("test/questions.jsonl")).unwrap(), lines(asked));
@@ -183,7 +187,7 @@ mod tests {
     fn the_committed_pictures_are_those_that_the_example_draws() {
         let folders = [
             ("unlabeled", Split::Unlabeled, COMMITTED.unlabeled),
-            ("instructions/pictures", Split::Train, COMMITTED.records),
+            ("instructions/pictures", Split::Train, COMMITTED.instructions),
             ("test/pictures", Split::Test, COMMITTED.test),
         ];
         let mut bytes = 0;
@@ -200,7 +204,7 @@ mod tests {
                 assert!(difference < 100, "{} {number}: {difference}", folder.display());
             }
         }
-        assert!(bytes < 8_000_000, "{bytes} bytes of pictures");
+        assert!(bytes < 4_000_000, "{bytes} bytes of pictures");
     }
 
     fn decode(file: &[u8]) -> Vec<u8> {
@@ -215,12 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_names_its_picture_and_places_it_before_the_first_question() {
-        let record = record(SEED, 7);
-        let turns = record["conversations"].as_array().unwrap();
-        assert_eq!(turns.len(), 2 * QUESTIONS_PER_RECORD);
-        assert_eq!(record["image"], "pictures/0008.jpg");
-        assert!(turns[0]["value"].as_str().unwrap().starts_with("<image>\n"));
-        assert!(!turns[2]["value"].as_str().unwrap().contains("<image>"));
+    fn a_record_names_its_picture_and_places_it_before_the_question() {
+        let records = records(SEED, 7);
+        assert_eq!(records.len(), RECORDS_PER_PICTURE);
+        assert_eq!((&records[1]["id"], &records[1]["image"]), (&"scene-0008b".into(), &"pictures/0008.jpg".into()));
+        let turns = records[1]["conversations"].as_array().unwrap();
+        assert!(turns[0]["value"].as_str().unwrap().starts_with("<image>\n") && turns.len() == 2);
     }
 }
