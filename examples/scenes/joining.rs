@@ -8,7 +8,7 @@ use stic::train::optimizer::Parameters;
 use crate::annotate::{careful, plain};
 use crate::ask::Question;
 use crate::checkpoint::{self, DECODER, PROJECTOR};
-use crate::dataset::{QUESTIONS_PER_RECORD, Split};
+use crate::dataset::{QUESTIONS_TRAINED_ON, Split};
 use crate::judge::Judge;
 use crate::reader::{ask, copy};
 use crate::rows::{Group, Row, cross_entropy};
@@ -43,6 +43,9 @@ pub fn train(
     parameters: Parameters,
     device: &Device,
 ) -> Result<Parameters, Box<dyn std::error::Error>> {
+    if let Some(parameters) = run.finished(&STAGE, device)? {
+        return Ok(parameters);
+    }
     let vision = checkpoint::model(&run.config, &parameters)?.vision;
     let features = tower::features(&vision, &tower::pictures(Split::Train, run.seed, PICTURES), device);
     let records = Records::new(run.seed);
@@ -72,7 +75,7 @@ pub fn train(
         let read = [Group { rows: asked, features: None }, Group { rows: copies, features: None }];
         cross_entropy(model, &seen, pad) + cross_entropy(model, &read, pad)
     };
-    let judge = Judge::new(run, &vision, 250, device);
+    let judge = Judge::new(run.seed, &vision, 80, device);
     run.train(&STAGE, parameters, loss, |step, parameters| {
         let model = checkpoint::model(&run.config, parameters).expect("a whole model");
         eprintln!("joining {step}: {}", judge.judge(&model, vocabulary));
@@ -97,14 +100,14 @@ impl Records {
             plain: captions("plain caption", plain),
             careful: captions("careful caption", careful),
             questions: (0..ASKED_ABOUT)
-                .map(|number| Split::Train.questions(seed, number, QUESTIONS_PER_RECORD))
+                .map(|number| Split::Train.questions(seed, number, QUESTIONS_TRAINED_ON))
                 .collect(),
         }
     }
 
     /// One of the questions about a picture.
     fn row(&self, vocabulary: &Vocabulary, number: usize, draws: &mut Draws) -> Row {
-        let asked = &self.questions[number][draws.below(QUESTIONS_PER_RECORD)];
+        let asked = &self.questions[number][draws.below(QUESTIONS_TRAINED_ON)];
         Row::new(vocabulary, Some(number), &[(vocabulary.question(&asked.text), vocabulary.words(&asked.answer))])
     }
 }

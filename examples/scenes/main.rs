@@ -28,9 +28,11 @@ pub const SEED: u64 = 0;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use clap::{Parser, Subcommand};
+use stic::model::llava::Llava;
 
+use crate::judge::Judge;
 use crate::training::Run;
 use crate::vocabulary::Vocabulary;
 
@@ -63,6 +65,14 @@ enum Command {
         #[arg(long, default_value = "target/scenes")]
         work: PathBuf,
     },
+
+    /// Say how well a model describes and answers, on validation pictures.
+    Judge {
+        #[arg(long, default_value_t = SEED)]
+        seed: u64,
+        #[arg(long, default_value = "examples/scenes/model")]
+        model: PathBuf,
+    },
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -72,6 +82,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             dataset::write(&out, seed, dataset::COMMITTED, judged)?;
         }
         Command::Train { seed, out, work } => train(seed, &out, work)?,
+        Command::Judge { seed, model } => {
+            let device = Device::flex();
+            let model = Llava::load(&model, &device, DType::F32)?;
+            let judge = Judge::new(seed, &model.vision, 250, &device);
+            println!("{}", judge.judge(&model, &Vocabulary::new()));
+        }
     }
     Ok(())
 }
@@ -85,7 +101,7 @@ fn train(seed: u64, out: &Path, work: PathBuf) -> Result<(), Box<dyn std::error:
     let parameters = checkpoint::initial(&config, seed, &device);
     let run = Run { seed, work, config };
     let parameters = tower::train(&run, parameters, &device)?;
-    let parameters = reader::train(&run, &vocabulary, parameters)?;
+    let parameters = reader::train(&run, &vocabulary, parameters, &device)?;
     let parameters = joining::train(&run, &vocabulary, parameters, &device)?;
     checkpoint::write_weights(out, &run.config, &parameters)
 }

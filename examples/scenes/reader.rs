@@ -1,5 +1,6 @@
 //! Second stage: the decoder learns to read, from text alone: descriptions to copy and questions about them.
 
+use burn::tensor::Device;
 use stic::draw::Draws;
 use stic::model::llava::Llava;
 use stic::train::optimizer::Parameters;
@@ -33,7 +34,11 @@ pub fn train(
     run: &Run,
     vocabulary: &Vocabulary,
     parameters: Parameters,
+    device: &Device,
 ) -> Result<Parameters, Box<dyn std::error::Error>> {
+    if let Some(parameters) = run.finished(&STAGE, device)? {
+        return Ok(parameters);
+    }
     let pad = vocabulary.id(PAD);
     let loss = |model: &Llava, _: &Parameters, mut draws: Draws| {
         let copies = (0..COPIES).map(|_| copy(vocabulary, &mut draws)).collect();

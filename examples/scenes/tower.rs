@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 use stic::data::picture::decode;
 use stic::draw::Draws;
 use stic::model::llava::{Config, Llava, Vision};
@@ -37,7 +38,7 @@ pub fn pictures(split: Split, seed: u64, count: usize) -> Vec<Vec<f32>> {
         let planes = (0..3).flat_map(|channel| stored.pixels().map(move |pixel| normalise(pixel.0[channel])));
         planes.collect()
     };
-    (0..count).map(picture).collect()
+    (0..count).into_par_iter().map(picture).collect()
 }
 
 fn batch(pictures: &[Vec<f32>], numbers: &[usize], device: &Device) -> Tensor<4> {
@@ -57,6 +58,9 @@ pub fn features(vision: &Vision, pictures: &[Vec<f32>], device: &Device) -> Tens
 /// # Errors
 /// When a checkpoint cannot be written or read.
 pub fn train(run: &Run, mut parameters: Parameters, device: &Device) -> Result<Parameters, Box<dyn std::error::Error>> {
+    if let Some(parameters) = run.finished(&STAGE, device)? {
+        return Ok(without_labels(parameters));
+    }
     // The last layer is trained, though LLaVA reads the one before it: what a feature is trained to be just before it
     // is named serves a language model better than the name.
     let config = Config { feature_layer: -1, ..run.config.clone() };
@@ -100,9 +104,12 @@ pub fn train(run: &Run, mut parameters: Parameters, device: &Device) -> Result<P
         let (colour, shape) = (right(&colour, 0, COLOURS.len()), right(&shape, 1, SHAPES.len()));
         eprintln!("tower {step}: colour {colour:.3}, shape {shape:.3} of objects in validation pictures");
     };
-    let mut parameters = run.train(&STAGE, parameters, loss, judge)?;
+    run.train(&STAGE, parameters, loss, judge).map(without_labels)
+}
+
+fn without_labels(mut parameters: Parameters) -> Parameters {
     parameters.retain(|name, _| !name.starts_with(LABELS));
-    Ok(parameters)
+    parameters
 }
 
 /// Scores of colours and of shapes, a row for every place of every picture.

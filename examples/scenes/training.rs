@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use stic::draw::Draws;
 use stic::model::llava::{Config, Llava};
 use stic::train::optimizer::{AdamW, AdamWConfig, Moments, Parameters, clip};
@@ -47,6 +47,15 @@ pub struct Run {
 }
 
 impl Run {
+    /// The parameters after `stage`, if an earlier run finished it.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn finished(&self, stage: &Stage, device: &Device) -> Result<Option<Parameters>, Box<dyn std::error::Error>> {
+        let path = self.work.join(format!("{}.safetensors", stage.name));
+        if path.is_file() { checkpoint::load(&path, device).map(Some) } else { Ok(None) }
+    }
+
     /// Takes the steps of `stage` from `parameters`, or from where an earlier run left off. `loss` gives the loss of a
     /// model on a step's batch, `[1]`, and is also given the parameters, tracked.
     ///
@@ -59,11 +68,7 @@ impl Run {
         mut loss: impl FnMut(&Llava, &Parameters, Draws) -> Tensor<1>,
         mut judge: impl FnMut(usize, &Parameters),
     ) -> Result<Parameters, Box<dyn std::error::Error>> {
-        let finished = self.work.join(format!("{}.safetensors", stage.name));
         let device = parameters.values().next().expect("parameters").device();
-        if finished.is_file() {
-            return checkpoint::load(&finished, &device);
-        }
         let adam =
             AdamWConfig { betas: [0.9, stage.second_beta], weight_decay: stage.weight_decay, ..AdamWConfig::default() };
         let unfinished = self.work.join(format!("{}.checkpoint.safetensors", stage.name));
@@ -110,7 +115,7 @@ impl Run {
                 checkpoint::save(&unfinished, &stored(&parameters, &optimizer))?;
             }
         }
-        checkpoint::save(&finished, &parameters)?;
+        checkpoint::save(&self.work.join(format!("{}.safetensors", stage.name)), &parameters)?;
         Ok(parameters)
     }
 }

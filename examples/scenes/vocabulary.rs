@@ -165,6 +165,7 @@ impl Vocabulary {
             "unk_token": UNKNOWN,
             "model_max_length": 512,
             "padding_side": "left",
+            "model_input_names": ["input_ids", "attention_mask"],
             "clean_up_tokenization_spaces": false,
         })
     }
