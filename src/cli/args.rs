@@ -264,13 +264,13 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value = "1024")]
     pub max_new_tokens: std::num::NonZeroUsize,
     /// The temperature; 0 takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from so many of the likeliest tokens; 0: from all
     #[arg(long, value_name = "K", default_value_t = 50)]
     pub top_k: usize,
     /// Draw from the fewest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// The seed
     #[arg(long, value_name = "S", default_value_t = 0)]

@@ -6,4 +6,5 @@ mod commands;
 mod interrupts;
 mod mistakes;
 mod stages;
+mod one_call;
 mod workspace;

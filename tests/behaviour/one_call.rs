@@ -1,0 +1,117 @@
+//! `generate` and `score`: one model call from the shell, against the numbers of transformers and PEFT.
+
+use serde_json::{Value, json};
+
+use crate::workspace::Workspace;
+
+/// The reference checkpoint, its adapter, a picture, and what transformers makes of them.
+fn reference() -> (Workspace, Value) {
+    let workspace = Workspace::new();
+    workspace.copy("tests/reference/llava", "model");
+    workspace.copy("tests/reference/llava/adapter", "adapter");
+    workspace.copy("tests/reference/pictures", "pictures");
+    let facts = std::fs::read(workspace.path("model/expected.json")).expect("the facts");
+    (workspace, serde_json::from_slice(&facts).expect("JSON"))
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+#[test]
+fn answers_to_several_pictures_are_those_of_transformers_in_order() {
+    let (workspace, facts) = reference();
+    let question = facts["question"].as_str().expect("a text");
+    let fixed = ["generate", "--model", "model", "--template", "none", "--max-new-tokens", "16", "--json"];
+    let pictures = ["--prompt", question, "--image", "pictures/square.png", "pictures/tall.png"];
+    let said = workspace.stic(&[&fixed[..], &pictures].concat());
+    assert_eq!(said.code, Some(0), "{said}");
+    let answers = objects(&said.out);
+    assert_eq!(answers.len(), 2);
+    for (answer, picture) in answers.iter().zip(["square", "tall"]) {
+        assert_eq!(answer["tokens"], facts["pictures"][picture]["greedy"], "{picture}");
+        assert_eq!(answer["prompt"], question);
+        assert_eq!(answer["image_tokens"], 16);
+        assert!(answer["text"].is_string() && answer["input_tokens"].as_u64() > Some(16));
+    }
+}
+
+#[test]
+fn an_adapter_answers_as_in_peft() {
+    let (workspace, facts) = reference();
+    let question = facts["question"].as_str().expect("a text");
+    let fixed = ["generate", "--model", "model", "--adapter", "adapter", "--template", "none", "--json"];
+    let asked = ["--max-new-tokens", "16", "--image", "pictures/square.png", "--prompt", question];
+    let said = workspace.stic(&[&fixed[..], &asked].concat());
+    assert_eq!(said.code, Some(0), "{said}");
+    assert_eq!(objects(&said.out)[0]["tokens"], facts["adapter_greedy"]);
+}
+
+#[test]
+fn a_placeholder_is_put_in_front_of_a_text_without_one() {
+    let (workspace, _) = reference();
+    let prompt = |text: &str| {
+        let fixed = ["generate", "--model", "model", "--template", "vicuna_v1", "--max-new-tokens", "1", "--json"];
+        let said = workspace.stic(&[&fixed[..], &["--image", "pictures/square.png", "--prompt", text]].concat());
+        assert_eq!(said.code, Some(0), "{said}");
+        objects(&said.out)[0]["prompt"].as_str().expect("a text").to_owned()
+    };
+    let rendered = prompt("What is this?");
+    assert!(rendered.ends_with("USER: <image>\nWhat is this? ASSISTANT:"), "{rendered}");
+    assert_eq!(prompt("<image>\nWhat is this?"), rendered);
+}
+
+#[test]
+fn scores_are_sums_of_token_scores_in_the_order_of_the_input() {
+    let (workspace, facts) = reference();
+    let line = |image: Value, response: &Value| {
+        json!({ "image": image, "prompt": facts["question"], "response": response }).to_string()
+    };
+    let lines =
+        [line(json!("pictures/wide.png"), &facts["rejected"]), line(json!("pictures/wide.png"), &facts["chosen"])];
+    workspace.write("input.jsonl", lines.join("\n"));
+    let said = workspace.stic(&["score", "--model", "model", "--template", "none", "--input", "input.jsonl", "--json"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    let scores = objects(&said.out);
+    assert_eq!(scores.len(), 2);
+    for score in &scores {
+        let sum: f64 = score["token_logprobs"].as_array().expect("a list").iter().filter_map(Value::as_f64).sum();
+        assert!((score["logprob"].as_f64().expect("a number") - sum).abs() < 1e-3, "{score}");
+    }
+    let answered = &facts["pictures"]["wide"]["answered"];
+    let asked = answered["asked"].as_u64().expect("a number") as usize;
+    let ids = answered["ids"].as_array().expect("a list");
+    // The placeholder stands for sixteen tokens there; the end token is not part of a response that is rendered.
+    assert_eq!(scores[1]["tokens"].as_array().expect("a list")[..], ids[asked..ids.len() - 1]);
+}
+
+#[test]
+fn lines_that_cannot_be_scored_are_told_all_at_once() {
+    let (workspace, _) = reference();
+    workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n\nbanana\n");
+    let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
+    assert_eq!(said.code, Some(64));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn names_that_stand_for_nothing_are_told_with_the_nearest() {
+    let (workspace, _) = reference();
+    let with = |more: &[&str]| {
+        let prompt = if more.contains(&"--prompt") { &[][..] } else { &["--prompt", "hi"] };
+        let said = workspace.stic(&[&["generate"][..], prompt, &["--model"], more].concat());
+        assert_eq!(said.code, Some(64), "{said}");
+        said.to_string()
+    };
+    let said = [
+        with(&["models"]),
+        with(&["model", "--template", "vicuna"]),
+        with(&["model", "--image-mode", "padd"]),
+        with(&["model", "--device", "cuda"]),
+        with(&["model", "--adapter", "adapters"]),
+        with(&["model", "--image", "pictures/none.png"]),
+        with(&["model", "--temperature", "-1"]),
+        with(&["model", "--prompt", "<image>"]),
+    ];
+    insta::assert_snapshot!(said.join("\n"));
+}
