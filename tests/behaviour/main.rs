@@ -5,6 +5,6 @@ mod commands;
 #[cfg(unix)]
 mod interrupts;
 mod mistakes;
-mod stages;
 mod one_call;
+mod stages;
 mod workspace;
