@@ -440,6 +440,44 @@ mod tests {
         assert_eq!(orders.len(), 2);
     }
 
+    /// What changes here makes cached pictures wrong: raise the item version of `corrupt`.
+    #[test]
+    fn draws_and_pixels_are_what_they_were() {
+        let jitter = Jitter {
+            brightness: Some([0.5, 1.5]),
+            contrast: Some([0.5, 1.5]),
+            saturation: Some([0.5, 1.5]),
+            hue: Some([-0.3, 0.3]),
+        };
+        let golden = [
+            (Operation::LowResolution { size: 20 }, "65c10feadca31ab6 {}"),
+            (
+                Operation::ColorJitter(jitter),
+                r#"4ad42b21e9643b96 {"brightness":1.1608156871576263,"contrast":1.0020422953517008,"saturation":0.569193284578274,"hue":0.26098224251191254,"order":["hue","brightness","contrast","saturation"]}"#,
+            ),
+            (
+                Operation::GaussianBlur { sigma: [1.0, 3.0], kernel_size: 19 },
+                r#"b5ce7556768fa65d {"sigma":1.971740520974017}"#,
+            ),
+            (Operation::Greyscale, "537b8ce2c7ae6305 {}"),
+            (
+                Operation::Crop { scale: [0.25, 0.5], ratio: [0.75, 4.0 / 3.0] },
+                r#"08fddab0ed6f5b8b {"left":26,"top":0,"width":21,"height":26}"#,
+            ),
+        ];
+        let id = &ids(1)[0];
+        let made = golden.each_ref().map(|(operation, _)| {
+            let (picture, values) = operation.apply(&ramps(50, 30), 42, id).unwrap();
+            format!("{} {}", &pixels(&picture)[..16], serde_json::Value::Object(values))
+        });
+        assert_eq!(made, golden.map(|(_, golden)| golden));
+        let operations =
+            [20, 30, 40].map(|size| Weighted { operation: Operation::LowResolution { size }, weight: 1.0 });
+        let drawn =
+            ids(8).iter().map(|id| choose(&operations, 42, id).fields()["size"].to_string()).collect::<Vec<_>>();
+        assert_eq!(drawn.join(" "), "30 40 20 40 20 40 40 20");
+    }
+
     #[test]
     fn noise_has_the_deviation_that_it_drew() {
         let grey = RgbImage::from_pixel(100, 100, Rgb([128; 3]));

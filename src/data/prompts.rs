@@ -220,6 +220,18 @@ mod tests {
         assert!(ids.iter().any(|id| captions.draw(42, id) != captions.draw(43, id)));
     }
 
+    /// What changes here makes cached responses wrong: raise the versions of the kinds that draw prompts.
+    #[test]
+    fn draws_are_what_they_were() {
+        let captions = PromptSet::built_in("stic:captions").unwrap();
+        let drawn = |n: u8| {
+            let text = captions.draw(42, &ItemId::new(Digest::of(&[n])));
+            CAPTIONS.iter().position(|caption| *caption == text).unwrap()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(drawn), [7, 2, 3, 2, 4, 5, 3, 7]);
+        assert_eq!(captions.digest().short(), "b51847ee9666");
+    }
+
     #[test]
     fn files_hold_one_prompt_a_line_or_a_list() {
         let folder = tempfile::tempdir().unwrap();

@@ -174,3 +174,19 @@ pub fn failure(error: SourceError) -> Failure {
         error => Failure::node(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What changes here gives every item another id, and loses every cache.
+    #[test]
+    fn identities_are_what_they_were() {
+        let turn = |from, value: &str| Turn { from, value: value.to_owned() };
+        let turns = [turn(Speaker::Human, "<image>\nWhat?"), turn(Speaker::Gpt, "That.")];
+        let picture = Digest::of(b"picture");
+        assert_eq!(identity(Some(picture), None), picture);
+        assert_eq!(identity(Some(picture), Some(&turns)).short(), "a97d561dd77f");
+        assert_eq!(identity(None, Some(&turns)).short(), "f94c25e6c70e");
+    }
+}
