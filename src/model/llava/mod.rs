@@ -6,13 +6,14 @@
 mod config;
 mod decoder;
 mod projector;
+mod read;
 mod vision;
 mod weights;
 
 pub use config::{Activation, AnyresRule, Architecture, Config, ImageMode, TextConfig, VisionConfig};
-pub(crate) use config::{Fields, read_object};
 pub use decoder::{AttentionMask, Decoder, LayerCache, Rotary};
 pub use projector::Projector;
+pub(crate) use read::{Fields, read_object};
 pub use vision::Vision;
 pub use weights::Weights;
 pub(crate) use weights::map;

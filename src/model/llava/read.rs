@@ -1,0 +1,379 @@
+//! Reads `config.json` of a LLaVA checkpoint as Hugging Face stores it.
+//!
+//! A field that the file leaves out has the default of its class in transformers. What this implementation does not
+//! compute is refused by name, so that a checkpoint is never read as something else.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::config::{Activation, AnyresRule, Architecture, Config, TextConfig, VisionConfig, feature_index};
+use crate::model::ModelError;
+
+impl Config {
+    /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`.
+    ///
+    /// # Errors
+    /// When there is no such file, when it is no JSON, when the architecture or a feature is not supported, or when
+    /// numbers contradict one another.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        if !folder.is_dir() {
+            return Err(ModelError::new(format!("{}: not a folder", folder.display()))
+                .help("`source` of a model names a folder with a Hugging Face checkpoint"));
+        }
+        if !path.is_file() {
+            return Err(ModelError::new(format!("{}: no `config.json`", folder.display()))
+                .help("a model folder holds `config.json`, `*.safetensors` and `tokenizer.json`"));
+        }
+        let root = read_object(&path)?;
+        let generation = folder.join("generation_config.json");
+        let generation = if generation.is_file() { Some(read_object(&generation)?) } else { None };
+        Self::parse(&root, generation.as_ref())
+            .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+    }
+
+    fn parse(root: &Map<String, Value>, generation: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
+        let fields = Fields { map: root, path: "" };
+        let architecture = architecture(&fields)?;
+        let empty = Map::new();
+        let text_fields = fields.object("text_config", &empty)?;
+        let text = text(&text_fields)?;
+        let vision = if root.get("vision_config").is_some_and(|value| !value.is_null()) {
+            vision(&fields.object("vision_config", &empty)?, &CLIP_DEFAULTS)?
+        } else {
+            vision(&Fields { map: &empty, path: "vision_config." }, &LLAVA_DEFAULTS)?
+        };
+
+        let feature_layer = feature_layer(&fields, vision.layers)?;
+        let drop_class_token = match fields.text("vision_feature_select_strategy", "default")? {
+            "default" => true,
+            "full" if architecture == Architecture::LlavaNext => {
+                return Err(unsupported("vision_feature_select_strategy", "full", "`default` with `llava_next`"));
+            }
+            "full" => false,
+            other => return Err(unsupported("vision_feature_select_strategy", other, "`default` and `full`")),
+        };
+        fields.only("projector_hidden_act", "gelu")?;
+        let grid_pinpoints = match architecture {
+            Architecture::Llava => Vec::new(),
+            Architecture::LlavaNext => pinpoints(&fields, vision.image_size)?,
+        };
+        let end_tokens = [generation, Some(root), Some(text_fields.map)]
+            .into_iter()
+            .flatten()
+            .find_map(|map| map.get("eos_token_id").filter(|value| !value.is_null()))
+            .map_or(Ok(vec![2]), end_tokens)?;
+        let image_token = match root.get("image_token_index").or_else(|| root.get("image_token_id")) {
+            None => 32_000,
+            Some(value) => token(value).ok_or_else(|| wrong("image_token_index", value, "a token id"))?,
+        };
+        Ok(Self {
+            architecture,
+            vision,
+            text,
+            image_token,
+            end_tokens,
+            feature_layer,
+            drop_class_token,
+            projector_bias: fields.flag("multimodal_projector_bias", true)?,
+            grid_pinpoints,
+            image_newline: architecture == Architecture::LlavaNext,
+            anyres_rule: AnyresRule::HuggingFace,
+        })
+    }
+}
+
+fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
+    match fields.text("model_type", "")? {
+        "llava" if fields.map.contains_key("mm_vision_tower") => Err(original_layout("llava")),
+        "llava" => Ok(Architecture::Llava),
+        "llava_next" => Ok(Architecture::LlavaNext),
+        name @ ("llava_llama" | "llava_mistral" | "llava_mpt" | "llava_qwen") => Err(original_layout(name)),
+        "" => Err(ModelError::new("no `model_type`").help(SUPPORTED)),
+        other => Err(ModelError::new(format!("unsupported architecture `{other}`")).help(SUPPORTED)),
+    }
+}
+
+const SUPPORTED: &str = "supported are `llava` and `llava_next` as Hugging Face stores them";
+
+fn original_layout(name: &str) -> ModelError {
+    ModelError::new(format!("unsupported architecture `{name}`: the layout of the original LLaVA repository"))
+        .help(format!("{SUPPORTED}; use the conversion of this checkpoint under `llava-hf/` on the hub"))
+}
+
+/// Defaults that differ between a `vision_config` that leaves fields out and one that is left out itself.
+struct VisionDefaults {
+    hidden: usize,
+    intermediate: usize,
+    layers: usize,
+    heads: usize,
+    image_size: usize,
+    patch_size: usize,
+}
+
+/// Of transformers' `CLIPVisionConfig`.
+const CLIP_DEFAULTS: VisionDefaults =
+    VisionDefaults { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image_size: 224, patch_size: 32 };
+
+/// What transformers' `LlavaConfig` and `LlavaNextConfig` put where there is no `vision_config`.
+const LLAVA_DEFAULTS: VisionDefaults =
+    VisionDefaults { hidden: 1024, intermediate: 4096, layers: 24, heads: 16, image_size: 336, patch_size: 14 };
+
+fn vision(fields: &Fields<'_>, defaults: &VisionDefaults) -> Result<VisionConfig, ModelError> {
+    fields.only("model_type", "clip_vision_model")?;
+    let vision = VisionConfig {
+        hidden: fields.positive("hidden_size", defaults.hidden)?,
+        intermediate: fields.positive("intermediate_size", defaults.intermediate)?,
+        layers: fields.positive("num_hidden_layers", defaults.layers)?,
+        heads: fields.positive("num_attention_heads", defaults.heads)?,
+        image_size: fields.positive("image_size", defaults.image_size)?,
+        patch_size: fields.positive("patch_size", defaults.patch_size)?,
+        norm_epsilon: fields.number("layer_norm_eps", 1e-5)?,
+        activation: match fields.text("hidden_act", "quick_gelu")? {
+            "quick_gelu" => Activation::QuickGelu,
+            "gelu" => Activation::Gelu,
+            other => return Err(unsupported("vision_config.hidden_act", other, "`quick_gelu` and `gelu`")),
+        },
+    };
+    if fields.positive("num_channels", 3)? != 3 {
+        return Err(ModelError::new("`vision_config.num_channels` is not 3"));
+    }
+    divides("vision_config.num_attention_heads", vision.heads, "vision_config.hidden_size", vision.hidden)?;
+    divides("vision_config.patch_size", vision.patch_size, "vision_config.image_size", vision.image_size)?;
+    Ok(vision)
+}
+
+fn text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
+    let mistral = match fields.text("model_type", "llama")? {
+        "llama" => false,
+        "mistral" => true,
+        other => return Err(unsupported("text_config.model_type", other, "`llama` and `mistral`")),
+    };
+    fields.only("hidden_act", "silu")?;
+    for name in ["attention_bias", "mlp_bias"] {
+        if fields.flag(name, false)? {
+            return Err(unsupported(&format!("text_config.{name}"), "true", "`false`"));
+        }
+    }
+    // Newer files hold the rotary parameters in one object.
+    let empty = Map::new();
+    let rope = fields.object("rope_parameters", &empty)?;
+    for scaling in [&fields.object("rope_scaling", &empty)?, &rope] {
+        let kind = scaling.text("rope_type", scaling.text("type", "default")?)?;
+        if kind != "default" {
+            return Err(unsupported("text_config.rope_scaling", kind, "rotary positions without scaling"));
+        }
+    }
+    let hidden = fields.positive("hidden_size", 4096)?;
+    let heads = fields.positive("num_attention_heads", 32)?;
+    // A class has its own default where the field is left out; an explicit `null` means one for each head.
+    let key_value_default = if mistral && !fields.map.contains_key("num_key_value_heads") { 8 } else { heads };
+    let sliding_window = match fields.map.get("sliding_window") {
+        _ if !mistral => None,
+        None => Some(4096),
+        Some(Value::Null) => None,
+        Some(_) => Some(fields.positive("sliding_window", 4096)?),
+    };
+    let text = TextConfig {
+        vocabulary: fields.positive("vocab_size", 32_000)?,
+        hidden,
+        intermediate: fields.positive("intermediate_size", if mistral { 14_336 } else { 11_008 })?,
+        layers: fields.positive("num_hidden_layers", 32)?,
+        heads,
+        key_value_heads: fields.positive("num_key_value_heads", key_value_default)?,
+        head_size: fields.positive("head_dim", hidden / heads)?,
+        rope_theta: fields.number("rope_theta", rope.number("rope_theta", 10_000.0)?)?,
+        norm_epsilon: fields.number("rms_norm_eps", 1e-6)?,
+        tied: fields.flag("tie_word_embeddings", false)?,
+        sliding_window,
+        max_positions: fields.positive("max_position_embeddings", if mistral { 131_072 } else { 2048 })?,
+    };
+    divides("text_config.num_key_value_heads", text.key_value_heads, "text_config.num_attention_heads", heads)?;
+    divides("2", 2, "text_config.head_dim", text.head_size)?;
+    Ok(text)
+}
+
+fn feature_layer(fields: &Fields<'_>, layers: usize) -> Result<i64, ModelError> {
+    let name = "vision_feature_layer";
+    let value = match fields.map.get(name) {
+        None | Some(Value::Null) => return Ok(-2),
+        // A list of one is that one; of several, transformers concatenates the features.
+        Some(Value::Array(list)) if list.len() == 1 => &list[0],
+        Some(value) => value,
+    };
+    let layer = value.as_i64().ok_or_else(|| wrong(name, value, "one whole number"))?;
+    feature_index(layer, layers)
+        .map(|_| layer)
+        .ok_or_else(|| ModelError::new(format!("`{name}` is {layer}, but the tower has {layers} layers")))
+}
+
+fn pinpoints(fields: &Fields<'_>, size: usize) -> Result<Vec<[u32; 2]>, ModelError> {
+    let name = "image_grid_pinpoints";
+    let list = match fields.map.get(name) {
+        None | Some(Value::Null) => vec![[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        Some(value) => serde_json::from_value::<Vec<[u32; 2]>>(value.clone())
+            .map_err(|_| wrong(name, value, "a list of pairs of pixels"))?,
+    };
+    let size = size as u32;
+    if list.is_empty() || list.iter().flatten().any(|&side| side == 0 || side % size != 0) {
+        return Err(ModelError::new(format!("`{name}` are not multiples of `vision_config.image_size`, {size}")));
+    }
+    Ok(list)
+}
+
+fn end_tokens(value: &Value) -> Result<Vec<u32>, ModelError> {
+    let list = match value {
+        Value::Array(list) => list.iter().map(token).collect(),
+        one => token(one).map(|id| vec![id]),
+    };
+    list.ok_or_else(|| wrong("eos_token_id", value, "a token id or a list of them"))
+}
+
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// The JSON object in `path`.
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
+    let text = fs::read_to_string(path).map_err(|cause| ModelError::io(path, &cause))?;
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display()))),
+        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display()))),
+    }
+}
+
+fn wrong(name: &str, value: &Value, expected: &str) -> ModelError {
+    ModelError::new(format!("`{name}` is {value}, not {expected}"))
+}
+
+fn unsupported(name: &str, value: &str, supported: &str) -> ModelError {
+    ModelError::new(format!("unsupported `{name}`: `{value}`")).help(format!("supported: {supported}"))
+}
+
+fn divides(part_name: &str, part: usize, whole_name: &str, whole: usize) -> Result<(), ModelError> {
+    if whole.is_multiple_of(part) {
+        return Ok(());
+    }
+    let part_name = if part_name == "2" { "2".to_owned() } else { format!("`{part_name}`, {part}") };
+    Err(ModelError::new(format!("`{whole_name}`, {whole}, is not a multiple of {part_name}")))
+}
+
+/// Fields of an object with defaults: what is left out or `null` has the default.
+pub(crate) struct Fields<'a> {
+    pub map: &'a Map<String, Value>,
+    /// What comes before a field's name in messages.
+    pub path: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn read<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        default: T,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T, ModelError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(value) => convert(value).ok_or_else(|| wrong(&format!("{}{name}", self.path), value, expected)),
+        }
+    }
+
+    pub fn text(&self, name: &str, default: &'a str) -> Result<&'a str, ModelError> {
+        self.read(name, "a string", default, Value::as_str)
+    }
+
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, ModelError> {
+        self.read(name, "`true` or `false`", default, Value::as_bool)
+    }
+
+    pub fn number(&self, name: &str, default: f64) -> Result<f64, ModelError> {
+        self.read(name, "a number above zero", default, |value| value.as_f64().filter(|&number| number > 0.0))
+    }
+
+    pub fn positive(&self, name: &str, default: usize) -> Result<usize, ModelError> {
+        self.read(name, "a whole number above zero", default, |value| {
+            value.as_u64().filter(|number| (1..1 << 32).contains(number)).map(|number| number as usize)
+        })
+    }
+
+    pub fn object(&self, name: &'static str, empty: &'a Map<String, Value>) -> Result<Fields<'a>, ModelError> {
+        let path = match name {
+            "text_config" => "text_config.",
+            "vision_config" => "vision_config.",
+            _ => self.path,
+        };
+        Ok(Fields { map: self.read(name, "an object", empty, Value::as_object)?, path })
+    }
+
+    /// Refuses a value other than `only`, which is also the default.
+    pub fn only(&self, name: &str, only: &str) -> Result<(), ModelError> {
+        match self.text(name, "")? {
+            "" => Ok(()),
+            value if value == only => Ok(()),
+            other => Err(unsupported(&format!("{}{name}", self.path), other, &format!("`{only}`"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Result<Config, ModelError> {
+        Config::parse(value.as_object().expect("an object"), None)
+    }
+
+    #[test]
+    fn fields_left_out_have_the_defaults_of_their_class() {
+        let config = parse(json!({ "model_type": "llava" })).expect("sound");
+        assert_eq!(config.text.intermediate, 11_008);
+        assert_eq!(config.text.key_value_heads, 32);
+        assert_eq!(config.vision.image_size, 336, "no vision_config: LLaVA's tower");
+        assert_eq!((config.feature_layer, config.tower_layers(), config.image_token), (-2, 23, 32_000));
+        assert!(config.grid_pinpoints.is_empty() && !config.image_newline);
+
+        let config = parse(json!({
+            "model_type": "llava_next",
+            "text_config": { "model_type": "mistral" },
+            "vision_config": { "image_size": 336, "patch_size": 14 },
+        }))
+        .expect("sound");
+        assert_eq!((config.text.intermediate, config.text.key_value_heads), (14_336, 8));
+        assert_eq!(config.text.sliding_window, Some(4096));
+        assert_eq!(config.vision.hidden, 768, "a vision_config: CLIP's own defaults");
+        assert_eq!(config.grid_pinpoints.len(), 5);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let message = |value| parse(value).expect_err("refused").message;
+        assert_eq!(message(json!({ "model_type": "qwen2_vl" })), "unsupported architecture `qwen2_vl`");
+        assert!(message(json!({ "model_type": "llava_mistral" })).contains("original LLaVA repository"));
+        assert_eq!(
+            message(json!({ "model_type": "llava", "text_config": { "rope_scaling": { "type": "linear" } } })),
+            "unsupported `text_config.rope_scaling`: `linear`"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "vision_config": { "model_type": "siglip_vision_model" } })),
+            "unsupported `vision_config.model_type`: `siglip_vision_model`"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "vision_feature_layer": [-2, -5] })),
+            "`vision_feature_layer` is [-2,-5], not one whole number"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "text_config": { "hidden_size": -3 } })),
+            "`text_config.hidden_size` is -3, not a whole number above zero"
+        );
+    }
+}
