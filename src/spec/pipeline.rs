@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::mistake::{Mistake, Mistakes};
-use super::reader::{ModelSource, Reader, Scope};
+use super::reader::{ModelSource, Reader, Scope, resolve};
 use super::syntax::{self, Entry, Located, Syntax, Table};
 use crate::device::{Backend, DeviceRequest, Precision};
 use crate::diagnostic::{Span, nearest};
@@ -191,7 +191,7 @@ impl Pipeline {
         let revision = table.text("revision", "a revision");
         // A model whose source is wrong is still known by its name.
         let source = source.unwrap_or_default();
-        let path = scope.folder.join(&source);
+        let path = resolve(scope.folder, &source);
         self.models.push(ModelSource { name: entry.key.clone(), source, path, revision });
     }
 

@@ -4,7 +4,7 @@
 //! when the reader goes. So ask for every key first, and give up (`?`) on missing values only then.
 
 use std::ops::{Bound, RangeBounds, RangeInclusive};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::mistake::{Mistake, Mistakes};
 use super::syntax::{Entry, Located, Syntax, Table};
@@ -347,7 +347,7 @@ impl<'a> Reader<'a> {
 
     /// A path, resolved against the pipeline file's folder.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key, "a path").map(|path| self.scope.folder.join(path))
+        self.text(key, "a path").map(|path| resolve(self.scope.folder, &path))
     }
 
     /// As [`Reader::path`]; a missing one is reported.
@@ -502,6 +502,22 @@ impl Drop for Reader<'_> {
     }
 }
 
+/// `path` from `folder` on, without detours: `pipelines/../data` is `data`. As in a shell's `cd`, `..` goes back along the
+/// path as it is written, not as links lead.
+pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for component in folder.join(path).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(resolved.components().next_back(), Some(Component::Normal(_))) => {
+                resolved.pop();
+            }
+            component => resolved.push(component),
+        }
+    }
+    if resolved.as_os_str().is_empty() { PathBuf::from(".") } else { resolved }
+}
+
 /// `a number from 0 to 1`, `a whole number, at least 1`: what `range` takes, in words.
 fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
     match (range.start_bound(), range.end_bound()) {
@@ -585,6 +601,16 @@ mod tests {
         `g` is out of range: expected a whole number from 1 to 9
         `h` is out of range: expected a number, at least 0 and below 1
         ");
+    }
+
+    #[test]
+    fn paths_are_resolved_without_detours() {
+        let resolved = |folder: &str, path: &str| resolve(Path::new(folder), path).display().to_string();
+        assert_eq!(resolved("pipelines", "../data/./a.json"), "data/a.json");
+        assert_eq!(resolved("pipelines", ".."), ".");
+        assert_eq!(resolved("", "../../data"), "../../data");
+        assert_eq!(resolved("a/b", "/data"), "/data");
+        assert_eq!(resolved("/", "../data/*/x"), "/../data/*/x");
     }
 
     #[test]
