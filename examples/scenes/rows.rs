@@ -129,7 +129,7 @@ pub fn right(model: &Llava, rows: &[Row], features: Option<&Tensor<3>>, pad: u32
         verdicts.extend(rows.iter().map(|row| {
             let turns = row.answers.iter();
             turns
-                .map(|answer| right.by_ref().take(answer.len()).fold(true, |all, right| all && right))
+                .map(|answer| right.by_ref().take(answer.len()).filter(|right| !right).count() == 0)
                 .collect::<Vec<_>>()
         }));
     }
