@@ -255,7 +255,7 @@ fn tables_by_name<'a>(file: &mut Reader<'a>, key: &str, what: &'static str, mist
     let Some(mut table) = file.named_table(key, &format!("`[{key}]`")) else { return Vec::new() };
     let entries = table.rest();
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    for Entry { key, key_span, .. } in entries.iter().copied() {
+    for Entry { key, key_span, .. } in entries.iter() {
         if key.is_empty() || !key.chars().all(allowed) {
             mistakes.add(Mistake::Name { what, written: key.clone() }, key_span.clone());
         }
