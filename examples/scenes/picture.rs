@@ -122,7 +122,7 @@ mod tests {
             });
             points.count() as f64 / 10_000.0
         };
-        let expected = [3.142, 3.098, 1.8, 2.258, 2.191];
+        let expected = [std::f64::consts::PI, 3.098, 1.8, 2.258, 2.191];
         for (shape, expected) in expected.into_iter().enumerate() {
             assert!((area(shape) - expected).abs() < 0.06, "{shape}: {}", area(shape));
         }

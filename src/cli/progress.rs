@@ -188,7 +188,7 @@ mod tests {
         let first = (since + Duration::from_secs(2), 100);
         let progress = Progress { done: 140, total: 200, tokens: Some(1200), loss: Some(0.75321) };
         let text = told(&progress, first, since + Duration::from_secs(12), since);
-        assert_eq!(text, "140/200  4.00/s  100 tokens/s  loss 0.6931  15 s left");
+        assert_eq!(text, "140/200  4.00/s  100 tokens/s  loss 0.7532  15 s left");
     }
 
     #[test]

@@ -187,7 +187,8 @@ mod tests {
     fn only_the_first_human_turn_changes() {
         let record = record(1, Some(1), "<image>\nWhat?");
         let described = [description(record.id.clone(), "D")];
-        let (rows, line) = run("prefix = \"Seen: \"\nseparator = \" | \"", std::slice::from_ref(&record), &described).unwrap();
+        let (rows, line) =
+            run("prefix = \"Seen: \"\nseparator = \" | \"", std::slice::from_ref(&record), &described).unwrap();
         assert_eq!(rows[0].conversations[0].value, "<image>\nSeen: D | What?");
         assert_eq!(rows[0].conversations[1..], record.conversations.unwrap()[1..]);
         assert_eq!(

@@ -62,8 +62,8 @@ fn found(workspace: &Workspace) -> u64 {
     let said = workspace.stic(&["run", "p.toml", "--json", "-q"]);
     assert_eq!(said.code, Some(0), "{said}");
     let events = said.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let finished = events.filter(|event| event["event"] == "finished" && event["node"] == "described");
-    let items = finished.last().expect("it finished")["items"].clone();
+    let mut finished = events.filter(|event| event["event"] == "finished" && event["node"] == "described");
+    let items = finished.next_back().expect("it finished")["items"].clone();
     assert_eq!(items["done"].as_u64().zip(items["cached"].as_u64()).map(|(done, cached)| done + cached), Some(40));
     items["cached"].as_u64().expect("a number")
 }
