@@ -66,9 +66,8 @@ impl Told<'_> {
             .iter()
             .filter_map(|node| {
                 let key = node.key.as_deref().filter(|_| matches!(node.how, How::Hit | How::Run))?;
-                let line = node.summary.as_ref().map_or(String::new(), |summary| summary.line.clone());
                 let place = format!("results/{}….json", key.get(..12).unwrap_or(key));
-                Some(vec![node.node.clone(), place, line])
+                Some(vec![node.node.clone(), place])
             })
             .collect();
         if !rows.is_empty() {
@@ -111,18 +110,30 @@ impl Told<'_> {
             ));
             return;
         }
-        let last = |kind: Option<ArtifactKind>| {
-            let made = |node: &&NodeReport| {
-                let found = self.graph.find(&node.node).map(|index| &self.graph.nodes[index]);
-                found.is_some_and(|found| !found.imported && kind.is_none_or(|kind| found.output == kind))
-            };
-            self.report.nodes.iter().rev().find(made)
-        };
-        if let Some(node) = last(Some(ArtifactKind::Adapter)).or_else(|| last(None)) {
-            voice.say(format_args!("next: stic export {file} {} DIR   (writes this result to a folder)", node.node));
+        if let Some(node) = self.last_result() {
+            voice.say(format_args!("next: stic export {file} {node} DIR   (writes this result to a folder)"));
             voice.say(format_args!("      edit {file} and run it again: only what the edit touches runs"));
         }
     }
+
+    /// The adapter with the most work in it, otherwise the last result.
+    fn last_result(&self) -> Option<&str> {
+        let depths = depths(self.graph);
+        let wanted = |node: &NodeReport| self.graph.find(&node.node).filter(|index| !self.graph.nodes[*index].imported);
+        let made: Vec<usize> = self.report.nodes.iter().filter_map(wanted).collect();
+        let adapters = made.iter().filter(|index| self.graph.nodes[**index].output == ArtifactKind::Adapter);
+        let index = adapters.max_by_key(|index| depths[**index]).or(made.last())?;
+        Some(&self.graph.nodes[*index].name)
+    }
+}
+
+/// How many nodes stand above each node in its longest line of ancestors.
+fn depths(graph: &Graph) -> Vec<usize> {
+    let mut depths: Vec<usize> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        depths.push(node.inputs.iter().flatten().map(|above| depths[*above] + 1).max().unwrap_or(0));
+    }
+    depths
 }
 
 /// A node and what it says.
@@ -146,7 +157,7 @@ fn tables(told: &[Row<'_>]) -> Vec<Vec<String>> {
 
 fn one_table(metrics: &[String], rows: &[&Row<'_>]) -> Vec<String> {
     let labels: BTreeSet<&String> = rows.iter().flat_map(|(_, summary)| summary.labels.keys()).collect();
-    let value = |summary: &Summary, label: &str| summary.labels.get(label).cloned().unwrap_or_default();
+    let value = |summary: &Summary, label: &str| summary.labels.get(label).map_or("-", String::as_str).to_owned();
     let shared = |label: &&String| rows.iter().all(|(_, s)| value(s, label) == value(rows[0].1, label));
     let (common, own): (Vec<&String>, Vec<&String>) = labels.into_iter().partition(|label| shared(label));
 
