@@ -246,3 +246,35 @@ fn a_reader_that_goes_away_is_no_reason_to_panic() {
         assert!(!err.contains("panicked"), "{arguments:?}: {err}");
     }
 }
+
+#[test]
+fn a_backend_that_this_build_does_not_have_is_told_where_the_file_asks_for_it() {
+    let workspace = Workspace::with_pipeline(
+        r#"[device]
+backend = "rocm"
+
+[models.base]
+source = "model"
+
+[nodes.images]
+kind = "sample"
+from = "pictures"
+
+[nodes.described]
+kind = "describe"
+inputs.images = "images"
+model = "base"
+prompts = ["what"]
+"#,
+    );
+    workspace.copy("tests/reference/llava", "model");
+    workspace.pictures("pictures", 1);
+    if cfg!(feature = "rocm") {
+        return;
+    }
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert_eq!(said.code, Some(64), "{said}");
+    insta::assert_snapshot!(said);
+    assert_eq!(workspace.stic(&["check", "p.toml"]).code, Some(0), "a file for another machine is sound");
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml", "images"]).code, Some(0), "pictures need no device");
+}
