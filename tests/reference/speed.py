@@ -1,9 +1,9 @@
-"""Times transformers and PEFT at what `stic` does: describing pictures, and a DPO step.
+"""Times transformers and PEFT at what `stic` does: describing pictures, and steps of DPO on the same pairs.
 
-    python speed.py MODEL_DIR PICTURES_DIR [--pictures N] [--batch N] [--new-tokens N] [--pairs N] [--repeats N]
+    python speed.py MODEL_DIR PICTURES_DIR PAIRS_DIR [--pictures N] [--batch N] [--new-tokens N] [--pairs N] [--steps N]
 
-Prints medians as JSON. The model runs in float32 on the CPU with as many threads as `--threads` says. Greedy, with the
-end token suppressed, so that both sides generate the same number of tokens.
+PAIRS_DIR is what `stic export FILE PAIRS_NODE DIR` writes. The model runs in float32 on the CPU, greedily; tokens are
+counted up to each answer's end. Prints medians as JSON.
 """
 
 import argparse
@@ -21,78 +21,93 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 arguments = argparse.ArgumentParser()
 arguments.add_argument("model")
 arguments.add_argument("pictures")
-arguments.add_argument("--pictures-count", type=int, default=64)
-arguments.add_argument("--batch", type=int, default=32)
+arguments.add_argument("pairs_folder")
+arguments.add_argument("--pictures-count", type=int, default=256)
+arguments.add_argument("--batch", type=int, default=16)
 arguments.add_argument("--new-tokens", type=int, default=16)
 arguments.add_argument("--pairs", type=int, default=8)
-arguments.add_argument("--answer-tokens", type=int, default=16)
+arguments.add_argument("--steps", type=int, default=10)
 arguments.add_argument("--rank", type=int, default=16)
-arguments.add_argument("--repeats", type=int, default=5)
-arguments.add_argument("--threads", type=int, default=os.cpu_count())
-arguments.add_argument("--prompt", default="[INST] <image>\nIllustrate the details of the picture. [/INST]")
+arguments.add_argument("--repeats", type=int, default=3)
+arguments.add_argument("--prompt", default="Illustrate the details of the picture.")
 options = arguments.parse_args()
 
-torch.set_num_threads(options.threads)
 model = AutoModelForImageTextToText.from_pretrained(options.model, torch_dtype=torch.float32).eval()
 processor = AutoProcessor.from_pretrained(options.model)
-paths = sorted(glob.glob(os.path.join(options.pictures, "*")))[: options.pictures_count]
-pictures = [Image.open(path).convert("RGB") for path in paths]
+processor.tokenizer.padding_side = "left"
+paths = sorted(glob.glob(os.path.join(options.pictures, "*.jpg")))[: options.pictures_count]
+end = model.generation_config.eos_token_id
 
 
-def median_seconds(work):
-    work()
-    times = []
-    for _ in range(options.repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def rendered(prompt):
+    return f"[INST] <image>\n{prompt} [/INST]"
 
 
 def describe():
-    for start in range(0, len(pictures), options.batch):
-        batch = pictures[start : start + options.batch]
-        inputs = processor(images=batch, text=[options.prompt] * len(batch), return_tensors="pt", padding=True)
+    tokens = 0
+    for start in range(0, len(paths), options.batch):
+        batch = [Image.open(path).convert("RGB") for path in paths[start : start + options.batch]]
+        inputs = processor(images=batch, text=[rendered(options.prompt)] * len(batch), return_tensors="pt", padding=True)
         with torch.no_grad():
-            model.generate(
-                **inputs, do_sample=False, min_new_tokens=options.new_tokens, max_new_tokens=options.new_tokens
-            )
+            made = model.generate(**inputs, do_sample=False, max_new_tokens=options.new_tokens)
+        made = made[:, inputs["input_ids"].shape[1] :].tolist()
+        tokens += sum(row.index(end) + 1 if end in row else len(row) for row in made)
+    return tokens
 
 
-seconds = median_seconds(describe)
-result = {"describe_tokens_per_second": len(pictures) * options.new_tokens / seconds}
+rates = []
+for _ in range(options.repeats):
+    start = time.perf_counter()
+    tokens = describe()
+    rates.append(tokens / (time.perf_counter() - start))
+result = {"pictures": len(paths), "tokens": tokens, "describe_tokens_per_second": statistics.median(rates)}
 
-targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-trained = get_peft_model(model, LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=targets))
+targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+config = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=targets, exclude_modules=".*vision.*")
+trained = get_peft_model(model, config)
 trained.train()
-optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=1e-4)
-pairs = pictures[: options.pairs]
-inputs = processor(images=pairs * 2, text=[options.prompt] * (2 * len(pairs)), return_tensors="pt", padding=True)
-prompt_length = inputs["input_ids"].shape[1]
-answers = torch.randint(10, min(90, model.config.text_config.vocab_size), (2 * len(pairs), options.answer_tokens))
-inputs["input_ids"] = torch.cat([inputs["input_ids"], answers], 1)
-inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
+rows = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "pairs.jsonl"))]
+labels = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "labels.jsonl"))]
 
 
-def log_probabilities():
-    logits = trained(**inputs).logits[:, prompt_length - 1 : -1].float()
-    return torch.log_softmax(logits, -1).gather(2, answers[:, :, None])[..., 0].sum(1)
+def batch_of(index):
+    chosen = range(index * options.pairs, (index + 1) * options.pairs)
+    chosen = [i % len(rows) for i in chosen]
+    pictures = [Image.open(labels[i]["path"]).convert("RGB") for i in chosen] * 2
+    prompts = [rendered(rows[i]["instruction"]) for i in chosen] * 2
+    answers = [f" {rows[i][side]} </s>" for side in ("chosen", "rejected") for i in chosen]
+    processor.tokenizer.padding_side = "right"
+    texts = [prompt + answer for prompt, answer in zip(prompts, answers)]
+    inputs = processor(images=pictures, text=texts, return_tensors="pt", padding=True)
+    alone = processor(images=pictures, text=prompts, return_tensors="pt", padding=True)
+    mask = inputs["attention_mask"].clone()
+    for row, length in enumerate(alone["attention_mask"].sum(1).tolist()):
+        mask[row, :length] = 0
+    return inputs, mask[:, 1:]
 
 
-with torch.no_grad(), trained.disable_adapter():
-    reference = log_probabilities()
+def log_probabilities(inputs, mask):
+    logits = trained(**inputs).logits[:, :-1].float()
+    picked = torch.log_softmax(logits, -1).gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
+    return (picked * mask).sum(1)
 
 
-def step():
-    policy = log_probabilities()
+times = []
+for index in range(options.steps + 1):
+    inputs, mask = batch_of(index)
+    with torch.no_grad(), trained.disable_adapter():
+        reference = log_probabilities(inputs, mask)
+    start = time.perf_counter()
+    policy = log_probabilities(inputs, mask)
     chosen, rejected = (policy - reference).chunk(2)
-    loss = (-torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)) - policy[: len(pairs)] / 1024).mean()
+    loss = (-torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)) - policy[: options.pairs] / 1024).mean()
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
     optimizer.step()
-
-
-result["dpo_step_seconds"] = median_seconds(step)
-result["threads"] = options.threads
+    if index > 0:
+        times.append(time.perf_counter() - start)
+result["dpo_step_seconds"] = statistics.median(times)
+result["threads"] = torch.get_num_threads()
 print(json.dumps(result))
