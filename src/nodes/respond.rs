@@ -11,6 +11,7 @@ use std::sync::mpsc::sync_channel;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use super::listing::picture_label;
 use super::{Fraction, Prompts, adapter, model};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
@@ -290,13 +291,8 @@ impl ItemWork for RespondNode {
                 finish,
             });
         }
-        let labels: Vec<Label> = responses
-            .iter()
-            .map(|response| Label {
-                name: None,
-                path: context.picture_path(&response.picture).map(|path| path.display().to_string()),
-            })
-            .collect();
+        let labels: Vec<Label> =
+            responses.iter().map(|response| picture_label(Some(response.picture), context)).collect();
         let objects = context.objects();
         let name = ArtifactKind::Responses.rows_name().unwrap_or_default();
         Ok(Output {

@@ -222,6 +222,35 @@ fn a_renamed_and_moved_folder_of_pictures_reruns_nothing() {
 }
 
 #[test]
+fn exported_labels_name_pictures_as_they_are_found_from_anywhere() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    for node in ["images", "preferred", "from_corrupted", "misled", "pairs", "descriptions", "infused", "answers"] {
+        let said = workspace.stic(&["export", "-q", "p.toml", node, &format!("out/{node}")]);
+        assert_eq!(said.code, Some(0), "{said}");
+        let labels = std::fs::read_to_string(workspace.path(&format!("out/{node}/labels.jsonl"))).expect("labels");
+        assert!(!labels.is_empty(), "{node}");
+        for label in labels.lines() {
+            let label: Value = serde_json::from_str(label).expect("a label is JSON");
+            let path = std::path::Path::new(label["path"].as_str().expect("a path"));
+            assert!(path.is_absolute() && path.is_file(), "{node}: {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_plan_says_once_what_is_cached_of_a_node() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    workspace.edit("p.toml", "fraction = [0.5, 1.0]", "fraction = [0.5, 0.99]");
+    let said = workspace.stic(&["plan", "p.toml"]);
+    assert_eq!(said.code, Some(2), "{said}");
+    let line = said.err.lines().find(|line| line.starts_with("RUN")).expect("a node to run");
+    assert!(line.contains("corrupted"), "{line}");
+    assert_eq!(line.matches("items").count(), 1, "{line}");
+}
+
+#[test]
 fn a_run_killed_at_any_moment_ends_with_the_same_digests() {
     let whole = stages();
     let expected = run(&whole, "p.toml");

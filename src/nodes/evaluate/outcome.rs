@@ -7,6 +7,7 @@ use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Prediction, write_lin
 use crate::digest::Digest;
 use crate::eval::suite::{Benchmark, Mark, Scores};
 use crate::node::{Failure, Item, ItemValue, Metric, Objects, Output, Part, Summary};
+use crate::nodes::listing::absolute;
 
 /// The identity part with the scores, as [`Scores`].
 const SCORES: &str = "scores.json";
@@ -40,7 +41,7 @@ pub(super) fn outcome(
             answer: mark.answer.clone(),
             score: mark.score,
         });
-        labels.push(Label { name: asked.label.clone(), path: Some(asked.picture.display().to_string()) });
+        labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)) });
         marked.push((*index, picture, mark));
     }
     let scores = loaded.suite.scores(&marked);
