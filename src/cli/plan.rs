@@ -91,11 +91,9 @@ fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
         State::Awaits => ("awaits", Paint::Dim),
     };
     let mut why = Vec::new();
-    if let Some(items) = node.items {
-        why.push(match node.state {
-            State::Hit => format!("{} items", items.total),
-            _ => format!("{}/{} items cached", items.cached, items.total),
-        });
+    // What is cached of a node that is to run is among its reasons.
+    if let Some(items) = node.items.filter(|items| node.state == State::Hit || items.cached == 0) {
+        why.push(format!("{} items", items.total));
     }
     why.extend(node.why.iter().map(|why| why.strip_prefix("awaits ").unwrap_or(why).to_owned()));
     vec![voice.paint(paint, word), node.node.clone(), voice.paint(Paint::Dim, &node.kind), why.join("; ")]
