@@ -107,7 +107,9 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
             text.push('\n');
         }
         let length = source.map_or(0, |source| source.text.len());
-        let drawn = Drawn { diagnostic, source: named.as_ref(), length };
+        let undrawable = source.and_then(|source| unbroken(source, diagnostic));
+        let diagnostic = undrawable.as_ref().unwrap_or(diagnostic);
+        let drawn = Drawn { diagnostic, source: named.as_ref().filter(|_| undrawable.is_none()), length };
         if handler.render_report(&mut text, &drawn).is_err() {
             // Only a span outside the text could end here; the message still has to reach its reader.
             text.push_str(&format!("  x {}\n", drawn.diagnostic.message));
@@ -120,6 +122,31 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
         lines.push('\n');
     }
     lines
+}
+
+/// `diagnostic` with its place in words, where a line that would be drawn is too long to be read, or even drawn.
+fn unbroken(source: &Source, diagnostic: &Diagnostic) -> Option<Diagnostic> {
+    const LONGEST: usize = 4096;
+    let text = source.text.as_str();
+    let long = diagnostic.labels.iter().any(|label| {
+        let (start, end) = (label.span.start.min(text.len()), label.span.end.min(text.len()));
+        let (Some(before), Some(after)) = (text.get(..start), text.get(end.max(start)..)) else { return true };
+        // The lines of the span, and one on either side.
+        let first = before.rmatch_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
+        let last = after.match_indices('\n').nth(1).map_or(text.len(), |(at, _)| end.max(start) + at);
+        text[first..last].lines().any(|line| line.len() > LONGEST)
+    });
+    long.then(|| {
+        let before = text.get(..diagnostic.start().min(text.len())).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let mut words = diagnostic.clone();
+        words.message = format!("{}:{line}:{column}: {}", source.name, diagnostic.message);
+        if let Some(label) = diagnostic.labels.first().filter(|label| !label.text.is_empty()) {
+            words.message += &format!(" ({})", label.text);
+        }
+        words
+    })
 }
 
 /// A diagnostic with its text, as miette wants it.
@@ -225,6 +252,18 @@ mod tests {
            :         `-- here
            `----
           help: a number above 0
+        ");
+    }
+
+    #[test]
+    fn a_mistake_on_an_endless_line_is_placed_in_words() {
+        let text = format!("a = 1\nb = \"{}\"\n", "x".repeat(100_000));
+        let source = Source { name: "p.toml".into(), text };
+        let mistake =
+            Diagnostic::new("unknown key `b`").label(10..100_012, "nothing reads this").help("remove it".to_owned());
+        insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
+          x p.toml:2:5: unknown key `b` (nothing reads this)
+          help: remove it
         ");
     }
 

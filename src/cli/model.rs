@@ -63,7 +63,7 @@ impl Ready {
             return Err(Trouble::usage(format!("{}: `anyres` needs a `llava_next` checkpoint", folder.display()))
                 .help("choose `crop` or `pad`".to_owned()));
         }
-        let scribe = Scribe::read(folder, config.image_token, template).map_err(trouble)?;
+        let scribe = Scribe::read(folder, config.image_token, config.text.vocabulary, template).map_err(trouble)?;
         let processor = Processor::read(folder, &config).map_err(trouble)?;
         let (backend, index) = arguments.device;
         let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };

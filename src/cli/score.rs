@@ -56,6 +56,7 @@ fn read(arguments: &Score) -> Result<Vec<(usize, Line)>, Trouble> {
     let name = arguments.input.display();
     let text =
         std::fs::read(&arguments.input).map_err(|error| Trouble::usage(format!("cannot read {name}: {error}")))?;
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
     let mut lines = Vec::new();
     let mut broken: Option<Trouble> = None;
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {

@@ -15,6 +15,9 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageEr
 /// The most pixels that a picture may have: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
+/// The longest side that a picture may have: that of JPEG files.
+pub const MAX_SIDE: u64 = 65_535;
+
 /// The most memory that a decoder other than JPEG's may take: 16 bits of four channels, and some.
 const MAX_MEMORY: u64 = 2 << 30;
 
@@ -36,6 +39,14 @@ pub enum PictureError {
     /// The header asks for more pixels than are allowed.
     #[error("{width} × {height} pixels are more than the limit of {MAX_PIXELS}")]
     TooLarge {
+        /// Pixels across.
+        width: u64,
+        /// Pixels down.
+        height: u64,
+    },
+    /// The header asks for a side that is longer than allowed.
+    #[error("{width} × {height} pixels: a side is longer than the limit of {MAX_SIDE}")]
+    TooLong {
         /// Pixels across.
         width: u64,
         /// Pixels down.
@@ -157,7 +168,13 @@ fn broken(format: &'static str, cause: impl ToString) -> PictureError {
 }
 
 fn check_size(width: u64, height: u64) -> Result<(), PictureError> {
-    if width.saturating_mul(height) > MAX_PIXELS { Err(PictureError::TooLarge { width, height }) } else { Ok(()) }
+    if width.saturating_mul(height) > MAX_PIXELS {
+        return Err(PictureError::TooLarge { width, height });
+    }
+    if width.max(height) > MAX_SIDE {
+        return Err(PictureError::TooLong { width, height });
+    }
+    Ok(())
 }
 
 /// Bytes that remember whether more were asked for than there are: libjpeg fills what is missing with grey.
@@ -186,7 +203,7 @@ impl BufRead for Counted<'_> {
 fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let exhausted = Cell::new(false);
     let read = catch_unwind(AssertUnwindSafe(|| read_jpeg(Counted { rest: bytes, exhausted: &exhausted })));
-    if exhausted.get() && !matches!(read, Ok(Err(PictureError::TooLarge { .. }))) {
+    if exhausted.get() && !matches!(read, Ok(Err(PictureError::TooLarge { .. } | PictureError::TooLong { .. }))) {
         return Err(PictureError::Truncated("JPEG"));
     }
     read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -386,6 +403,11 @@ pub(crate) mod tests {
         for bytes in [png, jpeg, gif, bmp, b"P6 50000 50000 255\n".to_vec()] {
             assert_eq!(decode(&bytes), Err(PictureError::TooLarge { width: 50_000, height: 50_000 }));
         }
+    }
+
+    #[test]
+    fn a_header_with_an_endless_side_is_refused() {
+        assert_eq!(decode(b"P6 1 100000 255\n"), Err(PictureError::TooLong { width: 1, height: 100_000 }));
     }
 
     /// The checksum of PNG chunks, bit by bit.

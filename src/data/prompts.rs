@@ -120,8 +120,10 @@ impl PromptSet {
     /// When the file has another extension, cannot be read, or holds something else.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-        let text =
-            || std::fs::read_to_string(path).map_err(|cause| PromptError::Unreadable { path: path.to_owned(), cause });
+        let text = || match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim_start_matches('\u{feff}').to_owned()),
+            Err(cause) => Err(PromptError::Unreadable { path: path.to_owned(), cause }),
+        };
         let texts = match extension.as_deref() {
             Some("txt") => text()?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
             Some("json") => {

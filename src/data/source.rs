@@ -133,7 +133,7 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut dyn FnMut(Entry
             },
             _ => unreadable(cause),
         })?;
-        let written = line.trim();
+        let written = line.trim_start_matches('\u{feff}').trim();
         if !written.is_empty() {
             take(picture_entry(written.to_owned(), images.join(written)));
         }
@@ -219,6 +219,11 @@ pub fn each_record(
 ) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
+    // Editors on Windows put a byte-order mark in front; it is no part of the text.
+    let mark = "\u{feff}".as_bytes();
+    if reader.fill_buf().map_err(unreadable)?.starts_with(mark) {
+        reader.consume(mark.len());
+    }
     if is_lines(path) {
         let mut line = Vec::new();
         for number in 1.. {

@@ -21,6 +21,8 @@ const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// How many times longer than wide a picture may be before mode `crop` looks at its middle alone. The view shows a
 /// square of the middle in any case; scaling a line of 65,535 pixels to the height of a view would take gigabytes.
 const LONGEST_CROP: u32 = 64;
+/// The longest side, in pixels, that pictures are scaled to; towers read some hundreds.
+const LARGEST_SIZE: u32 = 4096;
 
 /// A picture as the tower reads it.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +174,14 @@ impl Processor {
             }
             _ => Scale::ShortestSide(fields.positive("size", self.size as usize)? as u32),
         };
+        let (Scale::ShortestSide(side) | Scale::Exactly(side, _)) = self.scale;
+        let other = if let Scale::Exactly(_, other) = self.scale { other } else { side };
+        if side.max(other) > LARGEST_SIZE {
+            return Err(ModelError::new(format!(
+                "`size` is {}, more than the limit of {LARGEST_SIZE} pixels",
+                side.max(other)
+            )));
+        }
         for (name, values) in [("image_mean", &mut self.mean), ("image_std", &mut self.deviation)] {
             if let Some(value) = object.get(name).filter(|value| !value.is_null()) {
                 *values = serde_json::from_value(value.clone())

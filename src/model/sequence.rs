@@ -77,15 +77,18 @@ pub struct Scribe {
     pub tokenizer: Tokenizer,
     /// The template.
     pub template: Template,
+    /// How many tokens the model knows.
+    pub vocabulary: usize,
 }
 
 impl Scribe {
-    /// The tokenizer of the model in `folder`, and the template called `template` or the family's own.
+    /// The tokenizer of the model in `folder`, and the template called `template` or the family's own. `image` is the
+    /// id of `<image>`, and `vocabulary` how many tokens the model knows.
     ///
     /// # Errors
     /// See [`Tokenizer::read`] and [`Template::named`]; also when the tokenizer lacks a special token that the template
     /// is made of.
-    pub fn read(folder: &Path, image: u32, template: Option<&str>) -> Result<Self, ModelError> {
+    pub fn read(folder: &Path, image: u32, vocabulary: usize, template: Option<&str>) -> Result<Self, ModelError> {
         let tokenizer = Tokenizer::read(folder, image)?;
         let name = template.map_or_else(|| Template::default_name(folder), Ok)?;
         let template = Template::named(name, folder)?;
@@ -97,7 +100,7 @@ impl Scribe {
             ))
             .help("name another with `template`, for example `checkpoint`"));
         }
-        Ok(Self { tokenizer, template })
+        Ok(Self { tokenizer, template, vocabulary })
     }
 
     /// A conversation that ends with a human turn: what a model goes on from.
@@ -158,6 +161,13 @@ impl Scribe {
     fn tokenise(&self, messages: &[Message], picture: bool) -> Result<Sequence, ModelError> {
         let page = self.template.render(messages)?;
         let tokens = self.tokenizer.encode(&page.text, &page.plain)?;
+        if let Some(unknown) = tokens.ids.iter().find(|token| **token as usize >= self.vocabulary) {
+            return Err(ModelError::new(format!(
+                "`tokenizer.json` writes token {unknown}, and the model knows {} tokens, counted from 0",
+                self.vocabulary
+            ))
+            .help("the tokenizer belongs to another model: take the one that the checkpoint was published with"));
+        }
         let touches = |token: &Range<usize>, span: &Range<usize>| token.start < span.end && span.start < token.end;
         let answer = tokens.ranges.iter().map(|token| page.answers.iter().any(|span| touches(token, span))).collect();
         let image = self.tokenizer.image();
@@ -194,7 +204,11 @@ mod tests {
     use crate::model::tokenizer::tests::{folder, tokenizer};
 
     fn scribe(tokenizer_of: &str, template: &str) -> Scribe {
-        Scribe { tokenizer: tokenizer(tokenizer_of), template: Template::named(template, Path::new("")).unwrap() }
+        Scribe {
+            tokenizer: tokenizer(tokenizer_of),
+            template: Template::named(template, Path::new("")).unwrap(),
+            vocabulary: usize::MAX,
+        }
     }
 
     fn turns(texts: &[&str]) -> Vec<Turn> {
@@ -297,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_template_needs_its_special_tokens() {
-        let error = Scribe::read(&folder("llama"), 32000, Some("chatml_direct")).err().unwrap();
+        let error = Scribe::read(&folder("llama"), 32000, 32001, Some("chatml_direct")).err().unwrap();
         assert!(error.message.contains("needs the special token `<|im_start|>`"), "{error}");
     }
 }

@@ -26,7 +26,8 @@ impl Reference {
     fn read(name: &str) -> Self {
         let folder = root().join(name);
         let model = Llava::load(&folder, &Device::flex(), DType::F32).unwrap();
-        let scribe = Scribe::read(&folder, model.config.image_token, Some("none")).unwrap();
+        let scribe =
+            Scribe::read(&folder, model.config.image_token, model.config.text.vocabulary, Some("none")).unwrap();
         let processor = Processor::read(&folder, &model.config).unwrap();
         let facts = std::fs::read(folder.join("expected.json")).unwrap();
         Self { model, scribe, processor, facts: serde_json::from_slice(&facts).unwrap() }

@@ -346,7 +346,8 @@ impl ItemWork for EvaluateNode {
         let items = self.items(inputs, context.pipeline_seed(), context.files())?;
         let model = model::load(&self.model, context)?;
         let lora = adapter::load(inputs, "adapter", &model)?;
-        let scribe = Scribe::read(&self.model.path, model.config.image_token, self.template)?;
+        let scribe =
+            Scribe::read(&self.model.path, model.config.image_token, model.config.text.vocabulary, self.template)?;
         let processor = Processor::read(&self.model.path, &model.config)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },

@@ -215,6 +215,7 @@ impl ItemWork for RespondNode {
         let scribe = Scribe::read(
             &self.model.path,
             model.config.image_token,
+            model.config.text.vocabulary,
             Some(model::template_name(&self.model, self.template)?),
         )?;
         let processor = model::processor(&self.model)?;

@@ -297,6 +297,7 @@ impl TrainingParameters {
         let scribe = Scribe::read(
             &self.model.path,
             config.image_token,
+            config.text.vocabulary,
             Some(model::template_name(&self.model, self.template)?),
         )?;
         let mut set = Set::new(self.max_length);

@@ -399,3 +399,50 @@ batch_size = 1
     workspace.write("pairs.jsonl", format!("{}\n{}\n", pair("0.png"), &pair("1.png")[..60]));
     insta::assert_snapshot!(run(&workspace, 1));
 }
+
+/// A tokenizer that was made for a model with more tokens.
+#[test]
+fn a_tokenizer_of_another_model() {
+    let workspace = evaluation();
+    edit_json(&workspace, "model/tokenizer.json", |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        for id in vocabulary.values_mut() {
+            *id = json!(id.as_u64().unwrap() + 100_000);
+        }
+    });
+    insta::assert_snapshot!(run(&workspace, 1));
+}
+
+#[test]
+fn pictures_that_are_to_be_scaled_beyond_reason() {
+    let workspace = evaluation();
+    edit_json(&workspace, "model/preprocessor_config.json", |processor| {
+        processor.insert("size".to_owned(), json!({ "shortest_edge": 1_000_000_000 }));
+    });
+    insta::assert_snapshot!(run(&workspace, 1));
+}
+
+#[test]
+fn a_picture_with_an_endless_side() {
+    insta::assert_snapshot!(with_picture("long.ppm", "P6 1 100000 255\n"));
+}
+
+#[test]
+fn a_picture_so_narrow_that_no_patch_of_it_is_left_is_answered_about() {
+    let workspace = evaluation();
+    for (width, height) in [(1, 3000), (3000, 1)] {
+        let name = format!("{width}.png");
+        image::RgbImage::new(width, height).save(workspace.path(&name)).unwrap();
+        for mode in ["crop", "pad", "anyres"] {
+            let asked = ["generate", "--model", "model", "--prompt", "What?", "--max-new-tokens", "1"];
+            let said = workspace.stic(&[&asked[..], &["--image", &name, "--image-mode", mode]].concat());
+            assert_eq!(said.code, Some(0), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_records() {
+    let workspace = records(&format!("\u{feff}[{}]", record("1", "0.png", "What?")));
+    run(&workspace, 0);
+}

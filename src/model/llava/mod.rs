@@ -154,6 +154,15 @@ impl Llava {
             .swap_dims(1, 2)
             .reshape([lines * side, columns * side, hidden]);
         let ([top, height], [left, width]) = picture.unpadded(side);
+        if height == 0 || (width == 0 && self.newline.is_none()) {
+            return base;
+        }
+        if width == 0 {
+            // So narrow a picture that its own patches round away: of every line the end is left.
+            let newline = self.newline.clone().into_iter().map(|newline| newline.reshape([1, hidden]));
+            let ends = newline.map(|newline| newline.expand([height, hidden]));
+            return Tensor::cat(std::iter::once(base).chain(ends).collect(), 0);
+        }
         let grid = grid.narrow(0, top, height).narrow(1, left, width);
         let (grid, width) = match &self.newline {
             Some(newline) => {
