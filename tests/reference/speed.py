@@ -3,7 +3,7 @@
     python speed.py MODEL_DIR PICTURES_DIR PAIRS_DIR [--pictures N] [--batch N] [--new-tokens N] [--pairs N] [--steps N]
 
 PAIRS_DIR is what `stic export FILE PAIRS_NODE DIR` writes. The model runs in float32 on the CPU, greedily; tokens are
-counted up to each answer's end. Prints medians as JSON.
+counted up to each answer's end. Prints medians, a JSON object each.
 """
 
 import argparse
@@ -61,6 +61,7 @@ for _ in range(options.repeats):
     tokens = describe()
     rates.append(tokens / (time.perf_counter() - start))
 result = {"pictures": len(paths), "tokens": tokens, "describe_tokens_per_second": statistics.median(rates)}
+print(json.dumps(result), flush=True)
 
 targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 config = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=targets, exclude_modules=".*vision.*")
@@ -108,6 +109,4 @@ for index in range(options.steps + 1):
     optimizer.step()
     if index > 0:
         times.append(time.perf_counter() - start)
-result["dpo_step_seconds"] = statistics.median(times)
-result["threads"] = torch.get_num_threads()
-print(json.dumps(result))
+print(json.dumps({"dpo_step_seconds": statistics.median(times), "threads": torch.get_num_threads()}))
