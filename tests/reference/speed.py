@@ -1,9 +1,12 @@
 """Times transformers and PEFT at what `stic` does: describing pictures, and steps of DPO on the same pairs.
 
     python speed.py MODEL_DIR PICTURES_DIR PAIRS_DIR [--pictures N] [--batch N] [--new-tokens N] [--pairs N] [--steps N]
+        [--recompute]
 
 PAIRS_DIR is what `stic export FILE PAIRS_NODE DIR` writes. The model runs in float32 on the CPU, greedily; tokens are
-counted up to each answer's end. Prints medians, a JSON object each.
+counted up to each answer's end. A step of DPO is timed whole, as a node's log has it: the reference's pass, forward,
+backward, clipping, update. `--recompute` trades time for memory as `stic` does: each layer runs again in the backward
+pass. Prints medians, a JSON object each.
 """
 
 import argparse
@@ -30,6 +33,7 @@ arguments.add_argument("--steps", type=int, default=10)
 arguments.add_argument("--rank", type=int, default=16)
 arguments.add_argument("--repeats", type=int, default=3)
 arguments.add_argument("--prompt", default="Illustrate the details of the picture.")
+arguments.add_argument("--recompute", action="store_true")
 options = arguments.parse_args()
 
 model = AutoModelForImageTextToText.from_pretrained(options.model, torch_dtype=torch.float32).eval()
@@ -67,6 +71,9 @@ targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 config = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules=targets, exclude_modules=".*vision.*")
 trained = get_peft_model(model, config)
 trained.train()
+if options.recompute:
+    trained.enable_input_require_grads()
+    trained.gradient_checkpointing_enable({"use_reentrant": False})
 optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
 rows = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "pairs.jsonl"))]
 labels = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "labels.jsonl"))]
@@ -96,10 +103,10 @@ def log_probabilities(inputs, mask):
 
 times = []
 for index in range(options.steps + 1):
+    start = time.perf_counter()
     inputs, mask = batch_of(index)
     with torch.no_grad(), trained.disable_adapter():
         reference = log_probabilities(inputs, mask)
-    start = time.perf_counter()
     policy = log_probabilities(inputs, mask)
     chosen, rejected = (policy - reference).chunk(2)
     loss = (-torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)) - policy[: options.pairs] / 1024).mean()
@@ -109,4 +116,5 @@ for index in range(options.steps + 1):
     optimizer.step()
     if index > 0:
         times.append(time.perf_counter() - start)
-print(json.dumps({"dpo_step_seconds": statistics.median(times), "threads": torch.get_num_threads()}))
+result = {"dpo_step_seconds": statistics.median(times), "threads": torch.get_num_threads()}
+print(json.dumps(result | {"pairs": options.pairs, "recompute": options.recompute}))
