@@ -32,7 +32,8 @@ pub struct Listed {
     pub entry: Entry,
 }
 
-/// The entries of a source, in its order.
+/// The entries of a source: of a list or a file of records in the order in which they stand there, of a folder or a
+/// glob in the order of their contents' digests, so that names and nesting play no part.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Those whose pictures could be read.
@@ -84,6 +85,9 @@ impl Source {
             } else {
                 listing.items.push(Listed { id: ItemId::repeated(content, *ordinal), picture, entry });
             }
+        }
+        if !self.from.is_file() {
+            listing.items.sort_by_key(|item| item.picture);
         }
         Ok(listing)
     }

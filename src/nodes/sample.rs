@@ -1,7 +1,9 @@
 //! `sample`: pictures or instruction records out of a folder, a glob, a list or a LLaVA-style file.
 //!
-//! With `count`, the k entries are taken whose hashes of (seed, id) are the smallest, in the source's order: adding
-//! pictures to a source disturbs few picks, and renaming or moving them none.
+//! With `count`, the k entries are taken whose hashes of (seed, id) are the smallest, in the order of these hashes: adding
+//! pictures to a source disturbs few picks. Without, the pictures of a folder or a glob come in the order of their
+//! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
+//! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -32,7 +34,7 @@ impl NodeKind for SampleKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {
@@ -151,15 +153,13 @@ impl Sample {
         }
     }
 
-    /// The `count` items with the smallest hashes, in their order.
+    /// The `count` items with the smallest hashes, in the order of the hashes.
     fn choose(&self, items: Vec<Listed>, seed: u64) -> Vec<Listed> {
         let Some(count) = self.count else { return items };
         let hash = |item: &Listed| (Draws::new(seed, "sample", item.id.as_str()).next_u64(), item.id.clone());
-        let mut order: Vec<_> = items.par_iter().enumerate().map(|(index, item)| (hash(item), index)).collect();
-        order.par_sort_unstable();
-        let mut taken: Vec<bool> = vec![false; items.len()];
-        order.iter().take(count).for_each(|(_, index)| taken[*index] = true);
-        items.into_iter().zip(taken).filter_map(|(item, taken)| taken.then_some(item)).collect()
+        let mut order: Vec<_> = items.into_par_iter().map(|item| (hash(&item), item)).collect();
+        order.par_sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        order.into_iter().take(count).map(|(_, item)| item).collect()
     }
 }
 
@@ -279,23 +279,58 @@ mod tests {
         let node = node(&format!("from = {:?}", folder.path()));
         let (records, output, trial) = sampled(node.as_ref()).unwrap();
         let bytes = std::fs::read(folder.path().join("1.png")).unwrap();
-        assert_eq!(records[1].picture, Some(Digest::of(&bytes)));
-        assert_eq!(records[1].id.as_str(), Digest::of(&bytes).to_string());
+        let at = records.iter().position(|record| record.picture == Some(Digest::of(&bytes))).unwrap();
+        assert_eq!(records[at].id.as_str(), Digest::of(&bytes).to_string());
         assert_eq!(output.summary.line, "3 of 3 pictures");
         let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
-        assert_eq!(labels[1].path, Some(folder.path().join("1.png").to_str().unwrap().to_owned()));
+        assert_eq!(labels[at].path, Some(folder.path().join("1.png").to_str().unwrap().to_owned()));
     }
 
     #[test]
-    fn renaming_and_moving_files_changes_no_key_and_new_content_does() {
-        let folder = pictures(3);
-        let node = node(&format!("from = {:?}", folder.path()));
-        let before = key(node.as_ref());
+    fn renaming_and_moving_files_changes_neither_key_nor_result_and_new_content_does() {
+        let folder = pictures(12);
+        let glob = folder.path().join("**/*.png");
+        let nodes = [
+            node(&format!("from = {:?}", folder.path())),
+            node(&format!("from = {:?}\ncount = 5", folder.path())),
+            node(&format!("from = {glob:?}\ndedupe = false")),
+        ];
+        std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
+        let seen = || nodes.each_ref().map(|node| (key(node.as_ref()), sampled(node.as_ref()).unwrap().1.identity));
+        let before = seen();
         std::fs::create_dir(folder.path().join("2")).unwrap();
         std::fs::rename(folder.path().join("2.png"), folder.path().join("2/renamed.png")).unwrap();
-        assert_eq!(key(node.as_ref()), before);
-        std::fs::write(folder.path().join("3.png"), encode_png(&ramps(9, 9))).unwrap();
-        assert_ne!(key(node.as_ref()), before);
+        std::fs::rename(folder.path().join("11.png"), folder.path().join("a first one.png")).unwrap();
+        std::fs::rename(folder.path().join("0.png"), folder.path().join("z.png")).unwrap();
+        assert_eq!(seen(), before);
+        std::fs::write(folder.path().join("3.png"), encode_png(&ramps(99, 9))).unwrap();
+        let after = seen();
+        assert!(after.iter().zip(&before).all(|(after, before)| after.0 != before.0));
+    }
+
+    #[test]
+    fn a_list_keeps_its_order() {
+        let folder = pictures(4);
+        std::fs::write(folder.path().join("list.txt"), "3.png\n0.png\n2.png\n1.png\n0.png\n").unwrap();
+        let (_, output, trial) =
+            sampled(node(&format!("from = {:?}", folder.path().join("list.txt"))).as_ref()).unwrap();
+        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let names = labels.iter().map(|label| label.path.as_deref().unwrap().rsplit('/').next().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["3.png", "0.png", "2.png", "1.png"]);
+    }
+
+    /// What changes here changes what people's pipelines train on: raise the version of the kind.
+    #[test]
+    fn what_is_taken_is_what_it_was() {
+        let folder = pictures(8);
+        let taken = |more: &str| {
+            let (_, output, _) = sampled(node(&format!("from = {:?}{more}", folder.path())).as_ref()).unwrap();
+            output.identity[0].digest.short()
+        };
+        assert_eq!(
+            (SampleKind.version(), taken(""), taken("\ncount = 3")),
+            (2, "f619ed561458".to_owned(), "ad02632c6134".to_owned())
+        );
     }
 
     #[test]
@@ -307,20 +342,27 @@ mod tests {
         std::fs::write(folder.path().join("a.png"), encode_png(&ramps(99, 9))).unwrap();
         let after = ids(sampled(node.as_ref()).unwrap().0);
         assert_eq!((before.len(), after.len()), (20, 20));
-        assert!(before.iter().filter(|id| after.contains(id)).count() >= 19);
-        let all = ids(sampled(self::node(&format!("from = {:?}", folder.path())).as_ref()).unwrap().0);
-        let places: Vec<_> = after.iter().map(|id| all.iter().position(|other| other == id).unwrap()).collect();
-        assert!(places.is_sorted(), "{places:?}");
+        let kept: Vec<_> = after.iter().filter(|id| before.contains(id)).collect();
+        assert!(kept.len() >= 19);
+        assert_eq!(kept, before.iter().filter(|id| after.contains(id)).collect::<Vec<_>>());
+        let fewer = ids(sampled(self::node(&format!("from = {:?}\ncount = 7", folder.path())).as_ref()).unwrap().0);
+        assert_eq!(fewer, after[..7], "fewer are the first of more");
     }
 
     #[test]
     fn a_repeat_is_left_out_or_carries_its_ordinal() {
         let folder = pictures(2);
         std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
-        let (records, output, _) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
+        let (records, output, trial) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
         assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeats left out)"));
+        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let paths: Vec<_> = labels.iter().filter_map(|label| label.path.as_deref()).collect();
+        assert!(paths.iter().any(|path| path.ends_with("/0.png")), "the first path stays its label: {paths:?}");
         let (records, ..) = sampled(node(&format!("from = {:?}\ndedupe = false", folder.path())).as_ref()).unwrap();
-        assert_eq!(records[2].id.as_str(), format!("{}#2", records[0].id));
+        let first = Digest::of_file(&folder.path().join("0.png")).unwrap();
+        let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+        let at = ids.iter().position(|id| *id == first.to_string()).unwrap();
+        assert_eq!((ids.len(), ids[at + 1]), (3, format!("{first}#2").as_str()));
     }
 
     #[test]
