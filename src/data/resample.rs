@@ -5,7 +5,10 @@
 //! change is skipped. When a picture shrinks, the filter widens by the ratio (antialiasing). Pillow 13 runs the
 //! vertical pass first for some tall pictures and then differs by a few levels.
 
+use std::ops::Range;
+
 use image::RgbImage;
+use image::imageops::crop_imm;
 use rayon::prelude::*;
 
 /// Bits after the point in the weights: 32 bits less 8 of the pixel, less 2 for the overshoot of the bicubic filter.
@@ -47,10 +50,36 @@ impl Filter {
 /// # Panics
 /// When `width`, `height` or a side of `picture` is zero.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
-    assert!(width > 0 && height > 0 && picture.width() > 0 && picture.height() > 0, "a picture has at least one pixel");
-    let narrowed = if width == picture.width() { None } else { Some(horizontal(picture, width, filter)) };
+    resize_part(picture, [width, height], [0..width, 0..height], filter)
+}
+
+/// The columns and rows `part` of `picture` at `size` (width and height): as if the whole were scaled and then cut, at
+/// the cost of the part.
+///
+/// # Panics
+/// When a side of `picture` or of the part is zero, or the part is not within `size`.
+pub fn resize_part(
+    picture: &RgbImage,
+    [width, height]: [u32; 2],
+    [columns, rows]: [Range<u32>; 2],
+    filter: Filter,
+) -> RgbImage {
+    assert!(!columns.is_empty() && !rows.is_empty(), "a picture has at least one pixel");
+    assert!(picture.width() > 0 && picture.height() > 0, "a picture has at least one pixel");
+    assert!(columns.end <= width && rows.end <= height, "a part is within the whole");
+    let narrowed = if width != picture.width() {
+        Some(horizontal(picture, &windows(picture.width(), width, columns, filter)))
+    } else if columns != (0..width) {
+        Some(crop_imm(picture, columns.start, 0, columns.end - columns.start, picture.height()).to_image())
+    } else {
+        None
+    };
     let picture = narrowed.as_ref().unwrap_or(picture);
-    if height == picture.height() { picture.clone() } else { vertical(picture, height, filter) }
+    if height != picture.height() {
+        vertical(picture, &windows(picture.height(), height, rows, filter))
+    } else {
+        crop_imm(picture, 0, rows.start, picture.width(), rows.end - rows.start).to_image()
+    }
 }
 
 /// The source pixels that one output pixel is made of.
@@ -59,23 +88,22 @@ struct Window {
     weights: Vec<i32>,
 }
 
-/// One window for each of `output` pixels along a side of `input` pixels.
-fn windows(input: u32, output: u32, filter: Filter) -> Vec<Window> {
+/// One window for each of the pixels `part` of `output` along a side of `input` pixels.
+fn windows(input: u32, output: u32, part: Range<u32>, filter: Filter) -> Vec<Window> {
     let scale = f64::from(input) / f64::from(output);
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
-    (0..output)
-        .map(|index| {
-            let centre = (f64::from(index) + 0.5) * scale;
-            let first = (centre - support + 0.5).max(0.0) as u32;
-            let last = ((centre + support + 0.5) as u32).min(input);
-            let weights: Vec<f64> =
-                (first..last).map(|x| filter.weight((f64::from(x) - centre + 0.5) * (1.0 / stretch))).collect();
-            let sum: f64 = weights.iter().sum();
-            let weights = weights.iter().map(|weight| if sum == 0.0 { *weight } else { weight / sum });
-            Window { first: first as usize, weights: weights.map(fixed).collect() }
-        })
-        .collect()
+    part.map(|index| {
+        let centre = (f64::from(index) + 0.5) * scale;
+        let first = (centre - support + 0.5).max(0.0) as u32;
+        let last = ((centre + support + 0.5) as u32).min(input);
+        let weights: Vec<f64> =
+            (first..last).map(|x| filter.weight((f64::from(x) - centre + 0.5) * (1.0 / stretch))).collect();
+        let sum: f64 = weights.iter().sum();
+        let weights = weights.iter().map(|weight| if sum == 0.0 { *weight } else { weight / sum });
+        Window { first: first as usize, weights: weights.map(fixed).collect() }
+    })
+    .collect()
 }
 
 /// A weight in fixed point, rounded half away from zero.
@@ -90,13 +118,12 @@ fn pixel(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-fn horizontal(picture: &RgbImage, width: u32, filter: Filter) -> RgbImage {
-    let windows = windows(picture.width(), width, filter);
-    let mut output = RgbImage::new(width, picture.height());
+fn horizontal(picture: &RgbImage, windows: &[Window]) -> RgbImage {
+    let mut output = RgbImage::new(windows.len() as u32, picture.height());
     let source_row = picture.width() as usize * CHANNELS;
-    let output_row = width as usize * CHANNELS;
+    let output_row = windows.len() * CHANNELS;
     output.par_chunks_mut(output_row).zip(picture.par_chunks(source_row)).for_each(|(output, source)| {
-        for (output, window) in output.chunks_exact_mut(CHANNELS).zip(&windows) {
+        for (output, window) in output.chunks_exact_mut(CHANNELS).zip(windows) {
             let source = source[window.first * CHANNELS..].chunks_exact(CHANNELS);
             let mut sums = [HALF; CHANNELS];
             for (source, weight) in source.zip(&window.weights) {
@@ -110,12 +137,11 @@ fn horizontal(picture: &RgbImage, width: u32, filter: Filter) -> RgbImage {
     output
 }
 
-fn vertical(picture: &RgbImage, height: u32, filter: Filter) -> RgbImage {
-    let windows = windows(picture.height(), height, filter);
-    let mut output = RgbImage::new(picture.width(), height);
+fn vertical(picture: &RgbImage, windows: &[Window]) -> RgbImage {
+    let mut output = RgbImage::new(picture.width(), windows.len() as u32);
     let source = picture.as_raw();
     let row = picture.width() as usize * CHANNELS;
-    output.par_chunks_mut(row).zip(&windows).for_each_init(
+    output.par_chunks_mut(row).zip(windows).for_each_init(
         || vec![0; row],
         |sums, (output, window)| {
             sums.fill(HALF);
@@ -159,6 +185,18 @@ pub(crate) mod tests {
         let (x, y) = ((side - picture.width()) / 2, (side - picture.height()) / 2);
         image::imageops::replace(&mut square, picture, x.into(), y.into());
         square
+    }
+
+    #[test]
+    fn a_part_has_the_bits_of_the_whole_that_is_cut() {
+        let picture = ramps(50, 30);
+        for [width, height] in [[90, 20], [50, 41], [31, 30], [50, 30]] {
+            for filter in [Filter::Bilinear, Filter::Bicubic] {
+                let part = resize_part(&picture, [width, height], [3..29, 5..17], filter);
+                let whole = resize(&picture, width, height, filter);
+                assert_eq!(part, crop_imm(&whole, 3, 5, 26, 12).to_image(), "{width}×{height} {filter:?}");
+            }
+        }
     }
 
     #[test]

@@ -11,16 +11,13 @@ use serde_json::{Map, Value};
 
 use super::ModelError;
 use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, read_object};
-use crate::data::resample::{Filter, resize};
+use crate::data::resample::{Filter, resize, resize_part};
 
 /// CLIP's mean of each channel.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel.
 const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// How many times longer than wide a picture may be before mode `crop` looks at its middle alone. The view shows a
-/// square of the middle in any case; scaling a line of 65,535 pixels to the height of a view would take gigabytes.
-const LONGEST_CROP: u32 = 64;
 /// The longest side, in pixels, that pictures are scaled to; towers read some hundreds.
 const LARGEST_SIZE: u32 = 4096;
 
@@ -65,6 +62,8 @@ pub struct Processor {
     filter: Filter,
     mean: [f32; 3],
     deviation: [f32; 3],
+    /// The colour of padding: the mean.
+    background: Rgb<u8>,
     /// (width, height) in pixels.
     resolutions: Vec<[u32; 2]>,
     rule: AnyresRule,
@@ -129,6 +128,7 @@ impl Processor {
             filter: Filter::Bicubic,
             mean: MEAN,
             deviation: DEVIATION,
+            background: Rgb([122, 116, 104]),
             resolutions,
             rule: config.anyres_rule,
         }
@@ -141,7 +141,8 @@ impl Processor {
                 return Err(ModelError::new(format!("unsupported `{name}`: `false`")));
             }
         }
-        if self.mode == ImageMode::Crop && fields.flag("do_pad", false)? {
+        let clips = fields.text("image_processor_type", "")?.starts_with("CLIPImageProcessor");
+        if self.mode == ImageMode::Crop && !clips && fields.flag("do_pad", false)? {
             self.mode = ImageMode::Pad;
         }
         match object.get("resample").filter(|value| !value.is_null()) {
@@ -168,12 +169,33 @@ impl Processor {
                 let side = self.size as usize;
                 if size.map.contains_key("shortest_edge") {
                     Scale::ShortestSide(size.positive("shortest_edge", side)? as u32)
-                } else {
+                } else if size.map.contains_key("width") && size.map.contains_key("height") {
                     Scale::Exactly(size.positive("width", side)? as u32, size.positive("height", side)? as u32)
+                } else {
+                    return Err(ModelError::new(format!("unsupported `size`: `{}`", Value::Object(size.map.clone())))
+                        .help("supported: a number, `shortest_edge`, or `height` and `width`"));
                 }
             }
             _ => Scale::ShortestSide(fields.positive("size", self.size as usize)? as u32),
         };
+        let empty = Map::new();
+        let cut = match object.get("crop_size") {
+            Some(Value::Object(_)) => {
+                let cut = fields.object("crop_size", &empty)?;
+                ["height", "width"].map(|name| cut.positive(name, self.size as usize))
+            }
+            _ => ["crop_size"; 2].map(|name| fields.positive(name, self.size as usize)),
+        };
+        for side in cut {
+            let side = side?;
+            if side != self.size as usize {
+                return Err(ModelError::new(format!(
+                    "`crop_size` is {side} pixels, but the views of `config.json` have {}",
+                    self.size
+                ))
+                .help("`crop_size` and `vision_config.image_size` belong together"));
+            }
+        }
         let (Scale::ShortestSide(side) | Scale::Exactly(side, _)) = self.scale;
         let other = if let Scale::Exactly(_, other) = self.scale { other } else { side };
         if side.max(other) > LARGEST_SIZE {
@@ -182,21 +204,24 @@ impl Processor {
                 side.max(other)
             )));
         }
-        for (name, values) in [("image_mean", &mut self.mean), ("image_std", &mut self.deviation)] {
-            if let Some(value) = object.get(name).filter(|value| !value.is_null()) {
-                *values = serde_json::from_value(value.clone())
-                    .map_err(|_| ModelError::new(format!("`{name}` is {value}, not three numbers")))?;
-            }
+        let three = |name: &str| -> Result<Option<[f64; 3]>, ModelError> {
+            let Some(value) = object.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
+            serde_json::from_value(value.clone())
+                .map(Some)
+                .map_err(|_| ModelError::new(format!("`{name}` is {value}, not three numbers")))
+        };
+        if let Some(mean) = three("image_mean")? {
+            self.mean = mean.map(|mean| mean as f32);
+            // In 64 bits: 76 / 255 · 255 is 76, not a little less.
+            self.background = Rgb(mean.map(|mean| (mean * 255.0) as u8));
+        }
+        if let Some(deviation) = three("image_std")? {
+            self.deviation = deviation.map(|deviation| deviation as f32);
         }
         if self.deviation.iter().any(|deviation| *deviation <= 0.0) {
             return Err(ModelError::new("`image_std` has a number that is not above zero"));
         }
         Ok(())
-    }
-
-    /// The colour of padding: the mean.
-    fn background(&self) -> Rgb<u8> {
-        Rgb(self.mean.map(|mean| (f64::from(mean) * 255.0) as u8))
     }
 }
 
@@ -210,11 +235,15 @@ pub fn prepare(picture: &RgbImage, mode: ImageMode, processor: &Processor) -> Pr
         ImageMode::Crop => (vec![cropped(picture, processor)], None),
         ImageMode::Pad => (vec![padded(picture, processor)], None),
         ImageMode::Anyres => {
-            let (size, filter) = (processor.size, processor.filter);
             let resolution = best_resolution(width, height, &processor.resolutions);
-            let mut views = vec![resize(picture, size, size, filter)];
+            let squashed = match processor.scale {
+                Scale::Exactly(width, height) => width.min(height),
+                Scale::ShortestSide(side) => side,
+            };
+            let whole = resize(picture, squashed, squashed, processor.filter);
+            let mut views = vec![cropped(&whole, processor)];
             views.extend(tiles(picture, resolution, processor));
-            (views, Some(resolution.map(|side| side / size)))
+            (views, Some(resolution.map(|side| side / processor.size)))
         }
     };
     Prepared {
@@ -241,53 +270,52 @@ pub fn row_count(width: u32, height: u32, mode: ImageMode, processor: &Processor
     base + lines * (columns + usize::from(processor.newline))
 }
 
-/// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black.
+/// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black. Of a picture
+/// that has its scale already, the centre.
 fn cropped(picture: &RgbImage, processor: &Processor) -> RgbImage {
     let (width, height) = picture.dimensions();
     let (short, long) = (width.min(height), width.max(height));
-    if matches!(processor.scale, Scale::ShortestSide(_)) && long / short > LONGEST_CROP {
-        let (kept, first) = (LONGEST_CROP * short, (long - LONGEST_CROP * short) / 2);
-        let middle = if width > height {
-            crop_imm(picture, first, 0, kept, height)
-        } else {
-            crop_imm(picture, 0, first, width, kept)
-        };
-        return cropped(&middle.to_image(), processor);
-    }
-    let (new_width, new_height) = match processor.scale {
-        Scale::Exactly(width, height) => (width, height),
+    let [new_width, new_height] = match processor.scale {
+        Scale::Exactly(width, height) => [width, height],
         Scale::ShortestSide(side) => {
             let long = (u64::from(side) * u64::from(long) / u64::from(short)) as u32;
-            if width <= height { (side, long) } else { (long, side) }
+            if width <= height { [side, long] } else { [long, side] }
         }
     };
-    let scaled = resize(picture, new_width, new_height, processor.filter);
-    let size = i64::from(processor.size);
-    let offset = |scaled: u32| {
-        let scaled = i64::from(scaled);
-        // A cut takes from the middle, rounding down; what is too small is padded in front, rounding up.
-        if scaled >= size { -((scaled - size) / 2) } else { (size - scaled + 1) / 2 }
+    let size = processor.size;
+    // A cut takes from the middle, rounding down; what is too small is padded in front, rounding up.
+    let part = |scaled: u32| {
+        let first = scaled.saturating_sub(size) / 2;
+        first..first + scaled.min(size)
     };
-    let mut view = RgbImage::new(processor.size, processor.size);
-    replace(&mut view, &scaled, offset(new_width), offset(new_height));
+    let place = |scaled: u32| i64::from((size.saturating_sub(scaled)).div_ceil(2));
+    // Of a line of 65,535 pixels scaled to the height of a view only the middle is ever made.
+    let middle = resize_part(picture, [new_width, new_height], [part(new_width), part(new_height)], processor.filter);
+    let mut view = RgbImage::new(size, size);
+    replace(&mut view, &middle, place(new_width), place(new_height));
     view
 }
 
-/// Padded to a square with the mean colour and scaled. The padded picture is never whole in memory: a line of 65,535
-/// pixels would make a square of 13 gigabytes. Rows are scaled one by one in the first pass, so bands give its bits.
+/// Padded to a square with the mean colour, scaled and cut. The padded picture is never whole in memory: a line of
+/// 65,535 pixels would make a square of 13 gigabytes. Rows are scaled one by one in the first pass, so bands give its
+/// bits.
 fn padded(picture: &RgbImage, processor: &Processor) -> RgbImage {
     const BAND: u32 = 256;
     let (width, height) = picture.dimensions();
-    let (side, size, filter) = (width.max(height), processor.size, processor.filter);
+    let (side, filter) = (width.max(height), processor.filter);
+    let (new_width, new_height) = match processor.scale {
+        Scale::Exactly(width, height) => (width, height),
+        Scale::ShortestSide(side) => (side, side),
+    };
     let (left, top) = ((side - width) / 2, (side - height) / 2);
-    let mut narrow = RgbImage::from_pixel(size, side, processor.background());
+    let mut narrow = RgbImage::from_pixel(new_width, side, processor.background);
     for first in (0..height).step_by(BAND as usize) {
         let count = BAND.min(height - first);
-        let mut band = RgbImage::from_pixel(side, count, processor.background());
+        let mut band = RgbImage::from_pixel(side, count, processor.background);
         replace(&mut band, &*crop_imm(picture, 0, first, width, count), i64::from(left), 0);
-        replace(&mut narrow, &resize(&band, size, count, filter), 0, i64::from(top + first));
+        replace(&mut narrow, &resize(&band, new_width, count, filter), 0, i64::from(top + first));
     }
-    resize(&narrow, size, size, filter)
+    cropped(&resize(&narrow, new_width, new_height, filter), processor)
 }
 
 /// The resolution that shows most of the picture; of those, the one that wastes least; of those, the first.
@@ -326,7 +354,7 @@ fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Vec
         for x in (0..grid_width).step_by(size as usize) {
             let (width, height) = (size.min(canvas.width() - x), size.min(canvas.height() - y));
             let tile = crop_imm(&canvas, x, y, width, height).to_image();
-            tiles.push(if (width, height) == (size, size) { tile } else { cropped(&tile, processor) });
+            tiles.push(cropped(&tile, processor));
         }
     }
     tiles
@@ -410,6 +438,57 @@ mod tests {
         assert_eq!(tall, resize(&square, 336, 336, Filter::Bicubic));
     }
 
+    /// Sums of the levels of each channel over all views, of what transformers 4.49's processors make of the same pictures.
+    #[test]
+    fn views_are_scaled_to_size_and_cut_as_transformers_does_it() {
+        let (edge, exactly) = (json!({ "shortest_edge": 400 }), json!({ "height": 400, "width": 310 }));
+        let golden = [
+            (ImageMode::Crop, json!(400), [50, 30], [14_652_258, 19_499_465, 12_885_162]),
+            (ImageMode::Crop, edge.clone(), [641, 480], [14_402_595, 14_398_562, 14_354_137]),
+            (ImageMode::Crop, edge.clone(), [30, 4000], [14_007_850, 10_945_022, 15_400_289]),
+            (ImageMode::Crop, json!(301), [50, 30], [12_965_648, 16_148_631, 11_464_546]),
+            (ImageMode::Crop, json!(301), [641, 480], [12_896_134, 12_888_958, 12_860_337]),
+            (ImageMode::Crop, exactly.clone(), [50, 30], [13_130_431, 16_056_587, 10_022_766]),
+            (ImageMode::Crop, exactly.clone(), [641, 480], [13_285_935, 13_291_787, 13_247_782]),
+            (ImageMode::Pad, edge.clone(), [50, 30], [14_124_891, 16_182_545, 11_962_040]),
+            (ImageMode::Pad, edge.clone(), [641, 480], [14_327_597, 14_246_977, 14_072_585]),
+            (ImageMode::Anyres, edge.clone(), [50, 30], [39_542_139, 48_636_545, 31_183_203]),
+            (ImageMode::Anyres, edge, [641, 480], [60_334_892, 60_354_896, 60_183_561]),
+            (ImageMode::Anyres, exactly.clone(), [50, 30], [35_017_455, 42_820_579, 26_730_199]),
+            (ImageMode::Anyres, exactly, [641, 480], [55_661_126, 55_694_198, 55_484_407]),
+        ];
+        for (mode, size, [width, height], expected) in golden {
+            let mut processor = processor(AnyresRule::HuggingFace);
+            let settings = json!({ "size": size, "crop_size": { "height": 336, "width": 336 } });
+            processor.apply(settings.as_object().expect("an object")).expect("sound");
+            let Prepared { views, size, .. } = prepare(&ramps(width, height), mode, &processor);
+            let mut sums = [0; 3];
+            for (index, channel) in views.chunks_exact(size * size).enumerate() {
+                let (mean, deviation) = (MEAN[index % 3], DEVIATION[index % 3]);
+                let level = |value: &f32| ((value * deviation + mean) * 255.0).round() as u64;
+                sums[index % 3] += channel.iter().map(level).sum::<u64>();
+            }
+            assert_eq!(sums, expected, "{mode:?} {width}×{height} {settings}");
+        }
+    }
+
+    #[test]
+    fn a_processor_pads_where_transformers_does() {
+        let mode = |settings: Value| {
+            let config = json!({ "model_type": "llava" });
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+            std::fs::write(folder.path().join("preprocessor_config.json"), settings.to_string()).expect("written");
+            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound")).expect("sound")
+        };
+        assert_eq!(mode(json!({ "do_pad": true })).mode, ImageMode::Pad);
+        assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "LlavaImageProcessor" })).mode, ImageMode::Pad);
+        // CLIP's own processor knows no such setting.
+        assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "CLIPImageProcessor" })).mode, ImageMode::Crop);
+        let mean = json!({ "image_mean": [0.1, 0.7, 76.0 / 255.0] });
+        assert_eq!(mode(mean).background, Rgb([25, 178, 76]));
+    }
+
     #[test]
     fn tiles_equal_the_golden_values() {
         let processor = processor(AnyresRule::Original);
@@ -479,6 +558,9 @@ mod tests {
             |value: Value| processor.apply(value.as_object().expect("an object")).expect_err("refused").message;
         assert_eq!(message(json!({ "do_normalize": false })), "unsupported `do_normalize`: `false`");
         assert_eq!(message(json!({ "resample": 1 })), "unsupported `resample`: `1`");
+        assert_eq!(message(json!({ "size": { "longest_edge": 9 } })), "unsupported `size`: `{\"longest_edge\":9}`");
+        let other = message(json!({ "size": 336, "crop_size": { "height": 224, "width": 224 } }));
+        assert_eq!(other, "`crop_size` is 224 pixels, but the views of `config.json` have 336");
         assert_eq!(message(json!({ "image_std": [1, 2] })), "`image_std` is [1,2], not three numbers");
     }
 }
