@@ -456,6 +456,7 @@ mod tests {
             end_tokens: vec![2],
             feature_layer: -2,
             drop_class_token: true,
+            projector_activation: Activation::Gelu,
             projector_bias: true,
             grid_pinpoints: Vec::new(),
             image_newline: false,

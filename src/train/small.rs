@@ -52,6 +52,7 @@ pub fn build(text: TextConfig, dtype: DType) -> Llava {
         end_tokens: vec![2],
         feature_layer: -2,
         drop_class_token: true,
+        projector_activation: Activation::Gelu,
         projector_bias: true,
         grid_pinpoints: Vec::new(),
         image_newline: false,

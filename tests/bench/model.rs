@@ -66,6 +66,7 @@ impl Size {
             end_tokens: vec![2],
             feature_layer: -2,
             drop_class_token: true,
+            projector_activation: Activation::Gelu,
             projector_bias: true,
             grid_pinpoints: vec![[48, 96], [96, 48], [96, 96]],
             image_newline: true,

@@ -58,13 +58,19 @@ pub enum AnyresRule {
     HuggingFace,
 }
 
-/// An activation function of the tower.
+/// An activation function of the tower or of the projector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x · sigmoid(1.702 x).
     QuickGelu,
     /// The exact Gaussian error linear unit.
     Gelu,
+    /// Its approximation by a hyperbolic tangent.
+    TanhGelu,
+    /// max(x, 0).
+    Relu,
+    /// x · sigmoid(x).
+    Silu,
 }
 
 /// The CLIP vision tower.
@@ -89,7 +95,7 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// Patches along a side of a view.
+    /// Whole patches along a side of a view; pixels that are left over at its end are not read.
     pub fn patches_per_side(&self) -> usize {
         self.image_size / self.patch_size
     }
@@ -155,6 +161,8 @@ pub struct Config {
     pub feature_layer: i64,
     /// Whether the class token's row is dropped.
     pub drop_class_token: bool,
+    /// Between the projector's layers.
+    pub projector_activation: Activation,
     /// Whether the projector's layers have a bias.
     pub projector_bias: bool,
     /// The resolutions of `anyres` in pixels, as stored; what comes first is by `anyres_rule`. Empty for `llava`.

@@ -1,9 +1,9 @@
 //! The two-layer perceptron that takes the tower's features into the decoder's space.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::gelu;
 
-use super::{Config, Tensors};
+use super::vision::activate;
+use super::{Activation, Config, Tensors};
 use crate::model::ModelError;
 use crate::model::nn::Linear;
 
@@ -11,6 +11,7 @@ use crate::model::nn::Linear;
 #[derive(Clone, Debug)]
 pub struct Projector {
     first: Linear,
+    activation: Activation,
     second: Linear,
 }
 
@@ -29,6 +30,7 @@ impl Projector {
         let hidden = config.text.hidden;
         Ok(Self {
             first: linear("linear_1", [hidden, config.vision.hidden])?,
+            activation: config.projector_activation,
             second: linear("linear_2", [hidden, hidden])?,
         })
     }
@@ -37,6 +39,6 @@ impl Projector {
     /// - `features`: `[rows, vision hidden]`
     /// - returns: `[rows, hidden]`
     pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
-        self.second.forward(gelu(self.first.forward(features)))
+        self.second.forward(activate(self.activation, self.first.forward(features)))
     }
 }

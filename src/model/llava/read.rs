@@ -55,7 +55,6 @@ impl Config {
             "full" => false,
             other => return Err(unsupported("vision_feature_select_strategy", other, "`default` and `full`")),
         };
-        fields.only("projector_hidden_act", "gelu")?;
         let grid_pinpoints = match architecture {
             Architecture::Llava => Vec::new(),
             Architecture::LlavaNext => pinpoints(&fields, vision.image_size)?,
@@ -77,6 +76,7 @@ impl Config {
             end_tokens,
             feature_layer,
             drop_class_token,
+            projector_activation: activation(&fields, "projector_hidden_act", Activation::Gelu)?,
             projector_bias: fields.flag("multimodal_projector_bias", true)?,
             grid_pinpoints,
             image_newline: architecture == Architecture::LlavaNext,
@@ -131,18 +131,35 @@ fn vision(fields: &Fields<'_>, defaults: &VisionDefaults) -> Result<VisionConfig
         image_size: fields.positive("image_size", defaults.image_size)?,
         patch_size: fields.positive("patch_size", defaults.patch_size)?,
         norm_epsilon: fields.number("layer_norm_eps", 1e-5)?,
-        activation: match fields.text("hidden_act", "quick_gelu")? {
-            "quick_gelu" => Activation::QuickGelu,
-            "gelu" => Activation::Gelu,
-            other => return Err(unsupported("vision_config.hidden_act", other, "`quick_gelu` and `gelu`")),
-        },
+        activation: activation(fields, "hidden_act", Activation::QuickGelu)?,
     };
     if fields.positive("num_channels", 3)? != 3 {
         return Err(ModelError::new("`vision_config.num_channels` is not 3"));
     }
     divides("vision_config.num_attention_heads", vision.heads, "vision_config.hidden_size", vision.hidden)?;
-    divides("vision_config.patch_size", vision.patch_size, "vision_config.image_size", vision.image_size)?;
+    if vision.patch_size > vision.image_size {
+        return Err(ModelError::new(format!(
+            "`vision_config.patch_size`, {}, is more than `vision_config.image_size`, {}",
+            vision.patch_size, vision.image_size
+        )));
+    }
     Ok(vision)
+}
+
+fn activation(fields: &Fields<'_>, name: &str, default: Activation) -> Result<Activation, ModelError> {
+    match fields.text(name, "")? {
+        "" => Ok(default),
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::TanhGelu),
+        "relu" => Ok(Activation::Relu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        other => Err(unsupported(
+            &format!("{}{name}", fields.path),
+            other,
+            "`quick_gelu`, `gelu`, `gelu_new`, `gelu_pytorch_tanh`, `relu` and `silu`",
+        )),
+    }
 }
 
 fn text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
@@ -352,6 +369,21 @@ mod tests {
         assert_eq!(config.text.sliding_window, Some(4096));
         assert_eq!(config.vision.hidden, 768, "a vision_config: CLIP's own defaults");
         assert_eq!(config.grid_pinpoints.len(), 5);
+    }
+
+    #[test]
+    fn activations_are_read_by_transformers_names() {
+        let named = |tower: &str, projector: &str| {
+            let vision = json!({ "hidden_act": tower, "image_size": 30, "patch_size": 7 });
+            parse(json!({ "model_type": "llava", "vision_config": vision, "projector_hidden_act": projector }))
+        };
+        let config = named("gelu", "silu").expect("sound");
+        assert_eq!((config.vision.activation, config.projector_activation), (Activation::Gelu, Activation::Silu));
+        let config = named("gelu_pytorch_tanh", "relu").expect("sound");
+        assert_eq!((config.vision.activation, config.projector_activation), (Activation::TanhGelu, Activation::Relu));
+        assert_eq!(config.vision.patches_per_side(), 4, "two pixels are left over");
+        let message = named("gelu", "mish").expect_err("refused").message;
+        assert_eq!(message, "unsupported `projector_hidden_act`: `mish`");
     }
 
     #[test]

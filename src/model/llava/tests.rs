@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use serde_json::Value;
 
 use super::*;
@@ -90,6 +90,15 @@ fn log_probability(logits: &[f32], tokens: &[u32]) -> f32 {
 fn distance(left: &[f32], right: &[f32]) -> f32 {
     assert_eq!(left.len(), right.len());
     left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn pixels_beyond_the_last_whole_patch_are_not_read() {
+    let model = Reference::open("llava").load();
+    let values = Tensor::<1, Int>::arange(0..3 * 35 * 35, &model.device()).float().cast(DType::F32);
+    let views = values.mul_scalar(0.37).sin().reshape([1, 3, 35, 35]);
+    let whole = views.clone().narrow(2, 0, 32).narrow(3, 0, 32);
+    assert_eq!(floats(model.vision.forward(views)), floats(model.vision.forward(whole)));
 }
 
 #[test]

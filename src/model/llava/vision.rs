@@ -1,7 +1,7 @@
 //! CLIP's vision tower up to the layer whose output LLaVA reads. It does not know how pictures become views.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu};
 
 use super::{Activation, Config, Tensors};
 use crate::model::ModelError;
@@ -98,8 +98,11 @@ impl Vision {
         let [count, channels, size, _] = views.dims();
         let (side, patch) = (size / self.patch_size, self.patch_size);
         let hidden = self.class.dims()[0];
-        // A convolution whose stride is its kernel's size is a product over patches.
+        // A convolution whose stride is its kernel's size is a product over patches, and leaves out what is left over.
+        let whole = side * patch;
         let patches = views
+            .narrow(2, 0, whole)
+            .narrow(3, 0, whole)
             .reshape([count, channels, side, patch, side, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([count * side * side, channels * patch * patch]);
@@ -126,10 +129,17 @@ impl Vision {
         let rows = rows + layer.output.forward(context);
 
         let wide = layer.widen.forward(layer.feed_forward_norm.forward(rows.clone()));
-        let wide = match self.activation {
-            Activation::QuickGelu => wide.clone() * sigmoid(wide * 1.702),
-            Activation::Gelu => gelu(wide),
-        };
-        rows + layer.narrow.forward(wide)
+        rows + layer.narrow.forward(activate(self.activation, wide))
+    }
+}
+
+/// `rows` through `activation`.
+pub(super) fn activate(activation: Activation, rows: Tensor<2>) -> Tensor<2> {
+    match activation {
+        Activation::QuickGelu => rows.clone() * sigmoid(rows * 1.702),
+        Activation::Gelu => gelu(rows),
+        Activation::TanhGelu => gelu_approximate(rows),
+        Activation::Relu => relu(rows),
+        Activation::Silu => silu(rows),
     }
 }
