@@ -2,12 +2,15 @@
 //!
 //! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound::{self, Excluded, Unbounded};
 
 use burn::tensor::Tensor;
+use image::RgbImage;
+use rayon::prelude::*;
 
 use super::adapter::{self, Origin};
+use super::listing::allows;
 use super::{curve, model};
 use crate::artifact::{ItemId, write_lines};
 use crate::data::picture::decode;
@@ -19,7 +22,9 @@ use crate::model::lora::{Lora, Target};
 use crate::model::picture::{Processor, prepare, row_count};
 use crate::model::sequence::{Scribe, Sequence};
 use crate::model::template::TEMPLATES;
-use crate::node::{Context, Failure, FileDigests, FileProblem, Inputs, Output, Parameter, Progress, Summary};
+use crate::node::{
+    Context, Failure, FileDigests, FileProblem, Inputs, OnBadItem, Output, Parameter, Progress, Summary,
+};
 use crate::spec::{ModelSource, Reader};
 use crate::train::batch::{filled, padded_length};
 use crate::train::log::{Line, Preference};
@@ -47,6 +52,8 @@ pub struct TrainingParameters {
     pub template: Option<&'static str>,
     /// How pictures are prepared; `None`: as the checkpoint says.
     pub image_mode: Option<ImageMode>,
+    /// What pictures that cannot be decoded do.
+    pub on_bad_item: OnBadItem,
 }
 
 /// `lora`: what is written. With an input adapter, what is not written comes from it.
@@ -108,6 +115,7 @@ impl TrainingParameters {
         let checkpoint_every = table.integer("checkpoint_every", CHECKPOINT_EVERY as u64, 1..) as usize;
         let template = table.optional_choice("template", &templates);
         let image_mode = table.optional_choice("image_mode", &modes);
+        let on_bad_item = OnBadItem::read(table);
         learning_rate?;
         batch_size?;
         Some(Self {
@@ -119,11 +127,12 @@ impl TrainingParameters {
             checkpoint_every,
             template,
             image_mode,
+            on_bad_item,
         })
     }
 
     /// What names the result: all but the defaults and what only says how to run (`micro_batch_size`,
-    /// `checkpoint_every`).
+    /// `checkpoint_every`, `on_bad_item`).
     pub fn parameters(&self) -> Vec<Parameter> {
         let Settings {
             learning_rate, schedule, warmup_ratio, epochs, batch_size, max_grad_norm, adamw, shuffle, ..
@@ -243,6 +252,35 @@ impl Set {
         self.examples.push(Example { name: name(), sequences, picture });
         Ok(())
     }
+
+    /// Leaves out the examples whose pictures cannot be decoded, and says so; tells how many. Known before the first
+    /// step, since steps and their learning rates depend on the number of examples.
+    ///
+    /// # Errors
+    /// When there are more than `on_bad_item` allows, or a picture cannot be had.
+    fn leave_out_undecodable(&mut self, on_bad_item: OnBadItem, context: &dyn Context) -> Result<usize, Failure> {
+        let look = |(number, digest): (usize, &Digest)| {
+            if context.interrupted() {
+                return Err(Failure::Interrupted);
+            }
+            Ok(decoded(digest, context)?.err().map(|cause| (number, cause)))
+        };
+        let looked: Result<Vec<_>, Failure> = self.pictures.par_iter().enumerate().map(look).collect();
+        let bad: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
+        let Some(first) = bad.values().next() else { return Ok(0) };
+        let all = self.examples.len();
+        self.examples.retain(|example| example.picture.is_none_or(|picture| !bad.contains_key(&picture)));
+        let count = all - self.examples.len();
+        if !allows(on_bad_item, count, all) {
+            let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
+            return Err(Failure::node(message).help(match on_bad_item {
+                OnBadItem::Fail => "put them right or take them out, or leave out `on_bad_item = \"fail\"`",
+                OnBadItem::Skip { .. } => "put them right or take them out: up to 1 % are left out",
+            }));
+        }
+        context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
+        Ok(count)
+    }
 }
 
 /// What a kind minimises.
@@ -305,6 +343,7 @@ impl TrainingParameters {
         if set.examples.is_empty() {
             return Err(Failure::node("there is nothing to train on: the inputs have no items"));
         }
+        let left_out = set.leave_out_undecodable(self.on_bad_item, context)?;
         if set.cut > 0 {
             context.note(&format!("{} answers were cut to `max_length` {}", set.cut, self.max_length));
         }
@@ -352,7 +391,7 @@ impl TrainingParameters {
                         adapter::write_origin(&origin, objects)?,
                     ],
                     objects: Vec::new(),
-                    summary: summary(&log, set.examples.len()),
+                    summary: summary(&log, set.examples.len(), left_out),
                 })
             }
         }
@@ -420,22 +459,28 @@ fn rows(
     processor: &Processor,
     context: &dyn Context,
 ) -> Result<Tensor<2>, ModelError> {
-    let bytes = context.picture(digest).map_err(|bad| ModelError {
-        message: format!("{}: {}", bad.what, bad.cause),
-        help: None,
-        environment: true,
-    })?;
-    let picture = decode(&bytes).map_err(|cause| {
-        let path = context.picture_path(digest);
-        let name = path.map_or_else(|| digest.short(), |path| path.display().to_string());
-        ModelError::new(format!("{name}: {cause}"))
-    })?;
+    let picture = decoded(digest, context)
+        .map_err(|failure| ModelError { message: failure.to_string(), help: None, environment: true })?
+        .map_err(ModelError::new)?;
     let prepared = prepare(&picture, mode, processor);
     Ok(model.rows(model.patches(&prepared), &prepared))
 }
 
+/// A picture, or what is told of it when it cannot be decoded.
+///
+/// # Errors
+/// When it cannot be had.
+fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<RgbImage, String>, Failure> {
+    let bytes = context.picture(digest).map_err(|bad| Failure::environment(format!("{}: {}", bad.what, bad.cause)))?;
+    Ok(decode(&bytes).map_err(|cause| {
+        let path = context.picture_path(digest);
+        let name = path.map_or_else(|| digest.short(), |path| path.display().to_string());
+        format!("`{name}`: {cause}")
+    }))
+}
+
 /// What people are shown of a training: where it began and ended, and its course.
-fn summary(log: &[Line], examples: usize) -> Summary {
+fn summary(log: &[Line], examples: usize, left_out: usize) -> Summary {
     let (Some(first), Some(last)) = (log.first(), log.last()) else { return Summary::default() };
     let loss: Vec<f64> = log.iter().map(|line| line.loss).collect();
     let pairs: Vec<Preference> = log.iter().filter_map(|line| line.preference).collect();
@@ -453,6 +498,9 @@ fn summary(log: &[Line], examples: usize) -> Summary {
         samples.push(curve::row("accuracy", &course(|pair| pair.accuracy), POINTS));
     }
     line += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
+    if left_out > 0 {
+        line += &format!("; {left_out} left out, whose pictures cannot be decoded");
+    }
     Summary { line, samples, ..Summary::default() }
 }
 
@@ -666,6 +714,27 @@ mod tests {
         let rows = trial.artifact(ArtifactKind::Pairs, b"");
         let error = trial.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
         assert!(error.to_string().starts_with("there is nothing to train on"));
+    }
+
+    #[test]
+    fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
+        let (trial, pictures) = trial();
+        let bad = trial.shelf.put(b"no picture").unwrap();
+        let set = |good: usize| {
+            let mut set = Set::new(9);
+            let digests = pictures.iter().cycle().take(good).chain([&bad]);
+            digests.for_each(|digest| set.add::<0>(&ItemId::new(*digest), Some(*digest), []).unwrap());
+            set
+        };
+        let mut many = set(200);
+        assert_eq!(many.leave_out_undecodable(OnBadItem::default(), &trial), Ok(1));
+        assert_eq!(many.examples.len(), 200);
+        let note = trial.notes.lock().unwrap()[0].clone();
+        assert!(note.starts_with("left out 1 of 201 examples whose pictures cannot be decoded, first `"), "{note}");
+        assert!(note.contains("`: not a picture: "), "{note}");
+        assert!(set(200).leave_out_undecodable(OnBadItem::Fail, &trial).is_err());
+        let error = set(3).leave_out_undecodable(OnBadItem::default(), &trial).unwrap_err().to_string();
+        assert!(error.starts_with("the pictures of 1 of 4 examples cannot be decoded, first `"), "{error}");
     }
 
     #[test]
