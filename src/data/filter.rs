@@ -76,6 +76,7 @@ mod tests {
 
     fn entry(value: Value) -> Entry {
         Entry {
+            place: None,
             name: value["id"].as_str().map(str::to_owned),
             written: value["image"].as_str().map(str::to_owned),
             picture: value["image"].as_str().map(Into::into),

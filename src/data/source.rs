@@ -20,6 +20,8 @@ use crate::artifact::Turn;
 /// What a source says of one picture or record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// Where in its file it stands; `None` for what is found in a folder.
+    pub place: Option<Place>,
     /// The id that the source gives: a label, not an identity.
     pub name: Option<String>,
     /// The picture's name as the source has it: relative to the folder, or as the file writes it.
@@ -95,15 +97,56 @@ impl fmt::Display for Place {
     }
 }
 
-/// Hands every entry of `from` to `take`, in the source's order: folders and globs by path, files as written.
+/// What is wrong with a file, record by record: all is counted, the first of it kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Faults {
+    /// How many are kept to be told.
+    const TOLD: usize = 10;
+
+    /// Adds what is wrong at `place`.
+    pub fn add(&mut self, place: impl fmt::Display, cause: impl fmt::Display) {
+        self.count += 1;
+        if self.first.len() < Self::TOLD {
+            self.first.push(format!("{place}: {cause}"));
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What is wrong with the file called `name`, for people: behind its name, or a line each below `headline` when
+    /// there are several; `None` when there is nothing.
+    pub fn told(&self, name: impl fmt::Display, headline: impl FnOnce(usize) -> String) -> Option<String> {
+        if let ([only], 1) = (self.first.as_slice(), self.count) {
+            return Some(format!("{name}, {only}"));
+        }
+        let mut lines = vec![headline(self.count)];
+        lines.extend(self.first.iter().cloned());
+        let rest = self.count - self.first.len();
+        lines.extend((rest > 0).then(|| format!("and {rest} more")));
+        (self.count > 0).then(|| lines.join("\n"))
+    }
+}
+
+/// Takes an entry, or what is wrong where one should be; an error ends the reading.
+pub type TakeEntry<'a> = dyn FnMut(Result<Entry, SourceError>) -> Result<(), SourceError> + 'a;
+
+/// Hands every entry of `from` to `take`, folders and globs by path, files as written.
 ///
 /// `from` is a folder (searched to any depth for picture extensions), a glob, a picture, a `.json` array or a `.jsonl`
 /// file of records, or any other file: a list, one path a line. Relative names in files are looked up in `images`, by default
 /// the file's folder.
 ///
 /// # Errors
-/// See [`SourceError`].
-pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut dyn FnMut(Entry)) -> Result<(), SourceError> {
+/// When the source as a whole cannot be read (see [`SourceError`]), and what `take` reports.
+pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) -> Result<(), SourceError> {
     if from.is_dir() {
         return walk(from, None, take);
     }
@@ -112,33 +155,63 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut dyn FnMut(Entry
         return if base.is_dir() { walk(&base, Some(&pattern), take) } else { Err(SourceError::Missing(base)) };
     }
     let images = images.or(from.parent()).unwrap_or(Path::new(""));
+    let wrong = |place, cause| SourceError::Record { path: from.to_owned(), place, cause };
     if is_records(from) {
         return each_record(from, &mut |place, value| {
-            let record = |cause| SourceError::Record { path: from.to_owned(), place, cause };
-            take(read_entry(value, images).map_err(record)?);
-            Ok(())
+            let entry = value.and_then(|value| read_entry(value, place, images));
+            take(entry.map_err(|cause| wrong(place, cause)))
         });
     }
     if has_extension(from, &EXTENSIONS) {
-        take(picture_entry(from.file_name().unwrap_or_default().to_string_lossy().into_owned(), from.to_owned()));
-        return Ok(());
+        let written = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return take(Ok(picture_entry(written, from.to_owned(), None)));
     }
-    let unreadable = |cause| SourceError::Unreadable { path: from.to_owned(), cause };
-    for (index, line) in BufReader::new(File::open(from).map_err(unreadable)?).lines().enumerate() {
-        let line = line.map_err(|cause| match cause.kind() {
-            std::io::ErrorKind::InvalidData => SourceError::Record {
-                path: from.to_owned(),
-                place: Place::Line(index + 1),
-                cause: "not a list of paths: the line is not UTF-8".to_owned(),
-            },
-            _ => unreadable(cause),
-        })?;
-        let written = line.trim_start_matches('\u{feff}').trim();
-        if !written.is_empty() {
-            take(picture_entry(written.to_owned(), images.join(written)));
-        }
+    each_line(from, &mut |number, line| {
+        let place = Place::Line(number);
+        let Ok(written) = std::str::from_utf8(line) else {
+            return take(Err(wrong(place, "not a list of paths: the line is not UTF-8".to_owned())));
+        };
+        let written = written.trim();
+        take(Ok(picture_entry(written.to_owned(), images.join(written), Some(place))))
+    })
+}
+
+/// Where below `images` the picture is that a file calls `written`, when that is a whole path which is not here: files
+/// move between machines, with the paths in them. The longest end of the path that is there counts, at least the
+/// file's name. `None` when `written` is relative, is here, or nothing is found.
+pub fn found_elsewhere(images: &Path, written: &str) -> Option<PathBuf> {
+    let ends = ends(written);
+    if ends.is_empty() || Path::new(written).exists() {
+        return None;
     }
-    Ok(())
+    ends.iter().map(|end| images.join(end)).find(|path| path.is_file())
+}
+
+/// That there is no picture `written`, and where it was looked for.
+pub fn missing_picture(images: &Path, written: &str) -> String {
+    match ends(written).as_slice() {
+        [] => format!("there is no picture `{}`", images.join(written).display()),
+        [name] => format!("there is no picture `{written}`, and no `{name}` in `{}`", images.display()),
+        [longest, .., name] => format!(
+            "there is no picture `{written}`, and nothing in `{}` by an end of that path, from `{longest}` to `{name}`",
+            images.display()
+        ),
+    }
+}
+
+/// The ends of a whole path, of this system or another, the longest first; none of a relative name.
+fn ends(written: &str) -> Vec<String> {
+    let drive = matches!(written.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    let foreign = drive || written.starts_with("\\\\");
+    if !foreign && !written.starts_with('/') {
+        return Vec::new();
+    }
+    let parts: Vec<&str> = written[if drive { 2 } else { 0 }..]
+        .split(|c| c == '/' || (foreign && c == '\\'))
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    let first = parts.iter().rposition(|part| *part == "..").map_or(0, |at| at + 1);
+    (first..parts.len()).map(|at| parts[at..].join("/")).collect()
 }
 
 /// Whether the file holds records rather than a list of paths, by its extension.
@@ -155,13 +228,13 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-fn picture_entry(written: String, picture: PathBuf) -> Entry {
-    Entry { name: None, written: Some(written), picture: Some(picture), conversations: None, fields: Map::new() }
+fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Entry {
+    Entry { place, name: None, written: Some(written), picture: Some(picture), conversations: None, fields: Map::new() }
 }
 
 /// The files below `base`: those that match `pattern`, or those with a picture's extension. Hidden ones are passed
 /// over (some systems leave `._name.jpg` beside every picture).
-fn walk(base: &Path, pattern: Option<&str>, take: &mut dyn FnMut(Entry)) -> Result<(), SourceError> {
+fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<(), SourceError> {
     let glob = |pattern: &str| {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
         let cause = |error: globset::Error| error.kind().to_string();
@@ -173,22 +246,32 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut dyn FnMut(Entry)) -> Resu
     let visible = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
     let entries = WalkDir::new(base).follow_links(true).into_iter();
     for entry in entries.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
-        let entry = entry.map_err(|error| SourceError::Unreadable {
-            path: error.path().unwrap_or(base).to_owned(),
-            cause: error.into_io_error().unwrap_or_else(|| std::io::Error::other("a link leads back to its folder")),
-        })?;
-        let relative = entry.path().strip_prefix(base).unwrap_or(entry.path());
+        let path = match entry {
+            Ok(entry) if !entry.file_type().is_file() => continue,
+            Ok(entry) => entry.into_path(),
+            // What a link leads back to is looked through anyway.
+            Err(error) if error.loop_ancestor().is_some() => continue,
+            Err(error) => match error.path().filter(|path| path.is_symlink() && !path.exists()) {
+                // A link to nothing is a picture that cannot be read, not a folder that cannot.
+                Some(path) => path.to_owned(),
+                None => {
+                    let path = error.path().unwrap_or(base).to_owned();
+                    let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+                    return Err(SourceError::Unreadable { path, cause });
+                }
+            },
+        };
+        let relative = path.strip_prefix(base).unwrap_or(&path);
         let wanted = match &matcher {
             Some(matcher) => matcher.is_match(relative),
             None => has_extension(relative, &EXTENSIONS),
         };
-        if entry.file_type().is_file() && wanted {
-            found.push((relative.to_string_lossy().replace('\\', "/"), entry.path().to_owned()));
+        if wanted {
+            found.push((relative.to_string_lossy().replace('\\', "/"), path));
         }
     }
     found.sort();
-    found.into_iter().for_each(|(written, path)| take(picture_entry(written, path)));
-    Ok(())
+    found.into_iter().try_for_each(|(written, path)| take(Ok(picture_entry(written, path, None))))
 }
 
 /// The part of `path` before its first component with a wildcard, and the rest. `None` when there is no wildcard.
@@ -209,42 +292,27 @@ fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
     (!rest.is_empty()).then(|| (base, rest.join("/")))
 }
 
-/// Hands every element of a `.json` array, or every line of any other file, to `take`; none is held.
+/// Takes a record at its place, or what is wrong with it; an error ends the reading.
+pub type TakeRecord<'a> = dyn FnMut(Place, Result<Value, String>) -> Result<(), SourceError> + 'a;
+
+/// Hands every element of an array, or every line of a `.jsonl` file that is none, to `take`; none is held.
 ///
 /// # Errors
-/// See [`SourceError`], and what `take` reports.
-pub fn each_record(
-    path: &Path,
-    take: &mut dyn FnMut(Place, Value) -> Result<(), SourceError>,
-) -> Result<(), SourceError> {
+/// When the file as a whole cannot be read (see [`SourceError`]), and what `take` reports.
+pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
-    // Editors on Windows put a byte-order mark in front; it is no part of the text.
-    let mark = "\u{feff}".as_bytes();
-    if reader.fill_buf().map_err(unreadable)?.starts_with(mark) {
-        reader.consume(mark.len());
-    }
-    if is_lines(path) {
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
-                break;
-            }
-            if !line.trim_ascii().is_empty() {
-                let place = Place::Line(number);
-                let value = serde_json::from_slice(line.trim_ascii_end()).map_err(|error| SourceError::Record {
-                    path: path.to_owned(),
-                    place,
-                    cause: format!("not sound JSON: {}", error.to_string().replace(" at line 1 column", ", column")),
-                })?;
-                take(place, value)?;
-            }
-        }
-        return Ok(());
-    }
+    let mut reader = open(path).map_err(unreadable)?;
     let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
-    if first.is_some_and(|first| first != b'[') {
+    let array = first.is_none_or(|first| first == b'[');
+    if is_lines(path) && (first.is_none() || !array) {
+        return each_line(path, &mut |number, line| {
+            let value = serde_json::from_slice(line).map_err(|error| {
+                format!("not sound JSON: {}", error.to_string().replace(" at line 1 column", ", column"))
+            });
+            take(Place::Line(number), value)
+        });
+    }
+    if !array {
         return Err(SourceError::NoArray(path.to_owned()));
     }
     let mut failure = None;
@@ -258,13 +326,40 @@ pub fn each_record(
     }
 }
 
+/// Hands every line of a file that is not empty to `take`, with its number.
+fn each_line(path: &Path, take: &mut dyn FnMut(usize, &[u8]) -> Result<(), SourceError>) -> Result<(), SourceError> {
+    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
+    let mut reader = open(path).map_err(unreadable)?;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+            break;
+        }
+        if !line.trim_ascii().is_empty() {
+            take(number, line.trim_ascii_end())?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a text, behind the byte-order mark that editors on Windows put in front of it.
+fn open(path: &Path) -> std::io::Result<BufReader<File>> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mark = "\u{feff}".as_bytes();
+    if reader.fill_buf()?.starts_with(mark) {
+        reader.consume(mark.len());
+    }
+    Ok(reader)
+}
+
 /// Reads an array element by element, so that a file of gigabytes is not held as a tree.
-struct Array<'a> {
-    take: &'a mut dyn FnMut(Place, Value) -> Result<(), SourceError>,
+struct Array<'a, 'b> {
+    take: &'a mut TakeRecord<'b>,
     failure: &'a mut Option<SourceError>,
 }
 
-impl<'de> DeserializeSeed<'de> for Array<'_> {
+impl<'de> DeserializeSeed<'de> for Array<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -272,7 +367,7 @@ impl<'de> DeserializeSeed<'de> for Array<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Array<'_> {
+impl<'de> Visitor<'de> for Array<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -283,7 +378,7 @@ impl<'de> Visitor<'de> for Array<'_> {
         let mut number = 0;
         while let Some(value) = elements.next_element()? {
             number += 1;
-            if let Err(failure) = (self.take)(Place::Record(number), value) {
+            if let Err(failure) = (self.take)(Place::Record(number), Ok(value)) {
                 *self.failure = Some(failure);
                 return Err(serde::de::Error::custom("see the failure"));
             }
@@ -293,10 +388,14 @@ impl<'de> Visitor<'de> for Array<'_> {
 }
 
 /// An element of LLaVA-style data: an object with `id`, `image`, `conversations` and others, or a picture's name.
-fn read_entry(value: Value, images: &Path) -> Result<Entry, String> {
+fn read_entry(value: Value, place: Place, images: &Path) -> Result<Entry, String> {
+    let place = Some(place);
     let mut fields = match value {
         Value::Object(fields) => fields,
-        Value::String(written) => return Ok(picture_entry(written.clone(), images.join(written))),
+        Value::String(written) => {
+            let picture = images.join(&written);
+            return Ok(picture_entry(written, picture, place));
+        }
         _ => return Err("neither a record nor a picture's name".to_owned()),
     };
     let name = match fields.shift_remove("id") {
@@ -316,7 +415,7 @@ fn read_entry(value: Value, images: &Path) -> Result<Entry, String> {
         return Err("the record has neither `image` nor `conversations`".to_owned());
     }
     let picture = written.as_ref().map(|written| images.join(written));
-    Ok(Entry { name, written, picture, conversations, fields })
+    Ok(Entry { place, name, written, picture, conversations, fields })
 }
 
 /// The picture's name in a record, taken out of it.
@@ -337,7 +436,8 @@ mod tests {
 
     fn entries(from: &Path, images: Option<&Path>) -> Result<Vec<Entry>, String> {
         let mut entries = Vec::new();
-        each_entry(from, images, &mut |entry| entries.push(entry)).map_err(|error| error.to_string())?;
+        let mut take = |entry: Result<Entry, SourceError>| entry.map(|entry| entries.push(entry));
+        each_entry(from, images, &mut take).map_err(|error| error.to_string())?;
         Ok(entries)
     }
 
@@ -409,6 +509,7 @@ mod tests {
             cause("a.jsonl", "{\"image\": \"a\"}\n\n{\"image\": }\n").starts_with("a.jsonl`, line 3: not sound JSON")
         );
         assert!(cause("a.json", "{\"image\": \"a\"}").starts_with("a.json` is not a JSON array of records"));
+        assert!(cause("a.jsonl", "[{\"image\": \"a\"},").starts_with("a.jsonl` is not sound JSON: EOF"));
         assert!(cause("a.json", "[{\"image\": \"a\"},").starts_with("a.json` is not sound JSON: EOF"));
         assert!(cause("a.json", "").starts_with("a.json` is not sound JSON: EOF"));
         assert_eq!(
@@ -419,7 +520,37 @@ mod tests {
             cause("a.json", "[{\"image\": [\"a\"]}]"),
             "a.json`, record 1: `image` names several pictures; one a record is read"
         );
-        assert_eq!(cause("a.jsonl", "[]"), "a.jsonl`, line 1: neither a record nor a picture's name");
+        assert_eq!(cause("a.jsonl", "3"), "a.jsonl`, line 1: neither a record nor a picture's name");
+    }
+
+    #[test]
+    fn a_whole_path_is_found_by_its_longest_end_and_a_relative_one_is_not_guessed() {
+        let folder = folder(&[("b/c.png", ""), ("c.png", ""), ("d e\n.png", "")]);
+        let found = |written: &str| {
+            let found = found_elsewhere(folder.path(), written)?;
+            Some(found.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_owned())
+        };
+        assert_eq!(found("/a/b/c.png").as_deref(), Some("b/c.png"));
+        assert_eq!(found("C:\\a\\b\\c.png").as_deref(), Some("b/c.png"));
+        assert_eq!(found("\\\\host\\a\\c.png").as_deref(), Some("c.png"));
+        assert_eq!(found("/a/../b/./c.png").as_deref(), Some("b/c.png"));
+        assert_eq!(found("/x/d e\n.png").as_deref(), Some("d e\n.png"));
+        assert_eq!((found("/a/none.png"), found("a/b/c.png"), found("/"), found("")), (None, None, None, None));
+        assert_eq!(found(folder.path().join("c.png").to_str().unwrap()), None, "it is where it says");
+        let told = missing_picture(Path::new("images"), "/a/b/c.png");
+        assert_eq!(
+            told,
+            "there is no picture `/a/b/c.png`, and nothing in `images` by an end of that path, from `a/b/c.png` to `c.png`"
+        );
+    }
+
+    #[test]
+    fn links_to_nothing_are_pictures_that_are_not_there_and_links_back_are_nothing() {
+        let folder = folder(&[("a/1.png", "")]);
+        std::os::unix::fs::symlink("nowhere.png", folder.path().join("dangling.png")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("dangling")).unwrap();
+        std::os::unix::fs::symlink("..", folder.path().join("a/back")).unwrap();
+        assert_eq!(written(folder.path()), ["a/1.png", "dangling.png"]);
     }
 
     proptest! {

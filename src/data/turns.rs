@@ -20,12 +20,26 @@ pub fn read_turns(value: &Value) -> Result<Vec<Turn>, String> {
     if turns.first().is_some_and(|turn| turn.from == Speaker::Gpt) {
         turns.remove(0);
     }
+    check_order_after(&turns, list.len() - turns.len())?;
+    Ok(turns)
+}
+
+/// Whether a human turn comes first, then the speakers by turns.
+///
+/// # Errors
+/// The turn that is out of order.
+pub fn check_order(turns: &[Turn]) -> Result<(), String> {
+    check_order_after(turns, 0)
+}
+
+fn check_order_after(turns: &[Turn], dropped: usize) -> Result<(), String> {
     let expected = [Speaker::Human, Speaker::Gpt].into_iter().cycle();
-    if let Some(index) = turns.iter().zip(expected).position(|(turn, expected)| turn.from != expected) {
-        let dropped = list.len() - turns.len();
-        return Err(format!("turn {} is the same speaker's as the one before", index + dropped + 1));
+    match turns.iter().zip(expected).position(|(turn, expected)| turn.from != expected) {
+        Some(0) if dropped == 0 => Err("turn 1 is not a human one".to_owned()),
+        Some(index) => Err(format!("turn {} is the same speaker's as the one before", index + dropped + 1)),
+        None if turns.is_empty() => Err("the conversation has no human turn".to_owned()),
+        None => Ok(()),
     }
-    if turns.is_empty() { Err("the conversation has no human turn".to_owned()) } else { Ok(turns) }
 }
 
 fn read_turn(value: &Value) -> Result<Turn, String> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::captions::{Ambiguous, Phrases, Vocabulary};
+use crate::data::source::Faults;
 
 /// A question about a picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,25 +92,15 @@ pub enum DataError {
     /// A file has no entries.
     #[error("{}: there are no entries in it", .0.display())]
     Empty(PathBuf),
-    /// An entry is not what it should be.
-    #[error("{}, {place}: {cause}", .path.display())]
-    Entry {
+    /// Entries are not what they should be.
+    #[error("{}", told(.path, .faults))]
+    Entries {
         /// The file.
         path: PathBuf,
-        /// Where in it.
-        place: Place,
-        /// What is wrong.
-        cause: String,
-    },
-    /// A picture is not there.
-    #[error("{}, {place}: there is no picture {}", .path.display(), .picture.display())]
-    NoPicture {
-        /// The file that names the picture.
-        path: PathBuf,
-        /// Where in it.
-        place: Place,
-        /// Where the picture was looked for.
-        picture: PathBuf,
+        /// What is wrong, entry by entry.
+        faults: Faults,
+        /// Whether nothing is wrong but that pictures are not there.
+        pictures: bool,
     },
     /// A phrase is listed under two objects.
     #[error("{}: {cause}", .folder.display())]
@@ -119,6 +110,11 @@ pub enum DataError {
         /// Which.
         cause: Ambiguous,
     },
+}
+
+fn told(path: &Path, faults: &Faults) -> String {
+    let name = path.display();
+    faults.told(&name, |count| format!("{name}: {count} entries are not as they should be:")).unwrap_or_default()
 }
 
 /// Names of the file of questions; the first that is there counts.
@@ -139,17 +135,17 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
 /// See [`DataError`].
 pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
     let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
-    file.each(|place, entry| {
+    file.each(|folder, entry| {
         let answers = match (entry.answer, entry.answers) {
             (Some(answer), None) => vec![answer],
             (None, Some(answers)) if !answers.is_empty() => answers,
-            (None, Some(_)) => return Err(file.wrong(place, "`answers` is empty")),
-            (Some(_), Some(_)) => return Err(file.wrong(place, "there is an `answer` and there are `answers`")),
-            (None, None) => return Err(file.wrong(place, "there is neither `answer` nor `answers`")),
+            (None, Some(_)) => return Err(Wrong::Entry("`answers` is empty")),
+            (Some(_), Some(_)) => return Err(Wrong::Entry("there is an `answer` and there are `answers`")),
+            (None, None) => return Err(Wrong::Entry("there is neither `answer` nor `answers`")),
         };
         Ok(Question {
             label: entry.id.map(|id| id.0),
-            picture: file.picture(place, &entry.image)?,
+            picture: picture(folder, &entry.image)?,
             question: entry.question,
             answers: answers.into_iter().map(|answer| answer.0).collect(),
             kind: entry.kind,
@@ -163,17 +159,16 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
 /// See [`DataError`].
 pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
     let file = Entries::<AnnotationEntry>::read(folder, ANNOTATIONS)?;
-    let pictures = file.each(|place, entry| {
+    let pictures = file.each(|folder, entry| {
         Ok(Annotation {
             label: entry.id.map(|id| id.0),
-            picture: file.picture(place, &entry.image)?,
-            objects: phrases(entry.objects).map_err(|cause| file.wrong(place, cause))?,
+            picture: picture(folder, &entry.image)?,
+            objects: phrases(entry.objects)?,
         })
     })?;
     let path = folder.join(VOCABULARY);
     let listed = if path.is_file() {
-        let entries = Entries::<OneOrMore>::parse(path)?;
-        entries.each(|place, entry| phrases(vec![entry]).map_err(|cause| entries.wrong(place, cause)))?.concat()
+        Entries::<OneOrMore>::parse(path)?.each(|_, entry| phrases(vec![entry]))?.concat()
     } else {
         Vec::new()
     };
@@ -183,7 +178,7 @@ pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
     Ok(Annotations { pictures, vocabulary, listed })
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct QuestionEntry {
     id: Option<Scalar>,
     image: String,
@@ -193,21 +188,21 @@ struct QuestionEntry {
     kind: Option<String>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct AnnotationEntry {
     id: Option<Scalar>,
     image: String,
     objects: Vec<OneOrMore>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "a phrase or a list of phrases is expected")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
-fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, &'static str> {
+fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, Wrong> {
     let lists = entries.into_iter().map(|entry| match entry {
         OneOrMore::One(phrase) => vec![phrase],
         OneOrMore::More(phrases) => phrases,
@@ -215,13 +210,12 @@ fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, &'static str> {
     lists
         .map(|list| {
             let sound = !list.is_empty() && list.iter().all(|phrase| phrase.chars().any(char::is_alphanumeric));
-            if sound { Ok(list) } else { Err("an object has no words") }
+            if sound { Ok(list) } else { Err(Wrong::Entry("an object has no words")) }
         })
         .collect()
 }
 
 /// A text, or what people write without quotation marks.
-#[derive(Clone)]
 struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {
@@ -234,13 +228,22 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// A file of entries, with their places.
+/// What is wrong with an entry.
+enum Wrong {
+    /// Its own fields.
+    Entry(&'static str),
+    /// Its picture is not there.
+    NoPicture(PathBuf),
+}
+
+/// A file of entries, with their places: those that have the fields that they need, and what is wrong with the others.
 struct Entries<T> {
     path: PathBuf,
     entries: Vec<(Place, T)>,
+    faults: Faults,
 }
 
-impl<T: DeserializeOwned + Clone> Entries<T> {
+impl<T: DeserializeOwned> Entries<T> {
     /// Reads the first of `names` that is in `folder`.
     fn read(folder: &Path, names: [&'static str; 2]) -> Result<Self, DataError> {
         if !folder.is_dir() {
@@ -254,45 +257,59 @@ impl<T: DeserializeOwned + Clone> Entries<T> {
     fn parse(path: PathBuf) -> Result<Self, DataError> {
         let text = std::fs::read(&path).map_err(|cause| DataError::Unreadable { path: path.clone(), cause })?;
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
-        let wrong = |place, cause| DataError::Entry { path: path.clone(), place, cause };
-        let mut entries = Vec::new();
+        let (mut entries, mut faults) = (Vec::new(), Faults::default());
+        let mut take = |place: Place, entry: serde_json::Result<T>| match entry {
+            Ok(entry) => entries.push((place, entry)),
+            Err(error) => faults.add(place, cause(&error)),
+        };
         if text.trim_ascii_start().first() == Some(&b'[') {
-            let values: Vec<serde_json::Value> =
-                serde_json::from_slice(text).map_err(|error| wrong(Place::Line(error.line()), cause(&error)))?;
-            for (index, value) in values.into_iter().enumerate() {
-                let place = Place::Entry(index + 1);
-                entries.push((place, serde_json::from_value(value).map_err(|error| wrong(place, cause(&error)))?));
+            match serde_json::from_slice::<Vec<serde_json::Value>>(text) {
+                Err(error) => take(Place::Line(error.line()), Err(error)),
+                Ok(values) => values
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(index, value)| take(Place::Entry(index + 1), serde_json::from_value(value))),
             }
         } else {
             for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-                if line.trim_ascii().is_empty() {
-                    continue;
+                if !line.trim_ascii().is_empty() {
+                    take(Place::Line(index + 1), serde_json::from_slice(line));
                 }
-                let place = Place::Line(index + 1);
-                entries.push((place, serde_json::from_slice(line).map_err(|error| wrong(place, cause(&error)))?));
             }
         }
-        if entries.is_empty() { Err(DataError::Empty(path)) } else { Ok(Self { path, entries }) }
+        let empty = entries.is_empty() && faults.count() == 0;
+        if empty { Err(DataError::Empty(path)) } else { Ok(Self { path, entries, faults }) }
     }
 
-    fn each<U>(&self, make: impl Fn(Place, T) -> Result<U, DataError>) -> Result<Vec<U>, DataError> {
-        self.entries.iter().map(|(place, entry)| make(*place, entry.clone())).collect()
-    }
-
-    fn wrong(&self, place: Place, cause: &str) -> DataError {
-        DataError::Entry { path: self.path.clone(), place, cause: cause.to_owned() }
-    }
-
-    /// The file of the picture that an entry calls `name`.
-    fn picture(&self, place: Place, name: &str) -> Result<PathBuf, DataError> {
-        let picture = self.path.parent().unwrap_or(Path::new("")).join(name);
-        if name.is_empty() {
-            Err(self.wrong(place, "`image` is empty"))
-        } else if picture.is_file() {
-            Ok(picture)
-        } else {
-            Err(DataError::NoPicture { path: self.path.clone(), place, picture })
+    /// What `make` makes of all entries and the file's folder; everything that is wrong with any is told.
+    fn each<U>(self, make: impl Fn(&Path, T) -> Result<U, Wrong>) -> Result<Vec<U>, DataError> {
+        let Self { path, entries, mut faults } = self;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut pictures = faults.count() == 0;
+        let mut made = Vec::with_capacity(entries.len());
+        for (place, entry) in entries {
+            match make(folder, entry) {
+                Ok(entry) => made.push(entry),
+                Err(Wrong::NoPicture(picture)) => {
+                    faults.add(place, format_args!("there is no picture {}", picture.display()));
+                }
+                Err(Wrong::Entry(cause)) => {
+                    pictures = false;
+                    faults.add(place, cause);
+                }
+            }
         }
+        if faults.count() == 0 { Ok(made) } else { Err(DataError::Entries { path, faults, pictures }) }
+    }
+}
+
+/// The file of the picture that an entry of `folder` calls `name`.
+fn picture(folder: &Path, name: &str) -> Result<PathBuf, Wrong> {
+    let picture = folder.join(name);
+    match name {
+        "" => Err(Wrong::Entry("`image` is empty")),
+        _ if picture.is_file() => Ok(picture),
+        _ => Err(Wrong::NoPicture(picture)),
     }
 }
 
@@ -362,6 +379,13 @@ mod tests {
             mistake("questions.json", &format!("[{good}, {{\"image\": \"a.jpg\"}}]")),
             "DIR/questions.json, entry 2: missing field `question`"
         );
+        let bad = "{}\n".repeat(12);
+        let told = mistake("questions.jsonl", &format!("{good}\n{bad}{}\n", good.replace("a.jpg", "b.jpg")));
+        assert!(
+            told.starts_with("DIR/questions.jsonl: 13 entries are not as they should be:\nline 2: missing"),
+            "{told}"
+        );
+        assert!(told.ends_with("line 11: missing field `image`\nand 3 more"), "{told}");
         assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: there are no entries in it");
         assert_eq!(mistake("other", ""), "DIR: there is no `questions.jsonl`");
     }

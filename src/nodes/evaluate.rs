@@ -300,8 +300,8 @@ impl EvaluateNode {
         };
         let text = match error {
             DataError::NoFolder(_) => "paths are relative to the pipeline file",
-            DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entry { .. } => form,
-            DataError::NoPicture { .. } => "picture names are relative to the folder of the data",
+            DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
+            DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entries { .. } => form,
             DataError::Ambiguous { .. } => "a phrase may mean one object only: take it out of one of the lists",
             DataError::Unreadable { .. } => return None,
         };

@@ -7,20 +7,21 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::adapter::{self, part};
-use super::listing::{Source, absolute, check_unreadable, failure, label};
+use super::listing::{Source, Survey, absolute, check_unreadable, elsewhere_note, failure, label, unreadable};
 use crate::artifact::{
     ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
     write_lines,
 };
 use crate::data::filter::Filter;
 use crate::data::published::{Preference, read_description, read_preference};
-use crate::data::source::{Place, SourceError, each_entry, each_record, is_records};
-use crate::data::turns::IMAGE;
+use crate::data::source::{Entry, Place, SourceError, each_entry, each_record, found_elsewhere, is_records};
+use crate::data::turns::{IMAGE, check_order};
 use crate::digest::{Digest, Value};
 use crate::model::peft;
 use crate::node::{
@@ -105,14 +106,9 @@ impl Node for Import {
                 problem("file", format!("`{shown}` holds no adapter: there is no `{}` in it", peft::SETTINGS), help)
             }
             ArtifactKind::Adapter => Vec::new(),
-            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => {
-                match each_entry(&self.file, self.images.as_deref(), &mut |_| ()) {
-                    Ok(()) => Vec::new(),
-                    Err(error) => problem("file", error.to_string(), relative),
-                }
-            }
+            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => self.check_entries(),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
-            _ => Vec::new(),
+            _ => self.check_rows(),
         }
     }
 
@@ -164,19 +160,76 @@ impl Import {
         self.images.as_deref().or(self.file.parent()).unwrap_or(Path::new(""))
     }
 
-    fn rows(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
-        let own = is_records(&self.file) && self.first()?.as_ref().is_some_and(is_own);
+    /// What is wrong with the file's rows, without reading a picture.
+    fn check_rows(&self) -> Vec<FileProblem> {
+        // What cannot be read is told of the whole file.
+        let first = self.first().ok().flatten();
+        let own = first.as_ref().is_some_and(is_own);
+        let mut ids = HashSet::new();
         match self.kind {
-            ArtifactKind::Records if own => self.own(digests, |row: &Record| {
-                (&row.id, [row.picture, row.altered.as_ref().map(|altered| altered.picture)])
-            }),
-            ArtifactKind::Responses if own => self.own(digests, |row: &Response| {
-                (&row.id, [Some(row.picture), row.altered.as_ref().map(|altered| altered.picture)])
-            }),
-            ArtifactKind::Pairs if own => self.own(digests, |row: &Pair| (&row.id, [Some(row.picture), None])),
-            ArtifactKind::Conversations if own => {
-                self.own(digests, |row: &Conversation| (&row.id, [row.picture, None]))
+            ArtifactKind::Records if own => self.check_each(|value| own_row::<Record>(value, &mut ids).map(|_| None)),
+            ArtifactKind::Responses if own => {
+                self.check_each(|value| own_row::<Response>(value, &mut ids).map(|_| None))
             }
+            ArtifactKind::Pairs if own => self.check_each(|value| own_row::<Pair>(value, &mut ids).map(|_| None)),
+            ArtifactKind::Conversations if own => {
+                self.check_each(|value| own_row::<Conversation>(value, &mut ids).map(|_| None))
+            }
+            ArtifactKind::Responses => self.check_each(|value| read_description(value).map(|row| Some(row.image))),
+            ArtifactKind::Conversations if !first.as_ref().is_some_and(is_preference) => self.check_entries(),
+            ArtifactKind::Pairs | ArtifactKind::Conversations => {
+                self.check_each(|value| read_preference(value).map(|row| Some(row.image)))
+            }
+            ArtifactKind::Records | ArtifactKind::Adapter | ArtifactKind::Scores => self.check_entries(),
+        }
+    }
+
+    /// What is wrong with rows, each of which `read` makes the name of its picture of, where it has one.
+    fn check_each(&self, mut read: impl FnMut(Json) -> Result<Option<String>, String>) -> Vec<FileProblem> {
+        let mut survey = Survey::new(&self.file, self.images());
+        let done = each_record(&self.file, &mut |place, value| {
+            match value.and_then(&mut read) {
+                Ok(Some(image)) => survey.picture(place, image),
+                Ok(None) => survey.entries += 1,
+                Err(cause) => survey.fault(place, &cause),
+            }
+            Ok(())
+        });
+        let found = survey.entries;
+        self.or_empty(found, survey.problems("file", OnBadItem::default(), done))
+    }
+
+    fn check_entries(&self) -> Vec<FileProblem> {
+        let silent = |entry: &Entry| {
+            let needed = self.kind == ArtifactKind::Conversations && entry.conversations.is_none();
+            needed.then_some("the record has no `conversations`")
+        };
+        let (found, problems) = self.source().check("file", OnBadItem::default(), silent);
+        self.or_empty(found, problems)
+    }
+
+    /// `problems`, or that there is nothing at all.
+    fn or_empty(&self, found: usize, mut problems: Vec<FileProblem>) -> Vec<FileProblem> {
+        if found == 0 && problems.is_empty() {
+            let (parameter, message) = ("file".to_owned(), format!("there is nothing in `{}`", self.file.display()));
+            problems.push(FileProblem { parameter, message, help: None });
+        }
+        problems
+    }
+
+    fn source(&self) -> Source {
+        Source { from: self.file.clone(), images: self.images.clone(), filter: Filter::default() }
+    }
+
+    fn rows(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        let first = self.first()?;
+        let own = first.as_ref().is_some_and(is_own);
+        match self.kind {
+            ArtifactKind::Records if own => self.own::<Record>(digests),
+            ArtifactKind::Responses if own => self.own::<Response>(digests),
+            ArtifactKind::Pairs if own => self.own::<Pair>(digests),
+            ArtifactKind::Conversations if own => self.own::<Conversation>(digests),
+            ArtifactKind::Conversations if first.as_ref().is_some_and(is_preference) => self.chosen(digests),
             ArtifactKind::Records | ArtifactKind::Conversations => self.instructions(digests),
             ArtifactKind::Responses => self.descriptions(digests),
             ArtifactKind::Pairs => self.preferences(digests),
@@ -186,13 +239,19 @@ impl Import {
         }
     }
 
-    /// The first record of the file.
+    /// The first sound record of a file of records.
     fn first(&self) -> Result<Option<Json>, Failure> {
         let mut first = None;
-        let read = each_record(&self.file, &mut |_, value| {
-            first = Some(value);
-            // Enough is known: the error only ends the reading.
-            Err(SourceError::NoArray(self.file.clone()))
+        if !is_records(&self.file) {
+            return Ok(first);
+        }
+        let read = each_record(&self.file, &mut |_, value| match value {
+            Ok(value) => {
+                first = Some(value);
+                // Enough is known: the error only ends the reading.
+                Err(SourceError::NoArray(self.file.clone()))
+            }
+            Err(_) => Ok(()),
         });
         match read {
             Err(error) if first.is_none() => Err(failure(error)),
@@ -200,28 +259,28 @@ impl Import {
         }
     }
 
+    /// Hands what `read` makes of every record to `take`.
+    fn each<T>(
+        &self,
+        mut read: impl FnMut(Json) -> Result<T, String>,
+        mut take: impl FnMut(Place, T),
+    ) -> Result<(), Failure> {
+        each_record(&self.file, &mut |place, value| {
+            take(place, value.and_then(&mut read).map_err(|cause| self.wrong(place, cause))?);
+            Ok(())
+        })
+        .map_err(failure)
+    }
+
     fn wrong(&self, place: Place, cause: String) -> SourceError {
         SourceError::Record { path: self.file.clone(), place, cause }
     }
 
     /// Rows of our own, as they are.
-    fn own<T: DeserializeOwned + Serialize>(
-        &self,
-        digests: &dyn FileDigests,
-        known: fn(&T) -> (&ItemId, [Option<Digest>; 2]),
-    ) -> Result<Rows, Failure> {
+    fn own<T: Own>(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
         let mut rows: Vec<T> = Vec::new();
         let mut ids = HashSet::new();
-        each_record(&self.file, &mut |place, value| {
-            let row: T = serde_json::from_value(value).map_err(|error| self.wrong(place, error.to_string()))?;
-            let id = known(&row).0;
-            if !ids.insert(id.clone()) {
-                return Err(self.wrong(place, format!("the id {} was there before", id.short())));
-            }
-            rows.push(row);
-            Ok(())
-        })
-        .map_err(failure)?;
+        self.each(|value| own_row(value, &mut ids), |_, row| rows.push(row))?;
 
         let exported = std::fs::read(self.file.with_file_name(LABELS)).ok();
         let mut labels: Vec<Label> = exported.and_then(|text| read_lines(&text).ok()).unwrap_or_default();
@@ -230,14 +289,14 @@ impl Import {
         let mut take = |path: Option<PathBuf>| paths.extend(path.filter(|path| path.is_file()));
         labels.iter().for_each(|label| take(label.path.as_ref().map(PathBuf::from)));
         if self.images().is_dir() {
-            each_entry(self.images(), None, &mut |entry| take(entry.picture)).map_err(failure)?;
+            each_entry(self.images(), None, &mut |entry| entry.map(|entry| take(entry.picture))).map_err(failure)?;
         }
         let contents = digests.files(&paths).into_iter().map(Result::ok);
         let found: HashMap<Digest, PathBuf> =
             contents.zip(paths).filter_map(|(digest, path)| Some((digest?, path))).collect();
         let mut wanted = Vec::new();
         for (row, label) in rows.iter().zip(&mut labels) {
-            let pictures = known(row).1;
+            let pictures = row.pictures();
             label.path = pictures[0].and_then(|picture| found.get(&picture)).map(|path| absolute(path));
             wanted.extend(pictures.into_iter().flatten().filter(|picture| !found.contains_key(picture)));
         }
@@ -246,14 +305,9 @@ impl Import {
 
     /// Pictures, instruction records, or description-infused ones, which have the same form.
     fn instructions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
-        if self.kind == ArtifactKind::Conversations && self.first()?.is_some_and(|value| value.get("chosen").is_some())
-        {
-            return self.chosen(digests);
-        }
-        let source = Source { from: self.file.clone(), images: self.images.clone(), filter: Filter::default() };
-        let listing = source.list(true, digests)?;
+        let listing = self.source().list(true, digests)?;
         listing.check_unreadable(OnBadItem::default())?;
-        let notes = notes(listing.repeats, &listing.unreadable);
+        let notes = notes(listing.repeats, &listing.unreadable, listing.elsewhere);
         let labels: Vec<Label> = listing.items.iter().map(|item| label(&item.entry)).collect();
         let count = labels.len();
         let text = if self.kind == ArtifactKind::Conversations {
@@ -281,12 +335,7 @@ impl Import {
 
     fn descriptions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
         let mut read = Vec::new();
-        each_record(&self.file, &mut |place, value| {
-            let description = read_description(value).map_err(|cause| self.wrong(place, cause))?;
-            read.push((description.image.clone(), description));
-            Ok(())
-        })
-        .map_err(failure)?;
+        self.each(read_description, |place, row| read.push((place, row.image.clone(), row)))?;
         self.with_pictures(read, digests, |id, picture, description| Response {
             id,
             picture,
@@ -298,14 +347,9 @@ impl Import {
         })
     }
 
-    fn read_preferences(&self) -> Result<Vec<(String, Preference)>, Failure> {
+    fn read_preferences(&self) -> Result<Vec<(Place, String, Preference)>, Failure> {
         let mut read = Vec::new();
-        each_record(&self.file, &mut |place, value| {
-            let preference = read_preference(value).map_err(|cause| self.wrong(place, cause))?;
-            read.push((preference.image.clone(), preference));
-            Ok(())
-        })
-        .map_err(failure)?;
+        self.each(read_preference, |place, row| read.push((place, row.image.clone(), row)))?;
         Ok(read)
     }
 
@@ -336,22 +380,27 @@ impl Import {
     /// equal ones are one, and the others carry their ordinals.
     fn with_pictures<T, R: Serialize>(
         &self,
-        read: Vec<(String, T)>,
+        read: Vec<(Place, String, T)>,
         digests: &dyn FileDigests,
         row: impl Fn(ItemId, Digest, T) -> R,
     ) -> Result<Rows, Failure>
     where
-        T: PartialEq + Clone,
+        T: PartialEq + Clone + Sync,
     {
-        let paths: Vec<PathBuf> = read.iter().map(|(image, _)| self.images().join(image)).collect();
+        let images = self.images();
+        let located: Vec<_> = read.par_iter().map(|(_, image, _)| found_elsewhere(images, image)).collect();
+        let elsewhere = located.iter().flatten().count();
+        let paths: Vec<PathBuf> = std::iter::zip(&read, located)
+            .map(|((_, image, _), found)| found.unwrap_or_else(|| images.join(image)))
+            .collect();
         let mut before: HashMap<Digest, Vec<T>> = HashMap::new();
-        let (mut repeats, mut unreadable) = (0, Vec::new());
+        let (mut repeats, mut lost) = (0, Vec::new());
         let (mut rows, mut labels) = (Vec::new(), Vec::new());
-        for (((_, value), path), digest) in read.into_iter().zip(&paths).zip(digests.files(&paths)) {
+        for (((place, image, value), path), digest) in read.into_iter().zip(&paths).zip(digests.files(&paths)) {
             let picture = match digest {
                 Ok(digest) => digest,
                 Err(cause) => {
-                    unreadable.push((path.clone(), cause.to_string()));
+                    lost.push(unreadable(&self.file, images, Some(place), Some(&image), path, &cause));
                     continue;
                 }
             };
@@ -364,22 +413,97 @@ impl Import {
             rows.push(row(ItemId::repeated(picture, others.len()), picture, value));
             labels.push(Label { name: None, path: Some(absolute(path)) });
         }
-        check_unreadable(&unreadable, rows.len() + repeats, OnBadItem::default())?;
-        let notes = notes(repeats, &unreadable);
+        check_unreadable(&lost, rows.len() + repeats, OnBadItem::default())?;
+        let notes = notes(repeats, &lost, elsewhere);
         Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted: Vec::new(), notes })
     }
 }
 
-fn notes(repeats: usize, unreadable: &[(PathBuf, String)]) -> Vec<String> {
+fn notes(repeats: usize, unreadable: &[String], elsewhere: usize) -> Vec<String> {
     let mut notes = Vec::new();
     if repeats > 0 {
         notes.push(format!("left out {repeats} rows that repeat another"));
     }
-    if let Some((path, cause)) = unreadable.first() {
-        let count = unreadable.len();
-        notes.push(format!("left out {count} rows whose pictures cannot be read, first `{}`: {cause}", path.display()));
+    if let Some(first) = unreadable.first() {
+        notes.push(format!("left out {} rows whose pictures cannot be read, first {first}", unreadable.len()));
     }
+    notes.extend(elsewhere_note(elsewhere));
     notes
+}
+
+/// A row as `stic export` writes it.
+trait Own: Serialize + DeserializeOwned {
+    fn id(&self) -> &ItemId;
+
+    /// The digests of the pictures that it names.
+    fn pictures(&self) -> [Option<Digest>; 2];
+
+    fn turns(&self) -> Option<&[Turn]> {
+        None
+    }
+}
+
+impl Own for Record {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [self.picture, self.altered.as_ref().map(|altered| altered.picture)]
+    }
+
+    fn turns(&self) -> Option<&[Turn]> {
+        self.conversations.as_deref()
+    }
+}
+
+impl Own for Response {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [Some(self.picture), self.altered.as_ref().map(|altered| altered.picture)]
+    }
+}
+
+impl Own for Pair {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [Some(self.picture), None]
+    }
+}
+
+impl Own for Conversation {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [self.picture, None]
+    }
+
+    fn turns(&self) -> Option<&[Turn]> {
+        Some(&self.conversations)
+    }
+}
+
+/// Reads a row of our own; `ids` are those of the rows before it.
+fn own_row<T: Own>(value: Json, ids: &mut HashSet<ItemId>) -> Result<T, String> {
+    let row: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    row.turns().map_or(Ok(()), check_order)?;
+    if !ids.insert(row.id().clone()) {
+        return Err(format!("the id {} was there before", row.id().short()));
+    }
+    Ok(row)
+}
+
+/// Whether a record is preference data.
+fn is_preference(value: &Json) -> bool {
+    value.get("chosen").is_some()
 }
 
 /// Whether a record is one of ours: its id is a digest.
@@ -491,6 +615,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_another_machine_are_found_by_their_ends() {
+        let folder = folder();
+        let file = folder.path().join("pref.json");
+        let record = |image: &str| json!({"image": image, "prompt": "What?", "chosen": "a", "rejected": "b"});
+        std::fs::write(&file, json!([record("/gone/train/0.png"), record("1.png")]).to_string()).unwrap();
+        assert_eq!(import(ArtifactKind::Pairs, &file).check_files(), []);
+        let (pairs, _, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
+        assert_eq!(pairs[0].picture, picture(folder.path(), 0));
+        assert!(trial.notes.lock().unwrap()[0].starts_with("1 pictures are not where the file says"));
+        std::fs::write(&file, json!([record("/gone/train/9.png"), record("1.png")]).to_string()).unwrap();
+        let problem = import(ArtifactKind::Pairs, &file).check_files().remove(0);
+        assert!(
+            problem.message.contains("pref.json`, record 1: there is no picture `/gone/train/9.png`"),
+            "{problem:?}"
+        );
+        assert!(problem.help.is_some_and(|help| help.contains("images = ")));
+        let error = rows::<Pair>(ArtifactKind::Pairs, &file).err().unwrap().to_string();
+        assert!(error.contains("record 1: there is no picture `/gone/train/9.png`"), "{error}");
+    }
+
+    #[test]
     fn moving_the_file_changes_no_key() {
         let folder = folder();
         let record = json!({"image": "0.png", "prompt": "Say.", "description": "So."});
@@ -518,6 +663,17 @@ mod tests {
         std::fs::write(&file, format!("{row}\n{row}\n")).unwrap();
         let error = rows::<Record>(ArtifactKind::Records, &file).err().unwrap().to_string();
         assert!(error.contains("line 2: the id") && error.ends_with("was there before"), "{error}");
+        let problems = import(ArtifactKind::Records, &file).check_files();
+        assert!(problems[0].message.contains("records.jsonl`, line 2: the id "), "{problems:?}");
+        let turn = |from: &str| json!({"from": from, "value": "a"});
+        let row = json!({"id": id, "conversations": [turn("gpt"), turn("human")]});
+        let other = json!({"id": picture(folder.path(), 1), "conversations": [turn("human"), turn("human")]});
+        std::fs::write(&file, format!("{row}\n{other}\n")).unwrap();
+        let problems = import(ArtifactKind::Conversations, &file).check_files();
+        assert!(problems[0].message.ends_with("cannot be read:\nline 1: turn 1 is not a human one\nline 2: turn 2 is the same speaker's as the one before"), "{problems:?}");
+        std::fs::write(&file, "[{\"image\": \"0.png\"}]").unwrap();
+        let problems = import(ArtifactKind::Conversations, &file).check_files();
+        assert!(problems[0].message.ends_with("record 1: the record has no `conversations`"), "{problems:?}");
         let missing = import(ArtifactKind::Pairs, &folder.path().join("none.json")).check_files();
         assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
         let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();

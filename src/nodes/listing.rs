@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use rayon::prelude::*;
 
 use super::adapter::part;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
-use crate::data::source::{Entry, SourceError, each_entry};
+use crate::data::source::{Entry, Faults, Place, SourceError, each_entry, found_elsewhere, missing_picture};
 use crate::digest::{Digest, Value};
-use crate::node::{Context, Failure, FileDigests, Objects, OnBadItem, Part};
+use crate::node::{Context, Failure, FileDigests, FileProblem, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
@@ -38,8 +41,10 @@ pub struct Listed {
 pub struct Listing {
     /// Those whose pictures could be read.
     pub items: Vec<Listed>,
-    /// Pictures that could not, and why.
-    pub unreadable: Vec<(PathBuf, String)>,
+    /// What is told of those that could not, and why.
+    pub unreadable: Vec<String>,
+    /// How many pictures were found by an end of the path that their entry gives.
+    pub elsewhere: usize,
     /// How many entries were left out because they repeat another.
     pub repeats: usize,
     /// How many of the source's own ids name different things.
@@ -54,15 +59,17 @@ impl Source {
     /// When the source itself cannot be read.
     pub fn list(&self, dedupe: bool, digests: &dyn FileDigests) -> Result<Listing, Failure> {
         let mut entries = Vec::new();
-        let mut take = |entry: Entry| entries.extend(self.filter.takes(&entry).then_some(entry));
+        let mut take = |entry: Result<Entry, SourceError>| {
+            entry.map(|entry| entries.extend(self.filter.takes(&entry).then_some(entry)))
+        };
         each_entry(&self.from, self.images.as_deref(), &mut take).map_err(failure)?;
 
+        let mut listing = Listing { elsewhere: self.look_elsewhere(&mut entries), ..Listing::default() };
         // A picture that many records are about is read once.
         let mut paths: Vec<PathBuf> = entries.iter().filter_map(|entry| entry.picture.clone()).collect();
         paths.sort();
         paths.dedup();
         let found: HashMap<&PathBuf, _> = paths.iter().zip(digests.files(&paths)).collect();
-        let mut listing = Listing::default();
         let mut seen: HashMap<Digest, usize> = HashMap::new();
         let mut names: HashMap<String, Digest> = HashMap::new();
         for entry in entries {
@@ -70,7 +77,7 @@ impl Source {
                 None => None,
                 Some((_, Ok(digest))) => Some(*digest),
                 Some((path, Err(cause))) => {
-                    listing.unreadable.push((path.clone(), cause.to_string()));
+                    listing.unreadable.push(self.unreadable(&entry, path, cause));
                     continue;
                 }
             };
@@ -91,7 +98,161 @@ impl Source {
         }
         Ok(listing)
     }
+
+    /// Where relative picture names in the source are looked up.
+    fn images(&self) -> &Path {
+        self.images.as_deref().or(self.from.parent()).unwrap_or(Path::new(""))
+    }
+
+    /// Gives entries whose pictures are not where their file says the pictures that are found by an end of what it
+    /// says; tells how many.
+    fn look_elsewhere(&self, entries: &mut [Entry]) -> usize {
+        if !self.from.is_file() {
+            return 0;
+        }
+        let images = self.images();
+        let look = |entry: &mut Entry| {
+            let found = found_elsewhere(images, entry.written.as_deref()?)?;
+            entry.picture.replace(found)
+        };
+        entries.par_iter_mut().filter_map(look).count()
+    }
+
+    /// What is told of an entry whose picture cannot be read.
+    fn unreadable(&self, entry: &Entry, path: &Path, cause: &io::Error) -> String {
+        unreadable(&self.from, self.images(), entry.place, entry.written.as_deref(), path, cause)
+    }
+
+    /// What is wrong with what `parameter` names, as far as it can be told without reading a picture, and how many
+    /// entries the filter takes. `wrong` says what is wrong with an entry that is sound in itself.
+    pub fn check(
+        &self,
+        parameter: &str,
+        on_bad_item: OnBadItem,
+        wrong: impl Fn(&Entry) -> Option<&'static str>,
+    ) -> (usize, Vec<FileProblem>) {
+        let mut survey = Survey::new(&self.from, self.images());
+        let mut found = 0;
+        let in_folder = !self.from.is_file();
+        let read = each_entry(&self.from, self.images.as_deref(), &mut |entry| {
+            match entry {
+                Err(SourceError::Record { place, cause, .. }) => survey.fault(place, &cause),
+                Err(error) => return Err(error),
+                Ok(entry) if !self.filter.takes(&entry) => {}
+                Ok(entry) => {
+                    found += 1;
+                    match (wrong(&entry), entry.place, entry.written) {
+                        (Some(cause), Some(place), _) => survey.fault(place, cause),
+                        (Some(cause), None, written) => {
+                            survey.fault(format_args!("`{}`", written.unwrap_or_default()), cause)
+                        }
+                        (None, Some(place), Some(written)) if !in_folder => survey.picture(place, written),
+                        _ => survey.entries += 1,
+                    }
+                }
+            }
+            Ok(())
+        });
+        (found, survey.problems(parameter, on_bad_item, read))
+    }
 }
+
+/// What is told of a picture at `path` that cannot be read, which `file` calls `written` at `place`.
+pub fn unreadable(
+    file: &Path,
+    images: &Path,
+    place: Option<Place>,
+    written: Option<&str>,
+    path: &Path,
+    cause: &io::Error,
+) -> String {
+    let (Some(place), Some(written)) = (place, written) else { return format!("`{}`: {cause}", path.display()) };
+    let cause = match cause.kind() {
+        io::ErrorKind::NotFound => missing_picture(images, written),
+        _ => format!("`{}`: {cause}", path.display()),
+    };
+    format!("`{}`, {place}: {cause}", file.display())
+}
+
+/// A look at a file of records before anything runs: keeps what is wrong, and nothing of what is sound.
+pub struct Survey<'a> {
+    file: &'a Path,
+    images: &'a Path,
+    /// How many records there were.
+    pub entries: usize,
+    faults: Faults,
+    missing: Faults,
+    waiting: Vec<(Place, String)>,
+}
+
+/// How many pictures are looked for at a time, on all threads.
+const LOOKED_FOR: usize = 4096;
+
+impl<'a> Survey<'a> {
+    /// A look at `file`, whose pictures are in `images`.
+    pub fn new(file: &'a Path, images: &'a Path) -> Self {
+        let (faults, missing) = (Faults::default(), Faults::default());
+        Self { file, images, entries: 0, faults, missing, waiting: Vec::new() }
+    }
+
+    /// Something is wrong with the record at `place`.
+    pub fn fault(&mut self, place: impl fmt::Display, cause: &str) {
+        self.faults.add(place, cause);
+    }
+
+    /// The record at `place` is about a picture.
+    pub fn picture(&mut self, place: Place, written: String) {
+        self.entries += 1;
+        self.waiting.push((place, written));
+        if self.waiting.len() == LOOKED_FOR {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let images = self.images;
+        let is_there = |written: &str| images.join(written).is_file() || found_elsewhere(images, written).is_some();
+        let missing: Vec<_> = self.waiting.par_drain(..).filter(|(_, written)| !is_there(written)).collect();
+        for (place, written) in missing {
+            self.missing.add(place, missing_picture(images, &written));
+        }
+    }
+
+    /// What came of reading the file (`read`), as problems of `parameter`. Missing pictures that `on_bad_item` skips
+    /// are none.
+    pub fn problems(
+        mut self,
+        parameter: &str,
+        on_bad_item: OnBadItem,
+        read: Result<(), SourceError>,
+    ) -> Vec<FileProblem> {
+        self.look();
+        let problem =
+            |message: String, help: Option<String>| FileProblem { parameter: parameter.to_owned(), message, help };
+        let file = self.file.display();
+        let faults =
+            self.faults.told(format_args!("`{file}`"), |count| format!("{count} records of `{file}` cannot be read:"));
+        let mut problems: Vec<FileProblem> = faults.map(|message| problem(message, None)).into_iter().collect();
+        if !allows(on_bad_item, self.missing.count(), self.entries) {
+            let headline = |count| format!("{count} pictures of {} that `{file}` names are not there:", self.entries);
+            let missing = self.missing.told(format_args!("`{file}`"), headline);
+            problems.extend(missing.map(|message| problem(message, Some(LOOKED_UP.to_owned()))));
+        }
+        if let Err(error) = read {
+            let help = match &error {
+                SourceError::Missing(_) => Some("paths are relative to the pipeline file"),
+                SourceError::Glob { .. } => Some("name a folder, a glob, a list of paths or a JSON file"),
+                error => help(error),
+            };
+            problems.push(problem(error.to_string(), help.map(str::to_owned)));
+        }
+        problems
+    }
+}
+
+/// What to do about pictures that are not there.
+const LOOKED_UP: &str = "say in which folder they are with `images = \"…\"`, by default the file's own: relative names are \
+                         looked up there, whole paths that are not here by their ends";
 
 /// The content that identifies an item: the picture's, or of an instruction record that of picture and conversations.
 pub fn identity(picture: Option<Digest>, conversations: Option<&[Turn]>) -> Digest {
@@ -129,18 +290,26 @@ impl Listing {
 ///
 /// # Errors
 /// See there.
-pub fn check_unreadable(
-    unreadable: &[(PathBuf, String)],
-    readable: usize,
-    on_bad_item: OnBadItem,
-) -> Result<(), Failure> {
-    let Some((path, cause)) = unreadable.first() else { return Ok(()) };
+pub fn check_unreadable(unreadable: &[String], readable: usize, on_bad_item: OnBadItem) -> Result<(), Failure> {
     let (bad, all) = (unreadable.len(), unreadable.len() + readable);
-    if matches!(on_bad_item, OnBadItem::Skip { at_most } if bad as f64 <= at_most * all as f64) {
-        return Ok(());
+    match unreadable.first() {
+        Some(first) if !allows(on_bad_item, bad, all) => {
+            Err(Failure::node(format!("{bad} of {all} pictures cannot be read, first {first}")).help(LOOKED_UP))
+        }
+        _ => Ok(()),
     }
-    let message = format!("{bad} of {all} pictures cannot be read, first `{}`: {cause}", path.display());
-    Err(Failure::node(message).help("relative names are looked up in `images`, by default the file's own folder"))
+}
+
+/// Whether `bad` of `all` items may be left out.
+pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
+    bad == 0 || matches!(on_bad_item, OnBadItem::Skip { at_most } if bad as f64 <= at_most * all as f64)
+}
+
+/// What is said once of pictures that were found by an end of their paths.
+pub fn elsewhere_note(elsewhere: usize) -> Option<String> {
+    (elsewhere > 0).then(|| {
+        format!("{elsewhere} pictures are not where the file says and were found in `images` by the end of their paths")
+    })
 }
 
 /// Records and their labels as parts, in the store.
@@ -170,13 +339,19 @@ pub fn absolute(path: &Path) -> String {
 
 /// A source that cannot be read, as a node's failure.
 pub fn failure(error: SourceError) -> Failure {
-    match error {
+    let failure = match error {
         SourceError::Unreadable { .. } => Failure::environment(error.to_string()),
-        SourceError::NoArray(_) => {
-            Failure::node(error.to_string()).help("wrap the records in `[` and `]`, or name the file `.jsonl`")
-        }
-        error => Failure::node(error.to_string()),
+        _ => Failure::node(error.to_string()),
+    };
+    match help(&error) {
+        Some(help) => failure.help(help),
+        None => failure,
     }
+}
+
+fn help(error: &SourceError) -> Option<&'static str> {
+    let help = "wrap the records in `[` and `]`, or name the file `.jsonl`";
+    matches!(error, SourceError::NoArray(_)).then_some(help)
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ use rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::conditions::{filter_parameters, read_filter};
-use super::listing::{Listed, Listing, Source, label, record_parts};
+use super::listing::{Listed, Listing, Source, elsewhere_note, label, record_parts};
 use crate::artifact::{ArtifactKind, Label, Record};
 use crate::data::picture::{decode_unturned, encode_png, orientation_of};
-use crate::data::source::{SourceError, each_entry, is_records};
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
@@ -92,21 +91,10 @@ impl Node for Sample {
                 "paths are relative to the pipeline file",
             );
         }
-        // A file of records may be large; how many there are is found out when it is read.
-        if is_records(&self.source.from) && self.source.from.is_file() {
-            return Vec::new();
-        }
-        let mut found = 0;
-        match each_entry(&self.source.from, self.source.images.as_deref(), &mut |entry| {
-            found += usize::from(self.source.filter.takes(&entry));
-        }) {
-            Err(error @ SourceError::Missing(_)) => {
-                problem("from", error.to_string(), "paths are relative to the pipeline file")
-            }
-            Err(error) => problem("from", error.to_string(), "name a folder, a glob, a list of paths or a JSON file"),
-            Ok(()) => self
-                .too_few(found)
-                .map_or_else(Vec::new, |(parameter, message, help)| problem(parameter, message, help)),
+        let (found, problems) = self.source.check("from", self.on_bad_item, |_| None);
+        match self.too_few(found) {
+            Some((parameter, message, help)) if problems.is_empty() => problem(parameter, message, help),
+            _ => problems,
         }
     }
 
@@ -171,10 +159,10 @@ impl WholeWork for Sample {
             let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
             return Err(Failure::node(message + &repeats).help(help));
         }
-        if let Some((path, cause)) = listing.unreadable.first() {
-            let count = listing.unreadable.len();
-            context.note(&format!("left out {count} that cannot be read, first `{}`: {cause}", path.display()));
+        if let Some(first) = listing.unreadable.first() {
+            context.note(&format!("left out {} that cannot be read, first {first}", listing.unreadable.len()));
         }
+        elsewhere_note(listing.elsewhere).iter().for_each(|note| context.note(note));
         if listing.shared_names > 0 {
             let count = listing.shared_names;
             context.note(&format!("{count} records share their `id` with another; records are told apart by content"));
@@ -322,14 +310,15 @@ mod tests {
     /// What changes here changes what people's pipelines train on: raise the version of the kind.
     #[test]
     fn what_is_taken_is_what_it_was() {
-        let folder = pictures(8);
+        let folder = tempfile::tempdir().unwrap();
+        (0..8u8).for_each(|n| std::fs::write(folder.path().join(format!("{n}.png")), [n]).unwrap());
         let taken = |more: &str| {
             let (_, output, _) = sampled(node(&format!("from = {:?}{more}", folder.path())).as_ref()).unwrap();
             output.identity[0].digest.short()
         };
         assert_eq!(
             (SampleKind.version(), taken(""), taken("\ncount = 3")),
-            (2, "f619ed561458".to_owned(), "ad02632c6134".to_owned())
+            (2, "9afb00c13c36".to_owned(), "2995739441d5".to_owned())
         );
     }
 

@@ -348,7 +348,7 @@ fn record(id: &str, image: &str, question: &str) -> String {
 #[test]
 fn records_whose_picture_is_not_there() {
     let workspace = records(&format!("[{},\n{}]", record("a", "0.png", "What?"), record("b", "9.png", "What?")));
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
@@ -370,11 +370,55 @@ fn two_records_of_one_name_and_different_content_are_two() {
 #[test]
 fn records_that_are_no_json() {
     let workspace = records(&format!("[{},\n{{\"id\": ]", record("a", "0.png", "What?")));
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
+    assert_eq!(workspace.stic(&["check", "--without-data", "p.toml"]).code, Some(0));
 }
 
 #[test]
-fn a_line_of_imported_pairs_that_is_broken() {
+fn all_that_is_wrong_with_records_is_told_at_once_and_before_anything_runs() {
+    let workspace = records("");
+    workspace.edit("p.toml", "records.json", "records.jsonl");
+    let turns = |from: [&str; 2]| json!({ "image": "0.png", "conversations": from.map(|from| json!({ "from": from, "value": "What?" })) });
+    let mut lines = vec![record("a", "0.png", "What?"), turns(["human", "human"]).to_string(), "{\"id\":".to_owned()];
+    lines.push(turns(["system", "human"]).to_string());
+    lines.extend((0..12).map(|index| json!({ "id": index }).to_string()));
+    lines.extend([record("b", "8.png", "What?"), record("c", "/data/coco/9.png", "What?")]);
+    workspace.write("records.jsonl", lines.join("\n"));
+    let said = run(&workspace, 64);
+    assert_eq!(workspace.stic(&["check", "p.toml"]).err, said.err);
+    assert_eq!(workspace.stic(&["plan", "p.toml"]).err, said.err);
+    assert_eq!(workspace.stic(&["check", "--without-data", "p.toml"]).code, Some(0));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_broken_record_among_many_whose_pictures_are_not_needed() {
+    let workspace = records("");
+    workspace.edit("p.toml", "images = \"pictures\"", "images = \"pictures\"\nwhere = { path = \"*.png\" }");
+    workspace
+        .write("records.json", format!("[{},{}]", record("a", "0.png", "What?"), record("b", "vg/8.png", "What?")));
+    run(&workspace, 0);
+}
+
+#[test]
+fn pictures_are_found_by_the_ends_of_paths_of_another_machine() {
+    let workspace = records("");
+    fs::rename(workspace.path("pictures"), workspace.path("train2014")).unwrap();
+    fs::create_dir(workspace.path("pictures")).unwrap();
+    fs::rename(workspace.path("train2014"), workspace.path("pictures/train2014")).unwrap();
+    workspace.write("pictures/0.png", fs::read(workspace.path("pictures/train2014/1.png")).unwrap());
+    let paths = ["/home/someone/coco/train2014/0.png", "C:\\coco\\train2014\\2.png", "/elsewhere/0.png"];
+    workspace.write("records.json", format!("[{}]", paths.map(|path| record("", path, "What?")).join(",")));
+    insta::assert_snapshot!(run(&workspace, 0));
+    let rows = workspace.stic(&["export", "p.toml", "images", "out"]);
+    assert_eq!(rows.code, Some(0), "{rows}");
+    let labels = fs::read_to_string(workspace.path("out/labels.jsonl")).unwrap();
+    let ends = ["train2014/0.png", "train2014/2.png", "pictures/0.png"];
+    assert!(labels.lines().zip(ends).all(|(label, end)| label.contains(end)), "{labels}");
+}
+
+/// A training on imported pairs.
+fn training(pairs: &str) -> Workspace {
     let pipeline = r#"[pipeline]
 name = "training"
 
@@ -389,14 +433,29 @@ learning_rate = 1e-4
 batch_size = 1
 "#;
     let workspace = Workspace::with_pipeline(pipeline);
-    workspace.copy("examples/photos/checkpoint", "model");
+    workspace.copy("tests/reference/llava", "model");
     workspace.pictures("pictures", 2);
-    let pair = |image: &str| {
-        let said =
-            |text: &str| json!([{ "role": "user", "content": "What?" }, { "role": "assistant", "content": text }]);
-        json!({ "image": image, "chosen": said("A line."), "rejected": said("A cow.") }).to_string()
-    };
-    workspace.write("pairs.jsonl", format!("{}\n{}\n", pair("0.png"), &pair("1.png")[..60]));
+    workspace.write("pairs.jsonl", pairs);
+    workspace
+}
+
+fn preference(image: &str, chosen: &str) -> String {
+    let said = |text: &str| json!([{ "role": "user", "content": "What?" }, { "role": "assistant", "content": text }]);
+    json!({ "image": image, "chosen": said(chosen), "rejected": said("A cow.") }).to_string()
+}
+
+#[test]
+fn a_line_of_imported_pairs_that_is_broken() {
+    let workspace =
+        training(&format!("{}\n{}\n", preference("0.png", "A line."), &preference("1.png", "A line.")[..60]));
+    insta::assert_snapshot!(run(&workspace, 64));
+}
+
+#[test]
+fn a_picture_of_imported_pairs_that_cannot_be_decoded() {
+    let pairs = [preference("0.png", "A line."), preference("1.png", "A line."), preference("2.png", "A line.")];
+    let workspace = training(&pairs.join("\n"));
+    workspace.write("pictures/2.png", "no picture");
     insta::assert_snapshot!(run(&workspace, 1));
 }
 
