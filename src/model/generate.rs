@@ -29,8 +29,10 @@ use crate::draw::Draws;
 /// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
 const STEP: usize = 32;
 
-/// How many positions go through the layers at once before the first token.
+/// How many positions go through the layers at once before the first token. On the processor few: what fills a batch up
+/// is computed for the last group alone, and one prompt of some hundred positions is a group.
 const PREFILL: usize = 8192;
+const PREFILL_ON_PROCESSOR: usize = 512;
 
 /// How many prepared pictures may wait for prompts of like length.
 const WAITING: usize = 256;
@@ -262,13 +264,14 @@ impl<'a> Generator<'a> {
     /// Runs the prompts, and gives the caches and the logits of the first tokens, `[size · vocabulary]`.
     fn prefill(&self, rows: &[Row], length: usize, size: usize) -> (Vec<LayerCache>, Vec<f32>) {
         let decoder = &self.model.decoder;
-        let at_once =
-            (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= PREFILL).unwrap_or(1);
+        let most = if self.on_processor() { PREFILL_ON_PROCESSOR } else { PREFILL };
+        let at_once = (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= most).unwrap_or(1);
         let rotary = decoder.rotary(&[(0..length).collect()]);
         // What fills a prompt up comes after it, so nothing of the prompt sees it.
         let mask = decoder.causal_mask(length);
         let mut pictures = Pictures { model: self.model, known: Vec::new() };
-        let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
+        let asked = rows.len().next_multiple_of(at_once);
+        let members: Vec<&Row> = (0..asked).map(|place| &rows[place % rows.len()]).collect();
         let (mut parts, mut last) = (Vec::new(), Vec::new());
         for members in members.chunks(at_once) {
             let mut caches = decoder.caches(members.len(), self.capacity(length));
@@ -278,6 +281,11 @@ impl<'a> Generator<'a> {
             let ends = integers(ends.collect(), self.model);
             last.push(hidden.reshape([count * length, features]).select(0, ends));
             parts.push(caches);
+        }
+        // Whatever fills the batch up only has to have its shape.
+        for copy in 0..(size - asked) / at_once {
+            parts.push(parts[copy].clone());
+            last.push(last[copy].clone());
         }
         (LayerCache::join(parts), self.logits(Tensor::cat(last, 0)))
     }
@@ -551,19 +559,22 @@ mod tests {
         };
         let logits = |indices: &[usize]| {
             let mut rows = rows(indices);
-            let (mut caches, mut logits) = generator.prefill(&rows, 64, 8);
+            let (mut caches, mut logits) = generator.prefill(&rows, 64, 16);
             let mut all = vec![logits.clone()];
             for step in 0..3 {
                 generator.choose(&mut rows, &logits);
-                logits = generator.decode(&rows, &mut caches, 64, step, 8);
+                logits = generator.decode(&rows, &mut caches, 64, step, 16);
                 all.push(logits.clone());
             }
             all
         };
-        let (first, second) = (logits(&[4, 5, 10, 11, 16, 17, 22, 23]), logits(&[23, 22, 4, 5]));
+        // More than one group of prompts, and less than one: then the other is not computed but copied.
+        let asked = [4, 5, 10, 11, 16, 17, 22, 23];
+        assert!(64 * asked.len() == PREFILL_ON_PROCESSOR, "a group");
+        let (first, second) = (logits(&[&asked[..], &[28, 29, 34]].concat()), logits(&[23, 22, 4, 5]));
         for (a, b) in first.iter().zip(&second) {
             assert_eq!(a[..VOCABULARY], b[2 * VOCABULARY..3 * VOCABULARY]);
-            assert_eq!(a[7 * VOCABULARY..], b[..VOCABULARY]);
+            assert_eq!(a[7 * VOCABULARY..8 * VOCABULARY], b[..VOCABULARY]);
         }
     }
 
