@@ -88,8 +88,7 @@ impl Weights {
         self.check(&[(name.to_owned(), shape.to_vec())])?;
         let (index, info) = self.find(name).expect("checked");
         let (file, stored) = (&self.files[*index], precision(info.dtype).expect("checked"));
-        let bytes = &file.map[file.start + info.data_offsets.0..file.start + info.data_offsets.1];
-        let data = TensorData::from_bytes_vec(bytes.to_vec(), shape, stored);
+        let data = TensorData::from_bytes_vec(file.take(info), shape, stored);
         let (device, dtype) = (&self.device, self.dtype);
         let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype)));
         self.uploaded += 1;
@@ -186,6 +185,18 @@ impl MappedFile {
     fn header(&self) -> Result<Vec<(String, TensorInfo)>, ModelError> {
         let (_, metadata) = SafeTensors::read_metadata(&self.map).map_err(|cause| self.broken(&cause))?;
         Ok(metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect())
+    }
+
+    /// A copy of a tensor's bytes. The pages that they were read from are let go of, so that a file that is read from
+    /// one end to the other is never whole in memory beside what was made of it.
+    fn take(&self, info: &TensorInfo) -> Vec<u8> {
+        let (start, end) = (self.start + info.data_offsets.0, self.start + info.data_offsets.1);
+        let bytes = self.map[start..end].to_vec();
+        #[cfg(unix)]
+        #[allow(unsafe_code)]
+        // SAFETY: of a read-only map of a file, pages that are let go of are read again when they are wanted.
+        let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        bytes
     }
 
     fn broken(&self, cause: &SafeTensorError) -> ModelError {
