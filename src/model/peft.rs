@@ -182,6 +182,17 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
             Some(value) => return unsupported(name, value),
         }
     }
+    // Other ways to begin an adapter take something out of the base model, which then is another one.
+    match object.get("init_lora_weights") {
+        None | Some(Value::Null | Value::Bool(_)) => {}
+        Some(Value::String(name)) if ["gaussian", "eva"].contains(&name.as_str()) => {}
+        Some(value) => {
+            return Err(ModelError::new(format!("unsupported `init_lora_weights`: `{value}`")).help(
+                "the adapter belongs to a base model that PEFT changed: save it with \
+                 `path_initial_model_for_weight_conversion`, which makes it one of the base model itself",
+            ));
+        }
+    }
     let rank = fields.positive("r", 8)?;
     let alpha = fields.number("lora_alpha", 8.0)?;
     let dropout = match object.get("lora_dropout") {
@@ -222,6 +233,7 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
             None => problems.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model")),
         }
     }
+    let outside = problems.len();
     if let Some(name) = nonzero {
         return Err(ModelError::new(format!("the adapter changes the vision tower: `{name}` is not zero"))
             .help("only adapters of the language model are supported"));
@@ -244,6 +256,13 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
     }
     if factors.is_empty() && problems.is_empty() {
         problems.push("no LoRA of the language model".to_owned());
+    }
+    if !problems.is_empty() && problems.len() == outside {
+        return Err(ModelError::new(format!(
+            "the adapter changes more than the language model's linear layers{}",
+            listed(&problems)
+        ))
+        .help("supported is LoRA of these layers: train with `target_modules` that name them alone"));
     }
     if !problems.is_empty() {
         return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
@@ -424,6 +443,17 @@ mod tests {
             ]
         );
         assert_eq!(error.help.as_deref(), Some("the adapter was made for another model"));
+
+        let error = read_bytes(&[
+            (&name(0, "mlp.up_proj", "A"), [2, 8], 1.0),
+            (&name(0, "mlp.up_proj", "B"), [6, 2], 1.0),
+            ("base_model.model.multi_modal_projector.linear_1.lora_A.weight", [2, 8], 1.0),
+        ])
+        .expect_err("refused");
+        assert!(
+            error.message.starts_with("the adapter changes more than the language model's linear layers"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -436,6 +466,12 @@ mod tests {
             refused(json!({ "peft_type": "LORA", "modules_to_save": ["mm_projector"] })),
             "unsupported `modules_to_save`: `[\"mm_projector\"]`"
         );
+        let begun = |value: Value| {
+            settings(json!({ "peft_type": "LORA", "init_lora_weights": value }).as_object().expect("an object"))
+                .map_err(|error| error.message)
+        };
+        assert_eq!(begun(json!("pissa")).expect_err("refused"), "unsupported `init_lora_weights`: `\"pissa\"`");
+        assert!(begun(json!("gaussian")).is_ok() && begun(json!(false)).is_ok());
         let stabilised = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true });
         assert_eq!(settings(stabilised.as_object().expect("an object")).expect("sound").alpha, 16.0);
     }
