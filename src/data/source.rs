@@ -327,7 +327,7 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
 }
 
 /// Hands every line of a file that is not empty to `take`, with its number.
-fn each_line(path: &Path, take: &mut dyn FnMut(usize, &[u8]) -> Result<(), SourceError>) -> Result<(), SourceError> {
+fn each_line(path: &Path, take: &mut impl FnMut(usize, &[u8]) -> Result<(), SourceError>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = open(path).map_err(unreadable)?;
     let mut line = Vec::new();

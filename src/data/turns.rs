@@ -54,15 +54,18 @@ fn read_turn(value: &Value) -> Result<Turn, String> {
     Ok(Turn { from, value: said.to_owned() })
 }
 
-/// Puts the placeholder in front of the first turn when there is a picture and no turn names it.
+/// Puts the placeholder in front of the first turn when there is a picture and no human turn names it. In an answer it
+/// is text like any other.
 ///
 /// # Errors
-/// When a turn names a picture that is not there.
+/// When a human turn names a picture that is not there, or the one that is there is named twice.
 pub fn place_image(turns: &mut [Turn], picture: bool) -> Result<(), String> {
-    let placed = turns.iter().any(|turn| turn.value.contains(IMAGE));
-    match turns.first_mut() {
-        Some(_) if placed && !picture => Err(format!("a turn has `{IMAGE}`, but the record has no picture")),
-        Some(first) if picture && !placed => {
+    let humans = turns.iter().filter(|turn| turn.from == Speaker::Human);
+    let count: usize = humans.map(|turn| turn.value.matches(IMAGE).count()).sum();
+    match (turns.first_mut(), picture, count) {
+        (Some(_), false, 1..) => Err(format!("a turn has `{IMAGE}`, but the record has no picture")),
+        (Some(_), true, 2..) => Err(format!("the conversation has `{IMAGE}` {count} times, for one picture")),
+        (Some(first), true, 0) => {
             first.value = format!("{IMAGE}\n{}", first.value);
             Ok(())
         }
@@ -117,6 +120,12 @@ mod tests {
         assert_eq!(placed("What is it?\n<image>", true), Ok("What is it?\n<image>".to_owned()));
         assert_eq!(placed("What is it?", false), Ok("What is it?".to_owned()));
         assert!(placed("<image>\nWhat is it?", false).is_err());
+        let twice = placed("<image>\nWhat is it? <image>", true).unwrap_err();
+        assert_eq!(twice, "the conversation has `<image>` 2 times, for one picture");
+        let answer = Turn { from: Speaker::Gpt, value: "An <image>.".to_owned() };
+        let mut turns = [turn("What is it?"), vec![answer]].concat();
+        assert_eq!((place_image(&mut turns, false), turns[0].value.as_str()), (Ok(()), "What is it?"));
+        assert_eq!((place_image(&mut turns, true), turns[0].value.as_str()), (Ok(()), "<image>\nWhat is it?"));
         assert_eq!(without_image("<image>\nWhat is it?"), "What is it?");
         assert_eq!(without_image("What is it?\n<image>"), "What is it?");
     }

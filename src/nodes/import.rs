@@ -200,9 +200,13 @@ impl Import {
     }
 
     fn check_entries(&self) -> Vec<FileProblem> {
-        let silent = |entry: &Entry| {
-            let needed = self.kind == ArtifactKind::Conversations && entry.conversations.is_none();
-            needed.then_some("the record has no `conversations`")
+        let silent = |entry: &Entry| match entry.conversations.as_deref() {
+            _ if self.kind != ArtifactKind::Conversations => None,
+            None => Some("the record has no `conversations`"),
+            Some(turns) => turns
+                .last()
+                .is_none_or(|turn| turn.from == Speaker::Human)
+                .then_some("the last turn of the conversation has no answer"),
         };
         let (found, problems) = self.source().check("file", OnBadItem::default(), silent);
         self.or_empty(found, problems)
@@ -674,6 +678,15 @@ mod tests {
         std::fs::write(&file, "[{\"image\": \"0.png\"}]").unwrap();
         let problems = import(ArtifactKind::Conversations, &file).check_files();
         assert!(problems[0].message.ends_with("record 1: the record has no `conversations`"), "{problems:?}");
+        let turns =
+            [round("a", "b").as_array().unwrap().as_slice(), &[json!({"from": "human", "value": "c"})]].concat();
+        std::fs::write(&file, json!([{"image": "0.png", "conversations": turns}]).to_string()).unwrap();
+        let problems = import(ArtifactKind::Conversations, &file).check_files();
+        assert!(
+            problems[0].message.ends_with("record 1: the last turn of the conversation has no answer"),
+            "{problems:?}"
+        );
+        assert_eq!(import(ArtifactKind::Records, &file).check_files(), []);
         let missing = import(ArtifactKind::Pairs, &folder.path().join("none.json")).check_files();
         assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
         let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();

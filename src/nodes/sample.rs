@@ -119,6 +119,11 @@ impl Sample {
     fn list(&self, digests: &dyn FileDigests) -> Result<Listing, Failure> {
         let listing = self.source.list(self.dedupe, digests)?;
         listing.check_unreadable(self.on_bad_item)?;
+        if let Some((_, message, help)) = self.too_few(listing.items.len()) {
+            let repeats = listing.repeats;
+            let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
+            return Err(Failure::node(message + &repeats).help(help));
+        }
         Ok(listing)
     }
 
@@ -155,10 +160,6 @@ impl WholeWork for Sample {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let listing = self.list(context.files())?;
         let (found, repeats) = (listing.items.len(), listing.repeats);
-        if let Some((_, message, help)) = self.too_few(found) {
-            let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
-            return Err(Failure::node(message + &repeats).help(help));
-        }
         if let Some(first) = listing.unreadable.first() {
             context.note(&format!("left out {} that cannot be read, first {first}", listing.unreadable.len()));
         }
@@ -361,6 +362,7 @@ mod tests {
         let problem = &node.check_files()[0];
         assert_eq!(problem.parameter, "count");
         assert!(problem.message.starts_with("`count` is 5, but there are only 2 in "), "{}", problem.message);
+        assert!(matches!(node.sources(&Trial::new()), Err(Failure::Node { .. })), "a plan says so too");
         assert!(matches!(sampled(node.as_ref()), Err(Failure::Node { .. })));
         let empty = tempfile::tempdir().unwrap();
         let problem = &self::node(&format!("from = {:?}", empty.path())).check_files()[0];
