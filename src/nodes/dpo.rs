@@ -127,12 +127,16 @@ impl WholeWork for DpoNode {
     }
 }
 
-/// Reads a list that has one possible entry so far.
+/// Reads a text, or a list of one, that can only be `known` so far.
 fn only(table: &mut Reader<'_>, key: &str, known: &str) {
-    let Some(written) = table.optional::<Vec<String>>(key) else { return };
-    if let Some(name) = written.iter().find(|name| *name != known) {
-        table.reject_name(key, key, name, &[known]);
-    } else if written.len() != 1 {
-        table.reject(key, format!("`{key}` takes one entry"), format!("expected [\"{known}\"]"), None);
+    if !table.is_list(key) {
+        table.choice(key, &[(known, ())], ());
+    } else if table.optional::<Vec<String>>(key).is_some_and(|written| written != [known]) {
+        table.reject(
+            key,
+            format!("`{key}` can only be `{known}`"),
+            "nothing else is there yet",
+            Some(format!("write `{key} = \"{known}\"`, or leave it out")),
+        );
     }
 }

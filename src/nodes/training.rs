@@ -539,7 +539,7 @@ mod tests {
         let defaults = "schedule = 'cosine'\nwarmup_ratio = 0.03\nepochs = 1\nmax_length = 2048\nmax_grad_norm = 1.0\n\
                         weight_decay = 0\nadam_betas = [0.9, 0.999]\nadam_epsilon = 1e-8\nshuffle = true\n\
                         micro_batch_size = 1\ncheckpoint_every = 7\nbeta = 0.1\nchosen_weight = 0.0009765625\n\
-                        reference = 'base'\nrejected = ['text']\nloss = ['sigmoid']\n\
+                        reference = 'base'\nrejected = 'text'\nloss = ['sigmoid']\n\
                         lora = { rank = 128, alpha = 256, dropout = 0, targets = ['down_proj', 'up_proj', 'gate_proj', \
                         'o_proj', 'v_proj', 'k_proj', 'q_proj'] }";
         let required = ["learning_rate", "batch_size"];
@@ -583,8 +583,9 @@ mod tests {
             ("max_length = 'long'", "max_length"),
             ("beta = 0", "beta"),
             ("chosen_weight = -0.1", "chosen_weight"),
-            ("rejected = ['image']", "unknown rejected `image`"),
-            ("loss = []", "one entry"),
+            ("rejected = ['image']", "`rejected` can only be `text`"),
+            ("loss = 'ipo'", "`loss` cannot be `ipo`"),
+            ("loss = []", "`loss` can only be `sigmoid`"),
             ("reference = 'input'", "needs an input adapter"),
         ] {
             let Err(mistakes) = node(&DpoKind, text, &[]) else { panic!("{text} was accepted") };
