@@ -289,10 +289,10 @@ pub enum OnBadItem {
 }
 
 impl OnBadItem {
-    /// Reads `on_bad_item = "skip"` (the default: while they are at most 1 % of all) or `"fail"`, for kinds that read
-    /// pictures or call a model item by item. It is no part of any key.
+    /// Reads `on_bad_item = "skip"` or `"fail"`, for kinds that read pictures or call a model item by item; unless it is
+    /// written, bad items are skipped while they are at most 1 % of all. It is no part of any key.
     pub fn read(table: &mut Reader<'_>) -> Self {
-        table.choice("on_bad_item", &[("skip", Self::default()), ("fail", Self::Fail)], Self::default())
+        table.choice("on_bad_item", &[("skip", Self::Skip { at_most: 1.0 }), ("fail", Self::Fail)], Self::default())
     }
 }
 

@@ -156,15 +156,21 @@ impl ItemRun<'_> {
 
     /// Whether there are more bad items than are put up with.
     fn too_bad(&self, bad: &[(usize, BadItem)], total: usize) -> Option<Failure> {
-        let message = match self.on_bad_item {
-            OnBadItem::Fail => named(bad),
+        const AGAIN: &str = "mend or remove what is named, and run again; finished items are kept";
+        Some(match self.on_bad_item {
+            OnBadItem::Fail => Failure::node(named(bad)).help(AGAIN),
             OnBadItem::Skip { at_most } if bad.len() as f64 > at_most * total as f64 => {
                 let (count, percent) = (bad.len(), at_most * 100.0);
-                format!("{count} of {total} items are bad, and at most {percent} % are skipped: {}", named(bad))
+                let message =
+                    format!("{count} of {total} items are bad, and at most {percent} % are skipped: {}", named(bad));
+                Failure::node(message).help(format!("{AGAIN}; `on_bad_item = \"skip\"` skips any number"))
+            }
+            // Nothing would be left.
+            OnBadItem::Skip { .. } if bad.len() == total => {
+                Failure::node(format!("all {total} items are bad: {}", named(bad))).help(AGAIN)
             }
             OnBadItem::Skip { .. } => return None,
-        };
-        Some(Failure::node(message).help("mend or remove what is named, and run again; finished items are kept"))
+        })
     }
 
     /// Lists the items that were left out in the side part, counts them in the summary, and says so.

@@ -218,6 +218,11 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
 
     let run = Bench::new().run(&text("bad:199", "on_bad_item = \"fail\"\n"));
     assert_eq!(run.error("described"), "`199`: not a word");
+    let run = Bench::new().run(&text("bad:19", "on_bad_item = \"skip\"\n"));
+    assert_eq!(run.items("described"), (190, 0, 10), "whoever writes `skip` means any number");
+    let run = Bench::new().run(&text("bad:", "on_bad_item = \"skip\"\n"));
+    let error = run.error("described");
+    assert!(error.starts_with("all 200 items are bad: `000`: not a word"), "{error}");
 }
 
 #[test]
