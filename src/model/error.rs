@@ -33,6 +33,9 @@ impl ModelError {
     }
 }
 
+/// What to do about a broken file of a checkpoint.
+pub(crate) const AGAIN: &str = "copy or download the file again";
+
 /// `problems` as the lines below a message: the first few, and how many more there are. A whole model's would fill pages.
 pub(crate) fn listed(problems: &[String]) -> String {
     const MOST: usize = 8;

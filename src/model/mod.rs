@@ -17,7 +17,7 @@ pub mod template;
 pub mod tokenizer;
 
 pub use error::ModelError;
-pub(crate) use error::listed;
+pub(crate) use error::{AGAIN, listed};
 
 #[cfg(test)]
 mod tests;

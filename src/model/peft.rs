@@ -55,19 +55,28 @@ pub struct Settings {
 /// When a file is missing or broken, a setting asks for what is not supported, or a tensor does not fit the decoder:
 /// each such tensor is named, with what was expected and what was found.
 pub fn read(folder: &Path, config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
-    let settings = read_settings(folder)?;
+    let settings = check(folder)?;
     let path = folder.join(TENSORS);
-    if !path.is_file() {
-        let pickled = folder.join("adapter_model.bin").is_file();
-        return Err(ModelError::new(format!("{}: no `{TENSORS}`", folder.display())).help(if pickled {
-            "pickled adapters (`adapter_model.bin`) are not read: save the adapter with `safe_serialization=True`"
-        } else {
-            "an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"
-        }));
-    }
     let bytes = map(&path).map_err(|cause| ModelError::io(&path, &cause))?;
     parse(settings, &bytes, config, device)
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+}
+
+/// The settings of the adapter in `folder`, when both of its files are there. Tensors are not looked at.
+///
+/// # Errors
+/// As [`read_settings`], and when there is no file of tensors.
+pub fn check(folder: &Path) -> Result<Settings, ModelError> {
+    let settings = read_settings(folder)?;
+    if folder.join(TENSORS).is_file() {
+        return Ok(settings);
+    }
+    let pickled = folder.join("adapter_model.bin").is_file();
+    Err(ModelError::new(format!("{}: no `{TENSORS}`", folder.display())).help(if pickled {
+        "pickled adapters (`adapter_model.bin`) are not read: save the adapter with `safe_serialization=True`"
+    } else {
+        "an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"
+    }))
 }
 
 /// Reads the settings of the adapter in `folder`.

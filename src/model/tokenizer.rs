@@ -13,7 +13,7 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Token,
 };
 
-use super::ModelError;
+use super::{AGAIN, ModelError};
 
 /// What stands for a picture in a text.
 pub const PLACEHOLDER: &str = "<image>";
@@ -73,7 +73,7 @@ impl Tokenizer {
             .help(help));
         }
         let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|cause| ModelError::new(format!("{}: not a tokenizer: {cause}", path.display())))?;
+            .map_err(|cause| ModelError::new(format!("{}: not a tokenizer: {cause}", path.display())).help(AGAIN))?;
         Self::new(inner, &settings(folder)?, image)
             .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
     }
@@ -318,8 +318,8 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
     };
     match serde_json::from_slice::<Value>(&text) {
         Ok(value) if value.is_object() => Ok(Some(value)),
-        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display()))),
-        Err(cause) => Err(ModelError::new(format!("{}: {cause}", path.display()))),
+        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display())).help(AGAIN)),
+        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN)),
     }
 }
 

@@ -105,7 +105,9 @@ impl Node for Import {
                 let help = "name a folder that PEFT or `stic export` wrote";
                 problem("file", format!("`{shown}` holds no adapter: there is no `{}` in it", peft::SETTINGS), help)
             }
-            ArtifactKind::Adapter => Vec::new(),
+            ArtifactKind::Adapter => peft::check(&self.file).err().map_or_else(Vec::new, |error| {
+                vec![FileProblem { parameter: "file".to_owned(), message: error.message, help: error.help }]
+            }),
             ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => self.check_entries(),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
             _ => self.check_rows(),
@@ -439,7 +441,8 @@ fn notes(repeats: usize, unreadable: &[String], elsewhere: usize) -> Vec<String>
 trait Own: Serialize + DeserializeOwned {
     fn id(&self) -> &ItemId;
 
-    /// The digests of the pictures that it names.
+    /// The digests of the pictures that it names, as far as anybody looks at them: what was shown for a response is
+    /// said, and not needed again.
     fn pictures(&self) -> [Option<Digest>; 2];
 
     fn turns(&self) -> Option<&[Turn]> {
@@ -467,7 +470,7 @@ impl Own for Response {
     }
 
     fn pictures(&self) -> [Option<Digest>; 2] {
-        [Some(self.picture), self.altered.as_ref().map(|altered| altered.picture)]
+        [Some(self.picture), None]
     }
 }
 
@@ -691,5 +694,8 @@ mod tests {
         assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
         let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
         assert!(adapter[0].message.contains("holds no adapter"), "{adapter:?}");
+        std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
+        let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
+        assert!(adapter[0].message.ends_with("no `adapter_model.safetensors`"), "{adapter:?}");
     }
 }

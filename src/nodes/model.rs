@@ -31,6 +31,10 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
         vec![FileProblem { parameter: format!("models.{}.source", model.name), message, help }]
     };
     let folder = &model.path;
+    if model.source.is_empty() {
+        // That it is missing is told already.
+        return Vec::new();
+    }
     if !folder.exists() {
         let help = "`source` names a folder with a Hugging Face checkpoint; download it first, for example with \
                     `huggingface-cli download`";
@@ -39,13 +43,15 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
     if let Err(error) = Config::read(folder) {
         return problem(error.message, error.help);
     }
-    if weights(folder).is_empty() {
-        let help = "weights are read from `model.safetensors`, or from the shards that its index names";
-        return problem(format!("{}: no `*.safetensors`", folder.display()), Some(help.to_owned()));
+    if let Err(error) = Llava::check(folder) {
+        return problem(error.message, error.help);
     }
     if !folder.join("tokenizer.json").is_file() {
         let help = "`AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python's transformers writes it";
         return problem(format!("{}: no `tokenizer.json`", folder.display()), Some(help.to_owned()));
+    }
+    if let Err(error) = processor(model) {
+        return problem(error.message, error.help);
     }
     Vec::new()
 }

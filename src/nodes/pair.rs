@@ -205,8 +205,9 @@ impl WholeWork for PairNode {
         }
         let labels: Vec<Label> = pairs.iter().map(|pair| picture_label(Some(pair.picture), context)).collect();
         let objects = context.objects();
-        let altered =
-            pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture)).collect();
+        // Of imported responses the altered pictures may lie elsewhere, or nowhere.
+        let altered = pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture));
+        let altered = altered.filter(|picture| objects.path(picture).is_ok()).collect();
         let samples = (0..3.min(pairs.len()))
             .map(|n| n * pairs.len() / 3.min(pairs.len()))
             .map(|index| sample(&pairs[index], labels[index].path.as_deref()));
@@ -317,6 +318,7 @@ mod tests {
         assert_eq!(pairs[1].instruction, instruction(1));
         assert_eq!((pairs[1].origin.kind, pairs[1].origin.prompt.as_str()), (OriginKind::Misled, "Imagine."));
         assert_eq!(pairs[0].picture, Digest::of(&[3]));
+        assert!(output.objects.is_empty(), "the altered picture lies elsewhere, as one of imported responses may");
         assert_eq!(output.summary.line, "2 pairs: 1 low_resolution, 1 misled; 1 pictures without a rejected response");
         assert_eq!(output.summary.samples.len(), 2);
         assert!(output.summary.samples[0].contains("chosen: good 3\n  rejected (low_resolution): bad 3"));

@@ -141,14 +141,14 @@ fn weights_that_are_cut_short() {
     let workspace = evaluation();
     let bytes = fs::read(workspace.path(WEIGHTS)).unwrap();
     workspace.write(WEIGHTS, &bytes[..bytes.len() / 2]);
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
 fn weights_that_are_no_safetensors() {
     let workspace = evaluation();
     workspace.write(WEIGHTS, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_shard_that_is_missing() {
     fs::rename(workspace.path(WEIGHTS), workspace.path("model/model-00001-of-00002.safetensors")).unwrap();
     let map = json!({ "weight_map": { "image_newline": "model-00002-of-00002.safetensors" } });
     workspace.write("model/model.safetensors.index.json", map.to_string());
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_tensor_that_is_missing() {
     edit_tensors(&workspace, WEIGHTS, |tensors| {
         tensors.remove("language_model.model.layers.1.mlp.up_proj.weight").unwrap();
     });
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_tensor_of_another_shape() {
         let tensor = tensors.get_mut("multi_modal_projector.linear_1.weight").unwrap();
         tensor.0 = vec![32, 128];
     });
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn pictures_that_are_to_be_scaled_beyond_reason() {
     edit_json(&workspace, "model/preprocessor_config.json", |processor| {
         processor.insert("size".to_owned(), json!({ "shortest_edge": 1_000_000_000 }));
     });
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 #[test]

@@ -103,6 +103,15 @@ impl Llava {
         Self::build(&config, &mut weights)
     }
 
+    /// Whether the checkpoint in `folder` has all that it needs, as its headers say: no tensor is read.
+    ///
+    /// # Errors
+    /// As [`Llava::load`].
+    pub fn check(folder: &Path) -> Result<(), ModelError> {
+        // Of the device nothing is asked.
+        Weights::open(folder, &Device::flex(), DType::F32)?.check(&Config::read(folder)?.tensors())
+    }
+
     /// Builds the model from tensors of any source. Built from tracked tensors it is differentiable in all of them.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::config::{Activation, AnyresRule, Architecture, Config, TextConfig, VisionConfig, feature_index};
-use crate::model::ModelError;
+use crate::model::{AGAIN, ModelError};
 
 impl Config {
     /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`.
@@ -257,8 +257,8 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError>
     let text = fs::read_to_string(path).map_err(|cause| ModelError::io(path, &cause))?;
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display()))),
-        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display()))),
+        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display())).help(AGAIN)),
+        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN)),
     }
 }
 

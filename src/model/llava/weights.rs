@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use serde_json::Value;
 
 use super::{Tensors, read_object};
-use crate::model::{ModelError, listed};
+use crate::model::{AGAIN, ModelError, listed};
 
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
@@ -221,8 +221,6 @@ impl MappedFile {
         Some(8 + length + ends.max()? as usize)
     }
 }
-
-const AGAIN: &str = "copy or download the file again";
 
 /// Maps a file that is only read.
 #[allow(unsafe_code)]
