@@ -6,6 +6,9 @@ use crate::data::prompts::{BUILT_IN, PromptError, PromptSet};
 use crate::node::{Failure, FileDigests, FileProblem, Parameter};
 use crate::spec::Reader;
 
+/// What the value of such a parameter may be.
+const FORMS: &str = "the name of a prompt set, a list of texts, or `{ file = \"…\" }`";
+
 /// The value of a parameter that names prompts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompts {
@@ -18,7 +21,8 @@ pub enum Prompts {
 impl Prompts {
     /// Reads the prompts under `key`; a missing or unsound value is reported.
     pub fn required(table: &mut Reader<'_>, key: &str) -> Option<Self> {
-        if table.has(key) { Self::optional(table, key) } else { table.required::<String>(key).and(None) }
+        table.require(key, FORMS);
+        Self::optional(table, key)
     }
 
     /// Reads the prompts under `key`; `None` when there are none, or they are unsound (which is reported).
@@ -29,7 +33,10 @@ impl Prompts {
         if table.is_text(key) {
             let name: String = table.optional(key)?;
             let set = PromptSet::built_in(&name);
-            if set.is_none() {
+            if set.is_none() && name.contains(char::is_whitespace) {
+                let help = format!("a prompt of one's own stands in a list: `{key} = [\"…\"]`");
+                table.reject(key, "a text names a prompt set", "no prompt set has this name", Some(help));
+            } else if set.is_none() {
                 table.reject_name(key, "prompt set", &name, &BUILT_IN);
             }
             return set.map(Self::Given);
@@ -39,7 +46,8 @@ impl Prompts {
             return match PromptSet::new(texts) {
                 Ok(set) => Some(Self::Given(set)),
                 Err(error) => {
-                    table.reject(key, "unsound prompts", error.to_string(), None);
+                    let help = format!("write texts, such as `{key} = [\"Describe the picture.\"]`");
+                    table.reject(key, format!("`{key}` cannot be used"), error.to_string(), Some(help));
                     None
                 }
             };
@@ -47,7 +55,7 @@ impl Prompts {
         if table.is_table(key) {
             return table.table(key)?.required_path("file").map(Self::File);
         }
-        table.reject_type(key, "the name of a prompt set, a list of texts, or `{ file = \"…\" }`");
+        table.reject_type(key, FORMS);
         None
     }
 

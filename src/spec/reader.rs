@@ -217,6 +217,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reports a missing `key`, for keys that take several forms; `expected` says which.
+    pub fn require(&mut self, key: &str, expected: &str) {
+        self.report_missing(key, expected.to_owned());
+    }
+
     /// Whether `key` is written in the table.
     pub fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
