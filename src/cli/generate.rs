@@ -21,6 +21,9 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
     if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
         return Err(Trouble::usage("`--top-p` is out of range").help("a number above 0, at most 1".to_owned()));
     }
+    for path in &arguments.image {
+        std::fs::File::open(path).map_err(|cause| Trouble::usage(format!("{}: {cause}", path.display())))?;
+    }
     let ready = Ready::load(&arguments.model, voice)?;
     let settings = Settings {
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },

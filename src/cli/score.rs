@@ -35,7 +35,13 @@ pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
             let message = format!("{}, line {number}: {}", arguments.input.display(), error.message);
             trouble(ModelError { message, ..error })
         };
-        let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose()?.map(|(picture, _)| picture);
+        let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(|mut trouble| {
+            for mistake in &mut trouble.mistakes {
+                mistake.message = format!("{}, line {number}: {}", arguments.input.display(), mistake.message);
+            }
+            trouble
+        })?;
+        let picture = picture.map(|(picture, _)| picture);
         let sequence = ready.scribe.round(&line.prompt, Some(&line.response), picture.is_some()).map_err(place)?;
         let scored = score::score(&ready.model, ready.lora.as_ref(), &sequence, picture.as_ref()).map_err(place)?;
         if arguments.json {
@@ -66,6 +72,8 @@ fn read(arguments: &Score) -> Result<Vec<(usize, Line)>, Trouble> {
         match serde_json::from_slice(line) {
             Ok(line) => lines.push((index + 1, line)),
             Err(error) => {
+                // Within one line, a line is none of the place.
+                let error = error.to_string().replace(" at line 1 column ", ", column ");
                 let trouble = Trouble::usage(format!("{name}, line {}: {error}", index + 1))
                     .help("a line is an object with `image` (a path or null), `prompt` and `response`".to_owned());
                 match &mut broken {

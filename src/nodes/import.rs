@@ -694,7 +694,8 @@ mod tests {
         assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
         let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
         assert!(adapter[0].message.contains("holds no adapter"), "{adapter:?}");
-        std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
+        std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#)
+            .unwrap();
         let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
         assert!(adapter[0].message.ends_with("no `adapter_model.safetensors`"), "{adapter:?}");
     }

@@ -92,6 +92,9 @@ fn lines_that_cannot_be_scored_are_told_all_at_once() {
     let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
     assert_eq!(said.code, Some(64));
     insta::assert_snapshot!(said);
+    workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"image\": \"none.png\"}\n");
+    let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
+    assert!(said.code == Some(64) && said.err.contains("input.jsonl, line 1: none.png: "), "{said}");
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn names_that_stand_for_nothing_are_told_with_the_nearest() {
         with(&["model", "--image-mode", "padd"]),
         with(&["model", "--device", "cuda"]),
         with(&["model", "--adapter", "adapters"]),
-        with(&["model", "--image", "pictures/none.png"]),
+        with(&["model", "--image", "pictures/square.png", "pictures/none.png"]),
         with(&["model", "--temperature", "-1"]),
         with(&["model", "--prompt", "<image>"]),
     ];
