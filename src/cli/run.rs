@@ -24,7 +24,9 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         return Err(Trouble::usage("`-S` is not there yet").help(help.to_owned()));
     }
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
-    let targets = file.nodes(&[arguments.targets.as_slice(), &arguments.until].concat())?;
+    let targets = [arguments.targets.as_slice(), &arguments.until].concat();
+    file.nodes(&[targets.as_slice(), &arguments.force].concat())?;
+    let targets = file.nodes(&targets)?;
     let force: BTreeSet<usize> = file.nodes(&arguments.force)?.into_iter().collect();
     file.check_data(&targets)?;
     let plan = plan::Options { targets, force, accept_numerics: arguments.accept_numerics.clone() };

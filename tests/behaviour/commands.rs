@@ -121,7 +121,7 @@ fn targets_and_until_leave_the_rest_alone() {
     assert_eq!(workspace.stic(&["plan", "p.toml"]).code, Some(2));
     assert_eq!(workspace.stic(&["run", "-q", "p.toml", "--until", "corrupted"]).code, Some(0));
     assert_eq!(workspace.stic(&["plan", "p.toml"]).code, Some(0));
-    let unknown = workspace.stic(&["run", "p.toml", "image", "corupted", "--force", "images"]);
+    let unknown = workspace.stic(&["run", "p.toml", "image", "corupted", "--force", "imags"]);
     assert_eq!(unknown.code, Some(64));
     insta::assert_snapshot!(unknown);
 }
