@@ -109,7 +109,8 @@ impl Voice {
             Color::Never => false,
             Color::Auto => terminal && !dumb && !set("NO_COLOR"),
         };
-        let width = std::env::var("COLUMNS").ok().filter(|_| terminal).and_then(|width| width.parse::<usize>().ok());
+        let written = std::env::var("COLUMNS").ok().and_then(|width| width.parse::<usize>().ok());
+        let width = written.or_else(columns).filter(|width| terminal && *width > 0);
         let style = Style {
             unicode: terminal && !dumb,
             color,
@@ -153,6 +154,14 @@ impl Voice {
             self.insist(format_args!("\n{count} {what} in {}; nothing was run", source.name));
         }
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> Option<usize> {
+    #[cfg(unix)]
+    return rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col.into());
+    #[cfg(not(unix))]
+    None
 }
 
 /// Writes text for programs to standard output.
