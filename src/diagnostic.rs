@@ -4,9 +4,13 @@
 //! mistakes, and turn each into a [`Diagnostic`] in one place.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, Severity, SourceCode,
+    SourceSpan, SpanContents,
+};
 
 /// A range of bytes of a source text.
 pub type Span = Range<usize>;
@@ -95,7 +99,7 @@ impl Style {
 pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style) -> String {
     let mut diagnostics: Vec<&Diagnostic> = diagnostics.iter().collect();
     diagnostics.sort_by_key(|diagnostic| diagnostic.start());
-    let named = source.map(|source| NamedSource::new(&source.name, source.text.clone()));
+    let named = source.map(|source| Named { name: source.name.clone(), text: drawable(&source.text) });
     let handler = GraphicalReportHandler::new_themed(style.theme())
         .with_width(style.width)
         .with_links(false)
@@ -124,6 +128,17 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
     lines
 }
 
+/// `text` with characters that would move a terminal's cursor replaced by others that take as many bytes.
+fn drawable(text: &str) -> String {
+    let replaced = |c: char| match c {
+        '\n' | '\r' | '\t' => c,
+        c if c.is_ascii_control() => '?',
+        c if c.is_control() => '\u{bf}',
+        c => c,
+    };
+    text.chars().map(replaced).collect()
+}
+
 /// `diagnostic` with its place in words, where a line that would be drawn is too long to be read, or even drawn.
 fn unbroken(source: &Source, diagnostic: &Diagnostic) -> Option<Diagnostic> {
     const LONGEST: usize = 4096;
@@ -149,10 +164,31 @@ fn unbroken(source: &Source, diagnostic: &Diagnostic) -> Option<Diagnostic> {
     })
 }
 
+/// A text with its name. Its columns count characters, as editors do; miette's own count bytes.
+struct Named {
+    name: String,
+    text: String,
+}
+
+impl SourceCode for Named {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let found = self.text.read_span(span, before, after)?;
+        let start = self.text.get(..found.span().offset()).unwrap_or_default();
+        let column = start.rsplit('\n').next().unwrap_or_default().chars().count();
+        let (data, place, lines) = (found.data(), *found.span(), found.line_count());
+        Ok(Box::new(MietteSpanContents::new_named(self.name.clone(), data, place, found.line(), column, lines)))
+    }
+}
+
 /// A diagnostic with its text, as miette wants it.
 struct Drawn<'a> {
     diagnostic: &'a Diagnostic,
-    source: Option<&'a NamedSource<String>>,
+    source: Option<&'a Named>,
     length: usize,
 }
 
@@ -179,8 +215,8 @@ impl miette::Diagnostic for Drawn<'_> {
         self.diagnostic.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
-    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        self.source.filter(|_| !self.diagnostic.labels.is_empty()).map(|source| source as &dyn miette::SourceCode)
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.filter(|_| !self.diagnostic.labels.is_empty()).map(|source| source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -227,9 +263,83 @@ pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
     if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
 }
 
+/// Whether the machine failed (a full disk, no memory, a device that does not answer), not what was asked of it: the
+/// same may succeed later, and no other name in a file or on the command line would help.
+pub fn is_of_the_machine(cause: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, Deadlock, FileTooLarge, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable, OutOfMemory, QuotaExceeded, ResourceBusy, StaleNetworkFileHandle, StorageFull, TimedOut,
+        WouldBlock, WriteZero,
+    };
+    match cause.kind() {
+        ConnectionAborted
+        | ConnectionReset
+        | Deadlock
+        | FileTooLarge
+        | HostUnreachable
+        | Interrupted
+        | NetworkDown
+        | NetworkUnreachable
+        | OutOfMemory
+        | QuotaExceeded
+        | ResourceBusy
+        | StaleNetworkFileHandle
+        | StorageFull
+        | TimedOut
+        | WouldBlock
+        | WriteZero => true,
+        // The standard library has no names for a failing device and too many open files.
+        _ => cfg!(unix) && cause.raw_os_error().is_some_and(|code| matches!(code, 5 | 23 | 24)),
+    }
+}
+
+/// Whether links lead in a circle, for which the standard library has no stable name.
+#[cfg(unix)]
+fn is_link_loop(cause: &io::Error) -> bool {
+    cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_link_loop(_: &io::Error) -> bool {
+    false
+}
+
+/// What to do about a file or folder that cannot be read or written, where the cause tells.
+pub fn io_help(cause: &io::Error) -> Option<&'static str> {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space; what is finished is kept, and the next run goes on from it")
+        }
+        io::ErrorKind::PermissionDenied => Some("give yourself access to it, or name another"),
+        io::ErrorKind::IsADirectory => Some("this is a folder where a file is expected"),
+        _ if is_link_loop(cause) => Some("a link leads to itself: remove it, or lead it elsewhere"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_of_the_machine_and_a_missing_file_is_not() {
+        let all = |kinds: &[io::ErrorKind]| kinds.iter().map(|kind| io::Error::from(*kind)).collect::<Vec<_>>();
+        assert!(all(&[io::ErrorKind::StorageFull, io::ErrorKind::OutOfMemory]).iter().all(is_of_the_machine));
+        let named = all(&[io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied, io::ErrorKind::InvalidData]);
+        assert!(!named.iter().any(is_of_the_machine));
+        assert_eq!(is_of_the_machine(&io::Error::from_raw_os_error(5)), cfg!(unix));
+    }
+
+    #[test]
+    fn columns_count_characters_and_control_characters_are_not_drawn() {
+        let text = "a = \"\u{65e5}\u{672c}\u{1b}[31m\", b = 1\r\n\tc = 2\r\n";
+        let source = Source { name: "p.toml".into(), text: text.into() };
+        let at = |what: &str| text.find(what).map(|start| start..start + 1).expect("it is there");
+        let mistakes = [Diagnostic::new("first").label(at("b"), ""), Diagnostic::new("second").label(at("2"), "")];
+        let drawn = render(Some(&source), &mistakes, Style::PLAIN);
+        assert!(drawn.contains("[p.toml:1:16]") && drawn.contains("[p.toml:2:6]"), "{drawn}");
+        assert!(!drawn.contains('\u{1b}'), "{drawn}");
+    }
 
     #[test]
     fn a_near_name_is_found_and_a_far_one_is_not() {

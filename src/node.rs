@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::{ArtifactKind, InvalidLine, ItemId, read_lines};
 use crate::device::DeviceChoice;
+use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
 use crate::spec::Reader;
 
@@ -137,6 +138,11 @@ impl Parameter {
     }
 }
 
+/// A parameter that is left out because it has the value `default`, for people.
+pub fn by_default(default: impl Into<Value>) -> Option<String> {
+    Some(format!("{} (the default)", default.into()))
+}
+
 /// Which seeds a node's draws depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeedUse {
@@ -147,7 +153,7 @@ pub struct SeedUse {
     pub node: bool,
 }
 
-/// A file or folder that a parameter names and that is not as it should be.
+/// A parameter that does not fit the file or folder that it names, or the inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileProblem {
     /// The dotted name of the parameter, or `models.NAME.source` for the folder of a model.
@@ -163,6 +169,13 @@ pub trait Node: Send + Sync {
     /// The parameters that differ from their defaults, without those of execution.
     fn parameters(&self) -> Vec<Parameter>;
 
+    /// What it means that `parameter` is not among [`Node::parameters`], for people: mostly [`by_default`]. `None` where
+    /// there is nothing to say.
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        let _ = parameter;
+        None
+    }
+
     /// Which seeds matter.
     fn seeds(&self) -> SeedUse {
         SeedUse::default()
@@ -176,6 +189,19 @@ pub trait Node: Send + Sync {
     /// Whether the files and folders that parameters name exist and are what they should be. Cheap: nothing large is
     /// read.
     fn check_files(&self) -> Vec<FileProblem> {
+        Vec::new()
+    }
+
+    /// What is known of the result before it is made (the rank of an adapter), for the nodes that read it. `above` gives
+    /// the same of what comes in by a port. Cheap, and empty where nothing is known.
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        let _ = above;
+        Vec::new()
+    }
+
+    /// Parameters that contradict what is known of the inputs: `above` gives their [`Node::promises`] by port.
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        let _ = above;
         Vec::new()
     }
 
@@ -554,7 +580,8 @@ impl Failure {
 
     /// A failure to read or write `path`.
     pub fn io(path: &Path, cause: &std::io::Error) -> Self {
-        Self::environment(format!("{}: {cause}", path.display()))
+        let help = io_help(cause).map(str::to_owned);
+        Self::Environment { message: format!("{}: {cause}", path.display()), help }
     }
 
     /// The same failure with a remedy.

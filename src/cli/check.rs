@@ -12,8 +12,9 @@ use crate::node::Kinds;
 pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
-    if data == Data::Wanted {
-        file.check_data(&[])?;
+    match data {
+        Data::Wanted => file.check_data(&[])?,
+        Data::Ignored => file.check_inputs()?,
     }
     let count = file.graph.nodes.len();
     let without = if arguments.without_data { ", its data and models unseen" } else { "" };

@@ -1,6 +1,7 @@
 //! A pipeline file from the disk: read, joined, and its data looked at.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,7 @@ use crate::device::{DeviceChoice, DeviceRequest, Devices};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
 use crate::model;
-use crate::node::Kinds;
+use crate::node::{Kinds, Parameter};
 use crate::store::{Store, StoreError};
 
 /// A pipeline file without mistakes.
@@ -52,15 +53,47 @@ impl PipelineFile {
         }
     }
 
-    /// Looks for the data and the models of `targets` and all that they need.
+    /// Looks for the data and the models of `targets` and all that they need, and whether parameters fit the inputs.
     ///
     /// # Errors
-    /// What is missing.
+    /// What is missing or does not fit.
     pub fn check_data(&self, targets: &[usize]) -> Result<(), Trouble> {
+        self.check_found(targets, Data::Wanted)
+    }
+
+    /// Looks whether the parameters of all nodes fit their inputs, as far as that is known without any data.
+    ///
+    /// # Errors
+    /// Those that do not.
+    pub fn check_inputs(&self) -> Result<(), Trouble> {
+        self.check_found(&[], Data::Ignored)
+    }
+
+    fn check_found(&self, targets: &[usize], data: Data) -> Result<(), Trouble> {
         let needed = self.graph.needed(targets);
-        let nodes = self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed).map(|(node, _)| node);
+        let place = |node: &GraphNode, problem| self.graph.file_mistake(node, problem);
         let mut mistakes = Vec::new();
-        add_data_mistakes(nodes, |node, problem| self.graph.file_mistake(node, problem), &mut mistakes);
+        if data == Data::Wanted {
+            let nodes = self.graph.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| node);
+            add_data_mistakes(nodes, place, &mut mistakes);
+        }
+        let mut promised: Vec<Vec<Parameter>> = Vec::with_capacity(needed.len());
+        for (node, needed) in self.graph.nodes.iter().zip(&needed) {
+            let above = |name: &str| -> Vec<Parameter> {
+                let port = node.ports.iter().position(|port| port.name == name);
+                port.into_iter()
+                    .flat_map(|port| &node.inputs[port])
+                    .flat_map(|index| promised[*index].clone())
+                    .collect()
+            };
+            // What a file that is imported holds is data, too.
+            let known = *needed && (data == Data::Wanted || !node.imported);
+            let found = if known { node.node.promises(&above) } else { Vec::new() };
+            if *needed {
+                mistakes.extend(node.node.check_inputs(&above).into_iter().map(|problem| place(node, problem)));
+            }
+            promised.push(found);
+        }
         if mistakes.is_empty() { Ok(()) } else { Err(Trouble::mistakes(self.source.clone(), mistakes)) }
     }
 
@@ -120,17 +153,43 @@ fn add_data_mistakes<'a>(
 
 fn text_of(path: &Path) -> Result<String, Trouble> {
     let name = path.display();
+    if path.as_os_str() == "-" {
+        return Err(Trouble::usage("a pipeline is not read from standard input")
+            .help("write it to a file: paths in it are relative to that".to_owned()));
+    }
     let bytes = std::fs::read(path).map_err(|error| {
-        let help = "name a pipeline file, for example `pipelines/quickstart.toml`";
-        let help = (error.kind() == std::io::ErrorKind::NotFound).then(|| help.to_owned());
-        Trouble::usage(format!("cannot read {name}: {error}")).help(help)
+        let trouble = Trouble::io(format!("cannot read {name}: {error}"), &error);
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::IsADirectory => {
+                trouble.help("name a pipeline file, for example `pipelines/quickstart.toml`".to_owned())
+            }
+            _ => trouble,
+        }
     })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-        Trouble::usage(format!("{name} is not text: line {line} is not UTF-8"))
-            .help("save the file as UTF-8".to_owned())
-    })
+    // Editors on Windows put a byte-order mark in front; it is no part of the text.
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).to_vec();
+    String::from_utf8(text).map_err(|error| not_text(name.to_string(), error.as_bytes()))
+}
+
+/// Where a file that is not text is not.
+fn not_text(name: String, bytes: &[u8]) -> Trouble {
+    let mut text = String::new();
+    let mut places = Vec::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if let [first, ..] = chunk.invalid() {
+            places.push((text.len()..text.len() + char::REPLACEMENT_CHARACTER.len_utf8(), *first));
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    let wide = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let help = if wide { "it looks like UTF-16: save it as UTF-8" } else { "save the file as UTF-8" };
+    let mut mistake = Diagnostic::new(format!("{name} is not text")).help(help.to_owned());
+    if let Some((place, byte)) = places.first() {
+        let more = if places.len() > 1 { format!(" (nor is it in {} more)", places.len() - 1) } else { String::new() };
+        mistake = mistake.label(place.clone(), format!("the byte {byte:#04x} is not UTF-8{more}"));
+    }
+    Trouble::mistakes(Source { name, text }, vec![mistake])
 }
 
 /// Opens the cache in `root`.
@@ -143,7 +202,11 @@ pub fn open_cache(root: &Path) -> Result<Arc<Store>, Trouble> {
 
 /// A cache that cannot be used.
 pub fn cache_trouble(error: &StoreError) -> Trouble {
-    Trouble::usage(error.to_string()).help(error.help())
+    let trouble = match error {
+        StoreError::Io { cause, .. } => Trouble::io(error.to_string(), cause),
+        _ => Trouble::usage(error.to_string()),
+    };
+    trouble.help(error.help())
 }
 
 /// This machine's devices.

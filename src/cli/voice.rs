@@ -9,9 +9,13 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Color, Global};
-use crate::diagnostic::{Diagnostic, Source, Style, render};
+use crate::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_machine, render};
 
 /// How a command ends, as an exit code.
+///
+/// One rule tells 64 from 1: what the user can put right before anything is begun (an argument, a file, missing data, a
+/// cache or device that cannot be used) is [`Exit::Usage`]; what fails once a run is under way, or because the machine
+/// does (a full disk, no memory), is [`Exit::Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// All is well.
@@ -54,6 +58,12 @@ impl Trouble {
     /// A failure.
     pub fn failure(message: impl Into<String>) -> Self {
         Self { exit: Exit::Failure, ..Self::usage(message) }
+    }
+
+    /// A file that cannot be read or written: `message` ends with `cause`.
+    pub fn io(message: impl Into<String>, cause: &io::Error) -> Self {
+        let exit = if is_of_the_machine(cause) { Exit::Failure } else { Exit::Usage };
+        Self { exit, ..Self::usage(message) }.help(io_help(cause).map(str::to_owned))
     }
 
     /// Mistakes in a file.

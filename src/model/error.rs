@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::diagnostic::{io_help, is_of_the_machine};
+
 /// What is wrong with a model's files, or with what was asked of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -22,7 +24,8 @@ impl ModelError {
 
     /// A failure to read or write `path`.
     pub fn io(path: &Path, cause: &std::io::Error) -> Self {
-        Self { message: format!("{}: {cause}", path.display()), help: None, environment: true }
+        let help = io_help(cause).map(str::to_owned);
+        Self { message: format!("{}: {cause}", path.display()), help, environment: is_of_the_machine(cause) }
     }
 
     /// The same error with a remedy.

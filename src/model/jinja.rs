@@ -11,9 +11,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::{Value, json};
 
-use super::ModelError;
 use super::template::{Message, Page};
 use super::tokenizer::{PLACEHOLDER, read_json, token_text};
+use super::{AGAIN, ModelError};
 use crate::artifact::Speaker;
 
 /// A chat template and the special tokens that it may name.
@@ -35,7 +35,9 @@ impl ChatTemplate {
         let own = read_json(&folder.join("chat_template.json"))?.unwrap_or_default();
         let plain = folder.join("chat_template.jinja");
         let source = if plain.is_file() {
-            Some(std::fs::read_to_string(&plain).map_err(|cause| ModelError::io(&plain, &cause))?)
+            let text = std::fs::read(&plain).map_err(|cause| ModelError::io(&plain, &cause))?;
+            let broken = |_| ModelError::new(format!("{}: not UTF-8", plain.display())).help(AGAIN);
+            Some(String::from_utf8(text).map_err(broken)?)
         } else {
             template_text(&own["chat_template"]).or_else(|| template_text(&settings["chat_template"]))
         };

@@ -1,5 +1,6 @@
 //! The model: weights, text, generation, scores. This module does not know pipelines, nodes or the cache.
 
+mod adapted;
 pub mod device;
 mod error;
 pub mod generate;

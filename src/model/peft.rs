@@ -10,10 +10,12 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
+use super::adapted::Adapted;
 use super::llava::{Fields, TextConfig, map, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
 use super::{ModelError, listed};
@@ -47,6 +49,8 @@ pub struct Settings {
     pub dropout: f64,
     /// The model that it names as its base.
     pub base: Option<String>,
+    /// Which modules it is for.
+    pub adapted: Adapted,
 }
 
 /// Reads the adapter in `folder` for a decoder of `config`.
@@ -56,8 +60,7 @@ pub struct Settings {
 /// each such tensor is named, with what was expected and what was found.
 pub fn read(folder: &Path, config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
     let settings = check(folder)?;
-    let path = folder.join(TENSORS);
-    let bytes = map(&path).map_err(|cause| ModelError::io(&path, &cause))?;
+    let (path, bytes) = (folder.join(TENSORS), open_tensors(folder)?);
     parse(settings, &bytes, config, device)
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
@@ -77,6 +80,15 @@ pub fn check(folder: &Path) -> Result<Settings, ModelError> {
     } else {
         "an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"
     }))
+}
+
+/// The bytes of the tensors of the adapter in `folder`, mapped into memory.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn open_tensors(folder: &Path) -> Result<Mmap, ModelError> {
+    let path = folder.join(TENSORS);
+    map(&path).map_err(|cause| ModelError::io(&path, &cause))
 }
 
 /// Reads the settings of the adapter in `folder`.
@@ -178,12 +190,21 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
         "none" => {}
         other => return unsupported("bias", &other),
     }
-    for name in ["fan_in_fan_out", "lora_bias", "use_dora"] {
+    for name in ["fan_in_fan_out", "lora_bias", "use_dora", "use_qalora"] {
         if fields.flag(name, false)? {
             return unsupported(name, &"true");
         }
     }
-    for name in ["alpha_pattern", "layer_replication", "modules_to_save", "rank_pattern"] {
+    for name in [
+        "alora_invocation_tokens",
+        "alpha_pattern",
+        "layer_replication",
+        "megatron_config",
+        "modules_to_save",
+        "rank_pattern",
+        "target_parameters",
+        "trainable_token_indices",
+    ] {
         match object.get(name) {
             None | Some(Value::Null) => {}
             Some(Value::Array(list)) if list.is_empty() => {}
@@ -194,7 +215,7 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
     // Other ways to begin an adapter take something out of the base model, which then is another one.
     match object.get("init_lora_weights") {
         None | Some(Value::Null | Value::Bool(_)) => {}
-        Some(Value::String(name)) if ["gaussian", "eva"].contains(&name.as_str()) => {}
+        Some(Value::String(name)) if ["eva", "gaussian", "orthogonal"].contains(&name.as_str()) => {}
         Some(value) => {
             return Err(ModelError::new(format!("unsupported `init_lora_weights`: `{value}`")).help(
                 "the adapter belongs to a base model that PEFT changed: save it with \
@@ -214,7 +235,8 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
     // Rank-stabilised LoRA scales by alpha / √rank.
     let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
     let base = fields.text("base_model_name_or_path", "")?;
-    Ok(Settings { rank, alpha, dropout, base: (!base.is_empty()).then(|| base.to_owned()) })
+    let base = (!base.is_empty()).then(|| base.to_owned());
+    Ok(Settings { rank, alpha, dropout, base, adapted: Adapted::read(object)? })
 }
 
 /// Reads the bytes of an adapter's tensors.
@@ -222,10 +244,11 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
-    let Settings { rank, alpha, dropout, base } = settings;
+    let Settings { rank, alpha, dropout, base, adapted } = settings;
     let file = SafeTensors::deserialize(bytes).map_err(|cause| {
         ModelError::new(format!("truncated or not a safetensors file: {cause}")).help("copy or download the file again")
     })?;
+    adapted.check(file.names())?;
     let mut factors: BTreeMap<(usize, Target, char), (String, TensorView<'_>)> = BTreeMap::new();
     let (mut problems, mut tower, mut nonzero) = (Vec::new(), 0, None);
     for (name, view) in file.tensors() {
@@ -365,7 +388,7 @@ mod tests {
     }
 
     fn some_settings() -> Settings {
-        Settings { rank: 2, alpha: 4.0, dropout: 0.0, base: None }
+        Settings { rank: 2, alpha: 4.0, dropout: 0.0, base: None, adapted: Adapted::default() }
     }
 
     /// An adapter file of these tensors, all of one value.
@@ -470,6 +493,18 @@ mod tests {
         let refused = |value: Value| settings(value.as_object().expect("an object")).expect_err("refused").message;
         assert_eq!(refused(json!({ "peft_type": "IA3" })), "unsupported `peft_type`: `IA3`");
         assert_eq!(refused(json!({ "peft_type": "LORA", "use_dora": true })), "unsupported `use_dora`: `true`");
+        for settings in [
+            json!({ "bias": "lora_only" }),
+            json!({ "rank_pattern": { "q_proj": 2 } }),
+            json!({ "alpha_pattern": { "q_proj": 2 } }),
+            json!({ "layer_replication": [[0, 1]] }),
+            json!({ "init_lora_weights": "pissa" }),
+            json!({ "trainable_token_indices": [3] }),
+        ] {
+            let (name, value) = settings.as_object().and_then(|map| map.iter().next()).expect("one setting");
+            let all = json!({ "peft_type": "LORA", name: value });
+            assert!(refused(all).starts_with(&format!("unsupported `{name}`: ")), "{name}");
+        }
         assert_eq!(refused(json!({ "peft_type": "LORA", "r": 0 })), "`r` is 0, not a whole number above zero");
         assert_eq!(
             refused(json!({ "peft_type": "LORA", "modules_to_save": ["mm_projector"] })),

@@ -12,7 +12,7 @@ use crate::model::ModelError;
 use crate::model::llava::Llava;
 use crate::model::lora::{Lora, Target};
 use crate::model::peft;
-use crate::node::{Artifact, Failure, Inputs, Objects, Output, Part, Summary};
+use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.
 pub const TENSORS: &str = peft::TENSORS;
@@ -76,11 +76,22 @@ pub fn load(inputs: &Inputs, port: &str, model: &Llava) -> Result<Option<Lora>, 
     let named = |message: &str| format!("the adapter of `{}`: {message}", artifact.node);
     let Settings { rank, alpha, .. } = serde_json::from_slice(&inputs.part(artifact, SETTINGS)?)
         .map_err(|cause| Failure::node(named(&format!("{SETTINGS}: {cause}"))))?;
-    let settings = peft::Settings { rank, alpha, dropout: 0.0, base: None };
+    let settings = peft::Settings { rank, alpha, dropout: 0.0, base: None, adapted: Default::default() };
     let tensors = inputs.part(artifact, TENSORS)?;
     let adapter = peft::parse(settings, &tensors, &model.config.text, &model.device())
         .map_err(|error| ModelError { message: named(&error.message), ..error })?;
     Ok(Some(adapter.lora))
+}
+
+/// The shape of the PEFT adapter in `folder`, as the parameters of a node that trains on from it would repeat it. Reads
+/// no tensor.
+///
+/// # Errors
+/// When the folder holds no adapter, or one of a form that is not supported.
+pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
+    let settings = peft::check(folder)?;
+    let targets = targets(folder, &settings, &peft::open_tensors(folder)?)?;
+    Ok(shape(settings.rank, settings.alpha, &targets))
 }
 
 /// The PEFT adapter in `folder` as a result.
@@ -89,17 +100,12 @@ pub fn load(inputs: &Inputs, port: &str, model: &Llava) -> Result<Option<Lora>, 
 /// When the folder holds no adapter, or one of a form that is not supported. Whether it fits a model shows when it is
 /// loaded.
 pub fn import(folder: &Path, objects: &dyn Objects) -> Result<Output, Failure> {
-    let peft::Settings { rank, alpha, dropout, base } = peft::read_settings(folder)?;
+    let settings = peft::read_settings(folder)?;
     let path = folder.join(peft::TENSORS);
     let tensors = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
-    let targets: Vec<String> = targets(&tensors)
-        .map_err(|cause| {
-            Failure::node(format!("{}: not a safetensors file: {cause}", path.display()))
-                .help("copy or download the file again")
-        })?
-        .iter()
-        .map(|target| target.name().to_owned())
-        .collect();
+    let targets: Vec<String> =
+        targets(folder, &settings, &tensors)?.iter().map(|target| target.name().to_owned()).collect();
+    let peft::Settings { rank, alpha, dropout, base, .. } = settings;
     let line = format!("rank {rank}, alpha {alpha}, {}", targets.join(" "));
     let settings = Settings { rank, alpha, targets };
     Ok(Output {
@@ -143,14 +149,30 @@ pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Resu
     read(LOG)?.map_or(Ok(()), |log| put(LOG, &log))
 }
 
-/// The modules that the tensors of an adapter belong to, in the order of a layer.
-fn targets(tensors: &[u8]) -> Result<Vec<Target>, safetensors::SafeTensorError> {
-    let file = safetensors::SafeTensors::deserialize(tensors)?;
+/// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
+fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<Target>, ModelError> {
+    let named = |message: String| format!("{}: {message}", folder.join(peft::TENSORS).display());
+    let file = safetensors::SafeTensors::deserialize(tensors).map_err(|cause| {
+        ModelError::new(named(format!("truncated or not a safetensors file: {cause}")))
+            .help("copy or download the file again")
+    })?;
     let names = file.names();
+    let adapted = settings.adapted.check(names.iter().copied());
+    adapted.map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;
     let decoder = |name: &&&str| !name.contains("vision_tower.");
     let belongs =
         |target: Target| names.iter().filter(decoder).any(|name| name.contains(&format!(".{}.", target.path())));
     Ok(Target::ALL.into_iter().filter(|target| belongs(*target)).collect())
+}
+
+/// An adapter's shape as parameters: what a node that trains on from it may repeat.
+pub fn shape(rank: usize, alpha: f64, targets: &[Target]) -> Vec<Parameter> {
+    let targets: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    vec![
+        Parameter::function("lora.rank", rank),
+        Parameter::function("lora.alpha", alpha),
+        Parameter::function("lora.targets", targets),
+    ]
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {

@@ -74,6 +74,10 @@ impl Node for Corrupt {
         list
     }
 
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        Fraction::left_out(parameter)
+    }
+
     fn seeds(&self) -> SeedUse {
         SeedUse {
             pipeline: self.fraction.draws() || self.operations.len() > 1,

@@ -7,7 +7,7 @@ use crate::artifact::{ArtifactKind, Pair};
 use crate::digest::Value;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
-    WholeWork, Work,
+    WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 use crate::train::loss::dpo::Dpo;
@@ -93,6 +93,15 @@ impl Node for DpoNode {
         list
     }
 
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "beta" => by_default(BETA),
+            "chosen_weight" => by_default(CHOSEN_WEIGHT),
+            "reference" => by_default("base"),
+            _ => self.training.left_out(parameter),
+        }
+    }
+
     fn seeds(&self) -> SeedUse {
         SeedUse { pipeline: false, node: true }
     }
@@ -103,6 +112,14 @@ impl Node for DpoNode {
 
     fn check_files(&self) -> Vec<FileProblem> {
         self.training.check_files()
+    }
+
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        self.training.promises(above)
+    }
+
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        self.training.check_inputs(above)
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {

@@ -33,7 +33,7 @@ use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, NodeKind,
-    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
+    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
 };
 use crate::spec::{ModelSource, Reader};
 
@@ -207,6 +207,17 @@ impl Node for EvaluateNode {
         unless(self.temperature == 0.0, "temperature", self.temperature.into());
         unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
         list
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "describe_and_respond" => by_default(false),
+            "describe_prompt" => by_default(DESCRIBE_AND_RESPOND),
+            "temperature" => by_default(0.0),
+            "max_new_tokens" => by_default(MAX_NEW_TOKENS),
+            "image_mode" => model::default_mode(&self.model),
+            _ => None,
+        }
     }
 
     fn seeds(&self) -> SeedUse {

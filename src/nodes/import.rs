@@ -23,7 +23,7 @@ use crate::data::published::{Preference, read_description, read_preference};
 use crate::data::source::{Entry, Place, SourceError, each_entry, each_record, found_elsewhere, is_records};
 use crate::data::turns::{IMAGE, check_order};
 use crate::digest::{Digest, Value};
-use crate::model::peft;
+use crate::model::{ModelError, peft};
 use crate::node::{
     Context, Failure, FileDigests, FileProblem, Importer, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port,
     Summary, WholeWork, Work,
@@ -105,13 +105,21 @@ impl Node for Import {
                 let help = "name a folder that PEFT or `stic export` wrote";
                 problem("file", format!("`{shown}` holds no adapter: there is no `{}` in it", peft::SETTINGS), help)
             }
-            ArtifactKind::Adapter => peft::check(&self.file).err().map_or_else(Vec::new, |error| {
-                vec![FileProblem { parameter: "file".to_owned(), message: error.message, help: error.help }]
-            }),
+            ArtifactKind::Adapter => match adapter::read_shape(&self.file) {
+                Ok(_) => Vec::new(),
+                Err(ModelError { message, help, .. }) => {
+                    vec![FileProblem { parameter: "file".to_owned(), message, help }]
+                }
+            },
             ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => self.check_entries(),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
             _ => self.check_rows(),
         }
+    }
+
+    fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        let adapter = self.kind == ArtifactKind::Adapter;
+        adapter.then(|| adapter::read_shape(&self.file).ok()).flatten().unwrap_or_default()
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {

@@ -8,7 +8,9 @@ use super::adapter::part;
 use super::listing::picture_label;
 use crate::artifact::{ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::IMAGE;
-use crate::node::{Arity, Context, Failure, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work};
+use crate::node::{
+    Arity, Context, Failure, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work, by_default,
+};
 use crate::spec::Reader;
 
 /// What stands before a description, by default: the published code's words.
@@ -58,6 +60,14 @@ impl Node for Infuse {
         list.extend((self.prefix != PREFIX).then(|| Parameter::function("prefix", self.prefix.as_str())));
         list.extend((self.separator != SEPARATOR).then(|| Parameter::function("separator", self.separator.as_str())));
         list
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "prefix" => by_default(PREFIX),
+            "separator" => by_default(SEPARATOR),
+            _ => None,
+        }
     }
 
     fn work(&self) -> Work<'_> {

@@ -10,6 +10,7 @@ use super::adapter::part;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
 use crate::data::source::{Entry, Faults, Place, SourceError, each_entry, found_elsewhere, missing_picture};
+use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Objects, OnBadItem, Part};
 
@@ -351,8 +352,11 @@ pub fn failure(error: SourceError) -> Failure {
 }
 
 fn help(error: &SourceError) -> Option<&'static str> {
-    let help = "wrap the records in `[` and `]`, or name the file `.jsonl`";
-    matches!(error, SourceError::NoArray(_)).then_some(help)
+    match error {
+        SourceError::NoArray(_) => Some("wrap the records in `[` and `]`, or name the file `.jsonl`"),
+        SourceError::Unreadable { cause, .. } => io_help(cause),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

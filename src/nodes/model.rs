@@ -8,7 +8,7 @@ use crate::model::llava::{Config, ImageMode, Llava};
 use crate::model::picture::Processor;
 use crate::model::template::Template;
 use crate::model::{ModelError, session};
-use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter};
+use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
 use crate::spec::ModelSource;
 
 /// The files beside the weights that say what a model computes and how it reads and writes.
@@ -39,6 +39,13 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
         let help = "`source` names a folder with a Hugging Face checkpoint; download it first, for example with \
                     `huggingface-cli download`";
         return problem(format!("{}: no such folder", folder.display()), Some(help.to_owned()));
+    }
+    if model.revision.is_some() {
+        return vec![FileProblem {
+            parameter: format!("models.{}.revision", model.name),
+            message: format!("`revision` means nothing for `{}`, which is a folder", folder.display()),
+            help: Some("leave it out: a folder is known by what is in it".to_owned()),
+        }];
     }
     if let Err(error) = Config::read(folder) {
         return problem(error.message, error.help);
@@ -110,6 +117,11 @@ pub fn manner(
         list.push(Parameter::function("image_mode", mode.name()));
     }
     Ok(list)
+}
+
+/// The image mode that `model` has unless a node says otherwise, for people.
+pub fn default_mode(model: &ModelSource) -> Option<String> {
+    processor(model).ok().and_then(|processor| by_default(processor.mode.name()))
 }
 
 /// The digest of all that determines what `model` computes: names and contents of its files, not its place.

@@ -16,7 +16,7 @@ use crate::data::prompts::PromptSet;
 use crate::draw::Draws;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
-    Summary, WholeWork, Work,
+    Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 
@@ -71,6 +71,15 @@ impl Node for PairNode {
         list.extend(self.drop_identical.then(|| Parameter::selection("drop_identical", true)));
         list.extend(self.shuffled.then(|| Parameter::function("rejected_from", "shuffled")));
         list
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "drop_identical" => by_default(false),
+            "rejected_from" => by_default("same"),
+            "instructions" => by_default(INSTRUCTIONS),
+            _ => None,
+        }
     }
 
     fn seeds(&self) -> SeedUse {

@@ -26,7 +26,7 @@ use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
-    Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work,
+    Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work, by_default,
 };
 use crate::spec::{ModelSource, Reader};
 
@@ -158,6 +158,18 @@ impl Node for RespondNode {
         unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
         list.extend(self.fraction.parameter());
         list
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "top_k" | "top_p" if self.sampling.temperature == 0.0 => Some("unused without a temperature".to_owned()),
+            "temperature" => by_default(TEMPERATURE),
+            "top_k" => by_default(TOP_K),
+            "top_p" => by_default(TOP_P),
+            "max_new_tokens" => by_default(MAX_NEW_TOKENS),
+            "image_mode" => model::default_mode(&self.model),
+            _ => Fraction::left_out(parameter),
+        }
     }
 
     fn seeds(&self) -> SeedUse {

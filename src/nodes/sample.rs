@@ -20,7 +20,7 @@ use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
     Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port, SeedUse,
-    Summary, WholeWork, Work,
+    Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 
@@ -74,6 +74,15 @@ impl Node for Sample {
         list.extend((!self.dedupe).then(|| Parameter::selection("dedupe", false)));
         list.extend(self.ignore_orientation.then(|| Parameter::function("orientation", "ignore")));
         list
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            "count" => Some("all".to_owned()),
+            "dedupe" => by_default(true),
+            "orientation" => by_default("apply"),
+            _ => parameter.starts_with("where.").then(|| "none".to_owned()),
+        }
     }
 
     fn seeds(&self) -> SeedUse {

@@ -51,6 +51,10 @@ impl Node for SftNode {
         self.training.parameters()
     }
 
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        self.training.left_out(parameter)
+    }
+
     fn seeds(&self) -> SeedUse {
         SeedUse { pipeline: false, node: true }
     }
@@ -61,6 +65,14 @@ impl Node for SftNode {
 
     fn check_files(&self) -> Vec<FileProblem> {
         self.training.check_files()
+    }
+
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        self.training.promises(above)
+    }
+
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        self.training.check_inputs(above)
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {

@@ -2,7 +2,7 @@
 
 use crate::artifact::ItemId;
 use crate::draw::Draws;
-use crate::node::Parameter;
+use crate::node::{Parameter, by_default};
 use crate::spec::Reader;
 
 /// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
@@ -28,6 +28,11 @@ impl Fraction {
     /// Whether the pipeline's seed matters.
     pub fn draws(&self) -> bool {
         self.0 != WHOLE
+    }
+
+    /// What it means that `parameter` is left out, if it is this one.
+    pub fn left_out(parameter: &str) -> Option<String> {
+        if parameter == "fraction" { by_default(WHOLE.to_vec()) } else { None }
     }
 
     /// The parameter, where it differs from its default.

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use image::RgbImage;
 use rayon::prelude::*;
 
-use super::adapter::{self, Origin};
+use super::adapter::{self, Origin, shape};
 use super::listing::allows;
 use super::{curve, model};
 use crate::artifact::{ItemId, write_lines};
@@ -23,7 +23,7 @@ use crate::model::picture::{Processor, prepare, row_count};
 use crate::model::sequence::{Scribe, Sequence};
 use crate::model::template::TEMPLATES;
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, OnBadItem, Output, Parameter, Progress, Summary,
+    Context, Failure, FileDigests, FileProblem, Inputs, OnBadItem, Output, Parameter, Progress, Summary, by_default,
 };
 use crate::spec::{ModelSource, Reader};
 use crate::train::batch::{filled, padded_length};
@@ -159,6 +159,31 @@ impl TrainingParameters {
     }
 }
 
+impl TrainingParameters {
+    /// What it means that `parameter` is not among [`TrainingParameters::parameters`].
+    pub fn left_out(&self, parameter: &str) -> Option<String> {
+        let defaults = AdamWConfig::default();
+        match parameter {
+            "schedule" => by_default(Schedule::default().name()),
+            "warmup_ratio" => by_default(WARMUP_RATIO),
+            "epochs" => by_default(1usize),
+            "max_grad_norm" => by_default(MAX_GRAD_NORM),
+            "adam_betas" => by_default(defaults.betas.to_vec()),
+            "adam_epsilon" => by_default(defaults.epsilon),
+            "weight_decay" => by_default(defaults.weight_decay),
+            "shuffle" => by_default(true),
+            "max_length" => by_default(MAX_LENGTH),
+            "image_mode" => model::default_mode(&self.model),
+            "lora.dropout" => by_default(0.0),
+            _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
+            _ => {
+                let default = shape(RANK, ALPHA, &Target::ALL).into_iter().find(|default| default.name == parameter);
+                default.and_then(|default| by_default(default.value))
+            }
+        }
+    }
+}
+
 impl LoraParameters {
     fn read(table: &mut Reader<'_>, continues: bool) -> Self {
         let Some(mut table) = table.table("lora") else { return Self { continues, ..Self::default() } };
@@ -169,6 +194,12 @@ impl LoraParameters {
         let mut targets = Vec::new();
         for name in written.iter().flatten() {
             match Target::ALL.into_iter().find(|target| target.name() == name) {
+                Some(target) if targets.contains(&target) => table.reject(
+                    "targets",
+                    format!("`targets` names `{name}` twice"),
+                    "a module is adapted once",
+                    Some("remove one of the two".to_owned()),
+                ),
                 Some(target) => targets.push(target),
                 None => table.reject_name("targets", "target", name, &Target::ALL.map(Target::name)),
             }
@@ -177,27 +208,55 @@ impl LoraParameters {
             table.reject("targets", "`targets` is empty", "nothing would be trained", None);
         }
         targets.sort_unstable();
-        targets.dedup();
         Self { rank: rank.map(|rank| rank as usize), alpha, targets: written.map(|_| targets), dropout, continues }
     }
 
+    /// What is written of an adapter's shape.
+    fn written(&self) -> Vec<Parameter> {
+        let whole = shape(
+            self.rank.unwrap_or(RANK),
+            self.alpha.unwrap_or(ALPHA),
+            self.targets.as_deref().unwrap_or(&Target::ALL),
+        );
+        let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
+        whole.into_iter().zip(is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
+    }
+
+    /// The shape of the adapter that training ends with, where that is known: `input` is what is known of the input's.
+    fn promises(&self, input: Vec<Parameter>) -> Vec<Parameter> {
+        if self.continues {
+            return input;
+        }
+        let rank = self.rank.unwrap_or(RANK);
+        shape(rank, self.alpha.unwrap_or(ALPHA), self.targets.as_deref().unwrap_or(&Target::ALL))
+    }
+
+    /// What is written and is not so in the adapter that comes in.
+    fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
+        let differs = |written: &Parameter| input.iter().find(|known| known.name == written.name && *known != written);
+        let written = self.written();
+        let found = written.iter().filter_map(|written| Some((written, differs(written)?)));
+        found.map(|(written, known)| contradiction(&written.name, &written.value, &known.value)).collect()
+    }
+
     fn parameters(&self) -> Vec<Parameter> {
-        // With an input adapter a written value is checked against it: another adapter, another outcome.
-        let mut list = Vec::new();
-        if let Some(rank) = self.rank.filter(|rank| self.continues || *rank != RANK) {
-            list.push(Parameter::function("lora.rank", rank));
-        }
-        if let Some(alpha) = self.alpha.filter(|alpha| self.continues || *alpha != ALPHA) {
-            list.push(Parameter::function("lora.alpha", alpha));
-        }
-        if let Some(targets) = self.targets.as_ref().filter(|targets| self.continues || **targets != Target::ALL) {
-            let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
-            list.push(Parameter::function("lora.targets", names));
-        }
+        // With an input adapter a written value only repeats what comes with it, which is part of the key as its content.
+        let mut list = if self.continues { Vec::new() } else { self.written() };
+        let defaults = shape(RANK, ALPHA, &Target::ALL);
+        list.retain(|parameter| !defaults.contains(parameter));
         if self.dropout != 0.0 {
             list.push(Parameter::function("lora.dropout", self.dropout));
         }
         list
+    }
+}
+
+fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
+    let key = name.rsplit('.').next().unwrap_or(name);
+    FileProblem {
+        parameter: name.to_owned(),
+        message: format!("`{name}` is {written}, but the input adapter's is {found}"),
+        help: Some(format!("leave `{key}` out: training goes on with the adapter as it is")),
     }
 }
 
@@ -307,6 +366,16 @@ impl TrainingParameters {
         problems
     }
 
+    /// What is known of the adapter that comes out.
+    pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        self.lora.promises(above("adapter"))
+    }
+
+    /// Whether `lora` says of the input adapter what is so.
+    pub fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        if self.lora.continues { self.lora.contradictions(&above("adapter")) } else { Vec::new() }
+    }
+
     /// The base model's digest, the template, and how pictures are prepared: where the file does not say, as the model
     /// does.
     ///
@@ -406,22 +475,9 @@ impl LoraParameters {
             let (rank, alpha) = (self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA));
             return Ok(Lora::initial(&model.config.text, rank, alpha, &targets, seed, &model.device()));
         };
-        let differs = |name: &str, written: String, found: String| {
-            Err(Failure::node(format!("`lora.{name}` is {written}, but the input adapter's is {found}"))
-                .help(format!("leave `{name}` out: training goes on with the adapter as it is")))
-        };
-        let names = |targets: &[Target]| targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ");
-        match self {
-            Self { rank: Some(rank), .. } if *rank != input.rank => {
-                differs("rank", rank.to_string(), input.rank.to_string())
-            }
-            Self { alpha: Some(alpha), .. } if *alpha != input.alpha => {
-                differs("alpha", alpha.to_string(), input.alpha.to_string())
-            }
-            Self { targets: Some(targets), .. } if *targets != input.targets => {
-                differs("targets", names(targets), names(&input.targets))
-            }
-            _ => Ok(input.clone()),
+        match self.contradictions(&shape(input.rank, input.alpha, &input.targets)).into_iter().next() {
+            Some(FileProblem { message, help, .. }) => Err(Failure::Node { message, help }),
+            None => Ok(input.clone()),
         }
     }
 }
@@ -552,6 +608,21 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_with_an_input_adapter_is_no_part_of_the_key_of_its_own() {
+        let written = "lora = { rank = 4, alpha = 8, targets = ['q_proj'], dropout = 0.1 }";
+        let with = |text: &str, connected: &[&str]| names(&*node(&SftKind, text, connected).unwrap());
+        assert_eq!(with(written, &["adapter"])[2..], ["lora.dropout"]);
+        assert_eq!(with(written, &[])[2..], ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout"]);
+        // And the shape goes through to whoever trains on.
+        let promised = |text: &str, connected: &[&str]| {
+            let above = |_: &str| shape(2, 3.0, &[Target::V]);
+            node(&SftKind, text, connected).unwrap().promises(&above)
+        };
+        assert_eq!(promised(written, &[]), shape(4, 8.0, &[Target::Q]));
+        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, &[Target::V]));
+    }
+
+    #[test]
     fn the_model_and_the_template_are_part_of_the_key() {
         let sources = |text: &str| node(&SftKind, text, &[]).unwrap().sources(&Trial::new()).unwrap();
         let by_default = sources("");
@@ -568,6 +639,7 @@ mod tests {
             ("lora = { alpha = -1 }", "alpha"),
             ("lora = { targets = [] }", "nothing would be trained"),
             ("lora = { targets = ['q'] }", "unknown target `q`"),
+            ("lora = { targets = ['q_proj', 'q_proj'] }", "names `q_proj` twice"),
             ("lora = { rnak = 8 }", "rnak"),
             ("epochs = 0", "epochs"),
             ("warmup_ratio = 1.5", "warmup_ratio"),

@@ -155,7 +155,11 @@ impl Context for NodeContext<'_> {
                     self.objects.note_lost(&error);
                     error.into()
                 }
-                PictureError::Unreadable { .. } => Failure::environment(bad.cause.clone()),
+                PictureError::Unreadable { path, cause } => {
+                    let failure = Failure::io(&path, &cause);
+                    let gone = cause.kind() == std::io::ErrorKind::NotFound;
+                    if gone { failure.help("put the picture back where it was") } else { failure }
+                }
                 PictureError::Changed(_) => {
                     Failure::node(bad.cause.clone()).help("run again: what the change touches is made anew".to_owned())
                 }

@@ -99,8 +99,7 @@ impl Entry {
 
 /// Reads TOML; what cannot be read is reported, and the rest is still there.
 pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
-    let (root, errors) = DeTable::parse_recoverable(text);
-    let root = table(0..0, root.into_inner());
+    let (root, errors) = recovered(text);
     let headers = headers(text);
     let mut mistakes = Vec::new();
     let mut repeated_sections: Vec<Span> = Vec::new();
@@ -115,7 +114,9 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
                 message
             };
             let expected = message.split_once(", expected ");
-            let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| (m, format!("expected {e}")));
+            let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| {
+                (m, if e == "nothing" { "too much".to_owned() } else { format!("expected {e}") })
+            });
             mistakes.push(Diagnostic::new(format!("this is not TOML: {message}")).label(span, label));
             continue;
         }
@@ -143,6 +144,29 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
         mistakes.push(mistake.help("remove one of the two, or give one another name".to_owned()));
     }
     (root, mistakes)
+}
+
+/// All that can be read of `text`, and all errors. The parser gives up on what follows a key without a value: such a line
+/// is blanked, and the rest read again.
+fn recovered(text: &str) -> (Table, Vec<toml::de::Error>) {
+    const MOST: usize = 32;
+    let (mut left, mut stops) = (text.to_owned(), Vec::new());
+    loop {
+        let (root, mut errors) = DeTable::parse_recoverable(&left);
+        let stop = errors.iter().position(|error| error.message().starts_with("key with no value"));
+        let place = stop.and_then(|index| errors[index].span()).filter(|_| stops.len() < MOST);
+        let (Some(index), Some(span)) = (stop, place) else {
+            let root = table(0..0, root.into_inner());
+            errors.extend(stops);
+            return (root, errors);
+        };
+        stops.push(errors.swap_remove(index));
+        drop(root);
+        let start = left[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = left[span.start..].find('\n').map_or(left.len(), |newline| span.start + newline);
+        let blank = " ".repeat(end - start);
+        left.replace_range(start..end, &blank);
+    }
 }
 
 /// The line of a table header.

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,11 @@ impl Checkpoint {
         let state = serde_json::to_string(&self.state).expect("the state has string keys");
         let metadata = HashMap::from([(STATE.to_owned(), state)]);
         write_atomically(folder, FILE, |path| {
-            safetensors::serialize_to_file(views, Some(metadata), path).map_err(std::io::Error::other)
+            safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+                // Kept as it is: a full disk has a remedy of its own.
+                SafeTensorError::IoError(cause) => cause,
+                error => std::io::Error::other(error),
+            })
         })
     }
 
@@ -156,7 +160,11 @@ fn write_atomically(
         fs::rename(&partial, &path)?;
         File::open(folder)?.sync_all()
     };
-    all().map_err(|cause| ModelError::io(&path, &cause))
+    all().map_err(|cause| {
+        // On a full disk the half of it would only take the room that is missing.
+        let _ = fs::remove_file(&partial);
+        ModelError::io(&path, &cause)
+    })
 }
 
 #[cfg(test)]

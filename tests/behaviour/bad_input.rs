@@ -194,6 +194,36 @@ fn an_adapter_folder_without_an_adapter() {
     insta::assert_snapshot!(run(&workspace, 64));
 }
 
+/// What is said about an evaluation of the reference's adapter with other settings.
+fn with_settings(settings: &[u8]) -> Said {
+    let workspace = evaluation();
+    workspace.copy("tests/reference/llava/adapter", "adapter");
+    workspace.write("adapter/adapter_config.json", settings);
+    workspace.edit("p.toml", "model = \"base\"", "model = \"base\"\ninputs.adapter = { file = \"adapter\" }");
+    run(&workspace, 64)
+}
+
+#[test]
+fn an_adapter_whose_settings_are_no_text() {
+    insta::assert_snapshot!(with_settings(b"{\"r\": 4, \xff"));
+}
+
+#[test]
+fn an_adapter_whose_settings_leave_out_what_it_holds() {
+    let settings = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ".*\\.q_proj" });
+    insta::assert_snapshot!(with_settings(settings.to_string().as_bytes()));
+}
+
+#[test]
+fn an_adapter_that_is_cut_short() {
+    let workspace = evaluation();
+    workspace.copy("tests/reference/llava/adapter", "adapter");
+    let bytes = fs::read(workspace.path("adapter/adapter_model.safetensors")).unwrap();
+    workspace.write("adapter/adapter_model.safetensors", &bytes[..bytes.len() / 2]);
+    workspace.edit("p.toml", "model = \"base\"", "model = \"base\"\ninputs.adapter = { file = \"adapter\" }");
+    insta::assert_snapshot!(run(&workspace, 64));
+}
+
 #[test]
 fn a_line_of_questions_that_is_broken() {
     let workspace = evaluation();

@@ -109,6 +109,13 @@ mistakes! {
     a_newer_language: "seed = 1" => "language = 2";
     an_unknown_backend: "[models.base]" => "[device]\nbackend = \"cudaa\"\n\n[models.base]";
     a_name_with_a_dot: "[nodes.images]" => "[nodes.\"images.small\"]";
+    two_that_are_no_toml: "seed = 1" => "seed 1", "from = \"pictures\"" => "from = \"pictures";
+    a_target_that_is_named_twice:
+        "batch_size = 4" => "batch_size = 4\nlora = { targets = [\"q_proj\", \"v_proj\", \"q_proj\"] }";
+    an_adapter_that_is_said_to_be_another:
+        "batch_size = 4" => "batch_size = 4\n
+[nodes.stage2]\nkind = \"sft\"\ninputs.conversations = \"pairs\"\ninputs.adapter = \"stage1\"\nmodel = \"base\"
+learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets = [\"q_proj\"] }";
     a_sweep: "batch_size = 4" => "batch_size = 4\nmatrix = { beta = [0.1, 0.2] }";
     an_include: "[pipeline]" => "include = [\"prompts.toml\"]\n\n[pipeline]";
     a_frozen_node: "batch_size = 4" => "batch_size = 4\nfreeze = true";
@@ -129,6 +136,15 @@ fn data_and_models_that_are_missing_are_told_with_the_rest() {
 }
 
 #[test]
+fn a_revision_of_a_folder_is_refused() {
+    let text = SOUND.replace("source = \"model\"", "source = \"model\"\nrevision = \"main\"");
+    let workspace = Workspace::with_pipeline(&text);
+    workspace.copy("tests/reference/llava", "model");
+    let said = workspace.stic(&["check", "p.toml"]);
+    assert!(said.err.contains("`revision` means nothing for `model`, which is a folder"), "{said}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let said = Workspace::new().stic(&["check", "missing.toml"]);
     assert_eq!(said.code, Some(64));
@@ -140,6 +156,13 @@ fn a_file_that_is_not_text_is_told_by_line() {
     let workspace = Workspace::new();
     workspace.write("p.toml", b"[pipeline]\nname = \"\xff\"\n");
     insta::assert_snapshot!(workspace.stic(&["check", "p.toml"]));
+}
+
+#[test]
+fn a_byte_order_mark_and_wide_characters_leave_columns_as_editors_count_them() {
+    let text = "\u{feff}banana = 1\r\n[nodes]\r\na = \"\u{65e5}\u{672c}\", b = 1\r\n";
+    let said = Workspace::with_pipeline(text).stic(&["check", "p.toml"]);
+    assert!(said.err.contains("[p.toml:1:1]") && said.err.contains("[p.toml:3:9]"), "{said}");
 }
 
 #[test]

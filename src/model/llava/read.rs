@@ -254,8 +254,8 @@ fn token(value: &Value) -> Option<u32> {
 
 /// The JSON object in `path`.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
-    let text = fs::read_to_string(path).map_err(|cause| ModelError::io(path, &cause))?;
-    match serde_json::from_str(&text) {
+    let text = fs::read(path).map_err(|cause| ModelError::io(path, &cause))?;
+    match serde_json::from_slice(&text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display())).help(AGAIN)),
         Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN)),
