@@ -51,8 +51,8 @@ pub trait Records {
 pub enum Found {
     /// It is there.
     Complete(Box<Entry>),
-    /// It was there once, but so many of its objects are missing.
-    Incomplete(usize),
+    /// It was there once, but these of its objects are missing or damaged.
+    Incomplete(Vec<Digest>),
     /// It is not there.
     Nothing,
 }
@@ -62,12 +62,11 @@ const COMPARED: usize = 4;
 
 impl Records for Arc<Store> {
     fn find(&self, key: &Digest) -> Found {
-        match self.entry(key) {
+        let Some(entry) = self.entry(key) else { return Found::Nothing };
+        match self.lost_of(&entry) {
             None => Found::Nothing,
-            Some(entry) => match self.missing_of(&entry) {
-                0 => Found::Complete(Box::new(entry)),
-                missing => Found::Incomplete(missing),
-            },
+            Some(lost) if lost.is_empty() => Found::Complete(Box::new(entry)),
+            Some(lost) => Found::Incomplete(lost),
         }
     }
 
@@ -191,11 +190,35 @@ pub fn plan(
     options: &Options,
 ) -> Result<Plan, PlanError> {
     let planner = Planner::new(graph, options, devices).map_err(PlanError::Device)?;
+    loop {
+        match attempt(&planner, records, digests) {
+            Ok(nodes) => return Ok(Plan { nodes, device: planner.device }),
+            // What was read turned out to be damaged and counts as missing now: whoever made it is to run. There are
+            // fewer hits then, so this ends.
+            Err(Stopped { hits, .. }) if hits.iter().any(|key| !matches!(records.find(key), Found::Complete(_))) => {}
+            Err(Stopped { error, .. }) => return Err(error),
+        }
+    }
+}
+
+/// A plan that could not be made.
+struct Stopped {
+    /// The keys that were found in the cache so far.
+    hits: Vec<Digest>,
+    error: PlanError,
+}
+
+fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDigests) -> Result<Vec<NodePlan>, Stopped> {
+    let graph = planner.graph;
+    let mut hits = Vec::new();
     let mut results: Vec<Option<Artifact>> = graph.nodes.iter().map(|_| None).collect();
     let mut nodes = Vec::new();
     for index in planner.wanted() {
         let node = &graph.nodes[index];
-        let failed = |failure| PlanError::Node { node: node.name.clone(), failure };
+        let failed = |failure, hits: &Vec<Digest>| Stopped {
+            hits: hits.clone(),
+            error: PlanError::Node { node: node.name.clone(), failure },
+        };
         let planned = |state, why, items, key| NodePlan {
             node: node.name.clone(),
             kind: node.kind.to_owned(),
@@ -211,20 +234,21 @@ pub fn plan(
             nodes.push(planned(State::Awaits, vec![why], None, None));
             continue;
         };
-        match planner.decide(index, inputs, records, digests).map_err(failed)? {
+        match planner.decide(index, inputs, records, digests).map_err(|failure| failed(failure, &hits))? {
             Decision::Hit(hit) => {
                 let items = hit.entry.items.map(|items| ItemCounts { total: items.total, cached: items.total });
                 nodes.push(planned(State::Hit, hit.remark.clone().into_iter().collect(), items, Some(hit.entry.key)));
+                hits.push(hit.entry.key);
                 results[index] = Some(hit.artifact(node));
             }
             Decision::Run(mut task) => {
-                let items = planner.count_items(&task, records, digests).map_err(failed)?;
+                let items = planner.count_items(&task, records, digests).map_err(|failure| failed(failure, &hits))?;
                 task.why.extend(items.and_then(|items| items.remark()));
                 nodes.push(planned(State::Run, task.why, items, Some(task.key)));
             }
         }
     }
-    Ok(Plan { nodes, device: planner.device })
+    Ok(nodes)
 }
 
 /// Decides node by node; the plan and the run ask the same one, so that a dry run is what a run does.
@@ -268,6 +292,8 @@ pub struct Task {
     pub forced: bool,
     /// Why it runs.
     pub why: Vec<String>,
+    /// Objects of an earlier result that are missing or damaged: no finished item is believed that names one.
+    pub lost: Vec<Digest>,
 }
 
 impl Hit {
@@ -363,13 +389,13 @@ impl<'a> Planner<'a> {
         }
         let mut listing = Listing::default();
         OfNode(&determinants).walk(&mut listing);
-        let why = match found {
-            _ if forced => vec!["forced".to_owned()],
-            Found::Incomplete(missing) => vec![format!("{missing} objects of its result are missing from the cache")],
-            _ => self.why(node, &listing.0, records),
+        let (why, lost) = match found {
+            _ if forced => (vec!["forced".to_owned()], Vec::new()),
+            Found::Incomplete(lost) => (vec![lost_in_words(&lost, records)], lost),
+            _ => (self.why(node, &listing.0, records), Vec::new()),
         };
         let function_key = determinants.function_key();
-        let task = Task { index, key, fields: listing.0, function_key, forced, why, inputs };
+        let task = Task { index, key, fields: listing.0, function_key, forced, why, lost, inputs };
         Ok(Decision::Run(Box::new(task)))
     }
 
@@ -386,8 +412,10 @@ impl<'a> Planner<'a> {
         };
         let items = work.items(&task.inputs(records.objects()), self.graph.seed, digests)?;
         let finished = if task.forced { Items::default() } else { records.items(&function_key) };
-        let cached =
-            items.iter().filter(|item| finished.is_usable(item, |objects| records.has_objects(objects))).count();
+        let are_there = |objects: &[Digest]| {
+            !objects.iter().any(|object| task.lost.contains(object)) && records.has_objects(objects)
+        };
+        let cached = items.iter().filter(|item| finished.is_usable(item, are_there)).count();
         Ok(Some(ItemCounts { total: items.len(), cached }))
     }
 
@@ -412,7 +440,7 @@ impl<'a> Planner<'a> {
         } else {
             None
         };
-        other.into_iter().chain(sentences(&changes)).collect()
+        other.into_iter().chain(sentences(&changes, &|name| node.node.left_out(name))).collect()
     }
 
     /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name
@@ -439,6 +467,20 @@ impl<'a> Planner<'a> {
         numerics: Option<&'b str>,
     ) -> Determinants<'b> {
         Determinants { node, pipeline_seed: self.graph.seed, inputs, sources, numerics }
+    }
+}
+
+/// `1 object of its result is missing from the cache, 2 are damaged`.
+fn lost_in_words(lost: &[Digest], records: &dyn Records) -> String {
+    let damaged = lost.iter().filter(|digest| records.has_objects(&[**digest])).count();
+    let count = |count: usize| match count {
+        1 => "1 object of its result is".to_owned(),
+        count => format!("{count} objects of its result are"),
+    };
+    match (lost.len() - damaged, damaged) {
+        (missing, 0) => format!("{} missing from the cache", count(missing)),
+        (0, damaged) => format!("{} damaged in the cache", count(damaged)),
+        (missing, damaged) => format!("{} missing from the cache, and {damaged} damaged", count(missing)),
     }
 }
 

@@ -1,8 +1,6 @@
 //! Why a node would run: the fields of its key against those of an earlier result, old → new. It does not know what
 //! fields mean, but for one: that two numerics classes may be asked to stand for one another.
 
-use std::fmt;
-
 use super::key::NUMERICS;
 use crate::digest::Value;
 
@@ -35,8 +33,8 @@ pub fn changes(old: &[(String, Value)], new: &[(String, Value)]) -> Vec<Change> 
     changes
 }
 
-/// `changes` for people, a line each.
-pub fn sentences(changes: &[Change]) -> Vec<String> {
+/// `changes` for people, a line each. `left_out` says what it means that a field is not there.
+pub fn sentences(changes: &[Change], left_out: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     if let [Change { field, old: Some(Value::Text(old)), new: Some(Value::Text(new)) }] = changes
         && field == NUMERICS
     {
@@ -45,7 +43,7 @@ pub fn sentences(changes: &[Change]) -> Vec<String> {
              `accept_numerics = [\"{old}\"]` under `[device]`)"
         )];
     }
-    changes.iter().map(Change::to_string).collect()
+    changes.iter().map(|change| change.told(left_out(&change.field))).collect()
 }
 
 /// Whether two values are one, whichever of them was written to a record and read back: a text that looks like a
@@ -54,14 +52,20 @@ fn alike(a: &Value, b: &Value) -> bool {
     a == b || serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let absent =
-            || if self.field.contains(' ') || self.field.starts_with("inputs.") { "none" } else { "the default" };
-        let show = |value: &Option<Value>| value.as_ref().map_or_else(|| absent().to_owned(), shown);
+impl Change {
+    fn told(&self, left_out: Option<String>) -> String {
+        let absent = left_out.unwrap_or_else(|| {
+            let absent = match self.field.as_str() {
+                "seed" | "pipeline seed" => "unused",
+                field if field.contains(' ') || field.starts_with("inputs.") => "none",
+                _ => "the default",
+            };
+            absent.to_owned()
+        });
+        let show = |value: &Option<Value>| value.as_ref().map_or_else(|| absent.clone(), shown);
         let (old, new) = (show(&self.old), show(&self.new));
         let start = common_start(&old, &new);
-        write!(f, "{}: {} → {}", self.field, excerpt(&old, start), excerpt(&new, start))
+        format!("{}: {} → {}", self.field, excerpt(&old, start), excerpt(&new, start))
     }
 }
 
@@ -106,12 +110,12 @@ mod tests {
         let old = fields(&[("beta", 0.1.into()), ("epochs", 2i64.into()), ("inputs.pairs", vec![a].into())]);
         let new = fields(&[("beta", 0.2.into()), ("inputs.pairs", vec![b].into()), ("inputs.adapter", vec![a].into())]);
         assert_eq!(
-            sentences(&changes(&old, &new)),
+            sentences(&changes(&old, &new), &|name| (name == "epochs").then(|| "1 (the default)".to_owned())),
             [
                 "beta: 0.1 → 0.2".to_owned(),
                 format!("inputs.pairs: {} → {}", a.short(), b.short()),
                 format!("inputs.adapter: none → {}", a.short()),
-                "epochs: 2 → the default".to_owned(),
+                "epochs: 2 → 1 (the default)".to_owned(),
             ]
         );
         assert!(changes(&old, &old).is_empty());
@@ -121,7 +125,7 @@ mod tests {
     fn a_numerics_class_alone_is_said_plainly() {
         let old = fields(&[("kind", "describe".into()), (NUMERICS, "cuda-bf16".into())]);
         let new = fields(&[("kind", "describe".into()), (NUMERICS, "cpu-f32".into())]);
-        let [only] = &sentences(&changes(&old, &new))[..] else { panic!("one sentence") };
+        let [only] = &sentences(&changes(&old, &new), &|_| None)[..] else { panic!("one sentence") };
         assert!(only.starts_with("only the numerics class differs: cuda-bf16 → cpu-f32"));
         assert!(only.contains("accept_numerics = [\"cuda-bf16\"]"));
     }
@@ -131,7 +135,7 @@ mod tests {
         let long = |word: &str| format!("{}{word}{}", "once upon a time ".repeat(20), " and so on".repeat(20));
         let old = fields(&[("prompts", Value::from(long("cat")))]);
         let new = fields(&[("prompts", Value::from(long("dog")))]);
-        let [only] = &sentences(&changes(&old, &new))[..] else { panic!("one sentence") };
+        let [only] = &sentences(&changes(&old, &new), &|_| None)[..] else { panic!("one sentence") };
         assert!(only.contains("cat") && only.contains("dog") && only.chars().count() < 150, "{only}");
     }
 

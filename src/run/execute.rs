@@ -123,6 +123,10 @@ impl Execution<'_> {
             Err(Failure::Interrupted) => return Ending::Interrupted,
             Err(failure) => return Ending::Failed(failure),
         };
+        // Only now, under the claim: another process may have made them again meanwhile.
+        if let Found::Incomplete(lost) = self.shared.store.find(&self.task.key) {
+            lost.iter().for_each(|digest| self.shared.store.discard_object(digest));
+        }
         let objects = Arc::new(NodeObjects::new(Arc::clone(self.shared.store)));
         if let Err(failure) = self.verify_inputs(&objects) {
             return Ending::Lost { objects: objects.lost(), failure };

@@ -128,6 +128,7 @@ impl<'env> Scheduler<'env> {
         for index in ready {
             let pool = self.pool(index);
             if self.running[pool] < [jobs, 1][pool]
+                && !self.is_being_made(index)
                 && let Some((task, files)) = self.tasks.remove(&index)
             {
                 self.running[pool] += 1;
@@ -136,6 +137,12 @@ impl<'env> Scheduler<'env> {
                 workers.give(Job::Execute { task, files });
             }
         }
+    }
+
+    /// Whether another node that runs makes the result of `index`, too: then this one waits for it, and finds it.
+    fn is_being_made(&self, index: usize) -> bool {
+        let same = |other: usize| other != index && self.keys[other] == self.keys[index];
+        (0..self.states.len()).any(|other| same(other) && self.states[other] == Some(State::Running))
     }
 
     /// Which pool a node runs in: 0 for those without tensors, 1 for the device.
@@ -159,6 +166,10 @@ impl<'env> Scheduler<'env> {
         match ending {
             Ending::Made(record, items) => {
                 self.signal(index, Signal::Made);
+                for (task, _) in self.tasks.values_mut().filter(|(task, _)| task.key == record.key) {
+                    // What is made by force is made once.
+                    task.forced = false;
+                }
                 let node = &self.shared.graph.nodes[index];
                 let artifact = Artifact {
                     node: node.name.clone(),

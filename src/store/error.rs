@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LAYOUT;
+use crate::diagnostic::{io_help, is_of_the_machine};
 use crate::digest::Digest;
 use crate::node::Failure;
 
@@ -61,14 +62,21 @@ impl StoreError {
         Some(match self {
             Self::NotAFolder { .. } => "name another folder with `--cache DIR`, or move that file away".to_owned(),
             Self::NewerLayout { .. } => "update stic, or name another folder with `--cache DIR`".to_owned(),
-            Self::Io { cause, .. } => match cause.kind() {
+            Self::Io { cause, path, .. } => match cause.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "give yourself access to the cache folder, or name another with `--cache DIR`".to_owned()
                 }
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "free some space; what is finished is kept, and the next run goes on from it".to_owned()
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    let in_the_way = |path: &&Path| path.symlink_metadata().is_ok() && !path.is_dir();
+                    let path = path.ancestors().find(in_the_way).unwrap_or(path);
+                    format!(
+                        "`{}` is no folder, and the cache needs one there: move it away, or name another cache with \
+                         `--cache DIR`",
+                        path.display()
+                    )
                 }
-                _ => return None,
+                _ if is_of_the_machine(cause) => return io_help(cause).map(str::to_owned),
+                _ => "name another folder with `--cache DIR`".to_owned(),
             },
             Self::MissingObject { .. } | Self::CorruptObject { .. } => {
                 "run again: what is missing is made again".to_owned()

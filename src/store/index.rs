@@ -111,12 +111,10 @@ impl Store {
         }
     }
 
-    /// How many of the objects that `entry` needs are not in the store, or were cut short.
-    pub fn missing_of(&self, entry: &Entry) -> usize {
-        if entry.more > 0 {
-            return self.record(&entry.key).map_or(1, |record| self.missing_objects(&record));
-        }
-        entry.parts.iter().filter(|object| self.object_size(&object.digest) != Some(object.size)).count()
+    /// The objects that `entry` needs and that are not in the store, or have another size than when they were made.
+    /// `None` when its record cannot be read any more.
+    pub fn lost_of(&self, entry: &Entry) -> Option<Vec<Digest>> {
+        if entry.more > 0 { Some(self.lost_objects(&self.record(&entry.key)?)) } else { Some(self.lost(&entry.parts)) }
     }
 
     /// The records that nodes of `pipeline` called `node` came to, the latest first.
@@ -266,10 +264,10 @@ mod tests {
         let record = example(&store, "key", "one");
         store.publish(&record).unwrap();
         let entry = store.entry(&record.key).unwrap();
-        assert_eq!(store.missing_of(&entry), 0);
+        assert_eq!(store.lost_of(&entry), Some(Vec::new()));
         let path = store.object_path(&record.content);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "on").unwrap();
-        assert_eq!(store.missing_of(&entry), 1);
+        assert_eq!(store.lost_of(&entry).map(|lost| lost.len()), Some(1));
     }
 }

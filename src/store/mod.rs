@@ -120,6 +120,10 @@ impl Store {
     /// # Errors
     /// When it cannot be written to.
     pub fn prepare(&self) -> Result<(), StoreError> {
+        // What stands in the way of a result is told before the work on it, not after.
+        for name in ["objects", "results", "items", "runs"] {
+            make_folder(&self.root.join(name))?;
+        }
         let folder = self.temporary_folder();
         make_folder(&folder)?;
         let probe = self.temporary();
@@ -154,7 +158,11 @@ impl Store {
         for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", CACHE_TAG)] {
             let path = self.root.join(name);
             if !path.exists() {
-                fs::write(&path, text).map_err(StoreError::io("write", &path))?;
+                fs::write(&path, text).map_err(|cause| {
+                    // Half of it would be taken for the whole by the next that opens the cache.
+                    let _ = fs::remove_file(&path);
+                    StoreError::io("write", &path)(cause)
+                })?;
             }
         }
         self.write_whole(layout, format!("{LAYOUT}\n").as_bytes(), 0o644)

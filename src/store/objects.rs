@@ -72,11 +72,15 @@ impl Store {
         Ok(digest)
     }
 
-    fn discard(&self, digest: &Digest) -> StoreError {
-        let path = self.object_path(digest);
+    /// Removes the object `digest`, which is known to be damaged, so that it counts as missing and is made again.
+    pub fn discard_object(&self, digest: &Digest) {
         self.verified.lock().expect("no panic under the lock").remove(digest);
-        let _ = fs::remove_file(&path);
-        StoreError::CorruptObject { digest: *digest, path }
+        let _ = fs::remove_file(self.object_path(digest));
+    }
+
+    fn discard(&self, digest: &Digest) -> StoreError {
+        self.discard_object(digest);
+        StoreError::CorruptObject { digest: *digest, path: self.object_path(digest) }
     }
 }
 

@@ -109,9 +109,14 @@ impl Store {
         (record.key == *key).then_some(record)
     }
 
-    /// The objects of `record` that are not in the store, or were cut short.
-    pub fn missing_objects(&self, record: &Record) -> usize {
-        record.objects.iter().filter(|object| self.object_size(&object.digest) != Some(object.size)).count()
+    /// The objects of `record` that are not in the store, or have another size than when they were made.
+    pub fn lost_objects(&self, record: &Record) -> Vec<Digest> {
+        self.lost(&record.objects)
+    }
+
+    pub(super) fn lost(&self, objects: &[StoredObject]) -> Vec<Digest> {
+        let lost = objects.iter().filter(|object| self.object_size(&object.digest) != Some(object.size));
+        lost.map(|object| object.digest).collect()
     }
 
     /// Makes `record` the record of its key, unless there is one that is complete.
@@ -119,7 +124,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn publish(&self, record: &Record) -> Result<Publication, StoreError> {
-        if let Some(existing) = self.record(&record.key).filter(|existing| self.missing_objects(existing) == 0) {
+        if let Some(existing) = self.record(&record.key).filter(|existing| self.lost_objects(existing).is_empty()) {
             return Ok(compare(existing, record));
         }
         let path = self.record_path(&record.key);
@@ -250,7 +255,7 @@ pub(super) mod tests {
         store.publish(&first).unwrap();
         fs::remove_file(store.object_path(&first.content)).unwrap();
         fs::write(store.object_path(&first.content), "o").unwrap();
-        assert_eq!(store.missing_objects(&first), 1);
+        assert_eq!(store.lost_objects(&first), [first.content]);
         assert_eq!(store.publish(&second).unwrap(), Publication::Published);
         assert_eq!(store.record(&first.key), Some(second));
     }

@@ -265,7 +265,7 @@ fn two_outputs_of_one_key_are_reported_as_non_determinism() {
     let record = bench.store().last("toy", "source").unwrap();
     fs::remove_file(bench.store().object_path(&record.identity[0].digest)).unwrap();
     let plan = bench.plan(&text);
-    assert_eq!(plan[0].why, ["1 objects of its result are missing from the cache"]);
+    assert_eq!(plan[0].why, ["1 object of its result is missing from the cache"]);
     let run = bench.run(&text);
     assert!(run.notes("source")[0].starts_with("not deterministic: an earlier result"), "{:?}", run.notes("source"));
 }
@@ -288,6 +288,64 @@ fn a_damaged_object_is_noticed_when_it_is_read_and_made_again_in_the_same_run() 
     assert_eq!(run.what(), ["run source", "run described", "run pair"]);
     assert!(run.notes("source")[0].starts_with("its result is made again: "), "{:?}", run.notes("source"));
     assert_eq!(run.contents()[..2], first.contents()[..2]);
+}
+
+#[test]
+fn a_plan_notices_objects_that_are_missing_or_cut_short_and_a_run_mends_them() {
+    let bench = Bench::new();
+    let first = bench.run(PIPELINE);
+    let store = bench.store();
+    let record = store.last("toy", "described").unwrap();
+    let items: Vec<_> = record.objects[record.identity.len()..].iter().map(|object| object.digest).collect();
+    let cut = |digest: &stic::digest::Digest, length: usize| {
+        let path = store.object_path(digest);
+        let content = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &content[..length]).unwrap();
+    };
+    cut(&record.identity[0].digest, 10);
+    cut(&items[0], 0);
+    fs::remove_file(store.object_path(&items[1])).unwrap();
+    let plan = bench.plan(PIPELINE);
+    assert_eq!((plan[0].state, plan[1].state, plan[2].state), (State::Hit, State::Run, State::Awaits));
+    let why = "1 object of its result is missing from the cache, and 2 damaged";
+    assert_eq!(plan[1].why, [why, "1/3 items cached"]);
+    let run = bench.run(PIPELINE);
+    assert_eq!(run.what(), ["hit source", "run described", "hit pair"]);
+    assert_eq!(run.items("described"), (2, 1, 0));
+    assert_eq!(run.contents(), first.contents());
+    for object in &record.objects {
+        store.verify_object(&object.digest).unwrap();
+    }
+}
+
+#[test]
+fn a_plan_that_finds_what_it_reads_damaged_says_who_makes_it_again() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    let store = bench.store();
+    let path = store.object_path(&store.last("toy", "source").unwrap().identity[0].digest);
+    let length = fs::metadata(&path).unwrap().len() as usize;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, vec![b'#'; length]).unwrap();
+    let plan = bench.plan(&PIPELINE.replace('!', "?"));
+    assert_eq!((plan[0].state, plan[1].state), (State::Run, State::Awaits));
+    assert_eq!(plan[0].why, ["1 object of its result is missing from the cache"]);
+}
+
+#[test]
+fn a_run_whose_summary_cannot_be_kept_has_its_results_all_the_same() {
+    let bench = Bench::new();
+    let runs = bench.path("cache").join("runs");
+    let memory = Memory::calling(move |event| {
+        if matches!(event, Event::RunFinished { .. }) {
+            fs::remove_dir_all(&runs).unwrap();
+            fs::write(&runs, "").unwrap();
+        }
+    });
+    let run = bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &AtomicBool::new(false));
+    assert!(run.report.is_complete());
+    assert!(run.report.not_kept.unwrap().starts_with("cannot make `"));
 }
 
 #[test]
@@ -368,6 +426,13 @@ fn equal_nodes_are_done_once() {
     let run = bench.run(&text);
     assert_eq!((run.report.count(How::Run), run.report.count(How::Hit)), (3, 1), "{:?}", run.what());
     assert_eq!(bench.logged(), 3);
+    let waits = |run: &super::toys::Outcome| run.events.iter().any(|event| matches!(event, Event::Waiting { .. }));
+    assert!(!waits(&run), "nobody waits for itself");
+    let both = ["described", "same"];
+    let forced = bench.run_with(&text, |graph, options| {
+        options.plan.force = both.into_iter().map(|name| graph.find(name).unwrap()).collect();
+    });
+    assert_eq!((bench.logged(), waits(&forced)), (6, false), "what is forced twice is made once");
 }
 
 #[test]
