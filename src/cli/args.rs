@@ -1,7 +1,9 @@
 //! The command line as types.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::{Backend, Precision};
@@ -27,7 +29,8 @@ pub struct Global {
         long,
         value_name = "DIR",
         env = "STIC_CACHE",
-        default_value = "cache",
+        default_value = CACHE,
+        value_parser = OsStringValueParser::new().map(cache),
         global = true,
         help_heading = "Global"
     )]
@@ -292,6 +295,14 @@ pub struct Score {
     /// Write one JSON object a line of the input
     #[arg(long)]
     pub json: bool,
+}
+
+/// The cache folder unless the command line or the environment names another.
+const CACHE: &str = "cache";
+
+/// An empty name is none: scripts empty a variable to be rid of it.
+fn cache(name: OsString) -> PathBuf {
+    PathBuf::from(if name.is_empty() { CACHE.into() } else { name })
 }
 
 fn device(text: &str) -> Result<(Option<Backend>, usize), String> {

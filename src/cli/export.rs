@@ -41,10 +41,11 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |path: &Path| {
         let name = path.display().to_string();
-        move |cause: std::io::Error| Trouble::failure(format!("{name}: {cause}"))
+        move |cause: std::io::Error| Trouble::io(format!("{name}: {cause}"), &cause)
     };
     if folder.exists() && !folder.is_dir() {
-        return Err(Trouble::usage(format!("{} is not a folder", folder.display())));
+        return Err(Trouble::usage(format!("{} is not a folder", folder.display()))
+            .help("name a new folder, or an empty one".to_owned()));
     }
     fs::create_dir_all(parent).map_err(io(parent))?;
     let fresh = tempfile::Builder::new().prefix(".stic-export-").tempdir_in(parent).map_err(io(parent))?;

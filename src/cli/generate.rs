@@ -22,7 +22,7 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
         return Err(Trouble::usage("`--top-p` is out of range").help("a number above 0, at most 1".to_owned()));
     }
     for path in &arguments.image {
-        std::fs::File::open(path).map_err(|cause| Trouble::usage(format!("{}: {cause}", path.display())))?;
+        std::fs::File::open(path).map_err(|cause| Trouble::io(format!("{}: {cause}", path.display()), &cause))?;
     }
     let ready = Ready::load(&arguments.model, voice)?;
     let settings = Settings {

@@ -85,9 +85,9 @@ impl Ready {
     /// # Errors
     /// When it cannot be read or is no picture.
     pub fn picture(&self, path: &Path) -> Result<(Prepared, Digest), Trouble> {
-        let wrong = |cause: &dyn std::fmt::Display| Trouble::usage(format!("{}: {cause}", path.display()));
-        let bytes = std::fs::read(path).map_err(|cause| wrong(&cause))?;
-        let picture = decode(&bytes).map_err(|cause| wrong(&cause))?;
+        let named = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
+        let bytes = std::fs::read(path).map_err(|cause| Trouble::io(named(&cause), &cause))?;
+        let picture = decode(&bytes).map_err(|cause| Trouble::usage(named(&cause)))?;
         Ok((prepare(&picture, self.mode, &self.processor), Digest::of(&bytes)))
     }
 }

@@ -53,6 +53,9 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         RunError::Device(message) => file.device_trouble(&machine, message),
         RunError::Store(error) => cache_trouble(&error),
     })?;
+    if let Some(cause) = &report.not_kept {
+        voice.insist(format_args!("this run's summary is not kept: {cause}"));
+    }
     Told { report: &report, graph: &file.graph, file: &file.path, cache: &global.cache }.say(voice);
     Ok(if report.interrupted {
         interrupt.exit()

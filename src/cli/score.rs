@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::args::Score;
 use super::model::{Ready, trouble};
 use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use crate::diagnostic::{Diagnostic, nearest};
 use crate::model::ModelError;
 use crate::model::score;
+
+/// The keys of a line.
+const KEYS: [&str; 3] = ["image", "prompt", "response"];
 
 /// A line of the input.
 #[derive(Deserialize)]
@@ -21,6 +25,9 @@ struct Line {
     prompt: String,
     /// The answer to score.
     response: String,
+    /// What nothing reads.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 /// Scores the responses of a file, in its order.
@@ -28,19 +35,16 @@ struct Line {
 /// # Errors
 /// When the model cannot be used, or a line of the input cannot: all broken lines are told before anything is scored.
 pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
-    let lines = read(arguments)?;
+    let lines = read(arguments, voice)?;
     let ready = Ready::load(&arguments.model, voice)?;
     for (number, line) in lines {
-        let place = |error: ModelError| {
-            let message = format!("{}, line {number}: {}", arguments.input.display(), error.message);
-            trouble(ModelError { message, ..error })
-        };
-        let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(|mut trouble| {
-            for mistake in &mut trouble.mistakes {
-                mistake.message = format!("{}, line {number}: {}", arguments.input.display(), mistake.message);
-            }
+        let named = |message: &str| format!("{}, line {number}: {message}", arguments.input.display());
+        let place = |error: ModelError| trouble(ModelError { message: named(&error.message), ..error });
+        let placed = |mut trouble: Trouble| {
+            trouble.mistakes.iter_mut().for_each(|mistake| mistake.message = named(&mistake.message));
             trouble
-        })?;
+        };
+        let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(placed)?;
         let picture = picture.map(|(picture, _)| picture);
         let sequence = ready.scribe.round(&line.prompt, Some(&line.response), picture.is_some()).map_err(place)?;
         let scored = score::score(&ready.model, ready.lora.as_ref(), &sequence, picture.as_ref()).map_err(place)?;
@@ -57,31 +61,53 @@ pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
     Ok(Exit::Success)
 }
 
-/// The lines of the input, numbered from 1; blank ones are passed over.
-fn read(arguments: &Score) -> Result<Vec<(usize, Line)>, Trouble> {
+/// The lines of the input, numbered from 1; blank ones are passed over. A key that is nearly one of ours is a slip;
+/// others are said to be left alone.
+fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble> {
     let name = arguments.input.display();
     let text =
-        std::fs::read(&arguments.input).map_err(|error| Trouble::usage(format!("cannot read {name}: {error}")))?;
+        std::fs::read(&arguments.input).map_err(|error| Trouble::io(format!("cannot read {name}: {error}"), &error))?;
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
-    let mut lines = Vec::new();
-    let mut broken: Option<Trouble> = None;
+    let (mut lines, mut broken) = (Vec::new(), Vec::new());
+    // Other keys, each with the first line that has it.
+    let mut others: Vec<(String, usize)> = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match serde_json::from_slice(line) {
-            Ok(line) => lines.push((index + 1, line)),
+        let number = index + 1;
+        let mut wrong = |message: String, help: String| {
+            broken.push(Diagnostic::new(format!("{name}, line {number}: {message}")).help(help));
+        };
+        let read: Line = match serde_json::from_slice(line) {
+            Ok(line) => line,
             Err(error) => {
-                // Within one line, a line is none of the place.
-                let error = error.to_string().replace(" at line 1 column ", ", column ");
-                let trouble = Trouble::usage(format!("{name}, line {}: {error}", index + 1))
-                    .help("a line is an object with `image` (a path or null), `prompt` and `response`".to_owned());
-                match &mut broken {
-                    Some(broken) => broken.mistakes.extend(trouble.mistakes),
-                    None => broken = Some(trouble),
-                }
+                let cause = error.to_string().replace(" at line 1 column", ", column");
+                wrong(cause, "a line is an object with `image` (a path or null), `prompt` and `response`".to_owned());
+                continue;
+            }
+        };
+        for key in read.rest.keys() {
+            match nearest(key, KEYS) {
+                Some(near) => wrong(format!("unknown key `{key}`"), format!("did you mean `{near}`?")),
+                None if others.iter().any(|(other, _)| other == key) => {}
+                None => others.push((key.clone(), number)),
             }
         }
+        if let Some(picture) = &read.image
+            && let Err(cause) = std::fs::File::open(picture)
+        {
+            wrong(format!("{}: {cause}", picture.display()), RELATIVE.to_owned());
+        }
+        lines.push((number, read));
     }
-    broken.map_or(Ok(lines), Err)
+    if !broken.is_empty() {
+        return Err(Trouble { mistakes: broken, ..Trouble::usage("") });
+    }
+    for (key, number) in others {
+        voice.say(format_args!("note: {name}, line {number}: nothing reads `{key}`"));
+    }
+    Ok(lines)
 }
+
+const RELATIVE: &str = "relative paths are looked up in the folder that the command is run in";

@@ -74,6 +74,9 @@ pub struct RunReport {
     pub interrupted: bool,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// Why this report could not be kept under `runs/`; it says nothing about the results.
+    #[serde(skip)]
+    pub not_kept: Option<String>,
 }
 
 /// What a node came to in a run.
@@ -169,7 +172,8 @@ pub fn run(
 
     let interrupted = interrupt.load(Ordering::Relaxed) && nodes.iter().any(|node| node.how == How::Skipped);
     let seconds = clock.elapsed().as_secs_f64();
-    let report = RunReport { run: log.id().to_owned(), pipeline: graph.name.clone(), nodes, interrupted, seconds };
+    let (run, pipeline) = (log.id().to_owned(), graph.name.clone());
+    let mut report = RunReport { run, pipeline, nodes, interrupted, seconds, not_kept: None };
     telling.tell(Event::RunFinished {
         run: report.run.clone(),
         hit: report.count(How::Hit),
@@ -179,6 +183,7 @@ pub fn run(
         interrupted,
         seconds,
     });
-    log.finish(store, &report)?;
+    // What was made is there whether or not this can be written.
+    report.not_kept = log.finish(store, &report).err().map(|error| error.to_string());
     Ok(report)
 }

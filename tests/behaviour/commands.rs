@@ -103,6 +103,21 @@ fn an_edit_runs_what_it_touches_and_why_names_the_field() {
 }
 
 #[test]
+fn why_says_what_a_default_is_whichever_side_it_is_on() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let sized = "operations = [{ op = \"low_resolution\", size = 4 }]";
+    workspace.edit("p.toml", sized, &format!("{sized}\nfraction = [0.0, 0.9]"));
+    let there = workspace.stic(&["why", "p.toml", "corrupted"]).err;
+    assert!(there.contains("fraction: [0.0, 1.0] (the default) → [0.0, 0.9]"), "{there}");
+    fs::remove_dir_all(workspace.path("cache")).expect("the cache is there");
+    workspace.stic(&["run", "-q", "p.toml"]);
+    workspace.edit("p.toml", "\nfraction = [0.0, 0.9]", "");
+    let back = workspace.stic(&["why", "p.toml", "corrupted"]).err;
+    assert!(back.contains("fraction: [0.0, 0.9] → [0.0, 1.0] (the default)"), "{back}");
+}
+
+#[test]
 fn comments_order_and_names_of_files_change_nothing() {
     let workspace = pictures();
     workspace.stic(&["run", "-q", "p.toml"]);
@@ -173,6 +188,50 @@ fn a_cache_that_is_no_folder_is_told() {
     insta::assert_snapshot!(workspace.stic(&["run", "p.toml"]));
 }
 
+#[cfg(unix)]
+#[test]
+fn what_stands_in_the_way_of_a_cache_is_named() {
+    let workspace = pictures();
+    workspace.write("filed/layout", "1\n");
+    workspace.write("filed/work", "not a folder");
+    std::os::unix::fs::symlink("looped", workspace.path("looped")).expect("a link");
+    std::os::unix::fs::symlink("nowhere", workspace.path("dangling")).expect("a link");
+    let said = ["filed", "looped", "dangling"].map(|cache| {
+        let said = workspace.stic(&["run", "p.toml", "--cache", cache]);
+        assert_eq!(said.code, Some(64), "{said}");
+        said.to_string()
+    });
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_in_the_middle_fails_the_node_and_the_next_run_goes_on() {
+    let workspace = Workspace::with_pipeline(PICTURES);
+    workspace.pictures("pictures", 12);
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml", "--cache", "other"]).code, Some(0));
+    // As on a full disk, files end after one block.
+    let limited = "ulimit -f 1; trap '' XFSZ; exec \"$0\" run p.toml";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_stic")]).current_dir(workspace.path(""));
+    let output = command.output().expect("a shell");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("failed  images  cannot write `cache/work/tmp/"), "{err}");
+    let digests = |cache: &str| {
+        let said = workspace.stic(&["run", "-q", "--json", "p.toml", "--cache", cache]);
+        assert_eq!(said.code, Some(0), "{said}");
+        let finished = said.out.lines().filter_map(|line| line.split_once("\"content\":")?.1.get(..66));
+        finished.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(digests("cache"), digests("other"));
+}
+
+#[test]
+fn a_pipeline_is_not_read_from_standard_input() {
+    insta::assert_snapshot!(pictures().stic(&["run", "-"]));
+}
+
 #[test]
 fn the_cache_is_where_the_option_or_the_environment_says() {
     let workspace = pictures();
@@ -184,6 +243,9 @@ fn the_cache_is_where_the_option_or_the_environment_says() {
     let stats = workspace.stic(&["cache", "stats", "--json", "--cache", "two"]).out;
     let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
     assert_eq!(stats["results"]["count"], 2);
+    let mut command = workspace.command(&["run", "-q", "p.toml"]);
+    assert!(command.env("STIC_CACHE", "").status().expect("the program begins").success());
+    assert!(workspace.path("cache/results").is_dir(), "an empty name is none");
 }
 
 #[test]

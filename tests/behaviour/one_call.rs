@@ -88,13 +88,25 @@ fn scores_are_sums_of_token_scores_in_the_order_of_the_input() {
 #[test]
 fn lines_that_cannot_be_scored_are_told_all_at_once() {
     let (workspace, _) = reference();
-    workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n\nbanana\n");
+    let slips = "{\"imge\": null, \"prompt\": \"a\", \"response\": \"b\"}\n\
+                 {\"image\": \"none.png\", \"prompt\": \"a\", \"response\": \"b\"}\n";
+    let sound = "{\"prompt\": \"a\", \"response\": \"b\"}\n";
+    workspace.write("input.jsonl", format!("{sound}{{\"prompt\": \"a\"}}\n\nbanana\n{slips}"));
     let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
     assert_eq!(said.code, Some(64));
     insta::assert_snapshot!(said);
     workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"image\": \"none.png\"}\n");
     let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
     assert!(said.code == Some(64) && said.err.contains("input.jsonl, line 1: none.png: "), "{said}");
+}
+
+#[test]
+fn keys_that_nothing_reads_are_said_to_be_left_alone() {
+    let (workspace, _) = reference();
+    workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"id\": 3}\n".repeat(2));
+    let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
+    assert_eq!((said.code, said.out.lines().count()), (Some(0), 2), "{said}");
+    assert_eq!(said.err, "note: input.jsonl, line 1: nothing reads `id`\n");
 }
 
 #[test]
