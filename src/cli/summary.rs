@@ -66,7 +66,8 @@ impl Told<'_> {
             .iter()
             .filter_map(|node| {
                 let key = node.key.as_deref().filter(|_| matches!(node.how, How::Hit | How::Run))?;
-                let place = format!("results/{}….json", key.get(..12).unwrap_or(key));
+                // As a shell finds it: the whole key would fill the line.
+                let place = format!("results/{}*.json", key.get(..12).unwrap_or(key));
                 Some(vec![node.node.clone(), place])
             })
             .collect();
