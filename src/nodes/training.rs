@@ -1,346 +1,30 @@
-//! What `dpo` and `sft` share: the training parameters, and a training as a node's work.
+//! What `dpo` and `sft` share: a training as a node's work.
 //!
 //! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound::{self, Excluded, Unbounded};
-
 use burn::tensor::Tensor;
-use image::RgbImage;
-use rayon::prelude::*;
 
-use super::adapter::{self, Origin, shape};
-use super::listing::allows;
+use super::adapter::{self, Origin};
 use super::{curve, model};
-use crate::artifact::{ItemId, write_lines};
-use crate::data::picture::decode;
+use crate::artifact::write_lines;
 use crate::device::Backend;
-use crate::digest::{Digest, Value};
+use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
-use crate::model::lora::{Lora, Target};
-use crate::model::picture::{Processor, prepare, row_count};
-use crate::model::sequence::{Scribe, Sequence};
-use crate::model::template::TEMPLATES;
-use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, OnBadItem, Output, Parameter, Progress, Summary, by_default,
-};
-use crate::spec::{ModelSource, Reader};
-use crate::train::batch::{filled, padded_length};
+use crate::model::picture::{Processor, prepare};
+use crate::model::sequence::Scribe;
+use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
+use crate::train::batch::padded_length;
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
-use crate::train::optimizer::AdamWConfig;
-use crate::train::schedule::Schedule;
-use crate::train::training::{Example, Objective, Outcome, Settings, Step, Training};
+use crate::train::training::{Objective, Outcome, Settings, Step, Training};
 
-/// The parameters that `dpo` and `sft` have in common.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingParameters {
-    /// The base model.
-    pub model: ModelSource,
-    /// The adapter.
-    pub lora: LoraParameters,
-    /// How steps are taken. Dropout is the adapter's; the seed is the node's and not set here.
-    pub settings: Settings,
-    /// Examples that go through the model together; `None`: as many as fit.
-    pub micro_batch_size: Option<usize>,
-    /// The longest sequence in tokens, a picture being one.
-    pub max_length: usize,
-    /// After how many steps a checkpoint is written.
-    pub checkpoint_every: usize,
-    /// The conversation template; `None`: the model family's.
-    pub template: Option<&'static str>,
-    /// How pictures are prepared; `None`: as the checkpoint says.
-    pub image_mode: Option<ImageMode>,
-    /// What pictures that cannot be decoded do.
-    pub on_bad_item: OnBadItem,
-}
+mod parameters;
+mod set;
 
-/// `lora`: what is written. With an input adapter, what is not written comes from it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LoraParameters {
-    /// Rows of A.
-    pub rank: Option<usize>,
-    /// Scale times rank.
-    pub alpha: Option<f64>,
-    /// What is adapted, in the order of a layer.
-    pub targets: Option<Vec<Target>>,
-    /// The share of A's inputs that drops out.
-    pub dropout: f64,
-    /// Whether there is an input adapter, so that nothing but dropout has a default.
-    pub continues: bool,
-}
-
-/// The paper's adapter (Table 6): rank 128, alpha 256, on all linear layers of the language model.
-pub const RANK: usize = 128;
-/// See [`RANK`].
-pub const ALPHA: f64 = 256.0;
-
-/// The longest sequence unless the file says otherwise: what LLaVA's own fine-tuning uses.
-const MAX_LENGTH: usize = 2048;
-const CHECKPOINT_EVERY: usize = 100;
-const WARMUP_RATIO: f64 = 0.03;
-const MAX_GRAD_NORM: f64 = 1.0;
-/// Numbers above zero.
-pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Excluded(0.0), Unbounded);
-
-impl TrainingParameters {
-    /// Reads the parameters out of `table`. `adapter` says whether an input adapter is connected.
-    pub fn read(table: &mut Reader<'_>, adapter: bool) -> Option<Self> {
-        let model = table.model("model");
-        let lora = LoraParameters::read(table, adapter);
-        let learning_rate = table.required_number("learning_rate", POSITIVE);
-        let batch_size = table.required_integer("batch_size", 1..=1_000_000);
-        let betas = read_betas(table);
-        let settings = Settings {
-            learning_rate: learning_rate.unwrap_or_default(),
-            schedule: table.choice("schedule", &Schedule::NAMES, Schedule::default()),
-            warmup_ratio: table.number("warmup_ratio", WARMUP_RATIO, 0.0..=1.0),
-            epochs: table.integer("epochs", 1, 1..=100_000) as usize,
-            batch_size: batch_size.unwrap_or(1) as usize,
-            max_grad_norm: table.number("max_grad_norm", MAX_GRAD_NORM, 0.0..),
-            adamw: AdamWConfig {
-                betas,
-                epsilon: table.number("adam_epsilon", AdamWConfig::default().epsilon, POSITIVE),
-                weight_decay: table.number("weight_decay", 0.0, 0.0..),
-            },
-            shuffle: table.optional("shuffle").unwrap_or(true),
-            dropout: lora.dropout,
-            seed: 0,
-        };
-        let templates = TEMPLATES.map(|name| (name, name));
-        let modes = ImageMode::ALL.map(|mode| (mode.name(), mode));
-        let micro_batch_size = table.optional_integer("micro_batch_size", 1..=1_000_000);
-        let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
-        let checkpoint_every = table.integer("checkpoint_every", CHECKPOINT_EVERY as u64, 1..) as usize;
-        let template = table.optional_choice("template", &templates);
-        let image_mode = table.optional_choice("image_mode", &modes);
-        let on_bad_item = OnBadItem::read(table);
-        learning_rate?;
-        batch_size?;
-        Some(Self {
-            model: model?,
-            lora,
-            settings,
-            micro_batch_size: micro_batch_size.map(|size| size as usize),
-            max_length,
-            checkpoint_every,
-            template,
-            image_mode,
-            on_bad_item,
-        })
-    }
-
-    /// What names the result: all but the defaults and what only says how to run (`micro_batch_size`,
-    /// `checkpoint_every`, `on_bad_item`).
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let Settings {
-            learning_rate, schedule, warmup_ratio, epochs, batch_size, max_grad_norm, adamw, shuffle, ..
-        } = self.settings;
-        let defaults = AdamWConfig::default();
-        let mut list =
-            vec![Parameter::function("learning_rate", learning_rate), Parameter::function("batch_size", batch_size)];
-        let mut unless = |default: bool, name: &str, value: Value| {
-            if !default {
-                list.push(Parameter::function(name, value));
-            }
-        };
-        unless(schedule == Schedule::default(), "schedule", schedule.name().into());
-        unless(warmup_ratio == WARMUP_RATIO, "warmup_ratio", warmup_ratio.into());
-        unless(epochs == 1, "epochs", epochs.into());
-        unless(max_grad_norm == MAX_GRAD_NORM, "max_grad_norm", max_grad_norm.into());
-        unless(adamw.betas == defaults.betas, "adam_betas", adamw.betas.to_vec().into());
-        unless(adamw.epsilon == defaults.epsilon, "adam_epsilon", adamw.epsilon.into());
-        unless(adamw.weight_decay == defaults.weight_decay, "weight_decay", adamw.weight_decay.into());
-        unless(shuffle, "shuffle", shuffle.into());
-        unless(self.max_length == MAX_LENGTH, "max_length", self.max_length.into());
-        list.extend(self.lora.parameters());
-        list
-    }
-}
-
-impl TrainingParameters {
-    /// What it means that `parameter` is not among [`TrainingParameters::parameters`].
-    pub fn left_out(&self, parameter: &str) -> Option<String> {
-        let defaults = AdamWConfig::default();
-        match parameter {
-            "schedule" => by_default(Schedule::default().name()),
-            "warmup_ratio" => by_default(WARMUP_RATIO),
-            "epochs" => by_default(1usize),
-            "max_grad_norm" => by_default(MAX_GRAD_NORM),
-            "adam_betas" => by_default(defaults.betas.to_vec()),
-            "adam_epsilon" => by_default(defaults.epsilon),
-            "weight_decay" => by_default(defaults.weight_decay),
-            "shuffle" => by_default(true),
-            "max_length" => by_default(MAX_LENGTH),
-            "image_mode" => model::default_mode(&self.model),
-            "lora.dropout" => by_default(0.0),
-            _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
-            _ => {
-                let default = shape(RANK, ALPHA, &Target::ALL).into_iter().find(|default| default.name == parameter);
-                default.and_then(|default| by_default(default.value))
-            }
-        }
-    }
-}
-
-impl LoraParameters {
-    fn read(table: &mut Reader<'_>, continues: bool) -> Self {
-        let Some(mut table) = table.table("lora") else { return Self { continues, ..Self::default() } };
-        let rank = table.optional_integer("rank", 1..=65_536);
-        let alpha = table.optional_number("alpha", POSITIVE);
-        let dropout = table.number("dropout", 0.0, 0.0..1.0);
-        let written: Option<Vec<String>> = table.optional("targets");
-        let mut targets = Vec::new();
-        for name in written.iter().flatten() {
-            match Target::ALL.into_iter().find(|target| target.name() == name) {
-                Some(target) if targets.contains(&target) => table.reject(
-                    "targets",
-                    format!("`targets` names `{name}` twice"),
-                    "a module is adapted once",
-                    Some("remove one of the two".to_owned()),
-                ),
-                Some(target) => targets.push(target),
-                None => table.reject_name("targets", "target", name, &Target::ALL.map(Target::name)),
-            }
-        }
-        if written.as_ref().is_some_and(Vec::is_empty) {
-            table.reject("targets", "`targets` is empty", "nothing would be trained", None);
-        }
-        targets.sort_unstable();
-        Self { rank: rank.map(|rank| rank as usize), alpha, targets: written.map(|_| targets), dropout, continues }
-    }
-
-    /// What is written of an adapter's shape.
-    fn written(&self) -> Vec<Parameter> {
-        let whole = shape(
-            self.rank.unwrap_or(RANK),
-            self.alpha.unwrap_or(ALPHA),
-            self.targets.as_deref().unwrap_or(&Target::ALL),
-        );
-        let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
-        whole.into_iter().zip(is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
-    }
-
-    /// The shape of the adapter that training ends with, where that is known: `input` is what is known of the input's.
-    fn promises(&self, input: Vec<Parameter>) -> Vec<Parameter> {
-        if self.continues {
-            return input;
-        }
-        let rank = self.rank.unwrap_or(RANK);
-        shape(rank, self.alpha.unwrap_or(ALPHA), self.targets.as_deref().unwrap_or(&Target::ALL))
-    }
-
-    /// What is written and is not so in the adapter that comes in.
-    fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
-        let differs = |written: &Parameter| input.iter().find(|known| known.name == written.name && *known != written);
-        let written = self.written();
-        let found = written.iter().filter_map(|written| Some((written, differs(written)?)));
-        found.map(|(written, known)| contradiction(&written.name, &written.value, &known.value)).collect()
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        // With an input adapter a written value only repeats what comes with it, which is part of the key as its content.
-        let mut list = if self.continues { Vec::new() } else { self.written() };
-        let defaults = shape(RANK, ALPHA, &Target::ALL);
-        list.retain(|parameter| !defaults.contains(parameter));
-        if self.dropout != 0.0 {
-            list.push(Parameter::function("lora.dropout", self.dropout));
-        }
-        list
-    }
-}
-
-fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
-    let key = name.rsplit('.').next().unwrap_or(name);
-    FileProblem {
-        parameter: name.to_owned(),
-        message: format!("`{name}` is {written}, but the input adapter's is {found}"),
-        help: Some(format!("leave `{key}` out: training goes on with the adapter as it is")),
-    }
-}
-
-fn read_betas(table: &mut Reader<'_>) -> [f64; 2] {
-    let default = AdamWConfig::default().betas;
-    let Some(betas) = table.optional::<[f64; 2]>("adam_betas") else { return default };
-    if betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-        return betas;
-    }
-    table.reject("adam_betas", "`adam_betas` is out of range", "expected two numbers, at least 0 and below 1", None);
-    default
-}
-
-/// What is trained on, in the order of the inputs.
-pub struct Set {
-    max_length: usize,
-    examples: Vec<Example>,
-    pictures: Vec<Digest>,
-    numbers: HashMap<Digest, usize>,
-    cut: usize,
-}
-
-impl Set {
-    /// An empty set of sequences of at most `max_length` tokens.
-    fn new(max_length: usize) -> Self {
-        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new(), cut: 0 }
-    }
-
-    /// Adds what belongs to one item.
-    ///
-    /// # Errors
-    /// When a sequence could not be made, or cutting it would leave nothing of its answer.
-    pub fn add<const N: usize>(
-        &mut self,
-        id: &ItemId,
-        picture: Option<Digest>,
-        sequences: [Result<Sequence, ModelError>; N],
-    ) -> Result<(), Failure> {
-        let name = || format!("item {}", id.short());
-        let named = |error: ModelError| ModelError { message: format!("{}: {}", name(), error.message), ..error };
-        let sequences: Vec<Sequence> = sequences
-            .into_iter()
-            .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
-            .collect::<Result<_, _>>()?;
-        self.cut += sequences.iter().filter(|sequence| sequence.cut > 0).count();
-        let picture = picture.map(|digest| {
-            *self.numbers.entry(digest).or_insert_with(|| {
-                self.pictures.push(digest);
-                self.pictures.len() - 1
-            })
-        });
-        self.examples.push(Example { name: name(), sequences, picture });
-        Ok(())
-    }
-
-    /// Leaves out the examples whose pictures cannot be decoded, and says so; tells how many. Known before the first
-    /// step, since steps and their learning rates depend on the number of examples.
-    ///
-    /// # Errors
-    /// When there are more than `on_bad_item` allows, or a picture cannot be had.
-    fn leave_out_undecodable(&mut self, on_bad_item: OnBadItem, context: &dyn Context) -> Result<usize, Failure> {
-        let look = |(number, digest): (usize, &Digest)| {
-            if context.interrupted() {
-                return Err(Failure::Interrupted);
-            }
-            Ok(decoded(digest, context)?.err().map(|cause| (number, cause)))
-        };
-        let looked: Result<Vec<_>, Failure> = self.pictures.par_iter().enumerate().map(look).collect();
-        let bad: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
-        let Some(first) = bad.values().next() else { return Ok(0) };
-        let all = self.examples.len();
-        self.examples.retain(|example| example.picture.is_none_or(|picture| !bad.contains_key(&picture)));
-        let count = all - self.examples.len();
-        if !allows(on_bad_item, count, all) {
-            let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
-            return Err(Failure::node(message).help(match on_bad_item {
-                OnBadItem::Fail => "put them right or take them out, or leave out `on_bad_item = \"fail\"`",
-                OnBadItem::Skip { .. } => "put them right or take them out: up to 1 % are left out",
-            }));
-        }
-        context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
-        Ok(count)
-    }
-}
+pub use parameters::{POSITIVE, TrainingParameters};
+pub use set::Set;
+use set::decoded;
 
 /// What a kind minimises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -357,36 +41,6 @@ pub enum Goal {
 }
 
 impl TrainingParameters {
-    /// Whether the base model's folder is sound and fits the parameters.
-    pub fn check_files(&self) -> Vec<FileProblem> {
-        let mut problems = model::check_files(&self.model);
-        if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.image_mode);
-        }
-        problems
-    }
-
-    /// What is known of the adapter that comes out.
-    pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.lora.promises(above("adapter"))
-    }
-
-    /// Whether `lora` says of the input adapter what is so.
-    pub fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        if self.lora.continues { self.lora.contradictions(&above("adapter")) } else { Vec::new() }
-    }
-
-    /// The base model's digest, the template, and how pictures are prepared: where the file does not say, as the model
-    /// does.
-    ///
-    /// # Errors
-    /// When a file of the model cannot be read.
-    pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
-        Ok(list)
-    }
-
     /// Trains towards `goal` on what `fill` puts into a set.
     ///
     /// # Errors
@@ -467,31 +121,6 @@ impl TrainingParameters {
     }
 }
 
-impl LoraParameters {
-    /// The adapter that training starts from: the input's, or a new one.
-    fn start(&self, input: Option<&Lora>, model: &Llava, seed: u64) -> Result<Lora, Failure> {
-        let Some(input) = input else {
-            let targets = self.targets.clone().unwrap_or_else(|| Target::ALL.to_vec());
-            let (rank, alpha) = (self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA));
-            return Ok(Lora::initial(&model.config.text, rank, alpha, &targets, seed, &model.device()));
-        };
-        match self.contradictions(&shape(input.rank, input.alpha, &input.targets)).into_iter().next() {
-            Some(FileProblem { message, help, .. }) => Err(Failure::Node { message, help }),
-            None => Ok(input.clone()),
-        }
-    }
-}
-
-impl Set {
-    /// The most positions that an example takes, whatever the sides of its picture.
-    fn longest(&self, config: &Config, mode: ImageMode, processor: &Processor) -> usize {
-        let sides = config.grid_pinpoints.iter().map(|[first, second]| (*first, *second));
-        let rows = sides.chain([(1, 1)]).map(|(width, height)| row_count(width, height, mode, processor)).max();
-        let rows = rows.unwrap_or_default();
-        self.examples.iter().map(|example| filled(&example.sequences, rows)).max().unwrap_or_default()
-    }
-}
-
 /// About how many bytes an example of `positions` needs: what enters every layer, one layer's graph with its square
 /// of scores, and logits for half of the positions.
 fn memory(model: &Llava, positions: usize) -> usize {
@@ -520,19 +149,6 @@ fn rows(
         .map_err(ModelError::new)?;
     let prepared = prepare(&picture, mode, processor);
     Ok(model.rows(model.patches(&prepared), &prepared))
-}
-
-/// A picture, or what is told of it when it cannot be decoded.
-///
-/// # Errors
-/// When it cannot be had.
-fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<RgbImage, String>, Failure> {
-    let bytes = context.picture(digest).map_err(|bad| Failure::environment(format!("{}: {}", bad.what, bad.cause)))?;
-    Ok(decode(&bytes).map_err(|cause| {
-        let path = context.picture_path(digest);
-        let name = path.map_or_else(|| digest.short(), |path| path.display().to_string());
-        format!("`{name}`: {cause}")
-    }))
 }
 
 /// What people are shown of a training: where it began and ended, and its course.
@@ -570,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::artifact::{
-        ArtifactKind, Conversation, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
+        ArtifactKind, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
     use crate::node::{Artifact, Node, NodeKind, Objects};
     use crate::nodes::trial::{Trial, read};
@@ -578,104 +194,15 @@ mod tests {
 
     const REQUIRED: &str = "model = 'base'\nlearning_rate = 1e-3\nbatch_size = 2\n";
 
-    fn reference(name: &str) -> PathBuf {
+    pub(super) fn reference(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
     }
 
-    fn node(kind: &dyn NodeKind, text: &str, connected: &[&str]) -> Result<Box<dyn Node>, Vec<String>> {
+    pub(super) fn node(kind: &dyn NodeKind, text: &str, connected: &[&str]) -> Result<Box<dyn Node>, Vec<String>> {
         read(kind, &format!("{REQUIRED}{text}"), connected, &reference("llava"))
     }
 
-    fn names(node: &dyn Node) -> Vec<String> {
-        node.parameters().into_iter().map(|parameter| parameter.name).collect()
-    }
-
-    #[test]
-    fn defaults_and_execution_are_not_part_of_the_key() {
-        let defaults = "schedule = 'cosine'\nwarmup_ratio = 0.03\nepochs = 1\nmax_length = 2048\nmax_grad_norm = 1.0\n\
-                        weight_decay = 0\nadam_betas = [0.9, 0.999]\nadam_epsilon = 1e-8\nshuffle = true\n\
-                        micro_batch_size = 1\ncheckpoint_every = 7\nbeta = 0.1\nchosen_weight = 0.0009765625\n\
-                        reference = 'base'\nrejected = 'text'\nloss = ['sigmoid']\n\
-                        lora = { rank = 128, alpha = 256, dropout = 0, targets = ['down_proj', 'up_proj', 'gate_proj', \
-                        'o_proj', 'v_proj', 'k_proj', 'q_proj'] }";
-        let required = ["learning_rate", "batch_size"];
-        assert_eq!(names(&*node(&DpoKind, "", &[]).unwrap()), required);
-        assert_eq!(names(&*node(&DpoKind, defaults, &[]).unwrap()), required);
-        let other =
-            "epochs = 2\nbeta = 0.2\nlora = { rank = 4, targets = ['v_proj'] }\nshuffle = false\nmax_length = 9";
-        let found = names(&*node(&DpoKind, other, &[]).unwrap());
-        assert_eq!(found[2..], ["epochs", "shuffle", "max_length", "lora.rank", "lora.targets", "beta"]);
-    }
-
-    #[test]
-    fn what_comes_with_an_input_adapter_is_no_part_of_the_key_of_its_own() {
-        let written = "lora = { rank = 4, alpha = 8, targets = ['q_proj'], dropout = 0.1 }";
-        let with = |text: &str, connected: &[&str]| names(&*node(&SftKind, text, connected).unwrap());
-        assert_eq!(with(written, &["adapter"])[2..], ["lora.dropout"]);
-        assert_eq!(with(written, &[])[2..], ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout"]);
-        // And the shape goes through to whoever trains on.
-        let promised = |text: &str, connected: &[&str]| {
-            let above = |_: &str| shape(2, 3.0, &[Target::V]);
-            node(&SftKind, text, connected).unwrap().promises(&above)
-        };
-        assert_eq!(promised(written, &[]), shape(4, 8.0, &[Target::Q]));
-        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, &[Target::V]));
-    }
-
-    #[test]
-    fn the_model_and_the_template_are_part_of_the_key() {
-        let sources = |text: &str| node(&SftKind, text, &[]).unwrap().sources(&Trial::new()).unwrap();
-        let by_default = sources("");
-        assert_eq!(by_default.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["model", "template"]);
-        assert_eq!(by_default, sources("template = 'vicuna_v1'"));
-        assert_ne!(by_default, sources("template = 'llava_v1'"));
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused_where_they_stand() {
-        for (text, expected) in [
-            ("lora = { rank = 0 }", "rank"),
-            ("lora = { dropout = 1.0 }", "dropout"),
-            ("lora = { alpha = -1 }", "alpha"),
-            ("lora = { targets = [] }", "nothing would be trained"),
-            ("lora = { targets = ['q'] }", "unknown target `q`"),
-            ("lora = { targets = ['q_proj', 'q_proj'] }", "names `q_proj` twice"),
-            ("lora = { rnak = 8 }", "rnak"),
-            ("epochs = 0", "epochs"),
-            ("warmup_ratio = 1.5", "warmup_ratio"),
-            ("adam_betas = [0.9, 1.0]", "adam_betas"),
-            ("adam_epsilon = 0", "adam_epsilon"),
-            ("max_grad_norm = -1", "max_grad_norm"),
-            ("weight_decay = nan", "weight_decay"),
-            ("schedule = 'cosin'", "cosin"),
-            ("template = 'vicuna'", "vicuna"),
-            ("image_mode = 'squash'", "squash"),
-            ("micro_batch_size = 0", "micro_batch_size"),
-            ("checkpoint_every = 0", "checkpoint_every"),
-            ("max_length = 'long'", "max_length"),
-            ("beta = 0", "beta"),
-            ("chosen_weight = -0.1", "chosen_weight"),
-            ("rejected = ['image']", "`rejected` can only be `text`"),
-            ("loss = 'ipo'", "`loss` cannot be `ipo`"),
-            ("loss = []", "`loss` can only be `sigmoid`"),
-            ("reference = 'input'", "needs an input adapter"),
-        ] {
-            let Err(mistakes) = node(&DpoKind, text, &[]) else { panic!("{text} was accepted") };
-            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
-            assert!(mistakes[0].contains(expected), "{text}: {mistakes:?}");
-        }
-        assert!(node(&DpoKind, "reference = 'input'", &["adapter"]).is_ok());
-    }
-
-    #[test]
-    fn what_is_missing_is_told_all_at_once() {
-        let Err(mistakes) = read(&SftKind, "", &[], Path::new("m")) else { panic!("accepted") };
-        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-        let Err(mistakes) = node(&SftKind, "learning_rte = 1e-4", &[]) else { panic!("accepted") };
-        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-    }
-
-    fn trial() -> (Trial, Vec<Digest>) {
+    pub(super) fn trial() -> (Trial, Vec<Digest>) {
         let trial = Trial::new();
         let pictures = ["square", "tall", "wide"].map(|name| {
             let bytes = std::fs::read(reference("pictures").join(format!("{name}.png"))).unwrap();
@@ -787,33 +314,5 @@ mod tests {
         let rows = trial.artifact(ArtifactKind::Pairs, b"");
         let error = trial.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
         assert!(error.to_string().starts_with("there is nothing to train on"));
-    }
-
-    #[test]
-    fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
-        let (trial, pictures) = trial();
-        let bad = trial.shelf.put(b"no picture").unwrap();
-        let set = |good: usize| {
-            let mut set = Set::new(9);
-            let digests = pictures.iter().cycle().take(good).chain([&bad]);
-            digests.for_each(|digest| set.add::<0>(&ItemId::new(*digest), Some(*digest), []).unwrap());
-            set
-        };
-        let mut many = set(200);
-        assert_eq!(many.leave_out_undecodable(OnBadItem::default(), &trial), Ok(1));
-        assert_eq!(many.examples.len(), 200);
-        let note = trial.notes.lock().unwrap()[0].clone();
-        assert!(note.starts_with("left out 1 of 201 examples whose pictures cannot be decoded, first `"), "{note}");
-        assert!(note.contains("`: not a picture: "), "{note}");
-        assert!(set(200).leave_out_undecodable(OnBadItem::Fail, &trial).is_err());
-        let error = set(3).leave_out_undecodable(OnBadItem::default(), &trial).unwrap_err().to_string();
-        assert!(error.starts_with("the pictures of 1 of 4 examples cannot be decoded, first `"), "{error}");
-    }
-
-    #[test]
-    fn anyres_needs_a_checkpoint_with_tiles() {
-        assert!(node(&SftKind, "", &[]).unwrap().check_files().is_empty());
-        let problems = node(&SftKind, "image_mode = 'anyres'", &[]).unwrap().check_files();
-        assert_eq!(problems[0].parameter, "image_mode");
     }
 }

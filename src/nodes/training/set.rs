@@ -1,0 +1,145 @@
+//! What a training is given: token sequences with their pictures, as far as those can be decoded.
+//!
+//! Knows nothing of objectives or steps.
+
+use std::collections::{BTreeMap, HashMap};
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::super::listing::allows;
+use crate::artifact::ItemId;
+use crate::data::picture::decode;
+use crate::digest::Digest;
+use crate::model::ModelError;
+use crate::model::llava::{Config, ImageMode};
+use crate::model::picture::{Processor, row_count};
+use crate::model::sequence::Sequence;
+use crate::node::{Context, Failure, OnBadItem};
+use crate::train::batch::filled;
+use crate::train::training::Example;
+
+/// What is trained on, in the order of the inputs.
+pub struct Set {
+    max_length: usize,
+    pub(super) examples: Vec<Example>,
+    pub(super) pictures: Vec<Digest>,
+    numbers: HashMap<Digest, usize>,
+    pub(super) cut: usize,
+}
+
+impl Set {
+    /// An empty set of sequences of at most `max_length` tokens.
+    pub(super) fn new(max_length: usize) -> Self {
+        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new(), cut: 0 }
+    }
+
+    /// Adds what belongs to one item.
+    ///
+    /// # Errors
+    /// When a sequence could not be made, or cutting it would leave nothing of its answer.
+    pub fn add<const N: usize>(
+        &mut self,
+        id: &ItemId,
+        picture: Option<Digest>,
+        sequences: [Result<Sequence, ModelError>; N],
+    ) -> Result<(), Failure> {
+        let name = || format!("item {}", id.short());
+        let named = |error: ModelError| ModelError { message: format!("{}: {}", name(), error.message), ..error };
+        let sequences: Vec<Sequence> = sequences
+            .into_iter()
+            .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
+            .collect::<Result<_, _>>()?;
+        self.cut += sequences.iter().filter(|sequence| sequence.cut > 0).count();
+        let picture = picture.map(|digest| {
+            *self.numbers.entry(digest).or_insert_with(|| {
+                self.pictures.push(digest);
+                self.pictures.len() - 1
+            })
+        });
+        self.examples.push(Example { name: name(), sequences, picture });
+        Ok(())
+    }
+
+    /// Leaves out the examples whose pictures cannot be decoded, and says so; tells how many. Known before the first
+    /// step, since steps and their learning rates depend on the number of examples.
+    ///
+    /// # Errors
+    /// When there are more than `on_bad_item` allows, or a picture cannot be had.
+    pub(super) fn leave_out_undecodable(
+        &mut self,
+        on_bad_item: OnBadItem,
+        context: &dyn Context,
+    ) -> Result<usize, Failure> {
+        let look = |(number, digest): (usize, &Digest)| {
+            if context.interrupted() {
+                return Err(Failure::Interrupted);
+            }
+            Ok(decoded(digest, context)?.err().map(|cause| (number, cause)))
+        };
+        let looked: Result<Vec<_>, Failure> = self.pictures.par_iter().enumerate().map(look).collect();
+        let bad: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
+        let Some(first) = bad.values().next() else { return Ok(0) };
+        let all = self.examples.len();
+        self.examples.retain(|example| example.picture.is_none_or(|picture| !bad.contains_key(&picture)));
+        let count = all - self.examples.len();
+        if !allows(on_bad_item, count, all) {
+            let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
+            return Err(Failure::node(message).help(match on_bad_item {
+                OnBadItem::Fail => "put them right or take them out, or leave out `on_bad_item = \"fail\"`",
+                OnBadItem::Skip { .. } => "put them right or take them out: up to 1 % are left out",
+            }));
+        }
+        context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
+        Ok(count)
+    }
+
+    /// The most positions that an example takes, whatever the sides of its picture.
+    pub(super) fn longest(&self, config: &Config, mode: ImageMode, processor: &Processor) -> usize {
+        let sides = config.grid_pinpoints.iter().map(|[first, second]| (*first, *second));
+        let rows = sides.chain([(1, 1)]).map(|(width, height)| row_count(width, height, mode, processor)).max();
+        let rows = rows.unwrap_or_default();
+        self.examples.iter().map(|example| filled(&example.sequences, rows)).max().unwrap_or_default()
+    }
+}
+
+/// A picture, or what is told of it when it cannot be decoded.
+///
+/// # Errors
+/// When it cannot be had.
+pub(super) fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<RgbImage, String>, Failure> {
+    let bytes = context.picture(digest).map_err(|bad| Failure::environment(format!("{}: {}", bad.what, bad.cause)))?;
+    Ok(decode(&bytes).map_err(|cause| {
+        let path = context.picture_path(digest);
+        let name = path.map_or_else(|| digest.short(), |path| path.display().to_string());
+        format!("`{name}`: {cause}")
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::trial;
+    use super::*;
+    use crate::node::Objects;
+
+    #[test]
+    fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
+        let (trial, pictures) = trial();
+        let bad = trial.shelf.put(b"no picture").unwrap();
+        let set = |good: usize| {
+            let mut set = Set::new(9);
+            let digests = pictures.iter().cycle().take(good).chain([&bad]);
+            digests.for_each(|digest| set.add::<0>(&ItemId::new(*digest), Some(*digest), []).unwrap());
+            set
+        };
+        let mut many = set(200);
+        assert_eq!(many.leave_out_undecodable(OnBadItem::default(), &trial), Ok(1));
+        assert_eq!(many.examples.len(), 200);
+        let note = trial.notes.lock().unwrap()[0].clone();
+        assert!(note.starts_with("left out 1 of 201 examples whose pictures cannot be decoded, first `"), "{note}");
+        assert!(note.contains("`: not a picture: "), "{note}");
+        assert!(set(200).leave_out_undecodable(OnBadItem::Fail, &trial).is_err());
+        let error = set(3).leave_out_undecodable(OnBadItem::default(), &trial).unwrap_err().to_string();
+        assert!(error.starts_with("the pictures of 1 of 4 examples cannot be decoded, first `"), "{error}");
+    }
+}
