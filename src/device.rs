@@ -106,6 +106,14 @@ impl DeviceChoice {
     }
 }
 
+/// Whether `text` names a numerics class, as [`DeviceChoice::numerics`] does: `cuda-bf16`.
+pub fn is_numerics_class(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(backend, precision)| {
+        Backend::ALL.iter().any(|known| known.name() == backend)
+            && Precision::ALL.iter().any(|known| known.name() == precision)
+    })
+}
+
 /// What this machine can do, as the engine asks for it.
 pub trait Devices: Send + Sync {
     /// What `request` comes to here. Asked only when some node computes tensors.

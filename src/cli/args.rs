@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::device::{Backend, Precision};
+use crate::device::{Backend, Precision, is_numerics_class};
 
 /// STIC: self-training on image comprehension, as a cached pipeline.
 #[derive(Parser, Debug)]
@@ -118,7 +118,7 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub retries: u32,
     /// Numerics class, such as `cuda-bf16`, whose results are used as they are
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
     /// Write what happens to standard output, one JSON object a line
     #[arg(long)]
@@ -147,7 +147,7 @@ pub struct Plan {
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
     /// Numerics class, such as `cuda-bf16`, whose results are used as they are
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
     /// Write the plan to standard output, one JSON object a node
     #[arg(long)]
@@ -321,6 +321,14 @@ fn dtype(text: &str) -> Result<Auto<Precision>, String> {
     match found {
         None if text != "auto" => Err(format!("expected auto, {}", Precision::ALL.map(Precision::name).join(", "))),
         found => Ok(Auto(found)),
+    }
+}
+
+fn numerics_class(text: &str) -> Result<String, String> {
+    if is_numerics_class(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a backend and a dtype, such as cuda-bf16".to_owned())
     }
 }
 

@@ -80,7 +80,8 @@ impl Told<'_> {
 
     fn say_count(&self, voice: &Voice) {
         let report = self.report;
-        let counts = [("hit", How::Hit), ("ran", How::Run), ("failed", How::Failed), ("not reached", How::Skipped)];
+        let skipped = if report.interrupted { "not finished" } else { "not reached" };
+        let counts = [("hit", How::Hit), ("ran", How::Run), ("failed", How::Failed), (skipped, How::Skipped)];
         let counts: Vec<String> = counts
             .into_iter()
             .filter(|(_, how)| report.count(*how) > 0)

@@ -6,13 +6,14 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Token,
 };
 
+use super::llava::read_object;
 use super::{AGAIN, ModelError};
 
 /// What stands for a picture in a text.
@@ -52,26 +53,26 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
+    /// Whether a model's folder has a `tokenizer.json` that is JSON. What it says is left to [`Tokenizer::read`], which
+    /// takes ten times as long.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn check(folder: &Path) -> Result<(), ModelError> {
+        let path = file(folder)?;
+        let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(&text)
+            .map(drop)
+            .map_err(|cause| ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN))
+    }
+
     /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the id of `<image>`
     /// (`image_token_index` of `config.json`).
     ///
     /// # Errors
     /// When there is no `tokenizer.json`, when a file is broken, or when it gives `<image>` another id.
     pub fn read(folder: &Path, image: u32) -> Result<Self, ModelError> {
-        let path = folder.join("tokenizer.json");
-        if !path.is_file() {
-            let help = if folder.join("tokenizer.model").is_file() {
-                "`tokenizer.model` alone is not read; `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in \
-                 Python's transformers writes `tokenizer.json` beside it"
-            } else {
-                "a model's folder needs the `tokenizer.json` that the checkpoint was published with"
-            };
-            return Err(ModelError::new(format!(
-                "{}: no tokenizer here: `tokenizer.json` is missing",
-                folder.display()
-            ))
-            .help(help));
-        }
+        let path = file(folder)?;
         let inner = tokenizers::Tokenizer::from_file(&path)
             .map_err(|cause| ModelError::new(format!("{}: not a tokenizer: {cause}", path.display())).help(AGAIN))?;
         Self::new(inner, &settings(folder)?, image)
@@ -296,6 +297,20 @@ fn prefix(inner: &tokenizers::Tokenizer, settings: &Value, beginning: Option<&st
     }
 }
 
+fn file(folder: &Path) -> Result<PathBuf, ModelError> {
+    let path = folder.join("tokenizer.json");
+    if path.is_file() {
+        return Ok(path);
+    }
+    let help = if folder.join("tokenizer.model").is_file() {
+        "`tokenizer.model` alone is not read; `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python's \
+         transformers writes `tokenizer.json` beside it"
+    } else {
+        "a model's folder needs the `tokenizer.json` that the checkpoint was published with"
+    };
+    Err(ModelError::new(format!("{}: no tokenizer here: `tokenizer.json` is missing", folder.display())).help(help))
+}
+
 /// `tokenizer_config.json`, completed by `special_tokens_map.json`; both may be missing.
 fn settings(folder: &Path) -> Result<Value, ModelError> {
     let mut settings = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
@@ -311,16 +326,7 @@ fn settings(folder: &Path) -> Result<Value, ModelError> {
 
 /// The JSON object in `path`; `None` when there is no such file.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(ModelError::io(path, &cause)),
-    };
-    match serde_json::from_slice::<Value>(&text) {
-        Ok(value) if value.is_object() => Ok(Some(value)),
-        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display())).help(AGAIN)),
-        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN)),
-    }
+    path.exists().then(|| read_object(path).map(Value::Object)).transpose()
 }
 
 /// A token's text: the files write it as a text or as an object with `content`.

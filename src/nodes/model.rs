@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::model::llava::{Config, ImageMode, Llava};
 use crate::model::picture::Processor;
 use crate::model::template::Template;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
 use crate::spec::ModelSource;
@@ -53,9 +54,8 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
     if let Err(error) = Llava::check(folder) {
         return problem(error.message, error.help);
     }
-    if !folder.join("tokenizer.json").is_file() {
-        let help = "`AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python's transformers writes it";
-        return problem(format!("{}: no `tokenizer.json`", folder.display()), Some(help.to_owned()));
+    if let Err(error) = Tokenizer::check(folder) {
+        return problem(error.message, error.help);
     }
     if let Err(error) = processor(model) {
         return problem(error.message, error.help);

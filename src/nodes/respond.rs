@@ -312,7 +312,7 @@ impl ItemWork for RespondNode {
             identity: vec![Part { name: name.to_owned(), digest: objects.put(&write_lines(&responses))? }],
             side: vec![Part { name: LABELS.to_owned(), digest: objects.put(&write_lines(&labels))? }],
             objects: Vec::new(),
-            summary: summary(&responses, questions.len(), context),
+            summary: summary(&responses, context),
         })
     }
 }
@@ -342,16 +342,13 @@ fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Cont
 }
 
 /// What people are shown: how many, how long, how many were cut, and the first few.
-fn summary(responses: &[Response], asked: usize, context: &dyn Context) -> Summary {
+fn summary(responses: &[Response], context: &dyn Context) -> Summary {
     let count = responses.len();
     let mean = responses.iter().map(|response| response.tokens).sum::<usize>() as f64 / count.max(1) as f64;
     let cut = responses.iter().filter(|response| response.finish == Finish::Length).count();
     let mut line = format!("{count} responses of {mean:.1} tokens on average");
     if cut > 0 {
         line += &format!(", {:.1} % cut at the limit", 100.0 * cut as f64 / count as f64);
-    }
-    if asked > count {
-        line += &format!(" ({} pictures skipped)", asked - count);
     }
     let sample = |response: &Response| {
         let path = context.picture_path(&response.picture);
@@ -487,7 +484,7 @@ mod tests {
         assert!(bad.cause.contains("not a picture"), "{}", bad.cause);
         let (rows, summary) = responses(&trial, &*node, &inputs, values);
         assert_eq!(rows.len(), 1);
-        assert!(summary.line.ends_with("(1 pictures skipped)"), "{}", summary.line);
+        assert!(summary.line.starts_with("1 responses of "), "{}", summary.line);
     }
 
     #[test]

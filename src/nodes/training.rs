@@ -81,6 +81,10 @@ impl TrainingParameters {
             }
         };
         let longest = set.longest(&config, mode, &processor);
+        let made_for = config.text.max_positions;
+        if longest > made_for {
+            context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
+        }
         let training = Training {
             model: &model,
             objective,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{ModelSource, Reader, Scope, resolve};
 use super::syntax::{self, Entry, Located, Syntax, Table};
-use crate::device::{Backend, DeviceRequest, Precision};
+use crate::device::{Backend, DeviceRequest, Precision, is_numerics_class};
 use crate::diagnostic::{Span, nearest};
 
 /// A pipeline file as it is written.
@@ -241,13 +241,6 @@ fn newer_language(root: &Table) -> Option<(u64, Span)> {
     let Syntax::Integer(Some(language)) = value.value else { return None };
     let language = u64::try_from(language).ok().filter(|language| *language > super::LANGUAGE)?;
     Some((language, value.span.clone()))
-}
-
-fn is_numerics_class(text: &str) -> bool {
-    text.split_once('-').is_some_and(|(backend, precision)| {
-        Backend::ALL.iter().any(|known| known.name() == backend)
-            && Precision::ALL.iter().any(|known| known.name() == precision)
-    })
 }
 
 /// The entries of the table under `key`, whose names are the user's.

@@ -137,6 +137,14 @@ fn a_model_without_a_tokenizer() {
 }
 
 #[test]
+fn a_tokenizer_that_is_cut_short() {
+    let workspace = evaluation();
+    let text = fs::read(workspace.path("model/tokenizer.json")).unwrap();
+    fs::write(workspace.path("model/tokenizer.json"), &text[..text.len() / 2]).unwrap();
+    insta::assert_snapshot!(run(&workspace, 64));
+}
+
+#[test]
 fn weights_that_are_cut_short() {
     let workspace = evaluation();
     let bytes = fs::read(workspace.path(WEIGHTS)).unwrap();

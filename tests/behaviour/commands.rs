@@ -30,7 +30,14 @@ fn usage_has_an_exit_code_of_its_own_and_help_has_none() {
     let workspace = Workspace::new();
     assert_eq!(workspace.stic(&["--help"]).code, Some(0));
     assert_eq!(workspace.stic(&["--version"]).code, Some(0));
-    for wrong in [&["banana"][..], &["run"], &["run", "p.toml", "--jobs", "0"], &[], &["run", "-q", "-v", "p.toml"]] {
+    for wrong in [
+        &["banana"][..],
+        &["run"],
+        &["run", "p.toml", "--jobs", "0"],
+        &[],
+        &["run", "-q", "-v", "p.toml"],
+        &["plan", "p.toml", "--accept-numerics", "bogus"],
+    ] {
         let said = workspace.stic(wrong);
         assert_eq!((said.code, said.out.as_str()), (Some(64), ""), "{wrong:?}: {said}");
     }

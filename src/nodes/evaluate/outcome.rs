@@ -54,7 +54,7 @@ pub(super) fn outcome(
         side: vec![part(LABELS, &write_lines(&labels))?],
         objects: Vec::new(),
         summary: Summary {
-            line: line(&scores, loaded.suite.asked.len() - values.len(), cut),
+            line: line(&scores, cut),
             metrics: metrics(&scores),
             labels: summary_labels(node, loaded, adapter),
             samples: samples(loaded, &marked, &predictions),
@@ -90,7 +90,7 @@ fn summary_labels(node: &EvaluateNode, loaded: &Loaded, adapter: Option<&str>) -
 }
 
 /// `1500 questions about 300 pictures: accuracy 0.913 [0.901, 0.924]`.
-fn line(scores: &Scores, skipped: usize, cut: usize) -> String {
+fn line(scores: &Scores, cut: usize) -> String {
     let mut line = if scores.benchmark == Benchmark::Vqa.name() {
         format!("{} questions about {} pictures", scores.items, scores.pictures)
     } else {
@@ -101,9 +101,6 @@ fn line(scores: &Scores, skipped: usize, cut: usize) -> String {
         if let Some([low, high]) = score.interval {
             line += &format!(" [{low:.3}, {high:.3}]");
         }
-    }
-    if skipped > 0 {
-        line += &format!("; {skipped} skipped");
     }
     if cut > 0 {
         line += &format!("; {cut} cut at the limit of new tokens");

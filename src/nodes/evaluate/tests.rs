@@ -176,7 +176,7 @@ fn what_was_said_is_scored_afterwards() {
     assert_eq!((scores.items, scores.pictures), (3, 2));
     assert_eq!(
         output.summary.line,
-        "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 skipped; 1 cut at the limit of new tokens"
+        "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 cut at the limit of new tokens"
     );
     assert_eq!(output.summary.labels["form"], "direct");
     assert_eq!(output.summary.samples.len(), 2);
