@@ -1,0 +1,88 @@
+//! The rows that `stic export` writes, as they are read again.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use crate::artifact::{Conversation, ItemId, Pair, Record, Response, Turn};
+use crate::data::turns::check_order;
+use crate::digest::Digest;
+
+/// A row as `stic export` writes it.
+pub trait Own: Serialize + DeserializeOwned {
+    fn id(&self) -> &ItemId;
+
+    /// The digests of the pictures that it names, as far as anybody looks at them: what was shown for a response is
+    /// said, and not needed again.
+    fn pictures(&self) -> [Option<Digest>; 2];
+
+    fn turns(&self) -> Option<&[Turn]> {
+        None
+    }
+}
+
+impl Own for Record {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [self.picture, self.altered.as_ref().map(|altered| altered.picture)]
+    }
+
+    fn turns(&self) -> Option<&[Turn]> {
+        self.conversations.as_deref()
+    }
+}
+
+impl Own for Response {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [Some(self.picture), None]
+    }
+}
+
+impl Own for Pair {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [Some(self.picture), None]
+    }
+}
+
+impl Own for Conversation {
+    fn id(&self) -> &ItemId {
+        &self.id
+    }
+
+    fn pictures(&self) -> [Option<Digest>; 2] {
+        [self.picture, None]
+    }
+
+    fn turns(&self) -> Option<&[Turn]> {
+        Some(&self.conversations)
+    }
+}
+
+/// Reads a row of our own; `ids` are those of the rows before it.
+pub fn own_row<T: Own>(value: Json, ids: &mut HashSet<ItemId>) -> Result<T, String> {
+    let row: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    row.turns().map_or(Ok(()), check_order)?;
+    if !ids.insert(row.id().clone()) {
+        return Err(format!("the id {} was there before", row.id().short()));
+    }
+    Ok(row)
+}
+
+/// Whether a record is one of ours: its id is a digest.
+pub fn is_own(value: &Json) -> bool {
+    let id = value.get("id").and_then(Json::as_str).unwrap_or_default();
+    value.get("image").is_none() && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
+}
