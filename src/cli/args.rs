@@ -300,6 +300,14 @@ pub struct Score {
 /// The cache folder unless the command line or the environment names another.
 const CACHE: &str = "cache";
 
+impl Global {
+    /// ` --cache DIR` where a command that is to use this cache has to say so, otherwise nothing.
+    pub fn cache_option(&self) -> String {
+        let implied = cache(std::env::var_os("STIC_CACHE").unwrap_or_default());
+        if self.cache == implied { String::new() } else { format!(" --cache {}", self.cache.display()) }
+    }
+}
+
 /// An empty name is none: scripts empty a variable to be rid of it.
 fn cache(name: OsString) -> PathBuf {
     PathBuf::from(if name.is_empty() { CACHE.into() } else { name })

@@ -27,7 +27,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let plan = super::plan::make(&file, &store, &options)?;
     let node = plan.nodes.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let Some(record) = node.and_then(|node| node.key).and_then(|key| store.record(&key)) else {
-        let run = format!("run it first: stic run {} {}", arguments.file.display(), arguments.node);
+        let (path, cache) = (arguments.file.display(), global.cache_option());
+        let run = format!("run it first: stic run {path} {}{cache}", arguments.node);
         return Err(
             Trouble::usage(format!("`{}` has no result for the pipeline as it stands", arguments.node)).help(run)
         );

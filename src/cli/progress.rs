@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::voice::{Paint, Voice, duration, harmless, write_json};
+use super::voice::{Paint, Trouble, Voice, duration, harmless, write_json};
 use crate::event::{Event, How, ItemCounts, Observer};
 use crate::node::Progress;
 
@@ -22,6 +22,8 @@ pub struct Watch {
     json: bool,
     live: Option<MultiProgress>,
     running: Mutex<HashMap<String, Running>>,
+    /// Why the first event that was lost could not be written.
+    unwritten: Mutex<Option<Trouble>>,
 }
 
 /// A node that runs.
@@ -38,7 +40,15 @@ impl Watch {
     /// A watch that speaks with `voice`, and writes events to standard output if `json`.
     pub fn new(voice: Voice, json: bool) -> Self {
         let live = (voice.terminal && !voice.quiet).then(MultiProgress::new);
-        Self { voice, json, live, running: Mutex::default() }
+        Self { voice, json, live, running: Mutex::default(), unwritten: Mutex::default() }
+    }
+
+    /// Whether all events were written that were to be.
+    ///
+    /// # Errors
+    /// What the first that was not failed of.
+    pub fn written(&self) -> Result<(), Trouble> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
@@ -94,8 +104,10 @@ impl Watch {
 impl Observer for Watch {
     fn notice(&self, event: &Event) {
         if self.json {
-            // Who reads events may stop reading; the run goes on.
-            let _ = write_json(event);
+            // The run goes on; at its end this is told.
+            if let Err(trouble) = write_json(event) {
+                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
+            }
         }
         match event {
             Event::Started { node, kind, why } => self.started(node, kind, why),

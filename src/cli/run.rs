@@ -17,7 +17,7 @@ use crate::{plan, run as engine};
 /// Runs the pipeline.
 ///
 /// # Errors
-/// When nothing could be begun. A node that fails is told as it happens, and in the exit code.
+/// When nothing could be begun, or events could not be written. A node that fails is told as it happens, and in the exit code.
 pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
     if !arguments.set.is_empty() {
         let help = "edit the pipeline file; only what the edit touches runs again";
@@ -56,7 +56,10 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     if let Some(cause) = &report.not_kept {
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
-    Told { report: &report, graph: &file.graph, file: &file.path, cache: &global.cache }.say(voice);
+    let cache_option = global.cache_option();
+    let (cache, cache_option) = (global.cache.as_path(), cache_option.as_str());
+    Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option }.say(voice);
+    watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()
     } else if report.count(How::Failed) > 0 {

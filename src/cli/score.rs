@@ -61,7 +61,7 @@ pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
     Ok(Exit::Success)
 }
 
-/// The lines of the input, numbered from 1; blank ones are passed over. A key that is nearly one of ours is a slip;
+/// The lines of the input, numbered from 1; blank ones are passed over. Where there is no picture, a key that is nearly `image` is a slip;
 /// others are said to be left alone.
 fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble> {
     let name = arguments.input.display();
@@ -82,16 +82,21 @@ fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble>
         let read: Line = match serde_json::from_slice(line) {
             Ok(line) => line,
             Err(error) => {
-                let cause = error.to_string().replace(" at line 1 column", ", column");
+                let cause = match serde_json::from_slice(line) {
+                    Ok(Value::Object(_)) | Err(_) => error.to_string().replace(" at line 1 column", ", column"),
+                    Ok(_) => "not an object".to_owned(),
+                };
                 wrong(cause, "a line is an object with `image` (a path or null), `prompt` and `response`".to_owned());
                 continue;
             }
         };
         for key in read.rest.keys() {
             match nearest(key, KEYS) {
-                Some(near) => wrong(format!("unknown key `{key}`"), format!("did you mean `{near}`?")),
-                None if others.iter().any(|(other, _)| other == key) => {}
-                None => others.push((key.clone(), number)),
+                Some(near) if near == "image" && read.image.is_none() => {
+                    wrong(format!("unknown key `{key}`"), format!("did you mean `{near}`?"))
+                }
+                _ if others.iter().any(|(other, _)| other == key) => {}
+                _ => others.push((key.clone(), number)),
             }
         }
         if let Some(picture) = &read.image

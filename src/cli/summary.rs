@@ -23,6 +23,8 @@ pub struct Told<'a> {
     pub file: &'a Path,
     /// The cache folder.
     pub cache: &'a Path,
+    /// What further commands need to say of the cache: [`super::args::Global::cache_option`].
+    pub cache_option: &'a str,
 }
 
 impl Told<'_> {
@@ -98,22 +100,22 @@ impl Told<'_> {
     }
 
     fn say_next(&self, voice: &Voice) {
-        let file = self.file.display();
+        let (file, cache) = (self.file.display(), self.cache_option);
         if self.report.interrupted {
-            voice.insist(format_args!("interrupted; what is finished is kept. Go on with: stic run {file}"));
+            voice.insist(format_args!("interrupted; what is finished is kept. Go on with: stic run {file}{cache}"));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == How::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
             voice.insist(format_args!(
-                "{} failed; what is finished is kept. Once that is put right: stic run {file}",
+                "{} failed; what is finished is kept. Once that is put right: stic run {file}{cache}",
                 names.join(", ")
             ));
             return;
         }
         if let Some(node) = self.last_result() {
-            voice.say(format_args!("next: stic export {file} {node} DIR   (writes this result to a folder)"));
+            voice.say(format_args!("next: stic export {file} {node} DIR{cache}   (writes this result to a folder)"));
             voice.say(format_args!("      edit {file} and run it again: only what the edit touches runs"));
         }
     }

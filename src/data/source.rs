@@ -189,8 +189,10 @@ pub fn found_elsewhere(images: &Path, written: &str) -> Option<PathBuf> {
 
 /// That there is no picture `written`, and where it was looked for.
 pub fn missing_picture(images: &Path, written: &str) -> String {
+    let joined = images.join(written);
+    let images = if images.as_os_str().is_empty() { Path::new(".") } else { images };
     match ends(written).as_slice() {
-        [] => format!("there is no picture `{}`", images.join(written).display()),
+        [] => format!("there is no picture `{}`", joined.display()),
         [name] => format!("there is no picture `{written}`, and no `{name}` in `{}`", images.display()),
         [longest, .., name] => format!(
             "there is no picture `{written}`, and nothing in `{}` by an end of that path, from `{longest}` to `{name}`",
@@ -266,7 +268,7 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
             Some(matcher) => matcher.is_match(relative),
             None => has_extension(relative, &EXTENSIONS),
         };
-        if wanted {
+        if wanted && path.file_name().is_none_or(visible) {
             found.push((relative.to_string_lossy().replace('\\', "/"), path));
         }
     }
@@ -545,9 +547,11 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn links_to_nothing_are_pictures_that_are_not_there_and_links_back_are_nothing() {
         let folder = folder(&[("a/1.png", "")]);
         std::os::unix::fs::symlink("nowhere.png", folder.path().join("dangling.png")).unwrap();
+        std::os::unix::fs::symlink("nowhere.png", folder.path().join(".#hidden.png")).unwrap();
         std::os::unix::fs::symlink("nowhere", folder.path().join("dangling")).unwrap();
         std::os::unix::fs::symlink("..", folder.path().join("a/back")).unwrap();
         assert_eq!(written(folder.path()), ["a/1.png", "dangling.png"]);

@@ -115,6 +115,11 @@ impl Node for Import {
                 }
             },
             ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => self.check_entries(),
+            _ if self.file.is_dir() => problem(
+                "file",
+                format!("`{shown}` is a folder"),
+                "name the file in it, such as the `.jsonl` of an export",
+            ),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
             _ => self.check_rows(),
         }

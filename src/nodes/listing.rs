@@ -295,7 +295,8 @@ pub fn check_unreadable(unreadable: &[String], readable: usize, on_bad_item: OnB
     let (bad, all) = (unreadable.len(), unreadable.len() + readable);
     match unreadable.first() {
         Some(first) if !allows(on_bad_item, bad, all) => {
-            Err(Failure::node(format!("{bad} of {all} pictures cannot be read, first {first}")).help(LOOKED_UP))
+            let help = if first.contains("there is no picture ") { LOOKED_UP } else { "mend or remove what is named" };
+            Err(Failure::node(format!("{bad} of {all} pictures cannot be read, first {first}")).help(help))
         }
         _ => Ok(()),
     }

@@ -12,7 +12,7 @@ mod why;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
 pub use why::{Change, changes, sentences};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -27,6 +27,9 @@ use crate::store::{Entry, Items, Store};
 pub trait Records {
     /// What is kept of the result of `key`.
     fn find(&self, key: &Digest) -> Found;
+
+    /// The keys of the results that the nodes of `pipeline` last came to in a run, found or made, by name.
+    fn last_used(&self, pipeline: &str) -> HashMap<String, Digest>;
 
     /// The results of the node `node` of `pipeline`, the latest first.
     fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry>;
@@ -68,6 +71,10 @@ impl Records for Arc<Store> {
             Some(lost) if lost.is_empty() => Found::Complete(Box::new(entry)),
             Some(lost) => Found::Incomplete(lost),
         }
+    }
+
+    fn last_used(&self, pipeline: &str) -> HashMap<String, Digest> {
+        Store::last_used(self, pipeline)
     }
 
     fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry> {
@@ -258,6 +265,7 @@ pub struct Planner<'a> {
     device: Option<DeviceChoice>,
     wanted: Vec<bool>,
     others: OnceLock<Vec<Entry>>,
+    last_used: OnceLock<HashMap<String, Digest>>,
 }
 
 /// What a node comes to, once its inputs are known.
@@ -332,7 +340,7 @@ impl<'a> Planner<'a> {
         let wanted = graph.needed(&options.targets);
         let computes = graph.nodes.iter().zip(&wanted).any(|(node, wanted)| *wanted && node.node.computes_tensors());
         let device = if computes { Some(devices.choose(&graph.device)?) } else { None };
-        Ok(Self { graph, options, device, wanted, others: OnceLock::new() })
+        Ok(Self { graph, options, device, wanted, others: OnceLock::new(), last_used: OnceLock::new() })
     }
 
     /// The device, when some wanted node computes tensors.
@@ -419,8 +427,13 @@ impl<'a> Planner<'a> {
         Ok(Some(ItemCounts { total: items.len(), cached }))
     }
 
-    /// What differs from the nearest earlier result.
+    /// What differs from the result that the last run had of the node, or else from the nearest earlier result.
     fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Vec<String> {
+        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name));
+        let last = last_used.get(&node.name).and_then(|key| records.fields(key)).map(|old| changes(&old, fields));
+        if let Some(changes) = last.filter(|changes| !changes.is_empty()) {
+            return sentences(&changes, &|name| node.node.left_out(name));
+        }
         let mut earlier = records.earlier(&self.graph.name, &node.name);
         if earlier.is_empty() {
             earlier = self.likely_ancestors(node, records);
@@ -452,7 +465,10 @@ impl<'a> Planner<'a> {
             records.others(&self.graph.name, &names)
         });
         let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
-            let found = others.iter().filter(|entry| entry.kind == node.kind && wanted(entry));
+            // Files that are imported share a kind whatever they hold; the port tells.
+            let port = |name: &str| name.rsplit('.').next().map(str::to_owned);
+            let alike = |entry: &Entry| !node.imported || port(&entry.node) == port(&node.name);
+            let found = others.iter().filter(|entry| entry.kind == node.kind && alike(entry) && wanted(entry));
             found.take(COMPARED).cloned().collect()
         };
         let same_name = alike(&|entry| entry.node == node.name);

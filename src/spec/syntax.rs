@@ -147,23 +147,31 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
 }
 
 /// All that can be read of `text`, and all errors. The parser gives up on what follows a key without a value: such a line
-/// is blanked, and the rest read again.
+/// is blanked, and the rest read again, unless it opens something whose rest would mean nothing.
 fn recovered(text: &str) -> (Table, Vec<toml::de::Error>) {
-    const MOST: usize = 32;
+    const MOST: usize = 8;
+    /// No pipeline is longer, and what is not one need not be read often.
+    const LONGEST: usize = 1 << 20;
+    let opens = |line: &str| {
+        let brackets = line.matches(['[', '{']).count() != line.matches([']', '}']).count();
+        brackets || line.contains("\"\"\"") || line.contains("'''")
+    };
     let (mut left, mut stops) = (text.to_owned(), Vec::new());
     loop {
         let (root, mut errors) = DeTable::parse_recoverable(&left);
         let stop = errors.iter().position(|error| error.message().starts_with("key with no value"));
-        let place = stop.and_then(|index| errors[index].span()).filter(|_| stops.len() < MOST);
-        let (Some(index), Some(span)) = (stop, place) else {
+        let line = stop.and_then(|index| errors[index].span()).map(|span| {
+            let start = left[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
+            start..left[span.start..].find('\n').map_or(left.len(), |newline| span.start + newline)
+        });
+        let line = line.filter(|line| stops.len() < MOST && left.len() <= LONGEST && !opens(&left[line.clone()]));
+        let (Some(index), Some(Span { start, end })) = (stop, line) else {
             let root = table(0..0, root.into_inner());
             errors.extend(stops);
             return (root, errors);
         };
         stops.push(errors.swap_remove(index));
         drop(root);
-        let start = left[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = left[span.start..].find('\n').map_or(left.len(), |newline| span.start + newline);
         let blank = " ".repeat(end - start);
         left.replace_range(start..end, &blank);
     }

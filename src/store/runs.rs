@@ -1,13 +1,16 @@
-//! What is kept of a run: `runs/<id>/events.jsonl` and `summary.json`. What events mean is not known here.
+//! What is kept of a run: `runs/<id>/events.jsonl` and `summary.json`. Of a summary
+//! only the keys of nodes are known here, of events nothing.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, make_folder, now};
+use crate::digest::Digest;
 
 /// The log of a run that goes on.
 pub struct RunLog {
@@ -47,6 +50,44 @@ impl Store {
             }
         }
         unreachable!("some number is free")
+    }
+}
+
+/// How many of the latest runs are looked at for what they had of a pipeline.
+const LOOKED_AT: usize = 20;
+
+/// What is read of a summary.
+#[derive(Deserialize)]
+struct Used {
+    pipeline: String,
+    nodes: Vec<UsedNode>,
+}
+
+#[derive(Deserialize)]
+struct UsedNode {
+    node: String,
+    #[serde(default)]
+    key: Option<Digest>,
+}
+
+impl Store {
+    /// The keys that the nodes of `pipeline` last had in one of the latest runs, by name. Runs without a summary that
+    /// can be read are passed over.
+    pub fn last_used(&self, pipeline: &str) -> HashMap<String, Digest> {
+        let entries = fs::read_dir(self.root.join("runs")).into_iter().flatten().flatten();
+        let mut runs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        runs.sort_unstable_by(|one, other| other.cmp(one));
+        let mut keys = HashMap::new();
+        for run in runs.iter().take(LOOKED_AT) {
+            let text = fs::read(run.join("summary.json")).unwrap_or_default();
+            let Ok(used) = serde_json::from_slice::<Used>(&text) else { continue };
+            if used.pipeline == pipeline {
+                for UsedNode { node, key } in used.nodes {
+                    key.map(|key| keys.entry(node).or_insert(key));
+                }
+            }
+        }
+        keys
     }
 }
 

@@ -231,7 +231,18 @@ fn a_write_that_fails_in_the_middle_fails_the_node_and_the_next_run_goes_on() {
         let finished = said.out.lines().filter_map(|line| line.split_once("\"content\":")?.1.get(..66));
         finished.map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(digests("cache"), digests("other"));
+    let found = digests("cache");
+    assert_eq!(found.len(), 2);
+    assert_eq!(found, digests("other"));
+}
+
+#[test]
+fn what_to_type_next_names_a_cache_that_was_named() {
+    let workspace = pictures();
+    let said = workspace.stic(&["run", "p.toml", "--cache", "other"]);
+    assert!(said.err.contains("DIR --cache other   (writes this result"), "{said}");
+    let missing = workspace.stic(&["export", "p.toml", "images", "out", "--cache", "third"]);
+    assert!(missing.err.contains("run it first: stic run p.toml images --cache third"), "{missing}");
 }
 
 #[test]

@@ -48,6 +48,9 @@ fn a_second_run_hits_and_a_changed_parameter_runs_only_what_is_below_it() {
     assert_eq!(why[2], (State::Awaits, vec!["awaits `described`".to_owned()]));
     assert_eq!(bench.run(&changed).what(), ["hit source", "run described", "run pair"]);
     assert_eq!(bench.run(PIPELINE).what(), ["hit source", "hit described", "hit pair"], "and back");
+    // Compared with what the file last came to, not with what was made last.
+    let why = bench.plan(&PIPELINE.replace('!', "."))[1].why.clone();
+    assert_eq!(why, [r#"suffix: "!" → ".""#]);
 }
 
 #[test]
@@ -107,12 +110,13 @@ fn a_renamed_node_or_pipeline_hits_and_a_change_then_says_against_what_it_compar
     bench.run(PIPELINE);
     let renamed = PIPELINE.replace("described", "misled");
     assert_eq!(bench.run(&renamed).what(), ["hit source", "hit misled", "hit pair"]);
-    let why = bench.plan(&renamed.replace('!', "?"))[1].why.clone();
-    assert_eq!(why, ["compared with `described`, which is gone", r#"suffix: "!" → "?""#]);
+    let changed = |text: &str| bench.plan(&text.replace('!', "?"))[1].why.clone();
+    assert_eq!(changed(&renamed), [r#"suffix: "!" → "?""#], "with what the node last came to under its new name");
+    let again = PIPELINE.replace("described", "asked");
+    assert_eq!(changed(&again), ["compared with `described`, which is gone", r#"suffix: "!" → "?""#]);
     let elsewhere = format!("[pipeline]\nname = \"other\"\n{PIPELINE}");
+    assert_eq!(changed(&elsewhere), ["compared with `described` of the pipeline `toy`", r#"suffix: "!" → "?""#]);
     assert_eq!(bench.run(&elsewhere).what(), ["hit source", "hit described", "hit pair"]);
-    let why = bench.plan(&elsewhere.replace('!', "?"))[1].why.clone();
-    assert_eq!(why, ["compared with `described` of the pipeline `toy`", r#"suffix: "!" → "?""#]);
 }
 
 #[test]

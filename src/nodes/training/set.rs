@@ -87,7 +87,10 @@ impl Set {
             let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
             return Err(Failure::node(message).help(match on_bad_item {
                 OnBadItem::Fail => "put them right or take them out, or leave out `on_bad_item = \"fail\"`",
-                OnBadItem::Skip { .. } => "put them right or take them out: up to 1 % are left out",
+                OnBadItem::Skip { .. } if count == all => "put them right: nothing would be left to train on",
+                OnBadItem::Skip { .. } => {
+                    "put them right or take them out; `on_bad_item = \"skip\"` leaves any number out"
+                }
             }));
         }
         context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
