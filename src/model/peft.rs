@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::adapted::Adapted;
 use super::llava::{Fields, TextConfig, map, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
-use super::{ModelError, listed};
+use super::{AGAIN, ModelError, listed};
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -245,9 +245,8 @@ fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
 /// As [`read`].
 pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
     let Settings { rank, alpha, dropout, base, adapted } = settings;
-    let file = SafeTensors::deserialize(bytes).map_err(|cause| {
-        ModelError::new(format!("truncated or not a safetensors file: {cause}")).help("copy or download the file again")
-    })?;
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|cause| ModelError::new(format!("truncated or not a safetensors file: {cause}")).help(AGAIN))?;
     adapted.check(file.names())?;
     let mut factors: BTreeMap<(usize, Target, char), (String, TensorView<'_>)> = BTreeMap::new();
     let (mut problems, mut tower, mut nonzero) = (Vec::new(), 0, None);

@@ -8,10 +8,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ModelError;
 use crate::model::llava::Llava;
 use crate::model::lora::{Lora, Target};
-use crate::model::peft;
+use crate::model::{AGAIN, ModelError, peft};
 use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.
@@ -152,10 +151,8 @@ pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Resu
 /// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
 fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<Target>, ModelError> {
     let named = |message: String| format!("{}: {message}", folder.join(peft::TENSORS).display());
-    let file = safetensors::SafeTensors::deserialize(tensors).map_err(|cause| {
-        ModelError::new(named(format!("truncated or not a safetensors file: {cause}")))
-            .help("copy or download the file again")
-    })?;
+    let file = safetensors::SafeTensors::deserialize(tensors)
+        .map_err(|cause| ModelError::new(named(format!("truncated or not a safetensors file: {cause}"))).help(AGAIN))?;
     let names = file.names();
     let adapted = settings.adapted.check(names.iter().copied());
     adapted.map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;

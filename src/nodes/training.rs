@@ -68,8 +68,9 @@ impl TrainingParameters {
             return Err(Failure::node("there is nothing to train on: the inputs have no items"));
         }
         let left_out = set.leave_out_undecodable(self.on_bad_item, context)?;
-        if set.cut > 0 {
-            context.note(&format!("{} answers were cut to `max_length` {}", set.cut, self.max_length));
+        let cut = set.cut();
+        if cut > 0 {
+            context.note(&format!("{cut} answers were cut to `max_length` {}", self.max_length));
         }
 
         let model = model::load(&self.model, context)?;

@@ -466,9 +466,9 @@ impl<'a> Planner<'a> {
         });
         let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
             // Files that are imported share a kind whatever they hold; the port tells.
-            let port = |name: &str| name.rsplit('.').next().map(str::to_owned);
-            let alike = |entry: &Entry| !node.imported || port(&entry.node) == port(&node.name);
-            let found = others.iter().filter(|entry| entry.kind == node.kind && alike(entry) && wanted(entry));
+            let of_its_port =
+                |entry: &Entry| !node.imported || entry.node.rsplit('.').next() == node.name.rsplit('.').next();
+            let found = others.iter().filter(|entry| entry.kind == node.kind && of_its_port(entry) && wanted(entry));
             found.take(COMPARED).cloned().collect()
         };
         let same_name = alike(&|entry| entry.node == node.name);
@@ -486,7 +486,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// `1 object of its result is missing from the cache, 2 are damaged`.
+/// `1 object of its result is missing from the cache, and 2 damaged`.
 fn lost_in_words(lost: &[Digest], records: &dyn Records) -> String {
     let damaged = lost.iter().filter(|digest| records.has_objects(&[**digest])).count();
     let count = |count: usize| match count {

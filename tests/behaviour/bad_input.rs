@@ -430,7 +430,7 @@ fn all_that_is_wrong_with_records_is_told_at_once_and_before_anything_runs() {
 }
 
 #[test]
-fn a_broken_record_among_many_whose_pictures_are_not_needed() {
+fn records_that_where_leaves_out_need_no_pictures() {
     let workspace = records("");
     workspace.edit("p.toml", "images = \"pictures\"", "images = \"pictures\"\nwhere = { path = \"*.png\" }");
     workspace

@@ -222,24 +222,25 @@ impl LoraParameters {
         Self { rank: rank.map(|rank| rank as usize), alpha, targets: written.map(|_| targets), dropout, continues }
     }
 
+    /// The shape of a new adapter.
+    fn whole(&self) -> Vec<Parameter> {
+        let targets = self.targets.as_deref().unwrap_or(&Target::ALL);
+        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets)
+    }
+
     /// What is written of an adapter's shape.
     fn written(&self) -> Vec<Parameter> {
-        let whole = shape(
-            self.rank.unwrap_or(RANK),
-            self.alpha.unwrap_or(ALPHA),
-            self.targets.as_deref().unwrap_or(&Target::ALL),
-        );
         let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
-        whole.into_iter().zip(is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
+        self.whole()
+            .into_iter()
+            .zip(is_written)
+            .filter_map(|(parameter, written)| written.then_some(parameter))
+            .collect()
     }
 
     /// The shape of the adapter that training ends with, where that is known: `input` is what is known of the input's.
     fn promises(&self, input: Vec<Parameter>) -> Vec<Parameter> {
-        if self.continues {
-            return input;
-        }
-        let rank = self.rank.unwrap_or(RANK);
-        shape(rank, self.alpha.unwrap_or(ALPHA), self.targets.as_deref().unwrap_or(&Target::ALL))
+        if self.continues { input } else { self.whole() }
     }
 
     /// What is written and is not so in the adapter that comes in.

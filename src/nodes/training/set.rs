@@ -25,13 +25,12 @@ pub struct Set {
     pub(super) examples: Vec<Example>,
     pub(super) pictures: Vec<Digest>,
     numbers: HashMap<Digest, usize>,
-    pub(super) cut: usize,
 }
 
 impl Set {
     /// An empty set of sequences of at most `max_length` tokens.
     pub(super) fn new(max_length: usize) -> Self {
-        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new(), cut: 0 }
+        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new() }
     }
 
     /// Adds what belongs to one item.
@@ -50,7 +49,6 @@ impl Set {
             .into_iter()
             .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
             .collect::<Result<_, _>>()?;
-        self.cut += sequences.iter().filter(|sequence| sequence.cut > 0).count();
         let picture = picture.map(|digest| {
             *self.numbers.entry(digest).or_insert_with(|| {
                 self.pictures.push(digest);
@@ -95,6 +93,11 @@ impl Set {
         }
         context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
         Ok(count)
+    }
+
+    /// How many answers were cut.
+    pub(super) fn cut(&self) -> usize {
+        self.examples.iter().flat_map(|example| &example.sequences).filter(|sequence| sequence.cut > 0).count()
     }
 
     /// The most positions that an example takes, whatever the sides of its picture.
