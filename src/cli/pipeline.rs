@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::voice::Trouble;
+use crate::data::sniff::{Found, behind_mark};
 use crate::device::{DeviceChoice, DeviceRequest, Devices};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
@@ -166,8 +167,11 @@ fn text_of(path: &Path) -> Result<String, Trouble> {
             _ => trouble,
         }
     })?;
-    // Editors on Windows put a byte-order mark in front; it is no part of the text.
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes).to_vec();
+    // An empty file is a pipeline without nodes.
+    if let Some(found) = Found::in_any(&bytes).filter(|_| !bytes.is_empty()) {
+        return Err(Trouble::usage(format!("{name}: {found}")).help(found.help.to_owned()));
+    }
+    let text = behind_mark(&bytes).to_vec();
     String::from_utf8(text).map_err(|error| not_text(name.to_string(), error.as_bytes()))
 }
 
@@ -182,9 +186,7 @@ fn not_text(name: String, bytes: &[u8]) -> Trouble {
             text.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    let wide = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let help = if wide { "it looks like UTF-16: save it as UTF-8" } else { "save the file as UTF-8" };
-    let mut mistake = Diagnostic::new(format!("{name} is not text")).help(help.to_owned());
+    let mut mistake = Diagnostic::new(format!("{name} is not text")).help("save the file as UTF-8".to_owned());
     if let Some((place, byte)) = places.first() {
         let more = if places.len() > 1 { format!(" (nor is it in {} more)", places.len() - 1) } else { String::new() };
         mistake = mistake.label(place.clone(), format!("the byte {byte:#04x} is not UTF-8{more}"));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::args::Score;
 use super::model::{Ready, trouble};
 use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use crate::data::sniff::{Found, behind_mark};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::model::ModelError;
 use crate::model::score;
@@ -67,7 +68,10 @@ fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble>
     let name = arguments.input.display();
     let text =
         std::fs::read(&arguments.input).map_err(|error| Trouble::io(format!("cannot read {name}: {error}"), &error))?;
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+    if let Some(found) = Found::instead_of_text(&text) {
+        return Err(Trouble::usage(format!("{name}: {found}")).help(found.help.to_owned()));
+    }
+    let text = behind_mark(&text);
     let (mut lines, mut broken) = (Vec::new(), Vec::new());
     // Other keys, each with the first line that has it.
     let mut others: Vec<(String, usize)> = Vec::new();

@@ -9,5 +9,6 @@ pub mod picture;
 pub mod prompts;
 pub mod published;
 pub mod resample;
+pub mod sniff;
 pub mod source;
 pub mod turns;

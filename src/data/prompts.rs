@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::sniff::{Found, NOT_UTF_8, behind_mark};
 use crate::artifact::ItemId;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
@@ -77,6 +78,14 @@ pub enum PromptError {
         /// Why.
         cause: std::io::Error,
     },
+    /// Something else stands in its place.
+    #[error("{}: {found}", .path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        found: Found,
+    },
     /// The file is not a list of texts.
     #[error("{} is not a list of texts: {cause}", .path.display())]
     NoList {
@@ -120,9 +129,14 @@ impl PromptSet {
     /// When the file has another extension, cannot be read, or holds something else.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-        let text = || match std::fs::read_to_string(path) {
-            Ok(text) => Ok(text.trim_start_matches('\u{feff}').to_owned()),
-            Err(cause) => Err(PromptError::Unreadable { path: path.to_owned(), cause }),
+        let text = || {
+            let bytes =
+                std::fs::read(path).map_err(|cause| PromptError::Unreadable { path: path.to_owned(), cause })?;
+            let other = Found::instead_of_text(&bytes).filter(|_| !bytes.is_empty());
+            match (other, String::from_utf8(behind_mark(&bytes).to_vec())) {
+                (None, Ok(text)) => Ok(text),
+                (found, _) => Err(PromptError::Other { path: path.to_owned(), found: found.unwrap_or(NOT_UTF_8) }),
+            }
         };
         let texts = match extension.as_deref() {
             Some("txt") => text()?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
 use super::picture::EXTENSIONS;
+use super::sniff::{Found, behind_mark};
 use super::turns::{place_image, read_turns};
 use crate::artifact::Turn;
 
@@ -55,6 +56,14 @@ pub enum SourceError {
         path: PathBuf,
         /// Why.
         cause: serde_json::Error,
+    },
+    /// Something else stands in its place.
+    #[error("`{}`: {found}", .path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        found: Found,
     },
     /// It is JSON, but not an array of records.
     #[error("`{}` is not a JSON array of records (one object a line is read from a file called `.jsonl`)", .0.display())]
@@ -303,7 +312,7 @@ pub type TakeRecord<'a> = dyn FnMut(Place, Result<Value, String>) -> Result<(), 
 /// When the file as a whole cannot be read (see [`SourceError`]), and what `take` reports.
 pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = open(path).map_err(unreadable)?;
+    let mut reader = open(path)?;
     let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
     let array = first.is_none_or(|first| first == b'[');
     if is_lines(path) && (first.is_none() || !array) {
@@ -324,14 +333,17 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
         (Some(failure), _) => Err(failure),
         (None, Ok(())) => Ok(()),
         (None, Err(cause)) if cause.is_io() => Err(unreadable(cause.into())),
-        (None, Err(cause)) => Err(SourceError::Json { path: path.to_owned(), cause }),
+        (None, Err(cause)) => Err(match Found::in_text_file(path) {
+            Some(found) => SourceError::Other { path: path.to_owned(), found },
+            None => SourceError::Json { path: path.to_owned(), cause },
+        }),
     }
 }
 
 /// Hands every line of a file that is not empty to `take`, with its number.
 fn each_line(path: &Path, take: &mut impl FnMut(usize, &[u8]) -> Result<(), SourceError>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = open(path).map_err(unreadable)?;
+    let mut reader = open(path)?;
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -346,12 +358,16 @@ fn each_line(path: &Path, take: &mut impl FnMut(usize, &[u8]) -> Result<(), Sour
 }
 
 /// Opens a text, behind the byte-order mark that editors on Windows put in front of it.
-fn open(path: &Path) -> std::io::Result<BufReader<File>> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mark = "\u{feff}".as_bytes();
-    if reader.fill_buf()?.starts_with(mark) {
-        reader.consume(mark.len());
+fn open(path: &Path) -> Result<BufReader<File>, SourceError> {
+    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
+    let head = reader.fill_buf().map_err(unreadable)?;
+    // Looked at before anything is parsed: as a list of paths, a pointer or a page would be so many missing pictures.
+    if let Some(found) = Found::in_any(head).filter(|_| !head.is_empty()) {
+        return Err(SourceError::Other { path: path.to_owned(), found });
     }
+    let mark = head.len() - behind_mark(head).len();
+    reader.consume(mark);
     Ok(reader)
 }
 
@@ -513,7 +529,7 @@ mod tests {
         assert!(cause("a.json", "{\"image\": \"a\"}").starts_with("a.json` is not a JSON array of records"));
         assert!(cause("a.jsonl", "[{\"image\": \"a\"},").starts_with("a.jsonl` is not sound JSON: EOF"));
         assert!(cause("a.json", "[{\"image\": \"a\"},").starts_with("a.json` is not sound JSON: EOF"));
-        assert!(cause("a.json", "").starts_with("a.json` is not sound JSON: EOF"));
+        assert!(cause("a.json", "").starts_with("a.json`: an empty file"));
         assert_eq!(
             cause("a.json", "[{\"image\": \"a\"}, {}]"),
             "a.json`, record 2: the record has neither `image` nor `conversations`"

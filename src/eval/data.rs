@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::captions::{Ambiguous, Phrases, Vocabulary};
+use crate::data::sniff::{Found, behind_mark};
 use crate::data::source::Faults;
 
 /// A question about a picture.
@@ -88,6 +89,14 @@ pub enum DataError {
         path: PathBuf,
         /// Why.
         cause: std::io::Error,
+    },
+    /// Something else stands in a file's place.
+    #[error("{}: {found}", .path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        found: Found,
     },
     /// A file has no entries.
     #[error("{}: there are no entries in it", .0.display())]
@@ -256,7 +265,10 @@ impl<T: DeserializeOwned> Entries<T> {
 
     fn parse(path: PathBuf) -> Result<Self, DataError> {
         let text = std::fs::read(&path).map_err(|cause| DataError::Unreadable { path: path.clone(), cause })?;
-        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        if let Some(found) = Found::instead_of_text(&text).filter(|_| !text.is_empty()) {
+            return Err(DataError::Other { path, found });
+        }
+        let text = behind_mark(&text);
         let (mut entries, mut faults) = (Vec::new(), Faults::default());
         let mut take = |place: Place, entry: serde_json::Result<T>| match entry {
             Ok(entry) => entries.push((place, entry)),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::data::sniff::Found;
 use crate::diagnostic::{io_help, is_of_the_machine};
 
 /// What is wrong with a model's files, or with what was asked of a model.
@@ -26,6 +27,15 @@ impl ModelError {
     pub fn io(path: &Path, cause: &std::io::Error) -> Self {
         let help = io_help(cause).map(str::to_owned);
         Self { message: format!("{}: {cause}", path.display()), help, environment: is_of_the_machine(cause) }
+    }
+
+    /// What stands in `path` cannot be used: it is what was `found` there, or else `otherwise` is wrong with it.
+    pub(crate) fn content(path: &Path, found: Option<Found>, otherwise: impl std::fmt::Display) -> Self {
+        let path = path.display();
+        match found {
+            Some(Found { what, help }) => Self::new(format!("{path}: {what}")).help(help),
+            None => Self::new(format!("{path}: {otherwise}")).help(AGAIN),
+        }
     }
 
     /// The same error with a remedy.

@@ -11,10 +11,11 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::{Value, json};
 
+use super::ModelError;
 use super::template::{Message, Page};
 use super::tokenizer::{PLACEHOLDER, read_json, token_text};
-use super::{AGAIN, ModelError};
 use crate::artifact::Speaker;
+use crate::data::sniff::{Found, behind_mark};
 
 /// A chat template and the special tokens that it may name.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +37,13 @@ impl ChatTemplate {
         let plain = folder.join("chat_template.jinja");
         let source = if plain.is_file() {
             let text = std::fs::read(&plain).map_err(|cause| ModelError::io(&plain, &cause))?;
-            let broken = |_| ModelError::new(format!("{}: not UTF-8", plain.display())).help(AGAIN);
-            Some(String::from_utf8(text).map_err(broken)?)
+            let broken = |_| ModelError::content(&plain, Found::instead_of_text(&text), "not UTF-8");
+            let template = std::str::from_utf8(behind_mark(&text)).map_err(broken)?;
+            // An empty template, a pointer or a page would render as itself.
+            match Found::in_any(&text) {
+                Some(found) => return Err(ModelError::content(&plain, Some(found), "")),
+                None => Some(template.to_owned()),
+            }
         } else {
             template_text(&own["chat_template"]).or_else(|| template_text(&settings["chat_template"]))
         };

@@ -13,8 +13,9 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Token,
 };
 
+use super::ModelError;
 use super::llava::read_object;
-use super::{AGAIN, ModelError};
+use crate::data::sniff::{Found, behind_mark};
 
 /// What stands for a picture in a text.
 pub const PLACEHOLDER: &str = "<image>";
@@ -53,17 +54,18 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
-    /// Whether a model's folder has a `tokenizer.json` that is JSON. What it says is left to [`Tokenizer::read`], which
-    /// takes ten times as long.
+    /// Whether a model's folder has a `tokenizer.json`, and the files beside it are JSON as well. What it says is left to
+    /// [`Tokenizer::read`], which takes ten times as long.
     ///
     /// # Errors
     /// When it has not.
     pub fn check(folder: &Path) -> Result<(), ModelError> {
         let path = file(folder)?;
         let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
-        serde_json::from_slice::<serde::de::IgnoredAny>(&text)
-            .map(drop)
-            .map_err(|cause| ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN))
+        serde_json::from_slice::<serde::de::IgnoredAny>(behind_mark(&text)).map_err(|cause| {
+            ModelError::content(&path, Found::instead_of_text(&text), format_args!("not JSON: {cause}"))
+        })?;
+        settings(folder).map(drop)
     }
 
     /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the id of `<image>`
@@ -73,8 +75,10 @@ impl Tokenizer {
     /// When there is no `tokenizer.json`, when a file is broken, or when it gives `<image>` another id.
     pub fn read(folder: &Path, image: u32) -> Result<Self, ModelError> {
         let path = file(folder)?;
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|cause| ModelError::new(format!("{}: not a tokenizer: {cause}", path.display())).help(AGAIN))?;
+        let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
+        let inner = tokenizers::Tokenizer::from_bytes(behind_mark(&text)).map_err(|cause| {
+            ModelError::content(&path, Found::instead_of_text(&text), format_args!("not a tokenizer: {cause}"))
+        })?;
         Self::new(inner, &settings(folder)?, image)
             .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
     }

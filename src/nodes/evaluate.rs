@@ -314,6 +314,7 @@ impl EvaluateNode {
             DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
             DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entries { .. } => form,
             DataError::Ambiguous { .. } => "a phrase may mean one object only: take it out of one of the lists",
+            DataError::Other { found, .. } => found.help,
             DataError::Unreadable { .. } => return None,
         };
         Some(text.to_owned())

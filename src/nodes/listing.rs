@@ -356,6 +356,7 @@ fn help(error: &SourceError) -> Option<&'static str> {
     match error {
         SourceError::NoArray(_) => Some("wrap the records in `[` and `]`, or name the file `.jsonl`"),
         SourceError::Unreadable { cause, .. } => io_help(cause),
+        SourceError::Other { found, .. } => Some(found.help),
         _ => None,
     }
 }

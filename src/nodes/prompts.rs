@@ -72,6 +72,7 @@ impl Prompts {
         let Self::File(path) = self else { return None };
         let error = PromptSet::read(path).err()?;
         let help = match error {
+            PromptError::Other { found, .. } => found.help,
             PromptError::Unreadable { .. } => "paths are relative to the pipeline file",
             _ => "`.txt` holds one prompt a line, `.json` a list of texts",
         };

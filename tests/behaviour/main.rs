@@ -6,5 +6,6 @@ mod commands;
 mod interrupts;
 mod mistakes;
 mod one_call;
+mod replaced_files;
 mod stages;
 mod workspace;

@@ -9,7 +9,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::config::{Activation, AnyresRule, Architecture, Config, TextConfig, VisionConfig, feature_index};
-use crate::model::{AGAIN, ModelError};
+use crate::data::sniff::{Found, behind_mark};
+use crate::model::ModelError;
 
 impl Config {
     /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`.
@@ -255,10 +256,10 @@ fn token(value: &Value) -> Option<u32> {
 /// The JSON object in `path`.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
     let text = fs::read(path).map_err(|cause| ModelError::io(path, &cause))?;
-    match serde_json::from_slice(&text) {
+    match serde_json::from_slice(behind_mark(&text)) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(ModelError::new(format!("{}: not a JSON object", path.display())).help(AGAIN)),
-        Err(cause) => Err(ModelError::new(format!("{}: not JSON: {cause}", path.display())).help(AGAIN)),
+        Ok(_) => Err(ModelError::content(path, None, "not a JSON object")),
+        Err(cause) => Err(ModelError::content(path, Found::instead_of_text(&text), format_args!("not JSON: {cause}"))),
     }
 }
 

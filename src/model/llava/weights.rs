@@ -13,7 +13,8 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use serde_json::Value;
 
 use super::{Tensors, read_object};
-use crate::model::{AGAIN, ModelError, listed};
+use crate::data::sniff::Found;
+use crate::model::{ModelError, listed};
 
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
@@ -201,6 +202,7 @@ impl MappedFile {
 
     fn broken(&self, cause: &SafeTensorError) -> ModelError {
         let found = self.map.len();
+        let other = Found::instead_of_tensors(&self.map);
         let what = match self.promised() {
             Some(promised) if promised > found => {
                 format!("truncated: its header promises {promised} bytes, the file has {found}")
@@ -210,7 +212,7 @@ impl MappedFile {
             }
             _ => format!("not a safetensors file: {cause}"),
         };
-        ModelError::new(format!("{}: {what}", self.path.display())).help(AGAIN)
+        ModelError::content(&self.path, other, what)
     }
 
     /// How long the file should be by its header, if it has one.
@@ -294,11 +296,13 @@ mod tests {
             refused(folder.path()),
             format!("model.safetensors: truncated: its header promises {whole} bytes, the file has {found}")
         );
-        for length in [20, 3, 0] {
+        for length in [20, 3] {
             fs::write(&path, &bytes[..length]).expect("written");
             let expected = format!("model.safetensors: truncated: the file ends within its header, at {length} bytes");
             assert_eq!(refused(folder.path()), expected);
         }
+        fs::write(&path, b"").expect("written");
+        assert_eq!(refused(folder.path()), "model.safetensors: an empty file");
     }
 
     #[test]
