@@ -5,6 +5,7 @@
 //! versions, and LoRA on the vision tower if that changes nothing. This module does not know where the folder lies in a
 //! cache, nor how adapters are trained.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -13,12 +14,19 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::adapted::Adapted;
-use super::llava::{Fields, TextConfig, map, read_object};
+use super::llava::{TextConfig, map, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
 use super::{AGAIN, ModelError, listed};
+use crate::data::sniff::Found;
+
+mod folder;
+mod names;
+mod settings;
+
+use names::{Names, PREFIX, Place, looks_wrapped, place};
+pub use settings::Settings;
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -38,21 +46,6 @@ pub struct Adapter {
     pub notes: Vec<String>,
 }
 
-/// Rank, scale and the like, as the settings have them, before any tensor is read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Rows of A, columns of B.
-    pub rank: usize,
-    /// `scale · rank`.
-    pub alpha: f64,
-    /// The dropout that it was trained with.
-    pub dropout: f64,
-    /// The model that it names as its base.
-    pub base: Option<String>,
-    /// Which modules it is for.
-    pub adapted: Adapted,
-}
-
 /// Reads the adapter in `folder` for a decoder of `config`.
 ///
 /// # Errors
@@ -65,21 +58,24 @@ pub fn read(folder: &Path, config: &TextConfig, device: &Device) -> Result<Adapt
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
-/// The settings of the adapter in `folder`, when both of its files are there. Tensors are not looked at.
+/// The settings of the adapter in `folder`, when both of its files are there and nothing beside them changes it. Tensors
+/// are not looked at.
 ///
 /// # Errors
-/// As [`read_settings`], and when there is no file of tensors.
+/// When a file is missing, which names the folder that may be meant; when the settings ask for what is not supported;
+/// when part of the adapter lies in a file that is not read.
 pub fn check(folder: &Path) -> Result<Settings, ModelError> {
-    let settings = read_settings(folder)?;
-    if folder.join(TENSORS).is_file() {
-        return Ok(settings);
+    let path = folder.join(SETTINGS);
+    if !path.is_file() {
+        return Err(folder::no_adapter(folder, SETTINGS));
     }
-    let pickled = folder.join("adapter_model.bin").is_file();
-    Err(ModelError::new(format!("{}: no `{TENSORS}`", folder.display())).help(if pickled {
-        "pickled adapters (`adapter_model.bin`) are not read: save the adapter with `safe_serialization=True`"
-    } else {
-        "an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"
-    }))
+    let mut settings = Settings::parse(&read_object(&path)?)
+        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })?;
+    if !folder.join(TENSORS).is_file() {
+        return Err(folder::no_adapter(folder, TENSORS));
+    }
+    settings.notes.extend(folder::beside(folder)?);
+    Ok(settings)
 }
 
 /// The bytes of the tensors of the adapter in `folder`, mapped into memory.
@@ -89,20 +85,6 @@ pub fn check(folder: &Path) -> Result<Settings, ModelError> {
 pub fn open_tensors(folder: &Path) -> Result<Mmap, ModelError> {
     let path = folder.join(TENSORS);
     map(&path).map_err(|cause| ModelError::io(&path, &cause))
-}
-
-/// Reads the settings of the adapter in `folder`.
-///
-/// # Errors
-/// When there are none, or they ask for what is not supported.
-pub fn read_settings(folder: &Path) -> Result<Settings, ModelError> {
-    let path = folder.join(SETTINGS);
-    if !path.is_file() {
-        return Err(ModelError::new(format!("{}: no `{SETTINGS}`", folder.display()))
-            .help("an adapter folder holds `adapter_config.json` and `adapter_model.safetensors`"));
-    }
-    settings(&read_object(&path)?)
-        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
 /// Writes `lora` as a PEFT folder. `base` names the model that it belongs to.
@@ -174,84 +156,19 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, 
     format!("{settings:#}\n")
 }
 
-const PREFIX: &str = "base_model.model";
-
-fn settings(object: &Map<String, Value>) -> Result<Settings, ModelError> {
-    let fields = Fields { map: object, path: "" };
-    let unsupported = |name: &str, value: &dyn std::fmt::Display| {
-        Err(ModelError::new(format!("unsupported `{name}`: `{value}`"))
-            .help("supported are plain LoRA adapters: one rank, no bias, no replaced modules"))
-    };
-    match fields.text("peft_type", "")? {
-        "LORA" => {}
-        other => return unsupported("peft_type", &other),
-    }
-    match fields.text("bias", "none")? {
-        "none" => {}
-        other => return unsupported("bias", &other),
-    }
-    for name in ["fan_in_fan_out", "lora_bias", "use_dora", "use_qalora"] {
-        if fields.flag(name, false)? {
-            return unsupported(name, &"true");
-        }
-    }
-    for name in [
-        "alora_invocation_tokens",
-        "alpha_pattern",
-        "layer_replication",
-        "megatron_config",
-        "modules_to_save",
-        "rank_pattern",
-        "target_parameters",
-        "trainable_token_indices",
-    ] {
-        match object.get(name) {
-            None | Some(Value::Null) => {}
-            Some(Value::Array(list)) if list.is_empty() => {}
-            Some(Value::Object(map)) if map.is_empty() => {}
-            Some(value) => return unsupported(name, value),
-        }
-    }
-    // Other ways to begin an adapter take something out of the base model, which then is another one.
-    match object.get("init_lora_weights") {
-        None | Some(Value::Null | Value::Bool(_)) => {}
-        Some(Value::String(name)) if ["eva", "gaussian", "orthogonal"].contains(&name.as_str()) => {}
-        Some(value) => {
-            return Err(ModelError::new(format!("unsupported `init_lora_weights`: `{value}`")).help(
-                "the adapter belongs to a base model that PEFT changed: save it with \
-                 `path_initial_model_for_weight_conversion`, which makes it one of the base model itself",
-            ));
-        }
-    }
-    let rank = fields.positive("r", 8)?;
-    let alpha = fields.number("lora_alpha", 8.0)?;
-    let dropout = match object.get("lora_dropout") {
-        None | Some(Value::Null) => 0.0,
-        Some(value) => value
-            .as_f64()
-            .filter(|value| (0.0..1.0).contains(value))
-            .ok_or_else(|| ModelError::new(format!("`lora_dropout` is {value}, not a number from 0 to below 1")))?,
-    };
-    // Rank-stabilised LoRA scales by alpha / √rank.
-    let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
-    let base = fields.text("base_model_name_or_path", "")?;
-    let base = (!base.is_empty()).then(|| base.to_owned());
-    Ok(Settings { rank, alpha, dropout, base, adapted: Adapted::read(object)? })
-}
-
 /// Reads the bytes of an adapter's tensors.
 ///
 /// # Errors
 /// As [`read`].
 pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
-    let Settings { rank, alpha, dropout, base, adapted } = settings;
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|cause| ModelError::new(format!("truncated or not a safetensors file: {cause}")).help(AGAIN))?;
-    adapted.check(file.names())?;
+    let Settings { rank, alpha, dropout, base, adapted, mut notes } = settings;
+    let file = tensors(bytes)?;
+    let names = Names::read(file.names())?;
+    adapted.check(names.plain.values().map(String::as_str))?;
     let mut factors: BTreeMap<(usize, Target, char), (String, TensorView<'_>)> = BTreeMap::new();
     let (mut problems, mut tower, mut nonzero) = (Vec::new(), 0, None);
     for (name, view) in file.tensors() {
-        match place(&name) {
+        match place(&names.plain[&name]) {
             Some(Place::Tower(factor)) => {
                 tower += 1;
                 if factor == 'B' && !is_zero(&view) {
@@ -289,11 +206,17 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
         problems.push("no LoRA of the language model".to_owned());
     }
     if !problems.is_empty() && problems.len() == outside {
+        let help = if looks_wrapped(names.plain.values().map(String::as_str)) {
+            "these look like the names of torch.compile or FSDP: gather the whole state and save the unwrapped model with \
+             PEFT's `save_pretrained`"
+        } else {
+            "supported is LoRA of these layers: train with `target_modules` that name them alone"
+        };
         return Err(ModelError::new(format!(
             "the adapter changes more than the language model's linear layers{}",
             listed(&problems)
         ))
-        .help("supported is LoRA of these layers: train with `target_modules` that name them alone"));
+        .help(help));
     }
     if !problems.is_empty() {
         return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
@@ -310,12 +233,46 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
     }
     targets.sort_unstable();
     targets.dedup();
-    let notes = if tower > 0 {
-        vec![format!("left out {tower} tensors of the vision tower's adapter, which changes nothing")]
-    } else {
-        Vec::new()
-    };
+    notes.extend(names.notes);
+    if tower > 0 {
+        notes.push(format!("left out {tower} tensors of the vision tower's adapter, which changes nothing"));
+    }
     Ok(Adapter { lora: Lora { rank, alpha, targets, layers }, dropout, base, notes })
+}
+
+/// The tensors in `bytes`, the content of an adapter's file.
+///
+/// # Errors
+/// When it is no safetensors file: says what it is.
+pub fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ModelError> {
+    SafeTensors::deserialize(bytes).map_err(|cause| match Found::instead_of_tensors(bytes) {
+        Some(Found { what, help }) => ModelError::new(what).help(help),
+        None => ModelError::new(format!("truncated or not a safetensors file: {cause}")).help(AGAIN),
+    })
+}
+
+/// PEFT's names of the tensors in `bytes`, the content of an adapter's file.
+///
+/// # Errors
+/// As [`plain`].
+pub fn names(bytes: &[u8]) -> Result<Vec<String>, ModelError> {
+    Ok(Names::read(tensors(bytes)?.names())?.plain.into_values().collect())
+}
+
+/// `bytes`, the content of an adapter's file, with PEFT's own names of tensors, and what had to be changed for it.
+///
+/// # Errors
+/// When it is no safetensors file, or what its names say is ambiguous.
+pub fn plain(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, Vec<String>), ModelError> {
+    let file = tensors(bytes)?;
+    let names = Names::read(file.names())?;
+    if names.are_plain() {
+        return Ok((Cow::Borrowed(bytes), Vec::new()));
+    }
+    let views = file.tensors().into_iter().map(|(name, view)| (&names.plain[&name], view));
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let written = safetensors::serialize(views, Some(format)).expect("names are distinct");
+    Ok((Cow::Owned(written), names.notes))
 }
 
 /// Whether every value is zero, of either sign.
@@ -325,34 +282,6 @@ fn is_zero(view: &TensorView<'_>) -> bool {
         let (sign, rest) = value.split_last().expect("a value has bytes");
         sign & 0x7f == 0 && rest.iter().all(|byte| *byte == 0)
     })
-}
-
-enum Place {
-    Decoder(usize, Target, char),
-    Tower(char),
-}
-
-/// What a tensor is for, by its name.
-fn place(name: &str) -> Option<Place> {
-    let rest = name.strip_prefix(PREFIX)?.strip_prefix('.')?;
-    let rest = rest.strip_suffix(".weight")?;
-    let rest = rest.strip_suffix(".default").unwrap_or(rest);
-    let (module, factor) = rest.rsplit_once(".lora_")?;
-    let factor = match factor {
-        "A" => 'A',
-        "B" => 'B',
-        _ => return None,
-    };
-    if module.contains("vision_tower.") {
-        return Some(Place::Tower(factor));
-    }
-    // transformers before 4.52, after it, and the original repository.
-    let inner = ["language_model.model.layers.", "model.language_model.layers.", "model.layers."]
-        .into_iter()
-        .find_map(|prefix| module.strip_prefix(prefix))?;
-    let (layer, path) = inner.split_once('.')?;
-    let target = Target::ALL.into_iter().find(|target| target.path() == path)?;
-    Some(Place::Decoder(layer.parse().ok()?, target, factor))
 }
 
 fn upload(view: &TensorView<'_>, device: &Device) -> Tensor<2> {
@@ -387,7 +316,7 @@ mod tests {
     }
 
     fn some_settings() -> Settings {
-        Settings { rank: 2, alpha: 4.0, dropout: 0.0, base: None, adapted: Adapted::default() }
+        Settings { rank: 2, alpha: 4.0, ..Settings::default() }
     }
 
     /// An adapter file of these tensors, all of one value.
@@ -420,7 +349,14 @@ mod tests {
 
     #[test]
     fn every_generation_of_names_is_read() {
-        for prefix in ["language_model.model.layers", "model.language_model.layers", "model.layers"] {
+        for prefix in [
+            "language_model.model.layers",
+            "model.language_model.layers",
+            "model.language_model.model.layers",
+            "language_model.layers",
+            "model.layers",
+            "layers",
+        ] {
             let [a, b] =
                 ["A", "B"].map(|factor| format!("base_model.model.{prefix}.1.self_attn.v_proj.lora_{factor}.weight"));
             let adapter = read_bytes(&[(&a, [2, 8], 0.5), (&b, [4, 2], 0.25)]).expect("read");
@@ -485,37 +421,5 @@ mod tests {
             error.message.starts_with("the adapter changes more than the language model's linear layers"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn settings_that_are_not_supported_are_refused_by_name() {
-        let refused = |value: Value| settings(value.as_object().expect("an object")).expect_err("refused").message;
-        assert_eq!(refused(json!({ "peft_type": "IA3" })), "unsupported `peft_type`: `IA3`");
-        assert_eq!(refused(json!({ "peft_type": "LORA", "use_dora": true })), "unsupported `use_dora`: `true`");
-        for settings in [
-            json!({ "bias": "lora_only" }),
-            json!({ "rank_pattern": { "q_proj": 2 } }),
-            json!({ "alpha_pattern": { "q_proj": 2 } }),
-            json!({ "layer_replication": [[0, 1]] }),
-            json!({ "init_lora_weights": "pissa" }),
-            json!({ "trainable_token_indices": [3] }),
-        ] {
-            let (name, value) = settings.as_object().and_then(|map| map.iter().next()).expect("one setting");
-            let all = json!({ "peft_type": "LORA", name: value });
-            assert!(refused(all).starts_with(&format!("unsupported `{name}`: ")), "{name}");
-        }
-        assert_eq!(refused(json!({ "peft_type": "LORA", "r": 0 })), "`r` is 0, not a whole number above zero");
-        assert_eq!(
-            refused(json!({ "peft_type": "LORA", "modules_to_save": ["mm_projector"] })),
-            "unsupported `modules_to_save`: `[\"mm_projector\"]`"
-        );
-        let begun = |value: Value| {
-            settings(json!({ "peft_type": "LORA", "init_lora_weights": value }).as_object().expect("an object"))
-                .map_err(|error| error.message)
-        };
-        assert_eq!(begun(json!("pissa")).expect_err("refused"), "unsupported `init_lora_weights`: `\"pissa\"`");
-        assert!(begun(json!("gaussian")).is_ok() && begun(json!(false)).is_ok());
-        let stabilised = json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true });
-        assert_eq!(settings(stabilised.as_object().expect("an object")).expect("sound").alpha, 16.0);
     }
 }

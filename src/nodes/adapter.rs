@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::llava::Llava;
 use crate::model::lora::{Lora, Target};
-use crate::model::{AGAIN, ModelError, peft};
+use crate::model::{ModelError, peft};
 use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.
@@ -75,7 +75,7 @@ pub fn load(inputs: &Inputs, port: &str, model: &Llava) -> Result<Option<Lora>, 
     let named = |message: &str| format!("the adapter of `{}`: {message}", artifact.node);
     let Settings { rank, alpha, .. } = serde_json::from_slice(&inputs.part(artifact, SETTINGS)?)
         .map_err(|cause| Failure::node(named(&format!("{SETTINGS}: {cause}"))))?;
-    let settings = peft::Settings { rank, alpha, dropout: 0.0, base: None, adapted: Default::default() };
+    let settings = peft::Settings { rank, alpha, ..peft::Settings::default() };
     let tensors = inputs.part(artifact, TENSORS)?;
     let adapter = peft::parse(settings, &tensors, &model.config.text, &model.device())
         .map_err(|error| ModelError { message: named(&error.message), ..error })?;
@@ -93,26 +93,30 @@ pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
     Ok(shape(settings.rank, settings.alpha, &targets))
 }
 
-/// The PEFT adapter in `folder` as a result.
+/// The PEFT adapter in `folder` as a result, and what a person should know about it.
 ///
 /// # Errors
 /// When the folder holds no adapter, or one of a form that is not supported. Whether it fits a model shows when it is
 /// loaded.
-pub fn import(folder: &Path, objects: &dyn Objects) -> Result<Output, Failure> {
-    let settings = peft::read_settings(folder)?;
+pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<String>), Failure> {
+    let settings = peft::check(folder)?;
     let path = folder.join(peft::TENSORS);
-    let tensors = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
+    let written = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
+    let (tensors, renamed) = peft::plain(&written)
+        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })?;
     let targets: Vec<String> =
         targets(folder, &settings, &tensors)?.iter().map(|target| target.name().to_owned()).collect();
-    let peft::Settings { rank, alpha, dropout, base, .. } = settings;
+    let peft::Settings { rank, alpha, dropout, base, mut notes, .. } = settings;
+    notes.extend(renamed);
     let line = format!("rank {rank}, alpha {alpha}, {}", targets.join(" "));
     let settings = Settings { rank, alpha, targets };
-    Ok(Output {
+    let output = Output {
         identity: vec![part(TENSORS, &tensors, objects)?, part(SETTINGS, &json(&settings), objects)?],
         side: vec![write_origin(&Origin { base_model: base, dropout }, objects)?],
         objects: Vec::new(),
         summary: Summary { line, ..Summary::default() },
-    })
+    };
+    Ok((output, notes))
 }
 
 /// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one.
@@ -151,12 +155,10 @@ pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Resu
 /// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
 fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<Target>, ModelError> {
     let named = |message: String| format!("{}: {message}", folder.join(peft::TENSORS).display());
-    let file = safetensors::SafeTensors::deserialize(tensors)
-        .map_err(|cause| ModelError::new(named(format!("truncated or not a safetensors file: {cause}"))).help(AGAIN))?;
-    let names = file.names();
-    let adapted = settings.adapted.check(names.iter().copied());
+    let names = peft::names(tensors).map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;
+    let adapted = settings.adapted.check(names.iter().map(String::as_str));
     adapted.map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;
-    let decoder = |name: &&&str| !name.contains("vision_tower.");
+    let decoder = |name: &&String| !name.contains("vision_tower.");
     let belongs =
         |target: Target| names.iter().filter(decoder).any(|name| name.contains(&format!(".{}.", target.path())));
     Ok(Target::ALL.into_iter().filter(|target| belongs(*target)).collect())

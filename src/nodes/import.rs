@@ -104,10 +104,6 @@ impl Node for Import {
             return problem("images", format!("`{}` is not a folder", images.display()), relative);
         }
         match self.kind {
-            ArtifactKind::Adapter if !self.file.join(peft::SETTINGS).is_file() => {
-                let help = "name a folder that PEFT or `stic export` wrote";
-                problem("file", format!("`{shown}` holds no adapter: there is no `{}` in it", peft::SETTINGS), help)
-            }
             ArtifactKind::Adapter => match adapter::read_shape(&self.file) {
                 Ok(_) => Vec::new(),
                 Err(ModelError { message, help, .. }) => {
@@ -152,7 +148,9 @@ impl WholeWork for Import {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let objects = context.objects();
         if self.kind == ArtifactKind::Adapter {
-            return adapter::import(&self.file, objects);
+            let (output, notes) = adapter::import(&self.file, objects)?;
+            notes.iter().for_each(|note| context.note(note));
+            return Ok(output);
         }
         let Rows { text, count, labels, wanted, notes } = self.rows(context.files())?;
         if count == 0 {

@@ -498,7 +498,7 @@ mod tests {
             &reference("llava"),
         )
         .unwrap();
-        let adapter = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap();
+        let adapter = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
         let adapter = trial.made(ArtifactKind::Adapter, adapter);
         let plain = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
         let adapted = map(&trial, &*node, &inputs(&trial, &records, Some(adapter)), &[0]);

@@ -1,0 +1,190 @@
+//! The names of an adapter's tensors: PEFT's, those that training libraries make of them, and what they say.
+//!
+//! A model that was compiled or distributed for training has the wrapper's name in front of its parts' names, and a file
+//! written from it by hand has too. Where leaving such a part out is unambiguous, that is done and said.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::lora::Target;
+use crate::model::{ModelError, listed};
+
+/// What PEFT puts in front of the model's own names.
+pub(super) const PREFIX: &str = "base_model.model";
+
+/// Parts of names that wrappers add, and whose they are. No module of a model is called so.
+const WRAPPERS: [(&str, &str); 5] = [
+    ("_checkpoint_wrapped_module", "activation checkpointing"),
+    ("_forward_module", "a distributed strategy"),
+    ("_fsdp_wrapped_module", "FSDP"),
+    ("_orig_mod", "torch.compile"),
+    ("module", "DDP or DeepSpeed"),
+];
+
+/// What a tensor is for.
+pub(super) enum Place {
+    /// A factor of a layer of the decoder.
+    Decoder(usize, Target, char),
+    /// A factor of the vision tower.
+    Tower(char),
+}
+
+/// PEFT's names of a file's tensors.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Names {
+    /// From a name in the file to PEFT's.
+    pub plain: BTreeMap<String, String>,
+    /// What was left out or put in front.
+    pub notes: Vec<String>,
+}
+
+impl Names {
+    /// # Errors
+    /// When the file holds several adapters, or two of its tensors come to one name.
+    pub fn read<'a>(written: impl IntoIterator<Item = &'a str>) -> Result<Self, ModelError> {
+        let mut found = Self::default();
+        let (mut wrappers, mut adapters, mut bare) = (BTreeSet::new(), BTreeSet::new(), false);
+        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        for name in written {
+            let mut parts: Vec<&str> = name.split('.').collect();
+            parts.retain(|part| match WRAPPERS.iter().find(|(wrapper, _)| wrapper == part) {
+                Some(wrapper) => {
+                    wrappers.insert(*wrapper);
+                    false
+                }
+                None => true,
+            });
+            // A factor in memory has its adapter's name behind it.
+            let factor = parts.iter().position(|part| part.starts_with("lora_"));
+            if let Some(at) = factor
+                && parts.len() == at + 3
+            {
+                adapters.insert(parts.remove(at + 1));
+            }
+            let mut plain = parts.join(".");
+            if factor.is_some() && !plain.starts_with(PREFIX) {
+                bare = true;
+                plain = format!("{PREFIX}.{plain}");
+            }
+            if let Some(other) = taken.insert(plain.clone(), name) {
+                return Err(ModelError::new(format!("the tensors `{other}` and `{name}` are both `{plain}`"))
+                    .help("keep one of them, as PEFT's `save_pretrained` writes it"));
+            }
+            found.plain.insert(name.to_owned(), plain);
+        }
+        if adapters.len() > 1 {
+            let names: Vec<String> = adapters.iter().map(|name| format!("`{name}`")).collect();
+            return Err(ModelError::new(format!("the file holds several adapters{}", listed(&names)))
+                .help("save one: `model.save_pretrained(DIR, selected_adapters=[NAME])`"));
+        }
+        for (wrapper, whose) in wrappers {
+            found.notes.push(format!("left `{wrapper}.`, which {whose} adds, out of the names of tensors"));
+        }
+        for adapter in adapters {
+            found.notes.push(format!("left the adapter's name, `.{adapter}`, out of the names of tensors"));
+        }
+        if bare {
+            found.notes.push(format!("put `{PREFIX}.` in front of the names of tensors"));
+        }
+        Ok(found)
+    }
+
+    /// Whether the file has PEFT's own names.
+    pub fn are_plain(&self) -> bool {
+        self.notes.is_empty()
+    }
+}
+
+/// What the tensor with PEFT's name `name` is for; `None` when it is none that is read.
+pub(super) fn place(name: &str) -> Option<Place> {
+    let rest = name.strip_prefix(PREFIX)?.strip_prefix('.')?.strip_suffix(".weight")?;
+    let (module, factor) = rest.rsplit_once(".lora_")?;
+    let factor = match factor {
+        "A" => 'A',
+        "B" => 'B',
+        _ => return None,
+    };
+    if module.contains("vision_tower.") || module.contains("vision_model.") {
+        return Some(Place::Tower(factor));
+    }
+    // transformers before 4.52, after it, the original repository, and adapters of the inner model or of the language
+    // model alone.
+    let inner = [
+        "language_model.model.layers.",
+        "model.language_model.layers.",
+        "model.language_model.model.layers.",
+        "language_model.layers.",
+        "model.layers.",
+        "layers.",
+    ]
+    .into_iter()
+    .find_map(|prefix| module.strip_prefix(prefix))?;
+    let (layer, path) = inner.split_once('.')?;
+    let target = Target::ALL.into_iter().find(|target| target.path() == path)?;
+    Some(Place::Decoder(layer.parse().ok()?, target, factor))
+}
+
+/// Whose work names are that cannot be read, where they show it.
+pub(super) fn looks_wrapped<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    names.into_iter().any(|name| {
+        name.split('.').any(|part| part.starts_with("_fsdp") || part.starts_with("_flat_param") || part == "_orig_mod")
+            || name.contains("_wrapped_module")
+            || name.contains("_orig_mod")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight";
+
+    #[test]
+    fn wrappers_adapter_names_and_a_missing_prefix_are_understood_and_told() {
+        for (written, note) in [
+            (PLAIN, None),
+            (
+                "_orig_mod.base_model.model.model.language_model.layers.1._orig_mod.self_attn.q_proj.lora_A.weight",
+                Some("left `_orig_mod.`, which torch.compile adds, out of the names of tensors"),
+            ),
+            (
+                "module.base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight",
+                Some("left `module.`, which DDP or DeepSpeed adds, out of the names of tensors"),
+            ),
+            (
+                "base_model.model.model.language_model.layers.1._fsdp_wrapped_module.self_attn.q_proj.lora_A.weight",
+                Some("left `_fsdp_wrapped_module.`, which FSDP adds, out of the names of tensors"),
+            ),
+            (
+                "base_model.model.model.language_model.layers.1._checkpoint_wrapped_module.self_attn.q_proj.lora_A.weight",
+                Some(
+                    "left `_checkpoint_wrapped_module.`, which activation checkpointing adds, out of the names of tensors",
+                ),
+            ),
+            (
+                "base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.default.weight",
+                Some("left the adapter's name, `.default`, out of the names of tensors"),
+            ),
+            (
+                "model.language_model.layers.1.self_attn.q_proj.lora_A.weight",
+                Some("put `base_model.model.` in front of the names of tensors"),
+            ),
+        ] {
+            let names = Names::read([written]).expect("understood");
+            assert_eq!(names.plain[written], PLAIN);
+            assert_eq!(names.notes, note.map(str::to_owned).into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        let wrapped = format!("_orig_mod.{PLAIN}");
+        let error = Names::read([PLAIN, wrapped.as_str()]).expect_err("refused");
+        assert_eq!(error.message, format!("the tensors `{PLAIN}` and `{wrapped}` are both `{PLAIN}`"));
+        let of = |adapter: &str| format!("base_model.model.layers.0.q_proj.lora_A.{adapter}.weight");
+        let error = Names::read([of("good").as_str(), of("bad").as_str()]).expect_err("refused");
+        // Both come to one name, too.
+        assert!(error.message.contains("are both"), "{error}");
+        let error = Names::read([of("good").as_str(), of("bad").replace("lora_A", "lora_B").as_str()]);
+        assert_eq!(error.expect_err("refused").message, "the file holds several adapters\n  `bad`\n  `good`");
+    }
+}
