@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use burn::tensor::activation::softmax;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, DType, Tensor};
+use burn::tensor::{Bool, DType, Device, Tensor};
 
 /// How many rows are few: a small batch that decodes. Then the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
 /// their right operand, which costs more than multiplying so few rows by it. Measured on a processor in 32 bits with
@@ -100,20 +100,146 @@ impl LayerNorm {
 /// - returns: as `query`
 pub fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let [batch, heads, length, size] = query.dims();
-    let groups = key.dims()[1];
-    let query = query.reshape([batch, groups, heads / groups * length, size]);
-    // The fused kernel has no backward; under autodiff it would be taken apart into more steps than these.
-    let context = if query.is_autodiff() || key.is_autodiff() {
-        let dtype = query.dtype();
-        let scores = (query * (size as f64).powf(-0.5)).matmul(key.transpose()).cast(DType::F32);
-        let scores = match hidden {
-            // Far below any score, and finite: a query that sees nothing gets a mean, not a NaN.
-            Some(hidden) => scores.mask_fill(hidden, -1e30),
-            None => scores,
-        };
-        softmax(scores, 3).cast(dtype).matmul(value)
-    } else {
-        attention(query, key, value, hidden, None, AttentionModuleOptions::default())
+    let [_, groups, keys, _] = key.dims();
+    let rows = heads / groups * length;
+    let query = query.reshape([batch, groups, rows, size]);
+    let tracked = query.is_autodiff() || key.is_autodiff() || value.is_autodiff();
+    let route = Route::of(query.device() == Device::flex(), tracked, [batch, groups, rows, keys]);
+    route.take(query, key, value, hidden).reshape([batch, heads, length, size])
+}
+
+/// How attention of one shape is computed: always with the softmax in 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// By burn's own operation, which on the CPU computes in 32 bits throughout. On GPUs it does not say how: its tuner
+    /// may take a fallback whose softmax is in the precision of storage (for short queries, for those whose number the
+    /// kernel's tile does not divide, and where there are no tensor cores), and its fused kernels multiply in 16 bits
+    /// even what is stored in 32. It has no backward.
+    Fused,
+    /// Step by step, all queries at once.
+    Whole,
+    /// Step by step, so many queries at a time: the matrix of scores is bounded.
+    Spans(usize),
+}
+
+/// The most scores that are in memory at once where nothing is tracked: 256 MiB of them.
+const MOST_SCORES: usize = 1 << 26;
+
+impl Route {
+    /// - `on_cpu`: whether the tensors are on the CPU
+    /// - `tracked`: whether gradients are wanted
+    /// - shape: batch, key heads, queries a key head, keys
+    fn of(on_cpu: bool, tracked: bool, [batch, groups, rows, keys]: [usize; 4]) -> Self {
+        let a_row = batch * groups * keys;
+        match (on_cpu, tracked) {
+            (_, true) => Self::Whole,
+            (true, false) => Self::Fused,
+            (false, false) if a_row * rows <= MOST_SCORES => Self::Whole,
+            // Kernels are tuned by shape: multiples of 64 keep the shapes few.
+            (false, false) => Self::Spans((MOST_SCORES / a_row / 64 * 64).max(64)),
+        }
+    }
+
+    /// Attention with as many heads in `query` as in `key`; otherwise as [`attend`].
+    fn take(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+        match self {
+            Self::Fused => attention(query, key, value, hidden, None, AttentionModuleOptions::default()),
+            Self::Whole => explicit(query, key.transpose(), value, hidden),
+            Self::Spans(span) => {
+                let (rows, keys) = (query.dims()[2], key.transpose());
+                let spans = (0..rows).step_by(span).map(|start| {
+                    let count = span.min(rows - start);
+                    let hidden = hidden.clone().map(|hidden| hidden.narrow(2, start, count));
+                    explicit(query.clone().narrow(2, start, count), keys.clone(), value.clone(), hidden)
+                });
+                Tensor::cat(spans.collect(), 2)
+            }
+        }
+    }
+}
+
+/// `softmax(q · k / √size) · v`, the softmax in 32 bits and the products in the precision of storage, as transformers'
+/// `eager_attention_forward`.
+///
+/// # Shapes
+/// - `query`: `[batch, groups, rows, size]`
+/// - `keys`: `[batch, groups, size, keys]`
+/// - `value`: `[batch, groups, keys, size]`
+/// - `hidden`: `[batch or 1, 1, rows, keys]`
+fn explicit(query: Tensor<4>, keys: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    let (dtype, size) = (query.dtype(), query.dims()[3]);
+    let scores = (query * (size as f64).powf(-0.5)).matmul(keys).cast(DType::F32);
+    let scores = match hidden {
+        // Far below any score, and finite: a query that sees nothing gets a mean, not a NaN.
+        Some(hidden) => scores.mask_fill(hidden, -1e30),
+        None => scores,
     };
-    context.reshape([batch, heads, length, size])
+    softmax(scores, 3).cast(dtype).matmul(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    const CPU: bool = true;
+    const GPU: bool = false;
+
+    #[test]
+    fn every_shape_takes_a_route_whose_softmax_is_in_32_bits() {
+        // A 7B model's decoder: 32 heads of 128. A tower: 16 heads, 577 positions, five views.
+        let decode = [1, 32, 1, 3000];
+        let decode_grouped = [16, 8, 4, 3008];
+        let tower = [5, 16, 577, 577];
+        let short = [1, 32, 64, 64];
+        let divisible = [1, 32, 1024, 1024];
+        let indivisible = [1, 32, 1021, 1021];
+        for shape in [decode, decode_grouped, tower, short, divisible, indivisible] {
+            assert_eq!(Route::of(GPU, false, shape), Route::Whole, "{shape:?}");
+            assert_eq!(Route::of(CPU, false, shape), Route::Fused, "{shape:?}");
+            assert_eq!(Route::of(CPU, true, shape), Route::Whole, "{shape:?}");
+            assert_eq!(Route::of(GPU, true, shape), Route::Whole, "{shape:?}");
+        }
+        assert_eq!(Route::of(GPU, false, [1, 32, 3000, 3000]), Route::Spans(640));
+        assert_eq!(Route::of(GPU, false, [64, 32, 3000, 3000]), Route::Spans(64));
+        assert_eq!(Route::of(GPU, true, [1, 32, 3000, 3000]), Route::Whole);
+    }
+
+    /// Fourteen queries and nine keys for each of two heads; some keys are hidden, by one mask for both of the batch.
+    fn inputs() -> ([Tensor<4>; 3], Tensor<4, Bool>) {
+        let device = Device::flex();
+        let draw = |shape: [usize; 4]| Tensor::random(shape, Distribution::Normal(0.0, 1.0), (&device, DType::F32));
+        let hidden = Tensor::<2, Bool>::tril_mask([14, 9], 2, &device).reshape([1, 1, 14, 9]);
+        ([draw([2, 2, 14, 8]), draw([2, 2, 9, 8]), draw([2, 2, 9, 8])], hidden)
+    }
+
+    #[test]
+    fn all_routes_come_to_the_same() {
+        let ([query, key, value], hidden) = inputs();
+        let by = |route: Route| {
+            let taken = route.take(query.clone(), key.clone(), value.clone(), Some(hidden.clone()));
+            taken.into_data().try_to_vec::<f32>().expect("floats")
+        };
+        let (fused, whole) = (by(Route::Fused), by(Route::Whole));
+        assert!(fused.iter().zip(&whole).all(|(fused, whole)| (fused - whole).abs() < 1e-6), "{fused:?} {whole:?}");
+        for span in [1, 4, 14, 20] {
+            let spans = by(Route::Spans(span));
+            assert!(spans.iter().zip(&whole).all(|(span, whole)| (span - whole).abs() < 1e-6), "{spans:?} {whole:?}");
+        }
+    }
+
+    #[test]
+    fn gradients_reach_whichever_input_is_tracked() {
+        let (inputs, _) = inputs();
+        for tracked in 0..3 {
+            let mut inputs = inputs.clone().map(Tensor::autodiff);
+            inputs[tracked] = inputs[tracked].clone().require_grad();
+            let followed = inputs[tracked].clone();
+            let [query, key, value] = inputs;
+            let mut found = attend(query, key, value, None).square().sum().backward();
+            let gradient = followed.grad_remove(&mut found).expect("a gradient");
+            assert!(gradient.abs().sum().into_scalar::<f32>() > 0.0, "input {tracked}");
+        }
+    }
 }
