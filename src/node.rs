@@ -440,6 +440,9 @@ pub struct Summary {
     /// A few rows as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<String>,
+    /// Why the result may not be what was wanted, though nothing failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A measured number.

@@ -129,7 +129,9 @@ impl Observer for Watch {
                         let time = duration(*seconds);
                         let parts = [line.to_owned(), items.map(counted).unwrap_or_default(), time];
                         let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-                        self.line(Paint::Good, "done", node, &parts.join(", "));
+                        // What is warned of is not well.
+                        let warned = summary.as_ref().is_some_and(|summary| !summary.warnings.is_empty());
+                        self.line(if warned { Paint::Busy } else { Paint::Good }, "done", node, &parts.join(", "));
                     }
                     How::Failed => {
                         let word = self.voice.paint(Paint::Bad, "failed ");
@@ -144,6 +146,9 @@ impl Observer for Watch {
                         }
                     }
                     How::Skipped => {}
+                }
+                for warning in summary.iter().flat_map(|summary| &summary.warnings) {
+                    self.line(Paint::Bad, "warning", node, warning);
                 }
                 if let Some(key) = key.as_ref().filter(|_| self.voice.verbose) {
                     self.line(Paint::Dim, "", node, &format!("key {key}"));

@@ -137,6 +137,7 @@ impl WholeWork for DpoNode {
         let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
         self.training.run(inputs, context, goal, &|scribe, set| {
             pairs.iter().try_for_each(|pair| {
+                set.wanted(&pair.chosen);
                 let answered = |response| scribe.round(&pair.instruction, Some(response), true);
                 set.add(&pair.id, Some(pair.picture), [answered(&pair.chosen), answered(&pair.rejected)])
             })

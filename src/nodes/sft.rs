@@ -1,7 +1,7 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
 use super::training::{Goal, Set, TrainingParameters};
-use crate::artifact::{ArtifactKind, Conversation, Pair, Record};
+use crate::artifact::{ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::model::sequence::Scribe;
 use crate::node::{
     Arity, Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port,
@@ -98,6 +98,7 @@ fn add(set: &mut Set, scribe: &Scribe, artifact: &Artifact, inputs: &Inputs) -> 
     match artifact.kind {
         ArtifactKind::Pairs => {
             for Pair { id, picture, instruction, chosen, .. } in inputs.rows_of(artifact)? {
+                set.wanted(&chosen);
                 set.add(&id, Some(picture), [scribe.round(&instruction, Some(&chosen), true)])?;
             }
         }
@@ -111,15 +112,22 @@ fn add(set: &mut Set, scribe: &Scribe, artifact: &Artifact, inputs: &Inputs) -> 
                     ))
                     .help("`sft` takes instruction records: a LLaVA-style JSON file given to `sample`")
                 })?;
+                answers(turns).for_each(|answer| set.wanted(answer));
                 let picture = record.shown();
                 set.add(&record.id, picture, [scribe.conversation(turns, picture.is_some())])?;
             }
         }
         _ => {
             for Conversation { id, picture, conversations } in inputs.rows_of(artifact)? {
+                answers(&conversations).for_each(|answer| set.wanted(answer));
                 set.add(&id, picture, [scribe.conversation(&conversations, picture.is_some())])?;
             }
         }
     }
     Ok(())
+}
+
+/// What the model says in a conversation.
+fn answers(turns: &[Turn]) -> impl Iterator<Item = &str> {
+    turns.iter().filter(|turn| turn.from == Speaker::Gpt).map(|turn| turn.value.as_str())
 }

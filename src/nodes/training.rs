@@ -18,7 +18,7 @@ use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::batch::padded_length;
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
-use crate::train::training::{Objective, Outcome, Settings, Step, Training};
+use crate::train::training::{CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, Training};
 
 mod parameters;
 mod set;
@@ -68,6 +68,9 @@ impl TrainingParameters {
             return Err(Failure::node("there is nothing to train on: the inputs have no items"));
         }
         let left_out = set.leave_out_undecodable(self.on_bad_item, context)?;
+        if let Some(text) = set.emptiness() {
+            context.note(&text);
+        }
         let cut = set.cut();
         if cut > 0 {
             context.note(&format!("{cut} answers were cut to `max_length` {}", self.max_length));
@@ -96,19 +99,11 @@ impl TrainingParameters {
                 (budget(context.device().backend) / memory(&model, longest)).clamp(1, self.settings.batch_size)
             }),
             checkpoint_every: self.checkpoint_every,
+            checkpoint_after: CHECKPOINT_AFTER,
             scratch: context.scratch(),
         };
         let mut pictures = |picture: usize| rows(&model, &set.pictures[picture], mode, &processor, context);
-        let mut began = false;
-        let mut watch = |Step { line, total, tokens }: Step<'_>| {
-            if !began && line.step > 1 {
-                context.note(&format!("goes on after step {} of {total}", line.step - 1));
-            }
-            began = true;
-            context.progress(Progress { done: line.step, total, tokens: Some(tokens), loss: Some(line.loss) });
-            !context.interrupted()
-        };
-        match training.run(start, &mut pictures, &mut watch)? {
+        match training.run(start, &mut pictures, &mut Watch { context, began: false })? {
             Outcome::Stopped => Err(Failure::Interrupted),
             Outcome::Finished(lora, log) => {
                 let objects = context.objects();
@@ -120,10 +115,35 @@ impl TrainingParameters {
                         adapter::write_origin(&origin, objects)?,
                     ],
                     objects: Vec::new(),
-                    summary: summary(&log, set.examples.len(), left_out),
+                    summary: summary(&log, &set, left_out),
                 })
             }
         }
+    }
+}
+
+/// Tells the engine of a training.
+struct Watch<'a> {
+    context: &'a dyn Context,
+    began: bool,
+}
+
+impl Observer for Watch<'_> {
+    fn step(&mut self, Step { line, total, tokens }: Step<'_>) {
+        if !self.began && line.step > 1 {
+            self.context.note(&format!("goes on after step {} of {total}", line.step - 1));
+        }
+        self.began = true;
+        let loss = Some(line.loss).filter(|loss| loss.is_finite());
+        self.context.progress(Progress { done: line.step, total, tokens: Some(tokens), loss });
+    }
+
+    fn note(&mut self, text: &str) {
+        self.context.note(text);
+    }
+
+    fn stops(&self) -> bool {
+        self.context.interrupted()
     }
 }
 
@@ -158,20 +178,19 @@ fn rows(
 }
 
 /// What people are shown of a training: where it began and ended, and its course.
-fn summary(log: &[Line], examples: usize, left_out: usize) -> Summary {
-    let (Some(first), Some(last)) = (log.first(), log.last()) else { return Summary::default() };
-    let loss: Vec<f64> = log.iter().map(|line| line.loss).collect();
-    let pairs: Vec<Preference> = log.iter().filter_map(|line| line.preference).collect();
+fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
+    let taken: Vec<&Line> = log.iter().filter(|line| !line.skipped).collect();
+    let loss: Vec<f64> = taken.iter().map(|line| line.loss).collect();
+    let pairs: Vec<Preference> = taken.iter().filter_map(|line| line.preference).collect();
+    let course = |value: fn(&Preference) -> f64| pairs.iter().map(value).collect::<Vec<_>>();
     let tokens: u64 = log.iter().map(|line| line.tokens).sum();
     let seconds: f64 = log.iter().map(|line| line.seconds).sum();
-    let mut line = format!("{} steps on {examples} examples: loss {:.3} → {:.3}", log.len(), first.loss, last.loss);
+    let Some([first, last]) = ends(&loss) else { return Summary::default() };
+    let mut line = format!("{} steps on {} examples: loss {first:.3} → {last:.3}", log.len(), set.examples.len());
     let mut samples = vec![curve::row("loss", &loss, POINTS)];
-    if let (Some(first), Some(last)) = (pairs.first(), pairs.last()) {
-        line += &format!(
-            ", margin {:.2} → {:.2}, accuracy {:.2} → {:.2}",
-            first.margin, last.margin, first.accuracy, last.accuracy
-        );
-        let course = |value: fn(&Preference) -> f64| pairs.iter().map(value).collect::<Vec<_>>();
+    if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
+        let ([before, after], [at_first, at_last]) = (margin, accuracy);
+        line += &format!(", margin {before:.2} → {after:.2}, accuracy {at_first:.2} → {at_last:.2}");
         samples.push(curve::row("margin", &course(|pair| pair.margin), POINTS));
         samples.push(curve::row("accuracy", &course(|pair| pair.accuracy), POINTS));
     }
@@ -179,7 +198,37 @@ fn summary(log: &[Line], examples: usize, left_out: usize) -> Summary {
     if left_out > 0 {
         line += &format!("; {left_out} left out, whose pictures cannot be decoded");
     }
-    Summary { line, samples, ..Summary::default() }
+
+    let mut warnings = Vec::new();
+    // Of DPO's loss, the part that preferences have: what a batch's responses are like moves the other part about.
+    let preferred = course(|pair| pair.dpo);
+    let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
+    if let Some([first, last]) = ends(minimised).filter(|[first, last]| minimised.len() > 1 && last >= first) {
+        warnings.push(format!(
+            "the {what} did not fall: {first:.4} over the first steps, {last:.4} over the last ones; `learning_rate` may be \
+             too high, or too low for so few steps"
+        ));
+    }
+    let skipped = log.len() - taken.len();
+    if skipped > 0 {
+        let scale = log.last().and_then(|line| line.loss_scale).unwrap_or(1.0);
+        let text = format!("{skipped} of {} steps were skipped, whose gradients overflowed f16", log.len());
+        line += &format!("; {skipped} skipped, loss scale {scale}");
+        // A few are what it takes to find the scale.
+        if skipped > log.len() / 10 {
+            warnings.push(format!("{text}: compute in another `dtype`, or train for longer"));
+        }
+    }
+    warnings.extend(set.emptiness());
+    Summary { line, samples, warnings, ..Summary::default() }
+}
+
+/// The means of the first and of the last tenth of `values`: three at least, and none twice.
+fn ends(values: &[f64]) -> Option<[f64; 2]> {
+    let count = values.len();
+    let window = (count / 10).max(3).min(count / 2).max(1).min(count);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    (count > 0).then(|| [mean(&values[..window]), mean(&values[count - window..])])
 }
 
 /// How many points a course is shown in.
@@ -261,7 +310,7 @@ mod tests {
     #[test]
     fn sft_goes_on_from_the_input_adapter() {
         let (trial, pictures) = trial();
-        let imported = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap();
+        let imported = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
         let input = trial.made(ArtifactKind::Adapter, imported);
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };
         let conversations = [Conversation {
@@ -291,7 +340,7 @@ mod tests {
     #[test]
     fn an_adapter_of_another_model_is_refused() {
         let (trial, pictures) = trial();
-        let imported = adapter::import(&reference("llava_next/adapter"), &*trial.shelf).unwrap();
+        let imported = adapter::import(&reference("llava_next/adapter"), &*trial.shelf).unwrap().0;
         let ports = BTreeMap::from([
             ("pairs", vec![trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)))]),
             ("adapter", vec![trial.made(ArtifactKind::Adapter, imported)]),

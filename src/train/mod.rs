@@ -10,6 +10,7 @@ pub mod loss;
 pub mod optimizer;
 #[cfg(test)]
 mod parity;
+pub mod scale;
 pub mod schedule;
 #[cfg(test)]
 mod small;

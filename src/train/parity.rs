@@ -10,7 +10,7 @@ use super::loss::dpo::Dpo;
 use super::optimizer::{AdamWConfig, Parameters};
 use super::schedule::Schedule;
 use super::step::parameters;
-use super::training::{Example, Objective, Outcome, Settings, Training};
+use super::training::{CHECKPOINT_AFTER, Example, Objective, Observer, Outcome, Settings, Step, Training};
 use crate::model::llava::{Config, Llava};
 use crate::model::lora::Lora;
 use crate::model::peft;
@@ -41,7 +41,7 @@ impl Reference {
     /// The adapter after the step `name`.
     fn after(&self, name: &str) -> Lora {
         let bytes = std::fs::read(self.folder.join(format!("after_{name}.safetensors"))).unwrap();
-        let settings = peft::read_settings(&self.folder.join("adapter")).unwrap();
+        let settings = peft::check(&self.folder.join("adapter")).unwrap();
         peft::parse(settings, &bytes, &self.model.config.text, &Device::flex()).unwrap().lora
     }
 
@@ -81,7 +81,8 @@ impl Reference {
             },
             examples: &[Example { name: "square".to_owned(), sequences, picture: Some(0) }],
             micro_batch_size: 1,
-            checkpoint_every: 1,
+            checkpoint_every: None,
+            checkpoint_after: CHECKPOINT_AFTER,
             scratch: scratch.path(),
         };
         let config = Config::read(&self.folder).unwrap();
@@ -89,7 +90,7 @@ impl Reference {
         let picture = image::open(self.folder.join("../pictures/square.png")).unwrap().into_rgb8();
         let prepared = prepare(&picture, processor.mode, &processor);
         let mut pictures = |_| Ok(self.model.rows(self.model.patches(&prepared), &prepared));
-        let outcome = training.run(self.adapter(), &mut pictures, &mut |_| true).unwrap();
+        let outcome = training.run(self.adapter(), &mut pictures, &mut Alone).unwrap();
         let Outcome::Finished(found, log) = outcome else { panic!("nobody asked it to stop") };
 
         assert!((log[0].loss - number("loss")).abs() < 1e-3, "{}, PyTorch {}", log[0].loss, number("loss"));
@@ -99,6 +100,21 @@ impl Reference {
         let found = parameters(&found);
         let share = distance(&found, &expected) / distance(&expected, &before);
         assert!(share < UPDATE, "{name}: the update differs by {share} of its norm");
+    }
+}
+
+/// Nobody looks on.
+struct Alone;
+
+impl Observer for Alone {
+    fn step(&mut self, _: Step<'_>) {}
+
+    fn note(&mut self, text: &str) {
+        panic!("{text}");
+    }
+
+    fn stops(&self) -> bool {
+        false
     }
 }
 

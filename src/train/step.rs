@@ -41,16 +41,16 @@ pub fn log_probabilities(model: &Llava, lora: Option<&Lora>, batch: &MicroBatch)
 /// The gradient of a loss with respect to every factor of `lora`.
 ///
 /// `weigh` is given the log-probabilities of the answer tokens, as [`log_probabilities`] would, and gives
-/// `∂loss/∂log p` for each.
+/// `∂loss/∂log p` for each. On their way through the layers gradients are multiplied by `scale`.
 pub fn gradients(
     model: &Llava,
     lora: &Lora,
     dropout: Option<&Dropout<'_>>,
     batch: &MicroBatch,
+    scale: f64,
     weigh: impl FnOnce(&[f32]) -> Vec<f32>,
 ) -> Parameters {
     let decoder = &model.decoder;
-    let scale = gradient_scale(model.dtype());
     let mut entering = Vec::with_capacity(decoder.layer_count());
     let mut hidden = batch.hidden.clone();
     for index in 0..decoder.layer_count() {
@@ -140,11 +140,6 @@ fn path(layer: usize, target: Target, factor: char) -> String {
     format!("layers.{layer}.{}.lora_{factor}", target.path())
 }
 
-/// 16-bit floats of 5 exponent bits lose gradients below 6e-8: those that pass through them are scaled up on the way.
-fn gradient_scale(dtype: DType) -> f64 {
-    if dtype == DType::F16 { 1024.0 } else { 1.0 }
-}
-
 /// The rows that predict answer tokens, `[n, hidden]`.
 fn predicting(hidden: Tensor<3>, batch: &MicroBatch) -> Tensor<2> {
     let [rows, length, width] = hidden.dims();
@@ -201,6 +196,7 @@ impl Dropout<'_> {
 mod tests {
     use super::*;
     use crate::train::batch::Member;
+    use crate::train::scale::LossScale;
     use crate::train::small;
 
     const ANSWERS: [usize; 3] = [4, 1, 7];
@@ -247,7 +243,7 @@ mod tests {
     fn recomputing_layer_by_layer_equals_the_whole_graph() {
         let model = small::model();
         let (lora, batch) = (small::lora(&model), batch(&model, &[0, 1, 2]));
-        let found = gradients(&model, &lora, None, &batch, |values| weights(values.len()));
+        let found = gradients(&model, &lora, None, &batch, 1.0, |values| weights(values.len()));
 
         let layers: Vec<_> = lora.layers.iter().cloned().map(tracked).collect();
         let mut hidden = batch.hidden.clone();
@@ -276,7 +272,7 @@ mod tests {
         let model = small::model();
         let (lora, batch) = (small::lora(&model), batch(&model, &[2, 0]));
         let weights = weights(11);
-        let found = gradients(&model, &lora, None, &batch, |_| weights.clone());
+        let found = gradients(&model, &lora, None, &batch, 1.0, |_| weights.clone());
         let objective = |parameters: &Parameters| {
             let mut moved = lora.clone();
             replace(&mut moved, parameters);
@@ -325,12 +321,15 @@ mod tests {
         let dropout = |subjects| Dropout { probability: 0.25, seed: 5, subjects };
         let names = ["0".to_owned(), "1".to_owned(), "2".to_owned()];
         let all = weights(12);
-        let whole = gradients(&model, &lora, Some(&dropout(&names)), &batch(&model, &[0, 1, 2]), |_| all.clone());
+        let whole = gradients(&model, &lora, Some(&dropout(&names)), &batch(&model, &[0, 1, 2]), 1.0, |_| all.clone());
         let mut sum = Parameters::new();
         let first = batch(&model, &[0, 1]);
-        accumulate(&mut sum, gradients(&model, &lora, Some(&dropout(&names[..2])), &first, |_| all[..5].to_vec()));
+        accumulate(&mut sum, gradients(&model, &lora, Some(&dropout(&names[..2])), &first, 1.0, |_| all[..5].to_vec()));
         let second = batch(&model, &[2]);
-        accumulate(&mut sum, gradients(&model, &lora, Some(&dropout(&names[2..])), &second, |_| all[5..].to_vec()));
+        accumulate(
+            &mut sum,
+            gradients(&model, &lora, Some(&dropout(&names[2..])), &second, 1.0, |_| all[5..].to_vec()),
+        );
         let largest = difference(&sum, &whole);
         assert!(largest < 2e-6, "largest relative difference {largest}");
     }
@@ -341,8 +340,10 @@ mod tests {
         let lora = small::lora(&model);
         // Weights as small as those of a pair among many: without scaling, most of the gradient would be lost.
         let weights: Vec<f32> = weights(12).iter().map(|weight| weight * 1e-4).collect();
-        let of = |model: &Llava| gradients(model, &lora, None, &batch(model, &[0, 1, 2]), |_| weights.clone());
-        let (exact, found) = (of(&model), of(&small::model_in(DType::F16)));
+        let of =
+            |model: &Llava, scale| gradients(model, &lora, None, &batch(model, &[0, 1, 2]), scale, |_| weights.clone());
+        let scale = LossScale::of(DType::F16).unwrap().factor();
+        let (exact, found) = (of(&model, 1.0), of(&small::model_in(DType::F16), scale));
         let (mut difference, mut size) = (0.0, 0.0);
         for (path, exact) in &exact {
             assert_eq!(found[path].dtype(), DType::F32);

@@ -6,16 +6,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 
 use super::batch::{Member, MicroBatch, answer_count};
-use super::checkpoint::{Checkpoint, State, fixed};
+use super::checkpoint::{Checkpoint, Found, State, fixed};
 use super::log::{Line, Preference};
 use super::loss::dpo::{Dpo, PairLoss, Sums};
 use super::loss::sft::BatchLoss;
-use super::optimizer::{AdamW, AdamWConfig, Parameters, clip};
+use super::optimizer::{AdamW, AdamWConfig, Parameters, clip, global_norm};
+use super::scale::LossScale;
 use super::schedule::{LearningRate, Schedule};
 use super::step::{Dropout, accumulate, gradients, log_probabilities, parameters, replace};
 use crate::draw::Draws;
@@ -87,11 +88,16 @@ pub struct Training<'a> {
     pub examples: &'a [Example],
     /// Examples that go through the model together, unless a training in `scratch` has begun with another number.
     pub micro_batch_size: usize,
-    /// After how many steps a checkpoint is written.
-    pub checkpoint_every: usize,
+    /// After how many steps a checkpoint is written, besides those that time asks for.
+    pub checkpoint_every: Option<usize>,
+    /// How long a training goes on without writing a checkpoint.
+    pub checkpoint_after: Duration,
     /// Where checkpoints are: a folder for this very training.
     pub scratch: &'a Path,
 }
+
+/// How long a training goes on without writing a checkpoint: what is lost when its process is killed.
+pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// How a training ended.
 #[derive(Clone, Debug)]
@@ -100,6 +106,18 @@ pub enum Outcome {
     Finished(Lora, Vec<Line>),
     /// It was asked to stop, and has left a checkpoint.
     Stopped,
+}
+
+/// Who looks on while a training runs.
+pub trait Observer {
+    /// A step was taken.
+    fn step(&mut self, step: Step<'_>);
+
+    /// Something that people should know.
+    fn note(&mut self, text: &str);
+
+    /// Whether to leave off: asked between micro-batches. The step that is under way is taken again later.
+    fn stops(&self) -> bool;
 }
 
 /// What a training shows of itself after every step.
@@ -141,22 +159,22 @@ impl Training<'_> {
 
     /// Trains `start`, or goes on from the checkpoint in `scratch`.
     ///
-    /// `pictures` makes the rows of a picture, `[rows, hidden]`; `watch` is told of every step and says whether to go
-    /// on.
+    /// `pictures` makes the rows of a picture, `[rows, hidden]`.
     ///
     /// # Errors
-    /// When a picture cannot be read, a checkpoint not written, or a loss or gradient is not finite.
+    /// When a picture cannot be read, a checkpoint not written, or a loss or gradient is not finite: in 16-bit floats of
+    /// 5 exponent bits, when it stays so whatever the loss scale.
     pub fn run(
         &self,
         start: Lora,
         pictures: &mut dyn FnMut(usize) -> Result<Tensor<2>, ModelError>,
-        watch: &mut dyn FnMut(Step<'_>) -> bool,
+        observer: &mut dyn Observer,
     ) -> Result<Outcome, ModelError> {
         let micro_batch_size: usize = fixed(self.scratch, "micro_batch_size", || self.micro_batch_size)?;
         let settings = &self.settings;
         let total = self.steps();
         let rate = LearningRate::new(settings.schedule, settings.learning_rate, settings.warmup_ratio, total);
-        let mut progress = self.begin(start)?;
+        let mut progress = self.begin(start, observer)?;
         let mut pictures = Pictures { load: pictures, uses: HashMap::new(), kept: HashMap::new(), bytes: 0 };
         for picture in self.examples.iter().filter_map(|example| example.picture) {
             *pictures.uses.entry(picture).or_default() += settings.epochs;
@@ -164,6 +182,7 @@ impl Training<'_> {
         let mut tokens = 0;
         let steps_an_epoch = total / settings.epochs;
         let mut order = Vec::new();
+        let (mut saved, mut saved_at) = (progress.state.log.len(), Instant::now());
         for step in progress.state.log.len()..total {
             let (epoch, place) = (step / steps_an_epoch, step % steps_an_epoch);
             if place == 0 || order.is_empty() {
@@ -179,36 +198,56 @@ impl Training<'_> {
                 preference: None,
                 learning_rate: rate.at(step),
                 gradient_norm: 0.0,
+                loss_scale: progress.state.scale.map(LossScale::factor),
+                skipped: false,
                 tokens: 0,
                 seconds: 0.0,
             };
-            self.step(&mut progress, &mut pictures, batch, micro_batch_size, &mut line)?;
-            line.seconds = began.elapsed().as_secs_f64();
-            tokens += line.tokens;
-            let go_on = watch(Step { line: &line, total, tokens });
-            progress.state.log.push(line);
-            let due = (step + 1).is_multiple_of(self.checkpoint_every) && step + 1 < total;
-            if due || !go_on {
-                self.save(&progress)?;
+            let stops = || observer.stops();
+            let taken = self.step(&mut progress, &mut pictures, batch, micro_batch_size, &mut line, &stops)?;
+            if taken {
+                line.seconds = began.elapsed().as_secs_f64();
+                tokens += line.tokens;
+                observer.step(Step { line: &line, total, tokens });
+                progress.state.log.push(line);
             }
-            if !go_on {
+            let done = progress.state.log.len();
+            let stopped = !taken || observer.stops();
+            let every = self.checkpoint_every.is_some_and(|every| done.is_multiple_of(every));
+            let due = done < total && (every || saved_at.elapsed() >= self.checkpoint_after);
+            if (due || stopped) && done > saved {
+                self.save(&progress)?;
+                (saved, saved_at) = (done, Instant::now());
+            }
+            if stopped {
                 return Ok(Outcome::Stopped);
             }
         }
+        self.check_end(&progress)?;
         Ok(Outcome::Finished(progress.lora, progress.state.log))
     }
 
     /// The state at the first step, or after the last one that a checkpoint knows.
-    fn begin(&self, mut lora: Lora) -> Result<Progress, ModelError> {
+    fn begin(&self, mut lora: Lora, observer: &mut dyn Observer) -> Result<Progress, ModelError> {
         let config = self.settings.adamw;
-        Ok(match Checkpoint::load(self.scratch, &self.model.device())? {
+        let Found { checkpoint, damaged } = Checkpoint::load(self.scratch, &self.model.device())?;
+        damaged.iter().for_each(|damage| observer.note(damage));
+        Ok(match checkpoint {
             Some(Checkpoint { parameters, moments, state }) => {
                 replace(&mut lora, &parameters);
-                let optimizer = AdamW::resume(config, state.log.len() as u64, moments);
+                let optimizer = AdamW::resume(config, state.taken, moments);
                 Progress { lora, parameters, optimizer, state }
             }
             None => {
-                let state = State { log: Vec::new(), reference: vec![None; self.examples.len()] };
+                if !damaged.is_empty() {
+                    observer.note("no other checkpoint is there: the training begins anew");
+                }
+                let state = State {
+                    log: Vec::new(),
+                    reference: vec![None; self.examples.len()],
+                    taken: 0,
+                    scale: LossScale::of(self.model.dtype()),
+                };
                 Progress { parameters: parameters(&lora), lora, optimizer: AdamW::new(config), state }
             }
         })
@@ -232,7 +271,8 @@ impl Training<'_> {
         order
     }
 
-    /// One optimiser step on the examples `batch`; completes `line`.
+    /// One optimiser step on the examples `batch`; completes `line`. False when it `stops` on the way, and nothing has
+    /// changed.
     fn step(
         &self,
         progress: &mut Progress,
@@ -240,12 +280,18 @@ impl Training<'_> {
         batch: &[usize],
         micro_batch_size: usize,
         line: &mut Line,
-    ) -> Result<(), ModelError> {
+        stops: &dyn Fn() -> bool,
+    ) -> Result<bool, ModelError> {
         let answers = |example: &usize| self.examples[*example].sequences.iter().map(answer_count).sum::<usize>();
         let cross_entropy = BatchLoss { tokens: batch.iter().map(answers).sum() };
         let mut sum = Parameters::new();
         let mut pairs = Vec::new();
+        let scale = progress.state.scale.map_or(1.0, LossScale::factor);
         for (index, group) in batch.chunks(micro_batch_size).enumerate() {
+            // Not before the first: a training that is stopped and started over and over gets on.
+            if index > 0 && stops() {
+                return Ok(false);
+            }
             let micro = self.micro_batch(group, pictures)?;
             line.tokens += micro.filled.iter().sum::<usize>() as u64;
             let places = index * micro_batch_size..;
@@ -256,23 +302,24 @@ impl Training<'_> {
             if let Objective::Dpo { reference, .. } = self.objective {
                 self.refer(&mut progress.state.reference, reference, group, &micro);
             }
-            let gradient = gradients(self.model, &progress.lora, dropout, &micro, |values| match self.objective {
-                Objective::Sft => {
-                    line.loss += cross_entropy.share(values);
-                    vec![cross_entropy.weight() as f32; values.len()]
-                }
-                Objective::Dpo { loss, .. } => {
-                    let policies = sums(&micro, values);
-                    let own: Vec<PairLoss> = std::iter::zip(policies, group)
-                        .map(|(policy, example)| {
-                            loss.pair(policy, progress.state.reference[*example].expect("the reference was asked"))
-                        })
-                        .collect();
-                    let weights = weights(&micro, &own, batch.len());
-                    pairs.extend(own);
-                    weights
-                }
-            });
+            let gradient =
+                gradients(self.model, &progress.lora, dropout, &micro, scale, |values| match self.objective {
+                    Objective::Sft => {
+                        line.loss += cross_entropy.share(values);
+                        vec![cross_entropy.weight() as f32; values.len()]
+                    }
+                    Objective::Dpo { loss, .. } => {
+                        let policies = sums(&micro, values);
+                        let own: Vec<PairLoss> = std::iter::zip(policies, group)
+                            .map(|(policy, example)| {
+                                loss.pair(policy, progress.state.reference[*example].expect("the reference was asked"))
+                            })
+                            .collect();
+                        let weights = weights(&micro, &own, batch.len());
+                        pairs.extend(own);
+                        weights
+                    }
+                });
             accumulate(&mut sum, gradient);
         }
         if let Objective::Dpo { .. } = self.objective {
@@ -284,10 +331,20 @@ impl Training<'_> {
             }
         }
         line.gradient_norm = clip(&mut sum, self.settings.max_grad_norm);
-        self.check(line, batch)?;
+        let is_finite = line.loss.is_finite() && line.gradient_norm.is_finite();
+        if !is_finite {
+            // In other precisions a smaller scale would not help.
+            let smaller = progress.state.scale.and_then(LossScale::after_overflow);
+            progress.state.scale = Some(smaller.ok_or_else(|| self.not_finite(line, batch, scale))?);
+            line.skipped = true;
+            line.preference = line.preference.filter(|_| line.loss.is_finite());
+            return Ok(true);
+        }
         progress.optimizer.step(&mut progress.parameters, sum, line.learning_rate);
+        progress.state.taken = progress.optimizer.steps();
+        progress.state.scale = progress.state.scale.map(LossScale::after_step);
         replace(&mut progress.lora, &progress.parameters);
-        Ok(())
+        Ok(true)
     }
 
     fn micro_batch(&self, group: &[usize], pictures: &mut Pictures<'_>) -> Result<MicroBatch, ModelError> {
@@ -316,21 +373,34 @@ impl Training<'_> {
         }
     }
 
-    fn check(&self, line: &Line, batch: &[usize]) -> Result<(), ModelError> {
+    /// That loss or gradient of `line` is not finite.
+    fn not_finite(&self, line: &Line, batch: &[usize], scale: f64) -> ModelError {
         let (what, value) =
             if line.loss.is_finite() { ("the gradient's norm", line.gradient_norm) } else { ("the loss", line.loss) };
-        if value.is_finite() {
-            return Ok(());
-        }
         let names: Vec<&str> = batch.iter().take(3).map(|example| self.examples[*example].name.as_str()).collect();
         let more = if batch.len() > names.len() { ", …" } else { "" };
-        Err(ModelError::new(format!(
-            "step {} of {}: {what} is {value}; the batch is {}{more}",
+        let even = if line.loss_scale.is_some() { format!(" even at a loss scale of {scale}") } else { String::new() };
+        ModelError::new(format!(
+            "step {} of {}: {what} is {value}{even}; the batch is {}{more}",
             line.step,
             self.steps(),
             names.join(", ")
         ))
-        .help("lower `learning_rate`, or compute in another `dtype` (f16 overflows where bf16 and f32 do not)"))
+        .help("lower `learning_rate`, or compute in another `dtype` (f16 overflows where bf16 and f32 do not)")
+    }
+
+    /// Whether a training that has taken its last step has anything to show.
+    fn check_end(&self, progress: &Progress) -> Result<(), ModelError> {
+        if progress.state.taken == 0 {
+            return Err(ModelError::new(format!("each of the {} steps overflowed, and none was taken", self.steps()))
+                .help("compute in another `dtype`: f16 overflows where bf16 and f32 do not"));
+        }
+        let norm = global_norm(&progress.parameters);
+        if norm.is_finite() {
+            return Ok(());
+        }
+        Err(ModelError::new(format!("after the last step the norm of the adapter is {norm}"))
+            .help("lower `learning_rate`"))
     }
 }
 
@@ -388,6 +458,8 @@ fn means(pairs: &[PairLoss]) -> Preference {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -440,16 +512,52 @@ mod tests {
         model: Llava,
         settings: Settings,
         micro_batch_size: usize,
+        checkpoint_every: Option<usize>,
+        checkpoint_after: Duration,
         scratch: TempDir,
+    }
+
+    /// Stops a training after some steps, or at some question, and keeps what it says.
+    struct Watch {
+        steps: usize,
+        questions: Cell<usize>,
+        notes: Vec<String>,
+    }
+
+    impl Watch {
+        fn new(steps: usize, questions: usize) -> Self {
+            Self { steps, questions: questions.into(), notes: Vec::new() }
+        }
+    }
+
+    impl Observer for Watch {
+        fn step(&mut self, _: Step<'_>) {
+            self.steps -= 1;
+        }
+
+        fn note(&mut self, text: &str) {
+            self.notes.push(text.to_owned());
+        }
+
+        fn stops(&self) -> bool {
+            self.questions.set(self.questions.get() - 1);
+            self.steps == 0 || self.questions.get() == 0
+        }
     }
 
     impl Run {
         fn new(settings: Settings) -> Self {
-            Self { model: small::model(), settings, micro_batch_size: 2, scratch: tempfile::tempdir().unwrap() }
+            Self {
+                model: small::model(),
+                settings,
+                micro_batch_size: 2,
+                checkpoint_every: Some(2),
+                checkpoint_after: CHECKPOINT_AFTER,
+                scratch: tempfile::tempdir().unwrap(),
+            }
         }
 
-        /// Goes on until `stop_after` steps of this call are done.
-        fn go(&self, objective: Objective<'_>, stop_after: usize) -> Outcome {
+        fn watched(&self, objective: Objective<'_>, watch: &mut Watch) -> Result<Outcome, ModelError> {
             let examples = examples(objective);
             let training = Training {
                 model: &self.model,
@@ -457,15 +565,22 @@ mod tests {
                 settings: self.settings,
                 examples: &examples,
                 micro_batch_size: self.micro_batch_size,
-                checkpoint_every: 2,
+                checkpoint_every: self.checkpoint_every,
+                checkpoint_after: self.checkpoint_after,
                 scratch: self.scratch.path(),
             };
-            let mut done = 0;
-            let mut watch = |_: Step<'_>| {
-                done += 1;
-                done < stop_after
-            };
-            training.run(fresh(&self.model), &mut |picture| Ok(small::rows(&self.model, picture)), &mut watch).unwrap()
+            training.run(fresh(&self.model), &mut |picture| Ok(small::rows(&self.model, picture)), watch)
+        }
+
+        /// Goes on until `stop_after` steps of this call are done.
+        fn go(&self, objective: Objective<'_>, stop_after: usize) -> Outcome {
+            self.watched(objective, &mut Watch::new(stop_after, usize::MAX)).unwrap()
+        }
+
+        /// After how many steps the newest checkpoint was written.
+        fn saved(&self) -> Option<usize> {
+            let found = Checkpoint::load(self.scratch.path(), &self.model.device()).unwrap();
+            found.checkpoint.map(|found| found.state.log.len())
         }
 
         fn finish(&self, objective: Objective<'_>) -> (Parameters, Vec<Line>) {
@@ -505,8 +620,7 @@ mod tests {
         let run = Run::new(settings());
         let whole = run.finish(DPO);
         // What a process killed in the last two steps leaves: the checkpoint of the fourth.
-        let left = Checkpoint::load(run.scratch.path(), &run.model.device()).unwrap().unwrap();
-        assert_eq!(left.state.log.len(), 4);
+        assert_eq!(run.saved(), Some(4));
         let parts = run.finish(DPO);
         assert_eq!(timeless(&parts.1), timeless(&whole.1));
         assert_eq!(bits(&parts.0), bits(&whole.0));
@@ -577,12 +691,110 @@ mod tests {
             settings: run.settings,
             examples: &examples,
             micro_batch_size: 2,
-            checkpoint_every: 100,
+            checkpoint_every: None,
+            checkpoint_after: CHECKPOINT_AFTER,
             scratch: run.scratch.path(),
         };
         let mut pictures = |picture| Ok(small::rows(&run.model, picture).mul_scalar(f32::NAN));
-        let error = training.run(fresh(&run.model), &mut pictures, &mut |_| true).unwrap_err();
+        let mut watch = Watch::new(usize::MAX, usize::MAX);
+        let error = training.run(fresh(&run.model), &mut pictures, &mut watch).unwrap_err();
         assert!(error.message.starts_with("step 1 of 6: the loss is NaN; the batch is example "), "{error}");
         assert!(error.help.is_some());
+    }
+
+    #[test]
+    fn a_training_that_is_stopped_within_a_step_takes_that_step_again() {
+        let whole = Run::new(settings()).finish(DPO);
+        // Two micro-batches a step: asked between them and after the step.
+        for questions in [1, 3, 4] {
+            let run = Run { checkpoint_every: None, ..Run::new(settings()) };
+            let stopped = run.watched(DPO, &mut Watch::new(usize::MAX, questions)).unwrap();
+            assert!(matches!(stopped, Outcome::Stopped));
+            assert_eq!(run.saved(), (questions > 1).then_some(questions / 2));
+            let rest = run.finish(DPO);
+            assert_eq!(timeless(&rest.1), timeless(&whole.1));
+            assert_eq!(bits(&rest.0), bits(&whole.0));
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_written_by_time_also_in_short_trainings() {
+        let run = Run { checkpoint_every: None, ..Run::new(settings()) };
+        run.finish(DPO);
+        assert_eq!(run.saved(), None, "less time has passed");
+        let run = Run { checkpoint_every: None, checkpoint_after: Duration::ZERO, ..Run::new(settings()) };
+        run.finish(DPO);
+        assert_eq!(run.saved(), Some(5), "after every step but the last, whose result is published");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_same_bits() {
+        let whole = Run::new(settings()).finish(DPO);
+        let run = Run { checkpoint_every: Some(1), ..Run::new(settings()) };
+        assert!(matches!(run.go(DPO, 4), Outcome::Stopped));
+        let newest = run.scratch.path().join("checkpoint.safetensors");
+        let bytes = std::fs::read(&newest).unwrap();
+        std::fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+        let mut watch = Watch::new(usize::MAX, usize::MAX);
+        let Outcome::Finished(lora, log) = run.watched(DPO, &mut watch).unwrap() else { panic!("nobody stopped it") };
+        assert!(watch.notes.len() == 1 && watch.notes[0].contains("is damaged"), "{:?}", watch.notes);
+        assert_eq!(usize::MAX - watch.steps, 3, "from the third step on");
+        assert_eq!(timeless(&log), timeless(&whole.1));
+        assert_eq!(bits(&parameters(&lora)), bits(&whole.0));
+    }
+
+    #[test]
+    fn when_every_checkpoint_is_damaged_the_training_begins_anew_and_says_so() {
+        let run = Run { checkpoint_every: Some(1), ..Run::new(settings()) };
+        assert!(matches!(run.go(DPO, 1), Outcome::Stopped));
+        std::fs::write(run.scratch.path().join("checkpoint.safetensors"), b"").unwrap();
+        let mut watch = Watch::new(usize::MAX, usize::MAX);
+        assert!(matches!(run.watched(DPO, &mut watch).unwrap(), Outcome::Finished(..)));
+        assert_eq!(usize::MAX - watch.steps, 6);
+        assert_eq!(watch.notes[1], "no other checkpoint is there: the training begins anew");
+    }
+
+    /// A run in 16-bit floats of 5 exponent bits, whose gradients overflow as long as the scale is above some power.
+    fn half(seed: u64) -> Run {
+        Run { model: small::model_in(burn::tensor::DType::F16), ..Run::new(Settings { seed, epochs: 8, ..settings() }) }
+    }
+
+    #[test]
+    fn an_overflow_skips_the_step_and_halves_the_loss_scale() {
+        let run = half(9);
+        // Weights of this size overflow at the first scales and not at the later ones.
+        let loss = Dpo { beta: 40.0, chosen_weight: 2000.0 };
+        let objective = Objective::Dpo { loss, reference: None };
+        let (whole, log) = run.finish(objective);
+        let skipped: Vec<&Line> = log.iter().filter(|line| line.skipped).collect();
+        assert!(!skipped.is_empty() && skipped.len() < log.len(), "{} of {}", skipped.len(), log.len());
+        assert_eq!(log[0].loss_scale, Some(65_536.0));
+        for pair in log.windows(2) {
+            let factor = if pair[0].skipped { 0.5 } else { 1.0 };
+            assert_eq!(pair[1].loss_scale.unwrap(), pair[0].loss_scale.unwrap() * factor);
+        }
+        assert!(whole.values().flat_map(|tensor| tensor.try_to_vec_as::<f32>().unwrap()).all(f32::is_finite));
+
+        // Stopped within the overflows and after them, it ends with the same bits.
+        for stop in [1, skipped.len() + 1] {
+            let parts = half(9);
+            assert!(matches!(parts.go(objective, stop), Outcome::Stopped));
+            let (rest, rest_log) = parts.finish(objective);
+            assert_eq!(bits(&rest), bits(&whole));
+            assert_eq!(rest_log.len(), log.len());
+        }
+    }
+
+    #[test]
+    fn an_endless_overflow_ends_with_an_error() {
+        let run = half(9);
+        let objective = Objective::Dpo { loss: Dpo { beta: 1e30, chosen_weight: 1e30 }, reference: None };
+        let error = run.watched(objective, &mut Watch::new(usize::MAX, usize::MAX)).unwrap_err();
+        assert!(error.message.starts_with("step 17 of 24: "), "{error}");
+        assert!(error.message.contains(" even at a loss scale of 1; "), "{error}");
+        // With fewer steps than scales to try.
+        let run = Run { settings: Settings { epochs: 1, ..settings() }, ..half(9) };
+        let error = run.watched(objective, &mut Watch::new(usize::MAX, usize::MAX)).unwrap_err();
+        assert_eq!(error.message, "each of the 3 steps overflowed, and none was taken");
     }
 }

@@ -58,6 +58,7 @@ pub(super) fn outcome(
             metrics: metrics(&scores),
             labels: summary_labels(node, loaded, adapter),
             samples: samples(loaded, &marked, &predictions),
+            ..Summary::default()
         },
     })
 }

@@ -29,8 +29,8 @@ pub struct TrainingParameters {
     pub micro_batch_size: Option<usize>,
     /// The longest sequence in tokens, a picture being one.
     pub max_length: usize,
-    /// After how many steps a checkpoint is written.
-    pub checkpoint_every: usize,
+    /// After how many steps a checkpoint is written, besides those that time asks for.
+    pub checkpoint_every: Option<usize>,
     /// The conversation template; `None`: the model family's.
     pub template: Option<&'static str>,
     /// How pictures are prepared; `None`: as the checkpoint says.
@@ -61,7 +61,6 @@ const ALPHA: f64 = 256.0;
 
 /// The longest sequence unless the file says otherwise: what LLaVA's own fine-tuning uses.
 const MAX_LENGTH: usize = 2048;
-const CHECKPOINT_EVERY: usize = 100;
 const WARMUP_RATIO: f64 = 0.03;
 const MAX_GRAD_NORM: f64 = 1.0;
 /// Numbers above zero.
@@ -95,7 +94,7 @@ impl TrainingParameters {
         let modes = ImageMode::ALL.map(|mode| (mode.name(), mode));
         let micro_batch_size = table.optional_integer("micro_batch_size", 1..=1_000_000);
         let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
-        let checkpoint_every = table.integer("checkpoint_every", CHECKPOINT_EVERY as u64, 1..) as usize;
+        let checkpoint_every = table.optional_integer("checkpoint_every", 1..);
         let template = table.optional_choice("template", &templates);
         let image_mode = table.optional_choice("image_mode", &modes);
         let on_bad_item = OnBadItem::read(table);
@@ -107,7 +106,7 @@ impl TrainingParameters {
             settings,
             micro_batch_size: micro_batch_size.map(|size| size as usize),
             max_length,
-            checkpoint_every,
+            checkpoint_every: checkpoint_every.map(|steps| steps as usize),
             template,
             image_mode,
             on_bad_item,

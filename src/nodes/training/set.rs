@@ -25,12 +25,14 @@ pub struct Set {
     pub(super) examples: Vec<Example>,
     pub(super) pictures: Vec<Digest>,
     numbers: HashMap<Digest, usize>,
+    answers: usize,
+    empty: usize,
 }
 
 impl Set {
     /// An empty set of sequences of at most `max_length` tokens.
     pub(super) fn new(max_length: usize) -> Self {
-        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new() }
+        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new(), answers: 0, empty: 0 }
     }
 
     /// Adds what belongs to one item.
@@ -93,6 +95,19 @@ impl Set {
         }
         context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
         Ok(count)
+    }
+
+    /// Takes notice of an answer that is to be made likelier.
+    pub fn wanted(&mut self, answer: &str) {
+        self.answers += 1;
+        self.empty += usize::from(answer.trim().is_empty());
+    }
+
+    /// That some of the answers that are to be made likelier are empty: the model would learn to say nothing.
+    pub(super) fn emptiness(&self) -> Option<String> {
+        let Self { answers, empty, .. } = self;
+        let are = if *empty == 1 { "is" } else { "are" };
+        (*empty > 0).then(|| format!("{empty} of {answers} answers to be learnt {are} empty"))
     }
 
     /// How many answers were cut.
