@@ -65,7 +65,7 @@ max_new_tokens = 2
 "#;
 
 /// All texts that are read.
-const TEXTS: [&str; 18] = [
+const TEXTS: [&str; 17] = [
     "p.toml",
     "records.json",
     "lines.jsonl",
@@ -80,7 +80,6 @@ const TEXTS: [&str; 18] = [
     "model/config.json",
     "model/generation_config.json",
     "model/preprocessor_config.json",
-    "model/processor_config.json",
     "model/special_tokens_map.json",
     "model/tokenizer.json",
     "model/tokenizer_config.json",

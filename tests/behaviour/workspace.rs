@@ -69,7 +69,7 @@ impl Workspace {
     /// Puts small pictures, all different, into `folder`.
     pub fn pictures(&self, folder: &str, count: u8) {
         for index in 0..count {
-            let pixel = |x: u32, y: u32| image::Rgb([index * 20, (x * 30) as u8, (y * 30) as u8]);
+            let pixel = |x: u32, y: u32| image::Rgb([index.wrapping_mul(20), (x * 30) as u8, (y * 30) as u8]);
             let picture = image::RgbImage::from_fn(8, 6, pixel);
             let mut bytes = std::io::Cursor::new(Vec::new());
             picture.write_to(&mut bytes, image::ImageFormat::Png).expect("an encoder");
