@@ -21,8 +21,13 @@ pub const MAX_SIDE: u64 = 65_535;
 /// The most memory that a decoder other than JPEG's may take: 16 bits of four channels, and some.
 const MAX_MEMORY: u64 = 2 << 30;
 
-/// Extensions that folders are searched for, in lower case. What is in such a file is told by its content.
-pub const EXTENSIONS: [&str; 11] = ["bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"];
+/// The bytes at the beginning of a file that [`is_picture`] looks at.
+pub const HEAD: usize = 32;
+
+/// Whether a file that begins with `head` says that it is a picture of a format that is read.
+pub fn is_picture(head: &[u8]) -> bool {
+    sniff(head).is_ok()
+}
 
 /// Why there is no picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,9 +3,10 @@
 //! An [`Entry`] is what a source says, before any picture is opened. This module does not know identities, nor which
 //! entries are taken.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use globset::GlobBuilder;
@@ -13,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
-use super::picture::EXTENSIONS;
+use super::picture::{HEAD, is_picture};
 use super::sniff::{Found, behind_mark};
 use super::turns::{place_image, read_turns};
 use crate::artifact::Turn;
@@ -147,15 +148,62 @@ impl Faults {
 /// Takes an entry, or what is wrong where one should be; an error ends the reading.
 pub type TakeEntry<'a> = dyn FnMut(Result<Entry, SourceError>) -> Result<(), SourceError> + 'a;
 
-/// Hands every entry of `from` to `take`, folders and globs by path, files as written.
+/// What a folder holds beside its pictures, hidden files aside: how many files by extension, in lower case, `""` for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver(BTreeMap<String, usize>);
+
+impl PassedOver {
+    /// How many kinds are told.
+    const TOLD: usize = 8;
+
+    /// Formats of pictures that are not read, by their extensions.
+    const UNREAD: [&str; 9] = ["avif", "heic", "heif", "jp2", "jxl", "pdf", "psd", "raw", "svg"];
+
+    fn add(&mut self, path: &Path) {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        *self.0.entry(extension.unwrap_or_default()).or_default() += 1;
+    }
+
+    /// Whether some are pictures in a format that is not read.
+    pub fn has_unread_pictures(&self) -> bool {
+        Self::UNREAD.iter().any(|extension| self.0.contains_key(*extension))
+    }
+}
+
+/// For people, the most frequent first: `3 files (2 .txt, 1 without extension)`. Empty when there are none.
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds: Vec<(&String, usize)> = self.0.iter().map(|(extension, count)| (extension, *count)).collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let count: usize = kinds.iter().map(|(_, count)| count).sum();
+        let mut told: Vec<String> = kinds
+            .iter()
+            .take(Self::TOLD)
+            .map(|(extension, count)| match extension.as_str() {
+                "" => format!("{count} without extension"),
+                extension => format!("{count} .{extension}"),
+            })
+            .collect();
+        let rest: usize = kinds.iter().skip(Self::TOLD).map(|(_, count)| count).sum();
+        told.extend((rest > 0).then(|| format!("{rest} of other kinds")));
+        match count {
+            0 => Ok(()),
+            1 => write!(f, "1 file ({})", told[0]),
+            _ => write!(f, "{count} files ({})", told.join(", ")),
+        }
+    }
+}
+
+/// Hands every entry of `from` to `take`, folders and globs by path, files as written; returns which files of a folder
+/// were passed over.
 ///
-/// `from` is a folder (searched to any depth for picture extensions), a glob, a picture, a `.json` array or a `.jsonl`
-/// file of records, or any other file: a list, one path a line. Relative names in files are looked up in `images`, by default
-/// the file's folder.
+/// `from` is a folder (searched to any depth for pictures, which their content tells, or their extension when it is
+/// that of a format that is read), a glob, a picture, a `.json` array or a `.jsonl` file of records, or any other file: a
+/// list, one path a line. Relative names in files are looked up in `images`, by default the file's folder.
 ///
 /// # Errors
 /// When the source as a whole cannot be read (see [`SourceError`]), and what `take` reports.
-pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) -> Result<(), SourceError> {
+pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) -> Result<PassedOver, SourceError> {
     if from.is_dir() {
         return walk(from, None, take);
     }
@@ -166,14 +214,16 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
     let images = images.or(from.parent()).unwrap_or(Path::new(""));
     let wrong = |place, cause| SourceError::Record { path: from.to_owned(), place, cause };
     if is_records(from) {
-        return each_record(from, &mut |place, value| {
+        each_record(from, &mut |place, value| {
             let entry = value.and_then(|value| read_entry(value, place, images));
             take(entry.map_err(|cause| wrong(place, cause)))
-        });
+        })?;
+        return Ok(PassedOver::default());
     }
-    if has_extension(from, &EXTENSIONS) {
+    if names_picture(from) || holds_picture(from) {
         let written = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return take(Ok(picture_entry(written, from.to_owned(), None)));
+        take(Ok(picture_entry(written, from.to_owned(), None)))?;
+        return Ok(PassedOver::default());
     }
     each_line(from, &mut |number, line| {
         let place = Place::Line(number);
@@ -182,7 +232,8 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
         };
         let written = written.trim();
         take(Ok(picture_entry(written.to_owned(), images.join(written), Some(place))))
-    })
+    })?;
+    Ok(PassedOver::default())
 }
 
 /// Where below `images` the picture is that a file calls `written`, when that is a whole path which is not here: files
@@ -239,13 +290,26 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
+/// Whether the file is called a picture: what is not one, or broken, in a file so named is a mistake to be told.
+fn names_picture(path: &Path) -> bool {
+    let known = ["bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"];
+    has_extension(path, &known)
+}
+
+/// Whether the file's content is a picture, whatever its name. One that cannot be read is none.
+fn holds_picture(path: &Path) -> bool {
+    let mut head = Vec::with_capacity(HEAD);
+    let read = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    read.is_ok() && is_picture(&head)
+}
+
 fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Entry {
     Entry { place, name: None, written: Some(written), picture: Some(picture), conversations: None, fields: Map::new() }
 }
 
-/// The files below `base`: those that match `pattern`, or those with a picture's extension. Hidden ones are passed
-/// over (some systems leave `._name.jpg` beside every picture).
-fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<(), SourceError> {
+/// The files below `base`: those that match `pattern`, or the pictures. Hidden ones are left out (some systems leave
+/// `._name.jpg` beside every picture).
+fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<PassedOver, SourceError> {
     let glob = |pattern: &str| {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
         let cause = |error: globset::Error| error.kind().to_string();
@@ -254,6 +318,7 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
     };
     let matcher = pattern.map(glob).transpose()?;
     let mut found = Vec::new();
+    let mut passed_over = PassedOver::default();
     let visible = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
     let entries = WalkDir::new(base).follow_links(true).into_iter();
     for entry in entries.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
@@ -272,17 +337,23 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
                 }
             },
         };
+        if !path.file_name().is_none_or(visible) {
+            continue;
+        }
         let relative = path.strip_prefix(base).unwrap_or(&path);
         let wanted = match &matcher {
             Some(matcher) => matcher.is_match(relative),
-            None => has_extension(relative, &EXTENSIONS),
+            None => names_picture(&path) || holds_picture(&path),
         };
-        if wanted && path.file_name().is_none_or(visible) {
+        if wanted {
             found.push((relative.to_string_lossy().replace('\\', "/"), path));
+        } else if matcher.is_none() {
+            passed_over.add(&path);
         }
     }
     found.sort();
-    found.into_iter().try_for_each(|(written, path)| take(Ok(picture_entry(written, path, None))))
+    found.into_iter().try_for_each(|(written, path)| take(Ok(picture_entry(written, path, None))))?;
+    Ok(passed_over)
 }
 
 /// The part of `path` before its first component with a wildcard, and the rest. `None` when there is no wildcard.
@@ -479,6 +550,38 @@ mod tests {
             folder(&[("b.JPG", ""), ("a/z.png", ""), ("a/._z.png", ""), ("notes.txt", ""), (".git/x.png", "")]);
         assert_eq!(written(folder.path()), ["a/z.png", "b.JPG"]);
         assert_eq!(entries(folder.path(), None).unwrap()[0].picture, Some(folder.path().join("a/z.png")));
+    }
+
+    #[test]
+    fn pictures_in_a_folder_are_told_by_content_and_the_rest_is_counted_by_extension() {
+        let files = [
+            ("a.jpg", ""),
+            ("b.JPEG", ""),
+            ("c.jfif", "\u{1}"),
+            ("d.jpe", "\u{1}"),
+            ("e.mpo", "\u{1}"),
+            ("noending", "GIF89a"),
+            ("f.dib", "BM"),
+            ("g.apng", "GIF87a"),
+            ("h.pnm", "P6 1 1 255\n"),
+            ("i.txt", "P.S. no picture"),
+            ("j.TXT", ""),
+            ("k.heic", "\0\0\0\u{18}ftypheic"),
+            ("README", "Pictures"),
+        ];
+        let folder = folder(&files);
+        for name in ["c.jfif", "d.jpe", "e.mpo"] {
+            std::fs::write(folder.path().join(name), b"\xFF\xD8\xFF\xE0").unwrap();
+        }
+        let mut names = Vec::new();
+        let mut take =
+            |entry: Result<Entry, SourceError>| entry.map(|entry| names.push(entry.written.unwrap_or_default()));
+        let passed_over = each_entry(folder.path(), None, &mut take).unwrap();
+        let taken = ["a.jpg", "b.JPEG", "c.jfif", "d.jpe", "e.mpo", "f.dib", "g.apng", "h.pnm", "noending"];
+        assert_eq!(names, taken);
+        assert_eq!(passed_over.to_string(), "4 files (2 .txt, 1 without extension, 1 .heic)");
+        assert!(passed_over.has_unread_pictures());
+        assert_eq!(written(&folder.path().join("noending")), ["noending"], "not a list of paths");
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Import {
                 .is_none_or(|turn| turn.from == Speaker::Human)
                 .then_some("the last turn of the conversation has no answer"),
         };
-        let (found, problems) = self.source().check("file", OnBadItem::default(), silent);
+        let (found, _, problems) = self.source().check("file", OnBadItem::default(), silent);
         self.or_empty(found, problems)
     }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::adapter::part;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
-use crate::data::source::{Entry, Faults, Place, SourceError, each_entry, found_elsewhere, missing_picture};
+use crate::data::source::{Entry, Faults, PassedOver, Place, SourceError, each_entry, found_elsewhere, missing_picture};
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Objects, OnBadItem, Part};
@@ -50,6 +50,8 @@ pub struct Listing {
     pub repeats: usize,
     /// How many of the source's own ids name different things.
     pub shared_names: usize,
+    /// The files of a folder that are no pictures.
+    pub passed_over: PassedOver,
 }
 
 impl Source {
@@ -63,9 +65,10 @@ impl Source {
         let mut take = |entry: Result<Entry, SourceError>| {
             entry.map(|entry| entries.extend(self.filter.takes(&entry).then_some(entry)))
         };
-        each_entry(&self.from, self.images.as_deref(), &mut take).map_err(failure)?;
+        let passed_over = each_entry(&self.from, self.images.as_deref(), &mut take).map_err(failure)?;
 
-        let mut listing = Listing { elsewhere: self.look_elsewhere(&mut entries), ..Listing::default() };
+        let elsewhere = self.look_elsewhere(&mut entries);
+        let mut listing = Listing { elsewhere, passed_over, ..Listing::default() };
         // A picture that many records are about is read once.
         let mut paths: Vec<PathBuf> = entries.iter().filter_map(|entry| entry.picture.clone()).collect();
         paths.sort();
@@ -124,14 +127,14 @@ impl Source {
         unreadable(&self.from, self.images(), entry.place, entry.written.as_deref(), path, cause)
     }
 
-    /// What is wrong with what `parameter` names, as far as it can be told without reading a picture, and how many
-    /// entries the filter takes. `wrong` says what is wrong with an entry that is sound in itself.
+    /// What is wrong with what `parameter` names, as far as it can be told without reading a picture, how many entries
+    /// the filter takes, and what is passed over. `wrong` says what is wrong with an entry that is sound in itself.
     pub fn check(
         &self,
         parameter: &str,
         on_bad_item: OnBadItem,
         wrong: impl Fn(&Entry) -> Option<&'static str>,
-    ) -> (usize, Vec<FileProblem>) {
+    ) -> (usize, PassedOver, Vec<FileProblem>) {
         let mut survey = Survey::new(&self.from, self.images());
         let mut found = 0;
         let in_folder = !self.from.is_file();
@@ -154,7 +157,8 @@ impl Source {
             }
             Ok(())
         });
-        (found, survey.problems(parameter, on_bad_item, read))
+        let (passed_over, read) = read.map_or_else(|error| (PassedOver::default(), Err(error)), |all| (all, Ok(())));
+        (found, passed_over, survey.problems(parameter, on_bad_item, read))
     }
 }
 

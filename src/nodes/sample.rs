@@ -16,6 +16,7 @@ use super::conditions::{filter_parameters, read_filter};
 use super::listing::{Listed, Listing, Source, elsewhere_note, label, record_parts};
 use crate::artifact::{ArtifactKind, Label, Record};
 use crate::data::picture::{decode_unturned, encode_png, orientation_of};
+use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
@@ -100,8 +101,8 @@ impl Node for Sample {
                 "paths are relative to the pipeline file",
             );
         }
-        let (found, problems) = self.source.check("from", self.on_bad_item, |_| None);
-        match self.too_few(found) {
+        let (found, passed_over, problems) = self.source.check("from", self.on_bad_item, |_| None);
+        match self.too_few(found, &passed_over) {
             Some((parameter, message, help)) if problems.is_empty() => problem(parameter, message, help),
             _ => problems,
         }
@@ -128,7 +129,7 @@ impl Sample {
     fn list(&self, digests: &dyn FileDigests) -> Result<Listing, Failure> {
         let listing = self.source.list(self.dedupe, digests)?;
         listing.check_unreadable(self.on_bad_item)?;
-        if let Some((_, message, help)) = self.too_few(listing.items.len()) {
+        if let Some((_, message, help)) = self.too_few(listing.items.len(), &listing.passed_over) {
             let repeats = listing.repeats;
             let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
             return Err(Failure::node(message + &repeats).help(help));
@@ -137,10 +138,19 @@ impl Sample {
     }
 
     /// What is wrong with there being `found` entries: the parameter, the message and the remedy.
-    fn too_few(&self, found: usize) -> Option<(&'static str, String, &'static str)> {
+    fn too_few(&self, found: usize, passed_over: &PassedOver) -> Option<(&'static str, String, &'static str)> {
         let from = self.source.from.display();
         let filtered = if self.source.filter.is_empty() { "" } else { " that `where` takes" };
         match self.count {
+            _ if found == 0 && self.source.filter.is_empty() && *passed_over != PassedOver::default() => Some((
+                "from",
+                format!("there is no picture that can be read in `{from}`, only {passed_over}"),
+                if passed_over.has_unread_pictures() {
+                    "JPEG, PNG, GIF, WebP, BMP, TIFF and PNM are read; convert other formats, HEIC among them, to JPEG or PNG"
+                } else {
+                    "name a folder with pictures"
+                },
+            )),
             _ if found == 0 => Some((
                 "from",
                 format!("there is nothing in `{from}`{filtered}"),
@@ -171,6 +181,9 @@ impl WholeWork for Sample {
         let (found, repeats) = (listing.items.len(), listing.repeats);
         if let Some(first) = listing.unreadable.first() {
             context.note(&format!("left out {} that cannot be read, first {first}", listing.unreadable.len()));
+        }
+        if listing.passed_over != PassedOver::default() {
+            context.note(&format!("passed over {}: not a picture in a format that is read", listing.passed_over));
         }
         elsewhere_note(listing.elsewhere).iter().for_each(|note| context.note(note));
         if listing.shared_names > 0 {
@@ -416,6 +429,22 @@ mod tests {
         let (_, _, trial) = sampled(node(&list).as_ref()).unwrap();
         assert!(trial.notes.lock().unwrap()[0].starts_with("left out 1 that cannot be read, first "));
         assert!(sampled(node(&(list + "\non_bad_item = \"fail\"")).as_ref()).is_err());
+    }
+
+    #[test]
+    fn what_a_folder_holds_beside_pictures_is_told() {
+        let folder = pictures(1);
+        std::fs::write(folder.path().join("notes.txt"), "notes").unwrap();
+        let from = format!("from = {:?}", folder.path());
+        let (records, _, trial) = sampled(node(&from).as_ref()).unwrap();
+        assert_eq!(records.len(), 1);
+        assert_eq!(*trial.notes.lock().unwrap(), ["passed over 1 file (1 .txt): not a picture in a format that is read"]);
+
+        let folder = tempfile::tempdir().unwrap();
+        (0..3).for_each(|n| std::fs::write(folder.path().join(format!("{n}.HEIC")), "\0\0\0\u{18}ftypheic").unwrap());
+        let problem = &node(&format!("from = {:?}", folder.path())).check_files()[0];
+        assert!(problem.message.ends_with("`, only 3 files (3 .heic)"), "{}", problem.message);
+        assert!(problem.help.as_ref().unwrap().contains("HEIC"), "{problem:?}");
     }
 
     #[test]
