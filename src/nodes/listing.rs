@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use super::adapter::part;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
-use crate::data::source::{Entry, Faults, PassedOver, Place, SourceError, each_entry, found_elsewhere, missing_picture};
+use crate::data::source::{
+    Entry, Faults, PassedOver, Place, SourceError, each_entry, found_elsewhere, missing_picture,
+};
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Objects, OnBadItem, Part};

@@ -5,9 +5,6 @@
 //! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
 //! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
-use std::io::BufReader;
-use std::path::Path;
-
 use image::metadata::Orientation;
 use rand_core::RngCore;
 use rayon::prelude::*;
@@ -15,7 +12,7 @@ use rayon::prelude::*;
 use super::conditions::{filter_parameters, read_filter};
 use super::listing::{Listed, Listing, Source, elsewhere_note, label, record_parts};
 use crate::artifact::{ArtifactKind, Label, Record};
-use crate::data::picture::{decode_unturned, encode_png, orientation_of};
+use crate::data::picture::{decode_unturned, encode_png, orientation};
 use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
@@ -225,15 +222,11 @@ fn record(item: Listed, picture: Option<Digest>) -> (Record, Label) {
 }
 
 fn turn(item: &Listed) -> Orientation {
-    let open = |path: &Path| std::fs::File::open(path).map(BufReader::new).ok();
-    item.entry
-        .picture
-        .as_deref()
-        .and_then(open)
-        .map_or(Orientation::NoTransforms, |mut reader| orientation_of(&mut reader))
+    let bytes = item.entry.picture.as_deref().and_then(|path| std::fs::read(path).ok());
+    bytes.map_or(Orientation::NoTransforms, |bytes| orientation(&bytes))
 }
 
-/// The picture as it is stored, without the EXIF data that would turn it, so that nobody below need know of them.
+/// The picture as it is stored, without the metadata that would turn it, so that nobody below need know of them.
 /// `None` where there are none; a picture that cannot be decoded is left to who decodes it.
 fn unturned(item: &Listed, context: &dyn Context) -> Result<Option<Digest>, Failure> {
     if turn(item) == Orientation::NoTransforms {
@@ -247,7 +240,7 @@ fn unturned(item: &Listed, context: &dyn Context) -> Result<Option<Digest>, Fail
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use super::super::trial::{Trial, read};
     use super::*;
@@ -438,7 +431,10 @@ mod tests {
         let from = format!("from = {:?}", folder.path());
         let (records, _, trial) = sampled(node(&from).as_ref()).unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!(*trial.notes.lock().unwrap(), ["passed over 1 file (1 .txt): not a picture in a format that is read"]);
+        assert_eq!(
+            *trial.notes.lock().unwrap(),
+            ["passed over 1 file (1 .txt): not a picture in a format that is read"]
+        );
 
         let folder = tempfile::tempdir().unwrap();
         (0..3).for_each(|n| std::fs::write(folder.path().join(format!("{n}.HEIC")), "\0\0\0\u{18}ftypheic").unwrap());
