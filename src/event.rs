@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::node::{Progress, Summary};
+use crate::node::{Compared, Progress, Summary};
 
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +27,18 @@ pub struct ItemCounts {
     pub cached: usize,
     /// Skipped because they were bad.
     pub skipped: usize,
+}
+
+/// How the results of two nodes that measure the same differ.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// The node.
+    pub node: String,
+    /// The node that it is compared with: the first in the order of the pipeline that measures the same.
+    pub reference: String,
+    /// What `node` has more than `reference`.
+    #[serde(flatten)]
+    pub compared: Compared,
 }
 
 /// One thing that happened. Written as one JSON object a line; fields are only ever added.
@@ -104,6 +116,8 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         help: Option<String>,
     },
+    /// The results of two nodes that measure the same were compared.
+    Compared(Difference),
     /// A run ended.
     RunFinished {
         /// Its id.

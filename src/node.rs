@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::{ArtifactKind, InvalidLine, ItemId, read_lines};
+use crate::artifact::{ArtifactKind, InvalidLine, ItemId, Label, read_lines};
 use crate::device::DeviceChoice;
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
@@ -219,8 +219,56 @@ pub trait Node: Send + Sync {
         OnBadItem::default()
     }
 
+    /// What the pipeline file calls the things that the node uses (its model, its data), as labels of its summary;
+    /// `above` gives the names of the nodes that come in by a port. A result is kept without them and outlives them: it
+    /// is shown with those of today.
+    fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
+        let _ = above;
+        BTreeMap::new()
+    }
+
+    /// The model that the node trains, as the pipeline file names it.
+    fn base_model(&self) -> Option<&str> {
+        None
+    }
+
+    /// What a node that reads items from files finds in them today: each item's id, picture, and what the files call
+    /// it. Exports name rows by this, since a result outlives the folder that its items came from.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
+        let _ = files;
+        Ok(Vec::new())
+    }
+
+    /// How the result `mine` of this node differs from that of another; `None` where they cannot be compared.
+    ///
+    /// # Errors
+    /// When a part of either cannot be read.
+    fn differences(
+        &self,
+        mine: &Artifact,
+        other: &Artifact,
+        objects: &dyn Objects,
+    ) -> Result<Option<Compared>, Failure> {
+        let _ = (mine, other, objects);
+        Ok(None)
+    }
+
     /// How the node runs.
     fn work(&self) -> Work<'_>;
+}
+
+/// An item as the files call it that it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled {
+    /// Its identity.
+    pub id: ItemId,
+    /// The digest of its picture.
+    pub picture: Option<Digest>,
+    /// The source's own name, and the picture's path.
+    pub label: Label,
 }
 
 /// The two ways to run.
@@ -455,6 +503,17 @@ pub struct Metric {
     /// The ends of its 95 % interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
+}
+
+/// How one result differs from another that measures the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// How many items both have.
+    pub items: usize,
+    /// About how many pictures.
+    pub pictures: usize,
+    /// By metric: what the one has more than the other, with its 95 % interval.
+    pub metrics: Vec<Metric>,
 }
 
 /// Digests of files, memoised by the engine. What was digested in a run can be found again by content.

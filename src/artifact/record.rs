@@ -150,8 +150,13 @@ pub struct Conversation {
 pub struct Prediction {
     /// The item's identity.
     pub id: ItemId,
+    /// The digest of the picture's file.
+    pub picture: Digest,
     /// The question as the data has it.
     pub question: String,
+    /// The kind of question, where the data says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_type: Option<String>,
     /// The description that was infused, with describe-and-respond.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -161,8 +166,19 @@ pub struct Prediction {
     pub text: String,
     /// What was read out of the text.
     pub answer: String,
+    /// The right answers as the data has them, of annotators each one's; of a description the objects of the picture.
+    pub gold: Vec<String>,
     /// What the answer scores: 1 is right.
     pub score: f64,
+    /// Objects that a description claims, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Vec<String>>,
+    /// Those of them that the picture does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invented: Option<Vec<String>>,
+    /// Objects that the picture has and the description does not claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Vec<String>>,
 }
 
 /// Where a row came from: a source's own names, which may repeat and are not identity.

@@ -37,9 +37,15 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let Record { content, identity, side, .. } = record;
     let kind = file.graph.nodes[target].output;
     let artifact = Artifact { node: arguments.node.clone(), kind, content, identity, side };
-    // Written beside the folder first, so that a failure leaves no half of it.
+    let mut labels = Vec::new();
+    let witness = store.witness();
+    let needed = file.graph.needed(&[target]);
+    for node in file.graph.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| node) {
+        labels.extend(node.node.labels(&witness).map_err(failed)?);
+    }
+    let base_model = file.graph.nodes[target].node.base_model();
+
     let folder = &arguments.folder;
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |path: &Path| {
         let name = path.display().to_string();
         move |cause: std::io::Error| Trouble::io(format!("{name}: {cause}"), &cause)
@@ -48,17 +54,38 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         return Err(Trouble::usage(format!("{} is not a folder", folder.display()))
             .help("name a new folder, or an empty one".to_owned()));
     }
-    fs::create_dir_all(parent).map_err(io(parent))?;
-    let fresh = tempfile::Builder::new().prefix(".stic-export-").tempdir_in(parent).map_err(io(parent))?;
-    nodes::export(&artifact, &*store, fresh.path()).map_err(failed)?;
+    // Written into a folder inside first, so that a failure leaves no half of it. Inside, not beside: all that may be
+    // written to may be the folder itself, and what lies beside it another file system.
+    let created = !folder.exists();
+    fs::create_dir_all(folder).map_err(io(folder))?;
+    let written = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(folder)
+        .map_err(io(folder))
+        .and_then(|fresh| {
+            nodes::export(&artifact, &*store, &labels, base_model, fresh.path()).map_err(failed)?;
+            let new = files(fresh.path()).map_err(io(fresh.path()))?;
+            Ok((fresh, new))
+        });
+    let (fresh, new) = match written {
+        Ok(written) => written,
+        Err(trouble) => {
+            if created {
+                // Only if it is empty.
+                let _ = fs::remove_dir(folder);
+            }
+            return Err(trouble);
+        }
+    };
 
-    let new = files(fresh.path()).map_err(io(fresh.path()))?;
-    let old = if folder.is_dir() { files(folder).map_err(io(folder))? } else { BTreeMap::new() };
-    if old == new {
+    let others = others(folder, &new).map_err(io(folder))?;
+    let same = |(relative, digest): (&PathBuf, &Digest)| Digest::of_file(&folder.join(relative)).ok() == Some(*digest);
+    if !others && new.iter().all(same) {
         voice.say(format_args!("{} holds this very result already", folder.display()));
         return Ok(Exit::Success);
     }
-    if !old.is_empty() && !arguments.force {
+    let taken = new.keys().any(|relative| folder.join(relative).exists());
+    if (others || taken) && !arguments.force {
         return Err(Trouble::usage(format!("{} is not empty, and holds something else", folder.display()))
             .help("name a new folder, or give `--force` to replace files of the same name".to_owned()));
     }
@@ -67,7 +94,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(io(parent))?;
         }
-        fs::rename(&from, &to).map_err(io(&to))?;
+        put(&from, &to).map_err(io(&to))?;
     }
     voice.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
     for relative in new.keys().take(12) {
@@ -84,6 +111,31 @@ fn failed(failure: Failure) -> Trouble {
     match failure {
         Failure::Node { help, .. } | Failure::Environment { help, .. } => Trouble::failure(message).help(help),
         Failure::Interrupted => Trouble::failure(message),
+    }
+}
+
+/// How the names of folders begin in which an export is written.
+const UNFINISHED: &str = ".stic-export-";
+
+/// Whether `folder` holds anything but files of the names in `new`, exports that are not finished, and what a file
+/// system puts into its root.
+fn others(folder: &Path, new: &BTreeMap<PathBuf, Digest>) -> std::io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let ours = new.keys().any(|relative| relative.iter().next() == Some(&name));
+        let passing = name == "lost+found" || name.to_string_lossy().starts_with(UNFINISHED);
+        if !ours && !passing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Puts the file `from` where `to` says, also into another file system.
+fn put(from: &Path, to: &Path) -> std::io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
+        renamed => renamed,
     }
 }
 

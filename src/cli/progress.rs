@@ -154,7 +154,7 @@ impl Observer for Watch {
                     self.line(Paint::Dim, "", node, &format!("key {key}"));
                 }
             }
-            Event::RunStarted { .. } | Event::RunFinished { .. } => {}
+            Event::RunStarted { .. } | Event::Compared(_) | Event::RunFinished { .. } => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::voice::{Paint, Voice, duration, harmless, table};
 use crate::artifact::ArtifactKind;
-use crate::event::How;
+use crate::event::{Difference, How};
 use crate::graph::Graph;
 use crate::node::{Metric, Summary};
 use crate::run::{NodeReport, RunReport};
@@ -38,7 +38,7 @@ impl Told<'_> {
         }
         self.say_results(voice);
         if report.is_complete() {
-            for lines in tables(&told) {
+            for lines in tables(&told, &report.differences) {
                 voice.say("");
                 lines.iter().for_each(|line| voice.say(line));
             }
@@ -144,33 +144,54 @@ fn depths(graph: &Graph) -> Vec<usize> {
 type Row<'a> = (&'a str, &'a Summary);
 
 /// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
-/// share goes into the head line.
-fn tables(told: &[Row<'_>]) -> Vec<Vec<String>> {
+/// share goes into the head line; a metric that is not defined for a row is a dash.
+fn tables(told: &[Row<'_>], differences: &[Difference]) -> Vec<Vec<String>> {
     let measured: Vec<&Row<'_>> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
-    let names = |summary: &Summary| summary.metrics.iter().map(|metric| metric.name.clone()).collect::<Vec<_>>();
-    let mut groups: Vec<(Vec<String>, Vec<&Row<'_>>)> = Vec::new();
+    // What was compared measures the same, whichever metrics are defined for it.
+    let group = |node: &str, summary: &Summary| {
+        let compared = |it: &&Difference| it.node == node || it.reference == node;
+        match differences.iter().find(compared) {
+            Some(difference) => Group::Reference(difference.reference.clone()),
+            None => Group::Metrics(summary.metrics.iter().map(|metric| metric.name.clone()).collect()),
+        }
+    };
+    let mut groups: Vec<(Group, Vec<&Row<'_>>)> = Vec::new();
     for row in measured {
-        let key = names(row.1);
+        let key = group(row.0, row.1);
         match groups.iter_mut().find(|(known, _)| *known == key) {
             Some((_, rows)) => rows.push(row),
             None => groups.push((key, vec![row])),
         }
     }
-    groups.into_iter().map(|(metrics, rows)| one_table(&metrics, &rows)).collect()
+    groups.into_iter().map(|(_, rows)| one_table(&rows, differences)).collect()
 }
 
-fn one_table(metrics: &[String], rows: &[&Row<'_>]) -> Vec<String> {
+/// What makes rows one table.
+#[derive(PartialEq)]
+enum Group {
+    /// They are compared with this node.
+    Reference(String),
+    /// They have these metrics.
+    Metrics(Vec<String>),
+}
+
+fn one_table(rows: &[&Row<'_>], differences: &[Difference]) -> Vec<String> {
     let labels: BTreeSet<&String> = rows.iter().flat_map(|(_, summary)| summary.labels.keys()).collect();
     let value = |summary: &Summary, label: &str| summary.labels.get(label).map_or("-", String::as_str).to_owned();
     let shared = |label: &&String| rows.iter().all(|(_, s)| value(s, label) == value(rows[0].1, label));
     let (common, own): (Vec<&String>, Vec<&String>) = labels.into_iter().partition(|label| shared(label));
+    let widest = rows.iter().map(|(_, summary)| &summary.metrics).max_by_key(|metrics| metrics.len());
+    let metrics: Vec<&str> = widest.into_iter().flatten().map(|metric| metric.name.as_str()).collect();
+    let cell = |row: &[Metric], name: &str, shown: &dyn Fn(&Metric) -> String| {
+        row.iter().find(|metric| metric.name == name).map_or("-".to_owned(), shown)
+    };
 
     let head = std::iter::once("node".to_owned()).chain(own.iter().map(|label| (*label).clone()));
-    let mut cells: Vec<Vec<String>> = vec![head.chain(metrics.iter().cloned()).collect()];
+    let mut cells: Vec<Vec<String>> = vec![head.chain(metrics.iter().map(|name| (*name).to_owned())).collect()];
     for (node, summary) in rows {
         let labels = own.iter().map(|label| value(summary, label));
-        cells
-            .push(std::iter::once((*node).to_owned()).chain(labels).chain(summary.metrics.iter().map(shown)).collect());
+        let numbers = metrics.iter().map(|name| cell(&summary.metrics, name, &shown));
+        cells.push(std::iter::once((*node).to_owned()).chain(labels).chain(numbers).collect());
     }
     let mut lines = Vec::new();
     if !common.is_empty() {
@@ -181,7 +202,34 @@ fn one_table(metrics: &[String], rows: &[&Row<'_>]) -> Vec<String> {
     if rows.iter().any(|(_, summary)| summary.metrics.iter().any(|metric| metric.interval.is_some())) {
         lines.push("in brackets: 95 % intervals".to_owned());
     }
+
+    let compared: Vec<&Difference> =
+        rows.iter().filter_map(|(node, _)| differences.iter().find(|difference| difference.node == *node)).collect();
+    if let Some(first) = compared.first() {
+        lines.push(String::new());
+        let items = first.compared.items;
+        let all_same = compared.iter().all(|difference| difference.compared.items == items);
+        let same = if all_same { format!("the same {items} items") } else { "what both answered".to_owned() };
+        lines.push(format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference));
+        let rows = compared.iter().map(|Difference { node, compared, .. }| {
+            let numbers = metrics.iter().map(|name| cell(&compared.metrics, name, &signed));
+            let count = (!all_same).then(|| compared.items.to_string());
+            std::iter::once(node.clone()).chain(count).chain(numbers).collect()
+        });
+        let count = (!all_same).then(|| "items".to_owned());
+        let head = std::iter::once("node".to_owned()).chain(count).chain(metrics.iter().map(|name| (*name).to_owned()));
+        let cells: Vec<Vec<String>> = std::iter::once(head.collect()).chain(rows).collect();
+        lines.extend(table(&cells));
+    }
     lines
+}
+
+/// `+0.070 [+0.050, +0.091]`.
+fn signed(metric: &Metric) -> String {
+    match metric.interval {
+        Some([low, high]) => format!("{:+.3} [{low:+.3}, {high:+.3}]", metric.value),
+        None => format!("{:+.3}", metric.value),
+    }
 }
 
 /// `0.713 [0.681, 0.744]`.
@@ -204,6 +252,7 @@ fn shown(metric: &Metric) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Compared;
 
     fn summary(labels: &[(&str, &str)], metrics: &[(&str, f64, Option<[f64; 2]>)]) -> Summary {
         Summary {
@@ -223,7 +272,7 @@ mod tests {
         let base = summary(&direct, &[("accuracy", 0.5, Some([0.4, 0.6]))]);
         let stage1 = summary(&described, &[("accuracy", 0.0, Some([0.0, 0.00004]))]);
         let other = summary(&[], &[("margin", 0.25, None), ("steps", 30.0, None)]);
-        let lines = tables(&[("base", &base), ("trained", &other), ("after_stage1", &stage1)]);
+        let lines = tables(&[("base", &base), ("trained", &other), ("after_stage1", &stage1)], &[]);
         insta::assert_snapshot!(lines.iter().map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n"), @r"
         data shapes
         node          form                  accuracy
@@ -233,6 +282,31 @@ mod tests {
 
         node     margin  steps
         trained  0.250   30
+        ");
+    }
+
+    #[test]
+    fn what_was_compared_stands_below_its_table_with_its_reference() {
+        let base = summary(&[("data", "shapes")], &[("recall", 0.5, Some([0.4, 0.6])), ("precision", 1.0, None)]);
+        // Claims nothing, and so has no precision.
+        let silent = summary(&[("data", "shapes")], &[("recall", 0.0, Some([0.0, 0.1]))]);
+        let compared = Compared {
+            items: 20,
+            pictures: 10,
+            metrics: vec![Metric { name: "recall".to_owned(), value: -0.5, interval: Some([-0.6, -0.4]) }],
+        };
+        let difference = Difference { node: "silent".to_owned(), reference: "base".to_owned(), compared };
+        let lines = tables(&[("base", &base), ("silent", &silent)], &[difference]);
+        insta::assert_snapshot!(lines.iter().map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n"), @r"
+        data shapes
+        node    recall                precision
+        base    0.500 [0.400, 0.600]  1
+        silent  0.000 [0.000, 0.100]  -
+        in brackets: 95 % intervals
+
+        difference from base, on the same 20 items, in brackets its 95 % interval
+        node    recall                   precision
+        silent  -0.500 [-0.600, -0.400]  -
         ");
     }
 }

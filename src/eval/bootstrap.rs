@@ -1,8 +1,9 @@
 //! 95 % intervals by the percentile bootstrap, over pictures.
 //!
 //! Questions about one picture are not independent, so whole pictures are drawn, not questions. Every statistic is a
-//! function of sums over pictures; ratios such as F1 are therefore resampled as ratios of sums. This module does not
-//! know what is summed.
+//! function of sums over pictures; ratios such as F1 are therefore resampled as ratios of sums. Where all pictures come
+//! to 0, or all to 1, resampling finds no spread, as if nothing were uncertain: such a share gets Wilson's interval for
+//! as many trials as there are pictures. This module does not know what is summed.
 
 use crate::draw::Draws;
 
@@ -15,9 +16,12 @@ pub const RESAMPLES: usize = 2000;
 pub struct Estimate {
     /// The statistic of all clusters.
     pub value: f64,
-    /// Its 2.5 % and 97.5 % percentiles over the resamples; none with fewer than two clusters.
+    /// Its 2.5 % and 97.5 % percentiles over the resamples, or Wilson's interval; none with fewer than two clusters.
     pub interval: Option<[f64; 2]>,
 }
+
+/// The 97.5 % quantile of the normal distribution.
+const NORMAL: f64 = 1.959_963_984_540_054;
 
 /// A function of the sums of `N` columns.
 pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
@@ -34,6 +38,37 @@ pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
 /// - `clusters`: one row of `N` counts a picture
 /// - returns: one estimate a statistic, in order
 pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
+    let estimates = resampled(clusters, statistics);
+    let widened = |(estimate, statistic): (Option<Estimate>, &Statistic<N>)| {
+        let Estimate { value, interval } = estimate?;
+        let trials = clusters.iter().filter(|row| statistic(row).is_finite()).count();
+        let interval = match interval {
+            Some([low, high]) if low == high && low == value && (value == 0.0 || value == 1.0) => {
+                Some(wilson(value, trials))
+            }
+            interval => interval,
+        };
+        Some(Estimate { value, interval })
+    };
+    estimates.into_iter().zip(statistics).map(widened).collect()
+}
+
+/// Wilson's interval of a share of `trials`: E. B. Wilson, *Probable inference, the law of succession, and statistical
+/// inference*, 1927, equation 6 without continuity correction.
+fn wilson(share: f64, trials: usize) -> [f64; 2] {
+    let (n, squared) = (trials as f64, NORMAL * NORMAL);
+    let centre = share + squared / (2.0 * n);
+    let half = NORMAL * (share * (1.0 - share) / n + squared / (4.0 * n * n)).sqrt();
+    let ends = [centre - half, centre + half].map(|end| (end / (1.0 + squared / n)).clamp(0.0, 1.0));
+    // What was seen is possible, whatever rounding says.
+    [ends[0].min(share), ends[1].max(share)]
+}
+
+/// As [`estimate`], for statistics that are no shares (differences of two): an interval without width stays.
+///
+/// # Shapes
+/// See [`estimate`].
+pub fn resampled<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
     let all: [f64; N] = clusters.iter().fold([0.0; N], add);
     let mut samples: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); statistics.len()];
     if clusters.len() > 1 {
@@ -90,6 +125,29 @@ mod tests {
         let half = 1.96 * (0.75f64 * 0.25 / 400.0).sqrt();
         assert_eq!(value, 0.75);
         assert!((low - (0.75 - half)).abs() < 0.006 && (high - (0.75 + half)).abs() < 0.006, "{low} {high}");
+    }
+
+    #[test]
+    fn none_and_all_of_ten_get_the_interval_of_wilson() {
+        let all = |share: f64, clusters: usize, questions: f64| mean(&vec![[share * questions, questions]; clusters]);
+        let close = |estimate: Estimate, expected: [f64; 2]| {
+            let interval = estimate.interval.unwrap();
+            let near = std::iter::zip(interval, expected).all(|(end, expected)| (end - expected).abs() < 5e-5);
+            assert!(near, "{interval:?} {expected:?}");
+        };
+        // z² / (n + z²)
+        close(all(0.0, 10, 1.0), [0.0, 0.2775]);
+        close(all(1.0, 10, 1.0), [0.7225, 1.0]);
+        // Ten questions about two pictures are two trials.
+        close(all(0.0, 2, 5.0), [0.0, 0.6576]);
+        assert_eq!(all(0.0, 1, 1.0).interval, None);
+        // Half of every picture: nothing varies between pictures, and that is no end of the scale.
+        assert_eq!(all(0.5, 10, 2.0).interval, Some([0.5, 0.5]));
+        // Pictures that the statistic says nothing about are no trials.
+        let mut clusters = vec![[0.0, 0.0]; 90];
+        clusters.extend([[0.0, 1.0]; 10]);
+        assert_eq!(mean(&clusters).interval.unwrap()[0], 0.0);
+        close(mean(&clusters), [0.0, 0.2775]);
     }
 
     #[test]

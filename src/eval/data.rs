@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::captions::{Ambiguous, Phrases, Vocabulary};
+use super::vqa::Right;
 use crate::data::sniff::{Found, behind_mark};
 use crate::data::source::Faults;
 
@@ -23,7 +24,7 @@ pub struct Question {
     /// The question.
     pub question: String,
     /// Right answers, at least one.
-    pub answers: Vec<String>,
+    pub right: Right,
     /// What kind of question it is.
     pub kind: Option<String>,
 }
@@ -145,10 +146,9 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
 pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
     let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
     file.each(|folder, entry| {
-        let answers = match (entry.answer, entry.answers) {
-            (Some(answer), None) => vec![answer],
-            (None, Some(answers)) if !answers.is_empty() => answers,
-            (None, Some(_)) => return Err(Wrong::Entry("`answers` is empty")),
+        let right = match (entry.answer, entry.answers) {
+            (Some(answer), None) => Right::Accepted(vec![answer.0]),
+            (None, Some(answers)) => right(answers, entry.answer_type.as_deref())?,
             (Some(_), Some(_)) => return Err(Wrong::Entry("there is an `answer` and there are `answers`")),
             (None, None) => return Err(Wrong::Entry("there is neither `answer` nor `answers`")),
         };
@@ -156,7 +156,7 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
             label: entry.id.map(|id| id.0),
             picture: picture(folder, &entry.image)?,
             question: entry.question,
-            answers: answers.into_iter().map(|answer| answer.0).collect(),
+            right,
             kind: entry.kind,
         })
     })
@@ -189,12 +189,55 @@ pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
 
 #[derive(Deserialize)]
 struct QuestionEntry {
+    #[serde(alias = "question_id")]
     id: Option<Scalar>,
     image: String,
     question: String,
     answer: Option<Scalar>,
-    answers: Option<Vec<Scalar>>,
+    answers: Option<Vec<Answer>>,
+    answer_type: Option<String>,
     kind: Option<String>,
+}
+
+/// One of `answers`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text, a number, or an object with `answer` is expected")]
+enum Answer {
+    /// As it is.
+    Plain(Scalar),
+    /// An annotator's, in VQA's form: with `answer_confidence` and `answer_id`, which nothing reads.
+    Annotator { answer: Scalar },
+}
+
+/// How many annotators answered each question of VQA and TextVQA.
+const ANNOTATORS: usize = 10;
+
+/// `answers` by what the data say of them: whether they are annotators' is never concluded from how many there are.
+fn right(answers: Vec<Answer>, answer_type: Option<&str>) -> Result<Right, Wrong> {
+    let annotated = answers.iter().any(|answer| matches!(answer, Answer::Annotator { .. }));
+    let texts = answers.into_iter().map(|answer| match answer {
+        Answer::Plain(text) | Answer::Annotator { answer: text } => text.0,
+    });
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() {
+        return Err(Wrong::Entry("`answers` is empty"));
+    }
+    match answer_type {
+        // Of VQA and VizWiz, where every question has annotators.
+        Some("annotators" | "yes/no" | "number" | "other" | "unanswerable") => Ok(Right::Annotators(texts)),
+        Some("accepted") => Ok(Right::Accepted(texts)),
+        Some(_) => Err(Wrong::Entry(
+            "`answer_type` says neither `annotators` (or a type of VQA: `yes/no`, `number`, `other`) nor `accepted`",
+        )),
+        None if annotated => Ok(Right::Annotators(texts)),
+        None if texts.len() == ANNOTATORS && (1..texts.len()).any(|at| texts[..at].contains(&texts[at])) => {
+            Err(Wrong::Entry(
+                "ten `answers`, some of them equal, and nothing says whose: add `\"answer_type\": \"annotators\"` for \
+                 soft accuracy, `\"accepted\"` if each is right",
+            ))
+        }
+        None => Ok(Right::Accepted(texts)),
+    }
 }
 
 #[derive(Deserialize)]
@@ -361,14 +404,43 @@ mod tests {
         let lines = folder(&[("questions.jsonl", &format!("{one}\n\n{two}\n"))]);
         let array = folder(&[("questions.json", &format!("[{one},\n{two}]"))]);
         let read = questions(lines.path()).unwrap();
-        assert_eq!(read[0].answers, ["3"]);
+        assert_eq!(read[0].right, Right::Accepted(vec!["3".to_owned()]));
         assert_eq!((read[0].label.as_deref(), read[0].kind.as_deref()), (Some("7"), Some("count")));
-        assert_eq!(read[1].answers, ["left", "on the left"]);
+        assert_eq!(read[1].right.answers(), ["left", "on the left"]);
         let same = questions(array.path()).unwrap();
         assert_eq!(
-            same.iter().map(|q| &q.answers).collect::<Vec<_>>(),
-            read.iter().map(|q| &q.answers).collect::<Vec<_>>()
+            same.iter().map(|q| &q.right).collect::<Vec<_>>(),
+            read.iter().map(|q| &q.right).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn whose_answers_they_are_is_said_in_the_data_not_guessed_from_their_number() {
+        let read = |answers: String, more: &str| {
+            let entry = format!(r#"{{"image": "a.jpg", "question": "q", "answers": {answers}{more}}}"#);
+            questions(folder(&[("questions.jsonl", &entry)]).path()).map(|read| read[0].right.clone())
+        };
+        let list = |texts: &[&str]| serde_json::to_string(texts).unwrap();
+        let spellings = ["9", "9 am", "9am", "9:00", "9:00 am", "9 a.m.", "nine am", "09:00", "nine", "at nine"];
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(read(list(&spellings), "").unwrap(), Right::Accepted(owned(&spellings)));
+        let people = ["no", "no", "no", "no", "no", "no", "no", "no", "yes", "yes"];
+        for answer_type in ["annotators", "yes/no", "number", "other"] {
+            let said = format!(r#", "answer_type": "{answer_type}""#);
+            assert_eq!(read(list(&people), &said).unwrap(), Right::Annotators(owned(&people)));
+            assert_eq!(read(list(&spellings), &said).unwrap(), Right::Annotators(owned(&spellings)));
+        }
+        assert_eq!(read(list(&people), r#", "answer_type": "accepted""#).unwrap(), Right::Accepted(owned(&people)));
+        let given: Vec<_> = (1..=10)
+            .map(|id| serde_json::json!({"answer": "2", "answer_confidence": "maybe", "answer_id": id}))
+            .collect();
+        assert_eq!(read(serde_json::to_string(&given).unwrap(), "").unwrap(), Right::Annotators(owned(&["2"; 10])));
+        // Both readings are possible, and they give different numbers.
+        let error = read(list(&people), "").unwrap_err().to_string();
+        assert!(error.contains("ten `answers`, some of them equal, and nothing says whose"), "{error}");
+        assert!(read(list(&people[..9]), "").is_ok());
+        let error = read(list(&people), r#", "answer_type": "boolean""#).unwrap_err().to_string();
+        assert!(error.contains("`answer_type` says neither"), "{error}");
     }
 
     #[test]
@@ -380,6 +452,10 @@ mod tests {
             (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: there is neither `answer` nor `answers`"),
             (r#"{"image": "a.jpg", "question": "q", "answers": []}"#, "line 2: `answers` is empty"),
             (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: a text or a number is expected"),
+            (
+                r#"{"image": "a.jpg", "question": "q", "answers": [[]]}"#,
+                "line 2: a text, a number, or an object with `answer` is expected",
+            ),
             (r#"{"image": "b.jpg", "question": "q", "answer": 1}"#, "line 2: there is no picture DIR/b.jpg"),
         ] {
             assert_eq!(

@@ -1,7 +1,7 @@
 //! What a model's texts are worth: data with known answers, scores, and how sure they are.
 //!
 //! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score texts against them, [`bootstrap`] puts
-//! intervals around the scores, [`suite`] joins them. Nothing here knows how a text was made, nor what a node is.
+//! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was made, nor what a node is.
 //!
 //! # Data
 //!
@@ -13,13 +13,18 @@
 //! | `annotations.jsonl` | `{"image": "a.jpg", "objects": ["dog", ["sofa", "couch"]]}` | `captions` |
 //! | `vocabulary.json` | a list like `objects` | `captions`, optional |
 //!
-//! A question may have `answers`, a list, instead of `answer`; ten of them are scored as VQA's ten annotators. `id` and
-//! `kind` are optional: an id is a label, and questions that have a kind are also scored by kind. An object is a phrase,
-//! or a list of phrases that mean the same. Both files may be one JSON array instead of lines, then also under the
-//! names `questions.json` and `annotations.json`.
+//! A question may have `answers`, a list, instead of `answer`: spellings that are all right, or what annotators said,
+//! which is scored as VQA does it. Annotators' are those that have an `answer_type` (VQA's `yes/no`, `number` and
+//! `other`, or `annotators`), and objects as VQA has them (`{"answer": "…", "answer_confidence": "yes", …}`);
+//! `"answer_type": "accepted"` says the other. `id` and `kind` are optional: an id is a label, and questions that have a
+//! kind are also scored by kind. An object is a phrase, or a list of phrases that mean the same. Without a vocabulary a
+//! text can claim only what some annotation names. Both files may be one JSON array instead of lines, then also under
+//! the names `questions.json` and `annotations.json`.
 
 pub mod bootstrap;
 pub mod captions;
 pub mod data;
+pub mod paired;
+pub mod plural;
 pub mod suite;
 pub mod vqa;

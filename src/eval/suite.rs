@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Estimate, estimate};
-use super::captions::{Counts, Phrases, Vocabulary, metrics};
+use super::captions::{Claims, Counts, Phrases, Vocabulary, metrics};
 use super::data::{self, ANNOTATIONS, DataError, QUESTIONS, VOCABULARY};
-use super::vqa;
+use super::vqa::{self, Extract, Right, Scorer};
 use crate::digest::{Digest, Value};
 
 /// What is measured.
@@ -49,26 +49,24 @@ pub struct Asked {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Gold {
-    Answers { right: Vec<String>, kind: Option<String> },
+    Answers { right: Right, kind: Option<String> },
     Objects(Vec<Phrases>),
 }
 
 impl Asked {
-    /// The right answers or the objects, for people.
-    pub fn gold(&self) -> String {
+    /// The right answers as the data have them (of annotators each one's), or the names of the objects.
+    pub fn gold(&self) -> Vec<String> {
         match &self.gold {
-            Gold::Answers { right, .. } => {
-                let mut distinct: Vec<&str> = Vec::new();
-                right.iter().for_each(|answer| {
-                    if !distinct.contains(&answer.as_str()) {
-                        distinct.push(answer);
-                    }
-                });
-                distinct.join(" | ")
-            }
-            Gold::Objects(objects) => {
-                objects.iter().filter_map(|phrases| phrases.first()).cloned().collect::<Vec<_>>().join(", ")
-            }
+            Gold::Answers { right, .. } => right.answers().to_vec(),
+            Gold::Objects(objects) => objects.iter().filter_map(|phrases| phrases.first()).cloned().collect(),
+        }
+    }
+
+    /// What kind of question it is, where the data say so.
+    pub fn kind(&self) -> Option<&str> {
+        match &self.gold {
+            Gold::Answers { kind, .. } => kind.as_deref(),
+            Gold::Objects(_) => None,
         }
     }
 }
@@ -86,6 +84,15 @@ pub struct Suite {
     listed: Vec<Phrases>,
 }
 
+/// How short answers are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// What of a text is the answer.
+    pub extract: Extract,
+    /// What compares it with annotators' answers.
+    pub scorer: Scorer,
+}
+
 /// What one text came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
@@ -93,7 +100,14 @@ pub struct Mark {
     pub answer: String,
     /// 0 … 1: the answer's score, or the F1 of the claims.
     pub score: f64,
-    counts: Counts,
+    /// What a description claims; none of an answer.
+    pub claims: Option<Claims>,
+}
+
+impl Mark {
+    fn counts(&self) -> Counts {
+        self.claims.as_ref().map(Claims::counts).unwrap_or_default()
+    }
 }
 
 /// What all texts came to.
@@ -107,6 +121,9 @@ pub struct Scores {
     pub pictures: usize,
     /// Shares, 0 … 1, in the order in which people read them.
     pub metrics: Vec<Score>,
+    /// Metrics of the benchmark that are not defined for these texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undefined: Vec<String>,
     /// Accuracy by kind of question.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub by_kind: Vec<Score>,
@@ -138,7 +155,7 @@ impl Suite {
                     label: entry.label,
                     picture: entry.picture,
                     question: entry.question,
-                    gold: Gold::Answers { right: entry.answers, kind: entry.kind },
+                    gold: Gold::Answers { right: entry.right, kind: entry.kind },
                 });
                 let asked = asked.collect();
                 let files = data::find(folder, &QUESTIONS).into_iter().collect();
@@ -166,7 +183,12 @@ impl Suite {
         let entry = |(asked, picture): (&Asked, &Digest)| {
             let gold = match &asked.gold {
                 Gold::Answers { right, kind } => {
-                    vec![Value::from(right.clone()), kind.iter().cloned().collect::<Vec<_>>().into()]
+                    let kind = kind.iter().cloned().collect::<Vec<_>>();
+                    let mut gold = vec![Value::from(right.answers().to_vec()), kind.into()];
+                    if matches!(right, Right::Annotators(_)) {
+                        gold.push("annotators".into());
+                    }
+                    gold
                 }
                 Gold::Objects(objects) => vec![lists(objects)],
             };
@@ -180,23 +202,47 @@ impl Suite {
     }
 
     /// What `text`, said to `asked`, is worth.
-    pub fn mark(&self, asked: &Asked, text: &str) -> Mark {
+    pub fn mark(&self, asked: &Asked, text: &str, manner: Manner) -> Mark {
         match &asked.gold {
             Gold::Answers { right, .. } => {
-                let answer = vqa::extract(text);
-                let score = vqa::score(answer, right);
-                Mark { answer: answer.to_owned(), score, counts: Counts::default() }
+                let answer = manner.extract.answer(text);
+                Mark { answer: answer.to_owned(), score: vqa::score(answer, right, manner.scorer), claims: None }
             }
             Gold::Objects(objects) => {
-                let claims = self.vocabulary.claims(text);
-                let counts = Counts::new(&self.vocabulary, &claims, objects);
-                Mark { answer: claims.join(", "), score: counts.f1(), counts }
+                let claims = Claims::new(&self.vocabulary, text, objects);
+                Mark { answer: claims.claimed.join(", "), score: claims.counts().f1(), claims: Some(claims) }
             }
         }
     }
 
+    /// Whether `text` is wrong for VQA's scorer, and right for one that normalises answers also where all annotators
+    /// said the same.
+    pub fn is_spelling(&self, asked: &Asked, text: &str, manner: Manner) -> bool {
+        let Gold::Answers { right: right @ Right::Annotators(_), .. } = &asked.gold else { return false };
+        let answer = manner.extract.answer(text);
+        manner.scorer == Scorer::Vqa
+            && vqa::score(answer, right, Scorer::Vqa) == 0.0
+            && vqa::score(answer, right, Scorer::TextVqa) > 0.0
+    }
+
+    /// What a reader of the scores has to know of the data.
+    pub fn caveat(&self) -> Option<String> {
+        if self.benchmark != Benchmark::Captions || !self.listed.is_empty() {
+            return None;
+        }
+        Some(if self.vocabulary.is_empty() {
+            "no annotation names an object and there is no `vocabulary.json`: recall, precision, f1 and hallucination are \
+             not defined"
+                .to_owned()
+        } else {
+            "there is no `vocabulary.json`: objects that no annotation names are never claimed, so precision and f1 come \
+             out too high and hallucination too low"
+                .to_owned()
+        })
+    }
+
     /// What the marks of `marked` come to: indices into what is asked, with marks and the digests of the pictures. A
-    /// metric that is not defined (the precision of texts that claim nothing) is left out.
+    /// metric that is not defined (the precision of texts that claim nothing) is named as such.
     pub fn scores(&self, marked: &[(usize, Digest, Mark)]) -> Scores {
         let score = |name: &str, estimate: Estimate, items| Score {
             name: name.to_owned(),
@@ -211,20 +257,19 @@ impl Suite {
                 by_kind.entry(kind).or_default().push(row);
             }
         }
-        let metrics = match self.benchmark {
-            Benchmark::Vqa => {
-                accuracy(&all).map(|accuracy| score("accuracy", accuracy, all.len())).into_iter().collect()
-            }
-            Benchmark::Captions => metrics(&all.iter().map(|(_, _, mark)| mark.counts).collect::<Vec<_>>())
-                .into_iter()
-                .filter_map(|(name, estimate)| Some(score(name, estimate?, all.len())))
-                .collect(),
+        let measured: Vec<(&str, Option<Estimate>)> = match self.benchmark {
+            Benchmark::Vqa => vec![("accuracy", accuracy(&all))],
+            Benchmark::Captions => metrics(&all.iter().map(|(_, _, mark)| mark.counts()).collect::<Vec<_>>()).into(),
         };
+        let undefined = measured.iter().filter(|(_, estimate)| estimate.is_none());
+        let undefined = undefined.map(|(name, _)| (*name).to_owned()).collect();
+        let metrics = measured.into_iter().filter_map(|(name, found)| Some(score(name, found?, all.len()))).collect();
         Scores {
             benchmark: self.benchmark.name().to_owned(),
             items: marked.len(),
             pictures: clusters(&all).len(),
             metrics,
+            undefined,
             by_kind: by_kind.iter().filter_map(|(kind, rows)| Some(score(kind, accuracy(rows)?, rows.len()))).collect(),
         }
     }
@@ -275,8 +320,9 @@ mod tests {
     }
 
     fn scores(suite: &Suite, texts: &[&str]) -> Scores {
+        let manner = Manner { extract: Extract::FinalAnswer, ..Manner::default() };
         let rows = suite.asked.iter().zip(pictures(suite)).zip(texts).enumerate();
-        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text)));
+        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text, manner)));
         suite.scores(&marked.collect::<Vec<_>>())
     }
 
@@ -301,8 +347,13 @@ mod tests {
         let suite = Suite::read(Benchmark::Captions, folder.path(), "Describe.").unwrap();
         assert_eq!(suite.asked[0].question, "Describe.");
         let marks: Vec<Mark> =
-            suite.asked.iter().zip(["Two dogs.", "A cat with a ball."]).map(|(a, text)| suite.mark(a, text)).collect();
+            suite.asked.iter().zip(["Two dogs.", "A cat with a ball."]).map(|(a, text)| suite.mark(a, text, Manner::default())).collect();
         assert_eq!(marks[1].answer, "cat, ball");
+        let claims = marks[1].claims.clone().unwrap();
+        assert_eq!((claims.invented, claims.missed), (vec!["ball".to_owned()], Vec::new()));
+        assert!(suite.caveat().unwrap().starts_with("there is no `vocabulary.json`"));
+        let silent = scores(&suite, &["Nothing.", "Nobody."]);
+        assert_eq!(silent.undefined, ["precision", "hallucination"]);
         let scores = scores(&suite, &["Two dogs.", "A cat with a ball."]);
         let values: Vec<_> = scores.metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect();
         let third = 1.0 / 3.0;
@@ -321,7 +372,7 @@ mod tests {
         };
         assert_eq!(identity(QUESTIONS), identity(QUESTIONS));
         assert_eq!(identity(QUESTIONS), identity(&QUESTIONS.replace("q1", "other label")));
-        for (old, new) in [("How many?", "How much?"), ("red", "blue"), ("color\"}", "hue\"}"), ("b.jpg", "a.jpg")] {
+        for (old, new) in [("How many?", "How much?"), ("red", "blue"), ("color\"}", "hue\"}"), (r#""answer": "2""#, r#""answer_type": "number", "answers": ["2"]"#), ("b.jpg", "a.jpg")] {
             assert_ne!(identity(QUESTIONS), identity(&QUESTIONS.replace(old, new)), "{old}");
         }
     }

@@ -1,19 +1,90 @@
 //! Short answers: what a text answers, and whether that is right.
 //!
-//! Texts are normalised as the evaluation server of VQA and TextVQA does it (lower case, no punctuation, no articles,
-//! number words as digits, contractions spelled alike). With ten answers, those of VQA's ten annotators, the score is
-//! VQA's soft accuracy (<https://visualqa.org/evaluation.html>); with fewer it is 1 for a text equal to one of them.
-//! This module does not know where answers come from.
+//! Right answers are of two kinds ([`Right`]). What *annotators* said is scored as VQA's own evaluation code does it, or
+//! as that of TextVQA ([`Scorer`]): both give VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in
+//! what they take for the same answer. *Accepted* answers are each right: the score is 1 for a text that is the same as
+//! one of them. This module does not know where answers come from.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// How many answers make a question one with annotators.
-pub const ANNOTATORS: usize = 10;
+use regex::Regex;
 
-/// What `text` answers: what follows the last `answer is` or `answer:` in it, else the whole text; trimmed, with
-/// neither quotation marks around it nor a full stop after it.
-pub fn extract(text: &str) -> &str {
+/// The right answers to a question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Right {
+    /// What each of several people answered, ten in VQA and TextVQA: how often an answer was given counts.
+    Annotators(Vec<String>),
+    /// Spellings of the right answer, each as good as the others.
+    Accepted(Vec<String>),
+}
+
+impl Right {
+    /// The answers.
+    pub fn answers(&self) -> &[String] {
+        match self {
+            Self::Annotators(answers) | Self::Accepted(answers) => answers,
+        }
+    }
+}
+
+/// What compares an answer with those of annotators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scorer {
+    /// VQA's evaluation code (<https://github.com/GT-Vision-Lab/VQA>, `vqaEval.py`). Where all annotators said the same
+    /// it normalises nothing: `Yes` is wrong then if all said `yes`.
+    #[default]
+    Vqa,
+    /// That of TextVQA, which LLaVA uses (`m4c_evaluator.py`).
+    TextVqa,
+}
+
+impl Scorer {
+    /// All scorers.
+    pub const ALL: [Self; 2] = [Self::Vqa, Self::TextVqa];
+
+    /// Its name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vqa => "vqa",
+            Self::TextVqa => "textvqa",
+        }
+    }
+}
+
+/// What of a text is taken for the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extract {
+    /// All of it, as the official scorers do.
+    #[default]
+    None,
+    /// What follows the last `answer is` or `answer:` in it, up to the end of that line, with neither quotation marks
+    /// around it nor a full stop after it; all of it where nothing does.
+    FinalAnswer,
+}
+
+impl Extract {
+    /// All ways.
+    pub const ALL: [Self; 2] = [Self::None, Self::FinalAnswer];
+
+    /// Its name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::FinalAnswer => "final_answer",
+        }
+    }
+
+    /// What `text` answers.
+    pub fn answer(self, text: &str) -> &str {
+        match self {
+            Self::None => text.trim(),
+            Self::FinalAnswer => final_answer(text),
+        }
+    }
+}
+
+fn final_answer(text: &str) -> &str {
     // Both markers are ASCII, and ASCII lower case keeps byte positions.
     let lower = text.to_ascii_lowercase();
     let start = ["answer is", "answer:"]
@@ -27,31 +98,52 @@ pub fn extract(text: &str) -> &str {
     if answer.is_empty() { text.trim() } else { answer }
 }
 
-/// The score of `answer` (see [`extract`]) against the right `answers`: 0 … 1.
-pub fn score(answer: &str, answers: &[String]) -> f64 {
-    if answers.len() == ANNOTATORS {
-        return soft_accuracy(&normalise(answer), answers);
+/// The score of `answer` against the `right` ones: 0 … 1. The scorer is that of annotators' answers.
+pub fn score(answer: &str, right: &Right, scorer: Scorer) -> f64 {
+    match right {
+        Right::Annotators(given) => {
+            let (answer, given) = compared(answer, given, scorer);
+            soft_accuracy(given.iter().filter(|given| **given == answer).count(), given.len())
+        }
+        Right::Accepted(answers) => {
+            let given = comparable(answer);
+            f64::from(u8::from(answers.iter().any(|right| comparable(right) == given)))
+        }
     }
-    let given = comparable(answer);
-    f64::from(u8::from(answers.iter().any(|right| comparable(right) == given)))
 }
 
-/// VQA's soft accuracy of a normalised answer. Each of the ten annotators in turn is left out, and the answer is worth
-/// min(1, agreeing others / 3); the mean of that is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more who gave it.
-fn soft_accuracy(answer: &str, answers: &[String]) -> f64 {
-    let agreeing = answers.iter().filter(|given| normalise(given) == answer).count();
+/// The answer and the annotators' answers as `scorer` compares them.
+fn compared(answer: &str, given: &[String], scorer: Scorer) -> (String, Vec<String>) {
+    let normal: fn(&str) -> String = match scorer {
+        Scorer::TextVqa => normalise,
+        Scorer::Vqa => {
+            let clean: Vec<String> = given.iter().map(|given| one_line(given)).collect();
+            if clean.windows(2).all(|pair| pair[0] == pair[1]) {
+                return (one_line(answer), clean);
+            }
+            normalise_as_vqa
+        }
+    };
+    (normal(answer), given.iter().map(|given| normal(given)).collect())
+}
+
+/// VQA's soft accuracy of an answer that `agreeing` of `all` annotators gave. Each of them in turn is left out, and the
+/// answer is worth min(1, agreeing others / 3); the mean of that is, of ten, 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and
+/// more who gave it.
+fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     let others = |agreeing: usize| (agreeing as f64 / 3.0).min(1.0);
     let left_out = |count: usize| if count == 0 { 0.0 } else { count as f64 * others(count - 1) };
     // Rounded to twelve places, so that three who agree are worth 0.9 and not its neighbour.
-    let mean = (left_out(agreeing) + (ANNOTATORS - agreeing) as f64 * others(agreeing)) / ANNOTATORS as f64;
-    if agreeing == 0 { 0.0 } else { (mean * 1e12).round() / 1e12 }
+    let mean = (left_out(agreeing) + (all - agreeing) as f64 * others(agreeing)) / all.max(1) as f64;
+    (mean * 1e12).round() / 1e12
 }
 
-/// [`normalise`] where it can tell answers apart. It drops a minus sign and turns `A` into nothing; with one right
-/// answer that would make `5` out of `-5` and let `the` pass for `A`.
+/// [`normalise`] where it can tell answers apart, for accepted answers. It drops a minus sign, and `A` for an article;
+/// with one right answer that would make `5` out of `-5`, and nothing out of the option `A`. So the sign stays, and an
+/// article at the end, which has no noun to belong to, is none: `(A)` and `a.` are the option `A`.
 fn comparable(answer: &str) -> String {
     let trimmed = answer.trim();
-    let normal = normalise(trimmed);
+    let normal = words(&spaced(trimmed), Articles::GoBeforeWords);
     let negative = trimmed.strip_prefix(['-', '−']).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     match (normal.is_empty(), negative) {
         (true, _) => trimmed.to_lowercase(),
@@ -60,37 +152,86 @@ fn comparable(answer: &str) -> String {
     }
 }
 
-/// The normal form of an answer, as VQA's evaluation server makes it. Two of its habits are kept, since scores are
-/// compared: a full stop goes unless a digit follows it, and only the first 32 of them do.
+/// The normal form of an answer, as TextVQA's evaluation code makes it (`EvalAIAnswerProcessor`).
 pub fn normalise(answer: &str) -> String {
-    let text = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
-    let text = text.trim().replace(['\n', '\t'], " ");
-    let text = without_periods(&without_punctuation(text.trim()));
-    text.to_lowercase()
-        .split_whitespace()
-        .map(|word| NUMBERS.iter().find(|(name, _)| *name == word).map_or(word, |(_, digit)| digit))
-        .filter(|word| !matches!(*word, "a" | "an" | "the"))
-        .map(|word| CONTRACTIONS.get(word).copied().unwrap_or(word))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words(&spaced(answer), Articles::Go)
 }
 
-/// A mark beside a blank goes; one between letters becomes a blank. The text as it was decides.
+/// The normal form of an answer, as VQA's evaluation code makes it where annotators disagree.
+pub fn normalise_as_vqa(answer: &str) -> String {
+    words(&without_periods(&without_punctuation(&one_line(answer))), Articles::Go)
+}
+
+/// The steps of [`normalise`] before words are looked at.
+fn spaced(answer: &str) -> String {
+    let text = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
+    without_periods(&without_punctuation(&one_line(strip(&text))))
+}
+
+/// What is done with `a`, `an` and `the`.
+#[derive(Clone, Copy, PartialEq)]
+enum Articles {
+    Go,
+    GoBeforeWords,
+}
+
+/// Number words as digits, articles away, contractions spelled alike.
+fn words(text: &str, articles: Articles) -> String {
+    let text = text.to_lowercase();
+    let mut words = text.split(is_space).filter(|word| !word.is_empty()).peekable();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        let word = NUMBERS.iter().find(|(name, _)| *name == word).map_or(word, |(_, digit)| digit);
+        let goes = articles == Articles::Go || words.peek().is_some();
+        if !(goes && matches!(word, "a" | "an" | "the")) {
+            kept.push(CONTRACTIONS.get(word).copied().unwrap_or(word));
+        }
+    }
+    kept.join(" ")
+}
+
+/// Line feeds and tabs as blanks, and none around the text.
+fn one_line(text: &str) -> String {
+    strip(&text.replace(['\n', '\t'], " ")).to_owned()
+}
+
+/// As Python's `str.strip`.
+fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// What Python takes for white space: the separators of ASCII, too.
+fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+/// What Python's regular expressions take for a digit.
+fn is_digit(character: char) -> bool {
+    static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d").expect("a pattern"));
+    if character.is_ascii() { character.is_ascii_digit() } else { DIGIT.is_match(character.encode_utf8(&mut [0; 4])) }
+}
+
+/// A mark beside a blank goes; one between letters becomes a blank. A comma between digits makes all marks go. The text
+/// as it was decides.
 fn without_punctuation(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    let comma = characters.windows(3).any(|three| is_digit(three[0]) && three[1] == ',' && is_digit(three[2]));
     let mut result = text.to_owned();
     for mark in r#";/[]"{}()=+\_-><@`,?!"#.chars() {
         let beside_blank = text.contains(&format!("{mark} ")) || text.contains(&format!(" {mark}"));
-        result = result.replace(mark, if beside_blank { "" } else { " " });
+        result = result.replace(mark, if beside_blank || comma { "" } else { " " });
     }
     result
 }
 
+/// A full stop goes unless a digit follows it. Only the first 32 do: both scorers hand a flag over where the number of
+/// replacements is expected, and scores are compared with theirs.
 fn without_periods(text: &str) -> String {
     let mut dropped = 0;
     let mut result = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(character) = rest.next() {
-        if character == '.' && dropped < 32 && !rest.peek().is_some_and(|next| next.is_numeric()) {
+        if character == '.' && dropped < 32 && !rest.peek().is_some_and(|next| is_digit(*next)) {
             dropped += 1;
         } else {
             result.push(character);
@@ -114,8 +255,8 @@ const NUMBERS: [(&str, &str); 12] = [
     ("ten", "10"),
 ];
 
-/// The server's table of contractions, one a line: as written without an apostrophe or with one in the wrong place, and
-/// as it should be. Some entries cannot be reached after the steps before; they are the server's.
+/// Both scorers' table of contractions, one a line: as written without an apostrophe or with one in the wrong place, and
+/// as it should be. Some entries cannot be reached after the steps before; they are the scorers'.
 static CONTRACTIONS: LazyLock<HashMap<&str, &str>> =
     LazyLock::new(|| include_str!("contractions.txt").lines().filter_map(|line| line.split_once(' ')).collect());
 
@@ -156,6 +297,23 @@ mod tests {
     }
 
     #[test]
+    fn both_official_scorers_are_reproduced_to_the_bit_of_a_score() {
+        let mut unequal = 0;
+        for line in include_str!("../../tests/reference/vqa.jsonl").lines() {
+            type Case = (String, Vec<(usize, String)>, String, String, f64, f64);
+            let (answer, given, by_vqa, by_textvqa, vqa, textvqa): Case = serde_json::from_str(line).unwrap();
+            let given: Vec<String> = given.iter().flat_map(|(times, text)| vec![text.clone(); *times]).collect();
+            let right = Right::Annotators(given);
+            assert_eq!((normalise_as_vqa(&answer), normalise(&answer)), (by_vqa, by_textvqa), "{line}");
+            // The fixture's scores are rounded to twelve places.
+            let scores = Scorer::ALL.map(|scorer| score(Extract::None.answer(&answer), &right, scorer));
+            assert_eq!(scores, [vqa, textvqa], "{line}");
+            unequal += usize::from(vqa != textvqa);
+        }
+        assert!(unequal > 20, "the cases tell the scorers apart");
+    }
+
+    #[test]
     fn ten_annotators_give_soft_accuracy() {
         let nokia = annotators(&[(8, "nokia"), (1, "toshiba"), (1, "samsung")]);
         let noon = annotators(&[
@@ -185,31 +343,52 @@ mod tests {
             ("", &annotators(&[(3, "the"), (7, "x")]), 0.9),
             ("yes it is", &annotators(&[(10, "yes")]), 0.0),
         ] {
-            assert_eq!(score(answer, answers), value, "{answer}");
+            let right = Right::Annotators(answers.clone());
+            assert_eq!(score(answer, &right, Scorer::Vqa), value, "{answer}");
+            assert_eq!(score(answer, &right, Scorer::TextVqa), value, "{answer}");
         }
+        // Where all say the same, VQA's code compares the texts as they are.
+        let nokia = Right::Annotators(annotators(&[(10, "nokia")]));
+        assert_eq!(Scorer::ALL.map(|scorer| score("Nokia.", &nokia, scorer)), [0.0, 1.0]);
+        assert_eq!(Scorer::ALL.map(|scorer| score("The answer is nokia", &nokia, scorer)), [0.0, 0.0]);
+    }
+
+    fn accepted(answer: &str, answers: &[&str]) -> f64 {
+        score(answer, &Right::Accepted(answers.iter().map(|answer| (*answer).to_owned()).collect()), Scorer::Vqa)
     }
 
     #[test]
-    fn fewer_answers_are_each_right() {
-        let answers = annotators(&[(1, "grey"), (1, "gray")]);
-        assert_eq!(score("Gray.", &answers), 1.0);
-        assert_eq!(score("the grey", &answers), 1.0);
-        assert_eq!(score("green", &answers), 0.0);
-        assert_eq!(score("red-circle", &annotators(&[(1, "red circle")])), 1.0);
-        assert_eq!(score("two", &annotators(&[(1, "2")])), 1.0);
+    fn accepted_answers_are_each_right_however_many() {
+        for answers in [vec!["grey", "gray"], ["grey", "gray"].into_iter().cycle().take(10).collect()] {
+            assert_eq!(accepted("Gray.", &answers), 1.0);
+            assert_eq!(accepted("the grey", &answers), 1.0);
+            assert_eq!(accepted("green", &answers), 0.0);
+        }
+        let spellings = ["9", "9 am", "9am", "9:00", "9:00 am", "9 a.m.", "nine am", "09:00", "nine", "at nine"];
+        assert!(spellings.iter().all(|spelling| accepted(spelling, &spellings) == 1.0));
+        assert_eq!(accepted("red-circle", &["red circle"]), 1.0);
+        assert_eq!(accepted("two", &["2"]), 1.0);
     }
 
     #[test]
-    fn one_right_answer_keeps_its_sign_and_its_letter() {
-        assert_eq!(score("5", &annotators(&[(1, "-5")])), 0.0);
-        assert_eq!(score("-5", &annotators(&[(1, "-5")])), 1.0);
-        assert_eq!(score("the", &annotators(&[(1, "A")])), 0.0);
-        assert_eq!(score("a", &annotators(&[(1, "A")])), 1.0);
-        assert_eq!(score("", &annotators(&[(1, "0")])), 0.0);
+    fn an_accepted_answer_keeps_its_sign_and_its_letter() {
+        assert_eq!(accepted("5", &["-5"]), 0.0);
+        assert_eq!(accepted("-5", &["-5"]), 1.0);
+        for said in ["A", "a", "(A)", "A)", "a.", "A.", "[a]", " A ", "\"A\""] {
+            assert_eq!((accepted(said, &["A"]), accepted("A", &[said])), (1.0, 1.0), "{said}");
+            let other = said.replace(['A', 'a'], "B");
+            assert_eq!((accepted(&other, &["B"]), accepted(said, &["B"]), accepted(&other, &["A"])), (1.0, 0.0, 0.0));
+        }
+        assert_eq!(accepted("the", &["A"]), 0.0);
+        assert_eq!(accepted("vitamin", &["vitamin A"]), 0.0);
+        assert_eq!(accepted("", &["A"]), 0.0);
+        assert_eq!(accepted("", &["0"]), 0.0);
+        assert_eq!(accepted("a dog", &["the dog"]), 1.0);
     }
 
     #[test]
-    fn an_answer_is_found_in_a_sentence_that_announces_it() {
+    fn an_answer_is_found_in_a_sentence_that_announces_it_where_that_is_asked_for() {
+        assert_eq!(Extract::None.answer(" The answer is red.\n"), "The answer is red.");
         for (text, answer) in [
             ("red", "red"),
             (" Red. ", "Red"),
@@ -221,7 +400,7 @@ mod tests {
             ("3.5", "3.5"),
             ("", ""),
         ] {
-            assert_eq!(extract(text), answer, "{text}");
+            assert_eq!(Extract::FinalAnswer.answer(text), answer, "{text}");
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod toy;
 
 pub use draw::{State, dot, mermaid};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,6 +80,15 @@ impl Graph {
     /// The index of the node called `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// What the file calls the things that the node at `index` uses: [`Node::names`].
+    pub fn names(&self, index: usize) -> BTreeMap<String, String> {
+        let node = &self.nodes[index];
+        node.node.names(&|port| {
+            let connected = node.ports.iter().zip(&node.inputs).filter(|(known, _)| known.name == port);
+            connected.flat_map(|(_, inputs)| inputs).map(|above| self.nodes[*above].name.clone()).collect()
+        })
     }
 
     /// `targets` and all that they need, by index; everything when there are no targets.

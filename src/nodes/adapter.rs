@@ -34,7 +34,8 @@ struct Settings {
 /// Where an adapter comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The base model's name, as a person would look for it.
+    /// The base model's name, where the adapter was imported. What a pipeline trained is named by the pipeline file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_model: Option<String>,
     /// The dropout that it was trained with.
     pub dropout: f64,
@@ -119,11 +120,17 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
     Ok((output, notes))
 }
 
-/// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one.
+/// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one. `base_model` is
+/// what the pipeline file calls the model that was trained; without it, it is what an imported adapter says.
 ///
 /// # Errors
 /// When a part cannot be read or the folder not be written.
-pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Result<(), Failure> {
+pub fn export(
+    artifact: &Artifact,
+    objects: &dyn Objects,
+    base_model: Option<&str>,
+    folder: &Path,
+) -> Result<(), Failure> {
     let read = |name: &str| artifact.part(name).map(|digest| objects.read(&digest)).transpose();
     let missing = |name: &str| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node));
     let broken = |name: &str, cause: serde_json::Error| {
@@ -139,7 +146,7 @@ pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Resu
     };
     let targets: Vec<Target> =
         Target::ALL.into_iter().filter(|target| targets.iter().any(|name| name == target.name())).collect();
-    let base = origin.base_model.unwrap_or_default();
+    let base = base_model.map(str::to_owned).or(origin.base_model).unwrap_or_default();
     let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base);
 
     fs::create_dir_all(folder).map_err(|cause| Failure::io(folder, &cause))?;

@@ -106,6 +106,10 @@ impl Node for DpoNode {
         SeedUse { pipeline: false, node: true }
     }
 
+    fn base_model(&self) -> Option<&str> {
+        Some(&self.training.model.source)
+    }
+
     fn computes_tensors(&self) -> bool {
         true
     }

@@ -5,6 +5,7 @@
 //! picture in a conversation of its own; one description serves all questions about the picture.
 
 mod answer;
+mod compare;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -18,13 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use self::answer::{Run, Subject};
 use self::outcome::outcome;
+use super::listing::absolute;
 use super::{adapter, infuse, model};
-use crate::artifact::{ArtifactKind, Finish, ItemId};
+use crate::artifact::{ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::decode;
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
 use crate::digest::{Digest, Value};
 use crate::eval::data::DataError;
-use crate::eval::suite::{Asked, Benchmark, Suite};
+use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
+use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
 use crate::model::llava::ImageMode;
 use crate::model::picture::{Processor, prepare};
@@ -32,8 +35,8 @@ use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, NodeKind,
-    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
+    Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
+    Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
 };
 use crate::spec::{ModelSource, Reader};
 
@@ -65,6 +68,7 @@ struct EvaluateNode {
     data: PathBuf,
     form: Form,
     describe_prompt: String,
+    manner: Manner,
     temperature: f64,
     max_new_tokens: usize,
     template: Option<&'static str>,
@@ -116,7 +120,7 @@ impl NodeKind for EvaluateKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {
@@ -133,6 +137,7 @@ impl NodeKind for EvaluateKind {
         let data = table.required_path("data");
         let form = read_form(table);
         let describe_prompt = table.text("describe_prompt", "a prompt");
+        let manner = read_manner(table, benchmark);
         let temperature = table.number("temperature", 0.0, 0.0..);
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
@@ -148,6 +153,7 @@ impl NodeKind for EvaluateKind {
             data: data?,
             form: form?,
             describe_prompt: describe_prompt.unwrap_or_else(|| DESCRIBE_AND_RESPOND.to_owned()),
+            manner,
             temperature,
             max_new_tokens,
             template,
@@ -169,6 +175,23 @@ fn read_benchmark(table: &mut Reader<'_>) -> Option<Benchmark> {
         table.reject_name("benchmark", "benchmark", &written, &names);
     }
     found
+}
+
+/// How answers are scored; nothing is to be said of that where descriptions are measured.
+fn read_manner(table: &mut Reader<'_>, benchmark: Option<Benchmark>) -> Manner {
+    if benchmark == Some(Benchmark::Captions) {
+        for key in ["extract", "scorer"] {
+            if table.has(key) {
+                let message = format!("`{key}` is for short answers, and `captions` measures descriptions");
+                table.reject(key, message, "nothing reads this here", None);
+            }
+        }
+        return Manner::default();
+    }
+    Manner {
+        extract: table.choice("extract", &Extract::ALL.map(|way| (way.name(), way)), Extract::default()),
+        scorer: table.choice("scorer", &Scorer::ALL.map(|scorer| (scorer.name(), scorer)), Scorer::default()),
+    }
 }
 
 fn read_form(table: &mut Reader<'_>) -> Option<Form> {
@@ -206,6 +229,14 @@ impl Node for EvaluateNode {
         unless(unused || default, "describe_prompt", self.describe_prompt.as_str().into());
         unless(self.temperature == 0.0, "temperature", self.temperature.into());
         unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
+        // What was said stays the same however it is scored.
+        let Manner { extract, scorer } = self.manner;
+        if extract != Extract::default() {
+            list.push(Parameter::selection("extract", extract.name()));
+        }
+        if scorer != Scorer::default() {
+            list.push(Parameter::selection("scorer", scorer.name()));
+        }
         list
     }
 
@@ -215,6 +246,8 @@ impl Node for EvaluateNode {
             "describe_prompt" => by_default(DESCRIBE_AND_RESPOND),
             "temperature" => by_default(0.0),
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
+            "extract" => by_default(Extract::default().name()),
+            "scorer" => by_default(Scorer::default().name()),
             "image_mode" => model::default_mode(&self.model),
             _ => None,
         }
@@ -250,6 +283,34 @@ impl Node for EvaluateNode {
 
     fn on_bad_item(&self) -> OnBadItem {
         self.on_bad_item
+    }
+
+    fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
+        let folder = self.data.file_name().unwrap_or(self.data.as_os_str()).to_string_lossy().into_owned();
+        let named = [("model", Some(self.model.name.clone())), ("data", Some(folder)), ("adapter", above("adapter").pop())];
+        named.into_iter().filter_map(|(label, name)| Some((label.to_owned(), name?))).collect()
+    }
+
+    fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
+        let loaded = self.load(files)?;
+        let items = self.item_list(&loaded);
+        let rows = loaded.suite.asked.iter().zip(&loaded.pictures).zip(items);
+        Ok(rows
+            .map(|((asked, picture), item)| Labelled {
+                id: item.id,
+                picture: Some(*picture),
+                label: Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)) },
+            })
+            .collect())
+    }
+
+    fn differences(
+        &self,
+        mine: &Artifact,
+        other: &Artifact,
+        objects: &dyn Objects,
+    ) -> Result<Option<Compared>, Failure> {
+        compare::compare(mine, other, objects)
     }
 
     fn work(&self) -> Work<'_> {
@@ -302,6 +363,27 @@ impl EvaluateNode {
         Ok(Loaded { pictures: pictures.collect::<Result<_, _>>()?, suite })
     }
 
+    fn item_list(&self, loaded: &Loaded) -> Vec<Item> {
+        let Loaded { suite, pictures } = loaded;
+        let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
+        let item = |(asked, picture): (&Asked, &Digest)| {
+            let fields: Vec<(String, Value)> = vec![
+                ("picture".to_owned(), (*picture).into()),
+                ("question".to_owned(), asked.question.as_str().into()),
+                ("form".to_owned(), self.form.name().into()),
+            ];
+            let reads = Digest::of_fields("stic evaluate reads v1", &fields);
+            let id = match self.benchmark {
+                Benchmark::Vqa => Digest::of_fields("stic question v1", &fields[..2].to_vec()),
+                Benchmark::Captions => *picture,
+            };
+            let ordinal = seen.entry(id).or_default();
+            *ordinal += 1;
+            Item { id: ItemId::repeated(id, *ordinal), reads }
+        };
+        suite.asked.iter().zip(pictures).map(item).collect()
+    }
+
     fn remedy(&self, error: &DataError) -> Option<String> {
         let form = match self.benchmark {
             Benchmark::Vqa => r#"`questions.jsonl` has lines like {"image": "a.jpg", "question": "…", "answer": "…"}"#,
@@ -327,24 +409,7 @@ impl ItemWork for EvaluateNode {
     }
 
     fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
-        let Loaded { suite, pictures } = self.load(files)?;
-        let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
-        let item = |(asked, picture): (&Asked, &Digest)| {
-            let fields: Vec<(String, Value)> = vec![
-                ("picture".to_owned(), (*picture).into()),
-                ("question".to_owned(), asked.question.as_str().into()),
-                ("form".to_owned(), self.form.name().into()),
-            ];
-            let reads = Digest::of_fields("stic evaluate reads v1", &fields);
-            let id = match self.benchmark {
-                Benchmark::Vqa => Digest::of_fields("stic question v1", &fields[..2].to_vec()),
-                Benchmark::Captions => *picture,
-            };
-            let ordinal = seen.entry(id).or_default();
-            *ordinal += 1;
-            Item { id: ItemId::repeated(id, *ordinal), reads }
-        };
-        Ok(suite.asked.iter().zip(&pictures).map(item).collect())
+        Ok(self.item_list(&self.load(files)?))
     }
 
     fn map(
@@ -355,7 +420,7 @@ impl ItemWork for EvaluateNode {
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let loaded = self.load(context.files())?;
-        let items = self.items(inputs, context.pipeline_seed(), context.files())?;
+        let items = self.item_list(&loaded);
         let model = model::load(&self.model, context)?;
         let lora = adapter::load(inputs, "adapter", &model)?;
         let scribe =
@@ -412,14 +477,12 @@ impl ItemWork for EvaluateNode {
 
     fn collect(
         &self,
-        inputs: &Inputs,
+        _inputs: &Inputs,
         values: &[(usize, ItemValue)],
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let loaded = self.load(context.files())?;
-        let items = self.items(inputs, context.pipeline_seed(), context.files())?;
-        let adapter = inputs.artifacts("adapter").first().map(|artifact| artifact.node.as_str());
-        outcome(self, &loaded, &items, values, adapter, context.objects())
+        outcome(self, &loaded, &self.item_list(&loaded), values, context.objects())
     }
 }
 

@@ -1,58 +1,179 @@
 //! Results as other programs read them: an adapter as a PEFT folder, everything else as JSON lines, with the pictures
 //! that were made beside them.
+//!
+//! A row can be used on its own: beside what identifies it, it says what its source calls it (`source_id`) and where
+//! its picture lies (`image`), both as they are today, whenever the result was made.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
+
+use serde_json::{Map, Value as Json};
 
 use super::adapter;
-use crate::artifact::{ArtifactKind, Record, read_lines};
+use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, read_lines, write_lines};
 use crate::digest::Digest;
-use crate::node::{Artifact, Failure, Objects};
+use crate::node::{Artifact, Failure, Labelled, Objects, Part};
 
-/// Writes `artifact` into `folder`.
+/// The folder of pictures that were made, in an export.
+const PICTURES: &str = "pictures";
+
+/// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model of an
+/// adapter as the pipeline file names it.
 ///
 /// # Errors
-/// When a part cannot be read or the folder not be written.
-pub fn export(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Result<(), Failure> {
-    match artifact.kind {
-        ArtifactKind::Adapter => adapter::export(artifact, objects, folder),
-        ArtifactKind::Records => {
-            parts(artifact, objects, folder)?;
-            pictures(artifact, objects, folder)
-        }
-        ArtifactKind::Responses | ArtifactKind::Pairs | ArtifactKind::Conversations | ArtifactKind::Scores => {
-            parts(artifact, objects, folder)
-        }
+/// When a part cannot be read, has a name that leads out of the folder, or the folder cannot be written.
+pub fn export(
+    artifact: &Artifact,
+    objects: &dyn Objects,
+    labels: &[Labelled],
+    base_model: Option<&str>,
+    folder: &Path,
+) -> Result<(), Failure> {
+    if artifact.kind == ArtifactKind::Adapter {
+        return adapter::export(artifact, objects, base_model, folder);
     }
-}
-
-/// Every part, under its own name.
-fn parts(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Result<(), Failure> {
-    for part in artifact.identity.iter().chain(&artifact.side) {
-        write(&folder.join(&part.name), &objects.read(&part.digest)?)?;
+    let sources = Sources::new(labels);
+    let mut made = BTreeSet::new();
+    for part in artifact.identity.iter().chain(&artifact.side).filter(|part| part.name != LABELS) {
+        let mut content = objects.read(&part.digest)?;
+        if Some(part.name.as_str()) == artifact.kind.rows_name() {
+            let rows: Vec<Map<String, Json>> = read_lines(&content).map_err(|error| {
+                Failure::node(format!(
+                    "the result of `{}` is broken: {}, line {}: {}",
+                    artifact.node, part.name, error.line, error.cause
+                ))
+            })?;
+            content = write_lines(&rows.into_iter().map(|row| sources.row(row, &mut made)).collect::<Vec<_>>());
+        }
+        write(&folder.join(file_name(artifact, part)?), &content)?;
     }
-    Ok(())
-}
-
-/// The pictures that were made, as `pictures/DIGEST.png`: rows name them by digest. Those that were there before lie
-/// where the labels say.
-fn pictures(artifact: &Artifact, objects: &dyn Objects, folder: &Path) -> Result<(), Failure> {
-    let rows = artifact.kind.rows_name().and_then(|name| artifact.part(name));
-    let Some(rows) = rows else { return Ok(()) };
-    let records: Vec<Record> = read_lines(&objects.read(&rows)?).map_err(|error| {
-        Failure::node(format!("the result of `{}` is broken: line {}: {}", artifact.node, error.line, error.cause))
-    })?;
-    let made: Vec<Digest> = records.iter().filter_map(|record| Some(record.altered.as_ref()?.picture)).collect();
     if !made.is_empty() {
-        let pictures = folder.join("pictures");
+        let pictures = folder.join(PICTURES);
         fs::create_dir_all(&pictures).map_err(|cause| Failure::io(&pictures, &cause))?;
         for digest in made {
-            write(&pictures.join(format!("{digest}.png")), &objects.read(&digest)?)?;
+            write(&pictures.join(picture_name(&digest)), &objects.read(&digest)?)?;
         }
     }
     Ok(())
+}
+
+/// The name of a part, which is that of a file and of nothing outside of a folder.
+fn file_name<'a>(artifact: &Artifact, part: &'a Part) -> Result<&'a str, Failure> {
+    let mut components = Path::new(&part.name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(name)), None) if name == part.name.as_str() && !part.name.contains(['\\', '\0']) => {
+            Ok(&part.name)
+        }
+        _ => Err(Failure::node(format!("a part of the result of `{}` is called `{}`", artifact.node, part.name))
+            .help(format!("that is no file name: the cache is damaged; `stic run FILE --force {}`", artifact.node))),
+    }
+}
+
+fn picture_name(digest: &Digest) -> String {
+    format!("{digest}.png")
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     fs::write(path, content).map_err(|cause| Failure::io(path, &cause))
+}
+
+/// What sources call items and where pictures lie.
+struct Sources<'a> {
+    by_id: HashMap<&'a ItemId, &'a Label>,
+    /// Paths of pictures, for rows whose ids no source gave.
+    paths: HashMap<Digest, &'a str>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(labels: &'a [Labelled]) -> Self {
+        // The first of several that have the same.
+        let by_id = labels.iter().rev().map(|it| (&it.id, &it.label)).collect();
+        let path = |it: &'a Labelled| Some((it.picture?, it.label.path.as_deref()?));
+        Self { by_id, paths: labels.iter().rev().filter_map(path).collect() }
+    }
+
+    /// `row` with its source's id and its picture's path; pictures that were made are named as they lie in the export,
+    /// and noted in `made`.
+    fn row(&self, mut row: Map<String, Json>, made: &mut BTreeSet<Digest>) -> Map<String, Json> {
+        let text = |row: &Map<String, Json>, key: &str| row.get(key).and_then(Json::as_str).map(str::to_owned);
+        let id: Option<ItemId> = row.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
+        let label = id.as_ref().and_then(|id| self.by_id.get(id));
+        let picture: Option<Digest> = text(&row, "picture").and_then(|digest| digest.parse().ok());
+        let path = label.and_then(|label| label.path.as_deref());
+        let path = path.or_else(|| self.paths.get(&picture?).copied());
+        let name = label.and_then(|label| label.name.as_deref());
+
+        let mut named = Map::new();
+        named.extend(row.shift_remove_entry("id"));
+        named.extend(name.map(|name| ("source_id".to_owned(), name.into())));
+        named.extend(path.filter(|_| picture.is_some()).map(|path| ("image".to_owned(), path.into())));
+        named.extend(row);
+        let origin = named.get_mut("origin").and_then(|origin| origin.get_mut("altered")).map(Json::take);
+        let altered = |mut value: Json, made: &mut BTreeSet<Digest>| {
+            if let Some(fields) = value.as_object_mut()
+                && let Some(digest) = text(fields, "picture").and_then(|digest| digest.parse().ok())
+            {
+                fields.insert("image".to_owned(), format!("{PICTURES}/{}", picture_name(&digest)).into());
+                made.insert(digest);
+            }
+            value
+        };
+        if let Some(value) = origin {
+            named["origin"]["altered"] = altered(value, made);
+        }
+        if let Some(value) = named.get_mut("altered").map(Json::take) {
+            named["altered"] = altered(value, made);
+        }
+        named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nodes::trial::{Shelf, Trial};
+
+    fn exported(artifact: &Artifact, shelf: &Shelf, labels: &[Labelled]) -> Result<tempfile::TempDir, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        export(artifact, shelf, labels, None, folder.path()).map(|()| folder)
+    }
+
+    #[test]
+    fn rows_say_their_source_and_where_their_pictures_lie() {
+        let trial = Trial::new();
+        let (clean, altered) = (Digest::of(b"clean"), trial.shelf.put(b"altered").unwrap());
+        let id = ItemId::new(clean);
+        let alteration = serde_json::json!({"picture": altered, "operation": "crop", "values": {}});
+        let rows = [
+            serde_json::json!({"id": id, "picture": clean, "altered": alteration, "fields": {"image": "kept"}}),
+            serde_json::json!({"id": "other", "picture": clean, "origin": {"kind": "corrupted", "altered": alteration}}),
+            serde_json::json!({"id": "third", "picture": Digest::of(b"unknown"), "score": 0.1}),
+        ];
+        let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&rows));
+        let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()) };
+        let labels = [Labelled { id, picture: Some(clean), label }];
+        let folder = exported(&artifact, &trial.shelf, &labels).unwrap();
+        let text = fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
+        let read: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&read[0]["source_id"], &read[0]["image"]), (&"7".into(), &"/today/a.jpg".into()));
+        assert_eq!(read[0]["fields"], serde_json::json!({"image": "kept"}));
+        let made = format!("pictures/{altered}.png");
+        assert_eq!(read[0]["altered"]["image"], made.as_str());
+        assert_eq!(read[1]["origin"]["altered"]["image"], made.as_str());
+        assert_eq!((read[1].get("source_id"), &read[1]["image"]), (None, &"/today/a.jpg".into()));
+        assert_eq!(read[2], rows[2]);
+        assert_eq!(fs::read(folder.path().join(made)).unwrap(), b"altered");
+    }
+
+    #[test]
+    fn a_part_whose_name_leads_out_of_the_folder_is_refused() {
+        let trial = Trial::new();
+        for name in ["../out", "/out", "a/b", "..", ".", "", "./a", "a/", "a\\b"] {
+            let mut artifact = trial.artifact(ArtifactKind::Pairs, b"");
+            artifact.side.push(Part { name: name.to_owned(), digest: trial.shelf.put(b"x").unwrap() });
+            let error = exported(&artifact, &trial.shelf, &[]).err().map(|error| error.to_string());
+            assert_eq!(error, Some(format!("a part of the result of `above` is called `{name}`")));
+        }
+    }
 }

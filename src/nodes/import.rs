@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::adapter::{self, part};
@@ -24,14 +24,14 @@ use crate::data::turns::IMAGE;
 use crate::digest::{Digest, Value};
 use crate::model::{ModelError, peft};
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Importer, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port,
+    Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port,
     Summary, WholeWork, Work,
 };
 use crate::spec::Reader;
 
 mod own;
 
-use own::{Own, is_own, own_row};
+use own::{Own, is_own, own_label, own_row};
 
 /// Imports files as the artifacts that ports take.
 pub struct FileImporter;
@@ -137,6 +137,22 @@ impl Node for Import {
             Digest::of(&self.rows(digests)?.text).into()
         };
         Ok(vec![Parameter::selection("as", self.kind.name()), Parameter::selection("file", content)])
+    }
+
+    fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
+        #[derive(Deserialize)]
+        struct Row {
+            id: ItemId,
+            #[serde(default)]
+            picture: Option<Digest>,
+        }
+        if self.kind == ArtifactKind::Adapter {
+            return Ok(Vec::new());
+        }
+        let Rows { text, labels, .. } = self.rows(files)?;
+        let rows: Vec<Row> = read_lines(&text).map_err(|error| Failure::node(error.cause.to_string()))?;
+        let named = |(Row { id, picture }, label)| Labelled { id, picture, label };
+        Ok(std::iter::zip(rows, labels).map(named).collect())
     }
 
     fn work(&self) -> Work<'_> {
@@ -296,15 +312,20 @@ impl Import {
         SourceError::Record { path: self.file.clone(), place, cause }
     }
 
-    /// Rows of our own, as they are.
+    /// Rows of our own, as they are. Their pictures are looked for where they say, and in `images`.
     fn own<T: Own>(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
         let mut rows: Vec<T> = Vec::new();
+        let mut labels: Vec<Label> = Vec::new();
         let mut ids = HashSet::new();
-        self.each(|value| own_row(value, &mut ids), |_, row| rows.push(row))?;
-
-        let exported = std::fs::read(self.file.with_file_name(LABELS)).ok();
-        let mut labels: Vec<Label> = exported.and_then(|text| read_lines(&text).ok()).unwrap_or_default();
-        labels.resize(rows.len(), Label::default());
+        let beside = self.file.parent().unwrap_or(Path::new(""));
+        let read = |value: Json| {
+            let label = own_label(&value, beside);
+            Ok((own_row(value, &mut ids)?, label))
+        };
+        self.each(read, |_, (row, label)| {
+            rows.push(row);
+            labels.push(label);
+        })?;
         let mut paths = Vec::new();
         let mut take = |path: Option<PathBuf>| paths.extend(path.filter(|path| path.is_file()));
         labels.iter().for_each(|label| take(label.path.as_ref().map(PathBuf::from)));

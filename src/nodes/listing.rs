@@ -14,7 +14,7 @@ use crate::data::source::{
 };
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
-use crate::node::{Context, Failure, FileDigests, FileProblem, Objects, OnBadItem, Part};
+use crate::node::{Context, Failure, FileDigests, FileProblem, Labelled, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
@@ -281,6 +281,16 @@ impl Listing {
             Value::List(vec![item.id.as_str().into(), fields.into()])
         });
         Digest::of_fields("stic listing v1", &vec![("items".to_owned(), Value::List(items.collect()))])
+    }
+
+    /// What the source calls its entries.
+    pub fn labels(&self) -> Vec<Labelled> {
+        let named = |Listed { id, picture, entry }: &Listed| Labelled {
+            id: id.clone(),
+            picture: *picture,
+            label: label(entry),
+        };
+        self.items.iter().map(named).collect()
     }
 
     /// Fails when more pictures cannot be read than `on_bad_item` allows, and names the first.

@@ -17,7 +17,7 @@ use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, OnBadItem, Output, Parameter, Port, SeedUse,
+    Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port, SeedUse,
     Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
@@ -115,6 +115,10 @@ impl Node for Sample {
 
     fn on_bad_item(&self) -> OnBadItem {
         self.on_bad_item
+    }
+
+    fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
+        Ok(self.list(files)?.labels())
     }
 
     fn work(&self) -> Work<'_> {

@@ -5,7 +5,6 @@
 use burn::tensor::Tensor;
 
 use super::adapter::{self, Origin};
-use super::listing::absolute;
 use super::{curve, model};
 use crate::artifact::write_lines;
 use crate::device::Backend;
@@ -107,7 +106,7 @@ impl TrainingParameters {
             Outcome::Stopped => Err(Failure::Interrupted),
             Outcome::Finished(lora, log) => {
                 let objects = context.objects();
-                let origin = Origin { base_model: Some(absolute(&self.model.path)), dropout: self.settings.dropout };
+                let origin = Origin { base_model: None, dropout: self.settings.dropout };
                 Ok(Output {
                     identity: adapter::write(&lora, objects)?,
                     side: vec![

@@ -4,6 +4,7 @@
 //! tensors share a device, a pool of one; the others run side by side. A node's content decides what happens below it:
 //! one that comes out as it was lets everything below it hit. This module does not know what any node does.
 
+mod compare;
 mod context;
 mod execute;
 mod items;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::device::Devices;
-use crate::event::{Event, How, ItemCounts, Observer};
+use crate::event::{Difference, Event, How, ItemCounts, Observer};
 use crate::graph::Graph;
 use crate::node::Summary;
 use crate::plan::{self, Planner};
@@ -70,6 +71,9 @@ pub struct RunReport {
     pub pipeline: String,
     /// The wanted nodes, each after its inputs.
     pub nodes: Vec<NodeReport>,
+    /// How results that measure the same differ, each from the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
     /// Whether it was interrupted.
     pub interrupted: bool,
     /// How long it took, in seconds.
@@ -170,10 +174,14 @@ pub fn run(
         Scheduler::new(&planner, &shared).run(&mut workers)
     });
 
+    let differences = compare::differences(&shared, &nodes);
+    for difference in &differences {
+        telling.tell(Event::Compared(difference.clone()));
+    }
     let interrupted = interrupt.load(Ordering::Relaxed) && nodes.iter().any(|node| node.how == How::Skipped);
     let seconds = clock.elapsed().as_secs_f64();
     let (run, pipeline) = (log.id().to_owned(), graph.name.clone());
-    let mut report = RunReport { run, pipeline, nodes, interrupted, seconds, not_kept: None };
+    let mut report = RunReport { run, pipeline, nodes, differences, interrupted, seconds, not_kept: None };
     telling.tell(Event::RunFinished {
         run: report.run.clone(),
         hit: report.count(How::Hit),

@@ -321,7 +321,11 @@ impl<'env> Scheduler<'env> {
             content: record.map(|record| record.content.to_string()),
             items,
             seconds: self.clocks[index].map_or(0.0, |clock| clock.elapsed().as_secs_f64()),
-            summary: record.map(|record| record.summary.clone()),
+            summary: record.map(|record| {
+                let mut summary = record.summary.clone();
+                summary.labels.extend(self.shared.graph.names(index));
+                summary
+            }),
             error: failure.map(|failure| failure.to_string()),
             help,
         };

@@ -450,9 +450,10 @@ fn pictures_are_found_by_the_ends_of_paths_of_another_machine() {
     insta::assert_snapshot!(run(&workspace, 0));
     let rows = workspace.stic(&["export", "p.toml", "images", "out"]);
     assert_eq!(rows.code, Some(0), "{rows}");
-    let labels = fs::read_to_string(workspace.path("out/labels.jsonl")).unwrap();
+    let rows = fs::read_to_string(workspace.path("out/records.jsonl")).unwrap();
+    let images = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()["image"].clone());
     let ends = ["train2014/0.png", "train2014/2.png", "pictures/0.png"];
-    assert!(labels.lines().zip(ends).all(|(label, end)| label.contains(end)), "{labels}");
+    assert!(images.zip(ends).all(|(image, end)| image.as_str().unwrap().ends_with(end)), "{rows}");
 }
 
 /// A training on imported pairs.

@@ -358,3 +358,40 @@ prompts = ["what"]
     assert_eq!(workspace.stic(&["check", "p.toml"]).code, Some(0), "a file for another machine is sound");
     assert_eq!(workspace.stic(&["run", "-q", "p.toml", "images"]).code, Some(0), "pictures need no device");
 }
+
+#[test]
+fn an_export_is_written_inside_the_folder_that_is_named() {
+    let workspace = Workspace::with_pipeline("[nodes.images]\nkind = \"sample\"\nfrom = \"pictures\"\n");
+    workspace.pictures("pictures", 3);
+    assert_eq!(workspace.stic(&["run", "-q", "p.toml"]).code, Some(0));
+    let export = |folder: &str, more: &[&str]| {
+        workspace.stic(&[&["export", "p.toml", "images", folder], more].concat()).code
+    };
+    // As the folder that a container has mounted: another file system, with what that puts into its root.
+    let shared = std::path::Path::new("/dev/shm");
+    let mounted = tempfile::tempdir_in(if shared.is_dir() { shared } else { std::path::Path::new("/tmp") }).unwrap();
+    fs::create_dir(mounted.path().join("lost+found")).unwrap();
+    std::os::unix::fs::symlink(mounted.path(), workspace.path("out")).unwrap();
+    assert_eq!(export("out", &[]), Some(0));
+    let names = |folder: &std::path::Path| {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "lost+found")
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(mounted.path()), ["records.jsonl"], "nothing unfinished stays");
+    assert_eq!(export("out", &[]), Some(0), "the very same is there");
+
+    workspace.write("taken/records.jsonl", "mine\n");
+    workspace.write("taken/notes.txt", "mine\n");
+    assert_eq!(export("taken", &[]), Some(64));
+    assert_eq!(fs::read_to_string(workspace.path("taken/records.jsonl")).unwrap(), "mine\n");
+    assert_eq!(names(&workspace.path("taken")), ["notes.txt", "records.jsonl"]);
+    assert_eq!(export("taken", &["--force"]), Some(0));
+    assert_eq!(fs::read_to_string(workspace.path("taken/notes.txt")).unwrap(), "mine\n");
+    assert_eq!(fs::read_to_string(workspace.path("taken/records.jsonl")).unwrap().lines().count(), 3);
+    assert_eq!(export("new/deep", &[]), Some(0));
+}

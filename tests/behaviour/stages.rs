@@ -221,21 +221,106 @@ fn a_renamed_and_moved_folder_of_pictures_reruns_nothing() {
     assert_eq!(ran(&run(&workspace, "p.toml")), [""; 0]);
 }
 
-#[test]
-fn exported_labels_name_pictures_as_they_are_found_from_anywhere() {
-    let workspace = stages();
-    run(&workspace, "p.toml");
-    for node in ["images", "preferred", "from_corrupted", "misled", "pairs", "descriptions", "infused", "answers"] {
-        let said = workspace.stic(&["export", "-q", "p.toml", node, &format!("out/{node}")]);
-        assert_eq!(said.code, Some(0), "{said}");
-        let labels = std::fs::read_to_string(workspace.path(&format!("out/{node}/labels.jsonl"))).expect("labels");
-        assert!(!labels.is_empty(), "{node}");
-        for label in labels.lines() {
-            let label: Value = serde_json::from_str(label).expect("a label is JSON");
-            let path = std::path::Path::new(label["path"].as_str().expect("a path"));
-            assert!(path.is_absolute() && path.is_file(), "{node}: {}", path.display());
+/// The rows of what is exported of `node`.
+fn exported(workspace: &Workspace, node: &str) -> Vec<Value> {
+    let out = format!("out/{node}");
+    let _ = std::fs::remove_dir_all(workspace.path(&out));
+    let said = workspace.stic(&["export", "-q", "p.toml", node, &out]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(!workspace.path(&format!("{out}/labels.jsonl")).exists(), "nothing is to be joined by line number");
+    let mut rows = Vec::new();
+    for entry in std::fs::read_dir(workspace.path(&out)).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let text = std::fs::read_to_string(path).expect("a text");
+            rows.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row is JSON")));
         }
     }
+    rows
+}
+
+const WITH_ROWS: [&str; 9] =
+    ["images", "preferred", "corrupted", "from_corrupted", "misled", "pairs", "descriptions", "infused", "answers"];
+
+#[test]
+fn exported_rows_name_pictures_where_they_lie_today() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    let check = || {
+        for node in WITH_ROWS {
+            let rows = exported(&workspace, node);
+            assert!(!rows.is_empty(), "{node}");
+            for row in rows {
+                let path = std::path::Path::new(row["image"].as_str().expect("a path"));
+                assert!(path.is_absolute() && path.is_file(), "{node}: {}", path.display());
+                for altered in [&row["altered"], &row["origin"]["altered"]].into_iter().filter(|it| it.is_object()) {
+                    let made = workspace.path(&format!("out/{node}")).join(altered["image"].as_str().expect("a path"));
+                    assert!(made.is_file(), "{node}: {}", made.display());
+                }
+            }
+        }
+    };
+    check();
+    std::fs::rename(workspace.path("pictures"), workspace.path("photographs")).expect("a folder");
+    let test = workspace.path("test/questions.jsonl");
+    let moved = std::fs::read_to_string(&test).expect("a file").replace("../pictures", "../photographs");
+    std::fs::write(test, moved).expect("a file");
+    workspace.edit("p.toml", "from = \"pictures\"", "from = \"photographs\"");
+    workspace.edit("p.toml", "images = \"pictures\"", "images = \"photographs\"");
+    check();
+}
+
+#[test]
+fn an_exported_prediction_can_be_judged_without_anything_else() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    for row in exported(&workspace, "answers") {
+        assert!(row["gold"].as_array().is_some_and(|gold| !gold.is_empty()), "{row}");
+        assert!(row["question"].is_string() && row["answer"].is_string() && row["score"].is_number(), "{row}");
+        assert!(row["picture"].is_string(), "{row}");
+    }
+}
+
+#[test]
+fn names_of_today_are_shown_of_a_result_of_yesterday() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    let text = std::fs::read_to_string(workspace.path("p.toml")).expect("a file");
+    let renamed = text
+        .replace("[models.base]", "[models.small]")
+        .replace("model = \"base\"", "model = \"small\"")
+        .replace("stage2", "second");
+    workspace.write("p.toml", renamed);
+    std::fs::rename(workspace.path("test"), workspace.path("held-out")).expect("a folder");
+    workspace.edit("p.toml", "data = \"test\"", "data = \"held-out\"");
+    let said = workspace.stic(&["run", "--json", "p.toml"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    let answers = said
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("an event"))
+        .find(|event| event["event"] == "finished" && event["node"] == "answers")
+        .expect("the node");
+    assert_eq!(answers["how"], "hit", "{answers}");
+    let labels = &answers["summary"]["labels"];
+    assert_eq!((&labels["model"], &labels["data"]), (&"small".into(), &"held-out".into()), "{labels}");
+    assert_eq!(labels["adapter"], "second", "{labels}");
+}
+
+#[test]
+fn an_exported_adapter_names_its_model_as_the_pipeline_file_does_today() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    let base = |folder: &str| {
+        let said = workspace.stic(&["export", "-q", "p.toml", "stage1", folder]);
+        assert_eq!(said.code, Some(0), "{said}");
+        let text = std::fs::read_to_string(workspace.path(&format!("{folder}/adapter_config.json"))).expect("a file");
+        serde_json::from_str::<Value>(&text).expect("JSON")["base_model_name_or_path"].clone()
+    };
+    assert_eq!(base("first"), "model");
+    std::fs::rename(workspace.path("model"), workspace.path("moved")).expect("a folder");
+    workspace.edit("p.toml", "source = \"model\"", "source = \"./moved\"");
+    assert_eq!(base("second"), "./moved");
 }
 
 #[test]

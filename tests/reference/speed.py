@@ -76,13 +76,12 @@ if options.recompute:
     trained.gradient_checkpointing_enable({"use_reentrant": False})
 optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
 rows = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "pairs.jsonl"))]
-labels = [json.loads(line) for line in open(os.path.join(options.pairs_folder, "labels.jsonl"))]
 
 
 def batch_of(index):
     chosen = range(index * options.pairs, (index + 1) * options.pairs)
     chosen = [i % len(rows) for i in chosen]
-    pictures = [Image.open(labels[i]["path"]).convert("RGB") for i in chosen] * 2
+    pictures = [Image.open(rows[i]["image"]).convert("RGB") for i in chosen] * 2
     prompts = [rendered(rows[i]["instruction"]) for i in chosen] * 2
     answers = [f" {rows[i][side]} </s>" for side in ("chosen", "rejected") for i in chosen]
     processor.tokenizer.padding_side = "right"

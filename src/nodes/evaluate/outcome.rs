@@ -2,17 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{EvaluateNode, Loaded, Said};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Prediction, write_lines};
 use crate::digest::Digest;
+use crate::eval::captions::Claims;
 use crate::eval::suite::{Benchmark, Mark, Scores};
+use crate::eval::vqa::{Extract, Scorer};
 use crate::node::{Failure, Item, ItemValue, Metric, Objects, Output, Part, Summary};
 use crate::nodes::listing::absolute;
 
 /// The identity part with the scores, as [`Scores`].
-const SCORES: &str = "scores.json";
+pub(super) const SCORES: &str = "scores.json";
 
-/// Scores what was said and puts the result into the store. `adapter` is the name of the node that made the adapter.
+/// The scores, and what they are comparable by.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Measured {
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// What the data are, wherever they lie.
+    pub data: Digest,
+    /// How answers were scored, where that is not the default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub manner: BTreeMap<String, String>,
+    /// What a reader has to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Scores what was said and puts the result into the store.
 ///
 /// # Errors
 /// When the store cannot be written, or `values` are not of these items.
@@ -21,31 +40,44 @@ pub(super) fn outcome(
     loaded: &Loaded,
     items: &[Item],
     values: &[(usize, ItemValue)],
-    adapter: Option<&str>,
     objects: &dyn Objects,
 ) -> Result<Output, Failure> {
     let (mut predictions, mut labels, mut marked) = (Vec::new(), Vec::new(), Vec::new());
-    let mut cut = 0;
+    let (mut cut, mut spelled) = (0, 0);
     for (index, value) in values {
         let (asked, picture) = loaded.asked(*index)?;
         let said: Said = serde_json::from_value(value.value.clone())
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
-        let mark = loaded.suite.mark(asked, &said.text);
+        let mark = loaded.suite.mark(asked, &said.text, node.manner);
+        spelled += usize::from(loaded.suite.is_spelling(asked, &said.text, node.manner));
         cut += usize::from(said.finish == Finish::Length);
+        let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
+        let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
         predictions.push(Prediction {
             id: items[*index].id.clone(),
+            picture,
             question: asked.question.clone(),
+            question_type: asked.kind().map(str::to_owned),
             description: said.description,
             prompt: said.prompt,
             text: said.text,
             answer: mark.answer.clone(),
+            gold: asked.gold(),
             score: mark.score,
+            claimed,
+            invented,
+            missed,
         });
         labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)) });
         marked.push((*index, picture, mark));
     }
-    let scores = loaded.suite.scores(&marked);
-    let mut table = serde_json::to_vec_pretty(&scores).map_err(|cause| Failure::node(format!("{SCORES}: {cause}")))?;
+    let measured = Measured {
+        scores: loaded.suite.scores(&marked),
+        data: loaded.suite.identity(&loaded.pictures),
+        manner: manner(node),
+        notes: notes(loaded, spelled),
+    };
+    let mut table = serde_json::to_vec_pretty(&measured).map_err(|cause| Failure::node(format!("{SCORES}: {cause}")))?;
     table.push(b'\n');
     let part = |name: &str, text: &[u8]| Ok::<_, Failure>(Part { name: name.to_owned(), digest: objects.put(text)? });
     let rows = ArtifactKind::Scores.rows_name().unwrap_or_default();
@@ -54,9 +86,9 @@ pub(super) fn outcome(
         side: vec![part(LABELS, &write_lines(&labels))?],
         objects: Vec::new(),
         summary: Summary {
-            line: line(&scores, cut),
-            metrics: metrics(&scores),
-            labels: summary_labels(node, loaded, adapter),
+            line: line(&measured, cut),
+            metrics: metrics(&measured.scores),
+            labels: summary_labels(node, &measured),
             samples: samples(loaded, &marked, &predictions),
             ..Summary::default()
         },
@@ -72,26 +104,45 @@ fn metrics(scores: &Scores) -> Vec<Metric> {
     scores.metrics.iter().map(metric).collect()
 }
 
-/// What the table of a run groups by and names its rows with.
-fn summary_labels(node: &EvaluateNode, loaded: &Loaded, adapter: Option<&str>) -> BTreeMap<String, String> {
-    let folder = node.data.file_name().unwrap_or(node.data.as_os_str()).to_string_lossy();
-    let mut labels: BTreeMap<String, String> = [
-        ("benchmark", node.benchmark.name()),
-        ("data", &folder),
-        ("data digest", &loaded.suite.identity(&loaded.pictures).short()),
-        ("form", node.form.name()),
-        ("model", &node.model.name),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    if let Some(adapter) = adapter {
-        labels.insert("adapter".to_owned(), adapter.to_owned());
-    }
+/// Parameters of scoring that are not the default.
+fn manner(node: &EvaluateNode) -> BTreeMap<String, String> {
+    let (extract, scorer) = (node.manner.extract, node.manner.scorer);
+    let said = [
+        ("extract", extract.name(), extract == Extract::default()),
+        ("scorer", scorer.name(), scorer == Scorer::default()),
+    ];
+    let said = said.into_iter().filter(|(_, _, default)| !default);
+    said.map(|(label, name, _)| (label.to_owned(), name.to_owned())).collect()
+}
+
+fn notes(loaded: &Loaded, spelled: usize) -> Vec<String> {
+    let spelled = (spelled > 0).then(|| {
+        format!(
+            "{spelled} are what all annotators say but for case, punctuation or articles, and score 0 as in VQA's own \
+             evaluation; `scorer = \"textvqa\"` counts them"
+        )
+    });
+    loaded.suite.caveat().into_iter().chain(spelled).collect()
+}
+
+/// What the table of a run groups by and names its rows with, but for names of the pipeline file
+/// ([`crate::node::Node::names`]).
+fn summary_labels(node: &EvaluateNode, measured: &Measured) -> BTreeMap<String, String> {
+    let mut labels = measured.manner.clone();
+    labels.extend(
+        [
+            ("benchmark", node.benchmark.name().to_owned()),
+            ("data digest", measured.data.short()),
+            ("form", node.form.name().to_owned()),
+        ]
+        .map(|(label, value)| (label.to_owned(), value)),
+    );
     labels
 }
 
 /// `1500 questions about 300 pictures: accuracy 0.913 [0.901, 0.924]`.
-fn line(scores: &Scores, cut: usize) -> String {
+fn line(measured: &Measured, cut: usize) -> String {
+    let scores = &measured.scores;
     let mut line = if scores.benchmark == Benchmark::Vqa.name() {
         format!("{} questions about {} pictures", scores.items, scores.pictures)
     } else {
@@ -103,8 +154,15 @@ fn line(scores: &Scores, cut: usize) -> String {
             line += &format!(" [{low:.3}, {high:.3}]");
         }
     }
+    if !scores.undefined.is_empty() && scores.items > 0 {
+        let why = if scores.undefined.len() > 2 { "" } else { " (nothing is claimed)" };
+        line += &format!("; {} not defined{why}", scores.undefined.join(", "));
+    }
     if cut > 0 {
         line += &format!("; {cut} cut at the limit of new tokens");
+    }
+    for note in &measured.notes {
+        line += &format!("; {note}");
     }
     line
 }
@@ -118,9 +176,20 @@ fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Pre
         let (asked, _) = loaded.asked(*index).ok()?;
         let name = asked.picture.file_name()?.to_string_lossy();
         let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
-        Some(format!("{name}: {question} → {text} (score {:.2}, right: {})", mark.score, one_line(&asked.gold())))
+        Some(format!("{name}: {question} → {text} (score {:.2}, right: {})", mark.score, one_line(&distinct(asked.gold()).join(" | "))))
     };
     right.into_iter().chain(wrong).filter_map(shown).collect()
+}
+
+/// Each once, in the order of their first.
+fn distinct(texts: Vec<String>) -> Vec<String> {
+    let mut distinct = Vec::new();
+    for text in texts {
+        if !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    distinct
 }
 
 /// The beginning of a text, on one line.

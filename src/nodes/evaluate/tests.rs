@@ -71,7 +71,7 @@ fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, 
 fn trial(data: &Path) -> Trial {
     let trial = Trial::new();
     for name in ["a.png", "b.png"] {
-        crate::node::Objects::put(&*trial.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
+        Objects::put(&*trial.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
     }
     trial
 }
@@ -151,24 +151,14 @@ fn a_picture_that_cannot_be_decoded_fails_its_questions_alone() {
 fn what_was_said_is_scored_afterwards() {
     let data = data();
     let trial = trial(data.path());
-    let node = node(data.path(), "");
-    let said = |text: &str| {
-        let said = Said {
-            description: None,
-            prompt: "p".to_owned(),
-            text: text.to_owned(),
-            tokens: 1,
-            finish: if text == "Blue." { Finish::Length } else { Finish::Stop },
-        };
-        ItemValue { value: serde_json::to_value(said).unwrap(), objects: Vec::new() }
-    };
+    let node = node(data.path(), "extract = \"final_answer\"");
     let values = [(0, said("The answer is red.")), (1, said("Blue.")), (2, said("three"))];
     let output = work(&*node).collect(&inputs(&trial), &values, &trial).unwrap();
     assert_eq!(
         output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
         ["predictions.jsonl", "scores.json"]
     );
-    let read_part = |index: usize| crate::node::Objects::read(&*trial.shelf, &output.identity[index].digest).unwrap();
+    let read_part = |index: usize| Objects::read(&*trial.shelf, &output.identity[index].digest).unwrap();
     let predictions: Vec<crate::artifact::Prediction> = read_lines(&read_part(0)).unwrap();
     let rows: Vec<_> = predictions.iter().map(|row| (row.answer.as_str(), row.score)).collect();
     assert_eq!(rows, [("red", 1.0), ("Blue", 1.0), ("three", 0.0)]);
@@ -179,7 +169,113 @@ fn what_was_said_is_scored_afterwards() {
         "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 cut at the limit of new tokens"
     );
     assert_eq!(output.summary.labels["form"], "direct");
+    assert_eq!(output.summary.labels["extract"], "final_answer");
     assert_eq!(output.summary.samples.len(), 2);
+    assert_eq!((predictions[0].gold.as_slice(), &predictions[0].claimed), (["red".to_owned()].as_slice(), &None));
+}
+
+/// What an item's value is when the model said `text`; `Blue.` was cut.
+fn said(text: &str) -> ItemValue {
+    let said = Said {
+        description: None,
+        prompt: "p".to_owned(),
+        text: text.to_owned(),
+        tokens: 1,
+        finish: if text == "Blue." { Finish::Length } else { Finish::Stop },
+    };
+    ItemValue { value: serde_json::to_value(said).unwrap(), objects: Vec::new() }
+}
+
+fn collected(node: &dyn Node, trial: &Trial, texts: &[&str]) -> Output {
+    let values: Vec<_> = texts.iter().map(|text| said(text)).enumerate().collect();
+    work(node).collect(&inputs(trial), &values, trial).unwrap()
+}
+
+#[test]
+fn nothing_is_taken_out_of_an_answer_unless_that_is_asked_for() {
+    let data = data();
+    let trial = trial(data.path());
+    let accuracy = |more: &str| {
+        let output = collected(&*node(data.path(), more), &trial, &["The answer is red", "Blue.", "2"]);
+        output.summary.metrics[0].value
+    };
+    assert!((accuracy("") - 2.0 / 3.0).abs() < 1e-12);
+    assert_eq!(accuracy("extract = \"final_answer\""), 1.0);
+    let names = |more: &str| -> Vec<String> {
+        node(data.path(), more).parameters().into_iter().map(|parameter| parameter.name).collect()
+    };
+    assert_eq!(names("extract = \"none\"\nscorer = \"vqa\""), ["benchmark", "max_new_tokens"]);
+    let scoring = names("extract = \"final_answer\"\nscorer = \"textvqa\"");
+    assert_eq!(scoring, ["benchmark", "max_new_tokens", "extract", "scorer"]);
+    assert_eq!(
+        mistakes("benchmark = \"captions\"\ndata = \"d\"\nextract = \"none\""),
+        ["`extract` is for short answers, and `captions` measures descriptions: nothing reads this here"]
+    );
+}
+
+#[test]
+fn names_are_those_of_the_pipeline_file_and_no_part_of_the_result() {
+    let data = data();
+    let trial = trial(data.path());
+    let node = node(data.path(), "");
+    let output = collected(&*node, &trial, &["red", "blue", "2"]);
+    assert!(["model", "data", "adapter"].iter().all(|label| !output.summary.labels.contains_key(*label)));
+    let names = node.names(&|port| if port == "adapter" { vec!["stage1".to_owned()] } else { Vec::new() });
+    let folder = data.path().file_name().unwrap().to_str().unwrap();
+    let expected = [("adapter", "stage1"), ("data", folder), ("model", "base")];
+    assert_eq!(names, expected.map(|(label, name)| (label.to_owned(), name.to_owned())).into());
+}
+
+#[test]
+fn two_models_that_were_asked_the_same_are_compared_question_by_question() {
+    let data = data();
+    let trial = trial(data.path());
+    let made = |node: &dyn Node, texts: &[&str]| trial.made(ArtifactKind::Scores, collected(node, &trial, texts));
+    let direct = node(data.path(), "");
+    let base = made(&*direct, &["red", "green", "3", "green"]);
+    let better = made(&*node(data.path(), "describe_and_respond = true"), &["red", "blue", "2", "green"]);
+    let compared = direct.differences(&better, &base, &*trial.shelf).unwrap().unwrap();
+    assert_eq!((compared.items, compared.pictures), (4, 2));
+    assert_eq!((compared.metrics[0].name.as_str(), compared.metrics[0].value), ("accuracy", 0.5));
+    assert_eq!(compared.metrics[0].interval, Some([0.5, 0.5]), "each picture brings one more of two");
+    let otherwise = made(&*node(data.path(), "extract = \"final_answer\""), &["red", "blue", "2", "green"]);
+    assert_eq!(direct.differences(&otherwise, &base, &*trial.shelf).unwrap(), None, "scored otherwise");
+}
+
+#[test]
+fn a_description_is_kept_with_what_it_claims_and_invents() {
+    let data = data();
+    let trial = trial(data.path());
+    let more = format!("model = \"base\"\nbenchmark = \"captions\"\ndata = {:?}", data.path());
+    let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
+    let output = collected(&*node, &trial, &["Two dogs and a cat.", "Nothing."]);
+    let rows: Vec<crate::artifact::Prediction> =
+        read_lines(&Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap()).unwrap();
+    let lists = |row: &crate::artifact::Prediction| {
+        [&row.claimed, &row.invented, &row.missed].map(|list| list.clone().unwrap().join(","))
+    };
+    assert_eq!(lists(&rows[0]), ["dog,cat", "cat", ""]);
+    assert_eq!(lists(&rows[1]), ["", "", "cat"]);
+    assert!(output.summary.line.contains("there is no `vocabulary.json`"), "{}", output.summary.line);
+    let silent = collected(&*node, &trial, &["Nothing.", "Nothing."]);
+    assert!(
+        silent.summary.line.contains("; precision, hallucination not defined (nothing is claimed)"),
+        "{}",
+        silent.summary.line
+    );
+}
+
+#[test]
+fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_told() {
+    let data = data();
+    let given = ["yes"; 10];
+    let entry = json!({"image": "a.png", "question": "Is it?", "answers": given, "answer_type": "yes/no"});
+    std::fs::write(data.path().join("questions.jsonl"), entry.to_string()).unwrap();
+    let trial = trial(data.path());
+    let line = |more: &str, text: &str| collected(&*node(data.path(), more), &trial, &[text]).summary.line;
+    assert!(line("", "Yes").contains("; 1 are what all annotators say but for case"), "{}", line("", "Yes"));
+    assert!(!line("", "yes").contains("annotators") && !line("", "no").contains("annotators"));
+    assert!(line("scorer = \"textvqa\"", "Yes").starts_with("1 questions about 1 pictures: accuracy 1.000"));
 }
 
 #[test]

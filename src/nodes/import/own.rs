@@ -1,12 +1,13 @@
 //! The rows that `stic export` writes, as they are read again.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use crate::artifact::{Conversation, ItemId, Pair, Record, Response, Turn};
+use crate::artifact::{Conversation, ItemId, Label, Pair, Record, Response, Turn};
 use crate::data::turns::check_order;
 use crate::digest::Digest;
 
@@ -81,8 +82,16 @@ pub fn own_row<T: Own>(value: Json, ids: &mut HashSet<ItemId>) -> Result<T, Stri
     Ok(row)
 }
 
-/// Whether a record is one of ours: its id is a digest.
+/// What a row of our own says of its source; paths in it are relative to `folder`.
+pub fn own_label(value: &Json, folder: &Path) -> Label {
+    let text = |key: &str| value.get(key).and_then(Json::as_str);
+    let path = text("image").map(|path| folder.join(path).to_string_lossy().into_owned());
+    Label { name: text("source_id").map(str::to_owned), path }
+}
+
+/// Whether a record is one of ours: its id is a digest, and so is what it calls its picture.
 pub fn is_own(value: &Json) -> bool {
     let id = value.get("id").and_then(Json::as_str).unwrap_or_default();
-    value.get("image").is_none() && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
+    let picture = value.get("picture").and_then(Json::as_str).is_some_and(|digest| digest.parse::<Digest>().is_ok());
+    (picture || value.get("image").is_none()) && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
 }

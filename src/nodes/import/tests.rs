@@ -83,15 +83,19 @@ fn what_was_exported_comes_in_as_it_went_out() {
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
     let (records, again, _) = rows::<Record>(ArtifactKind::Records, &file).unwrap();
-    assert_eq!((records.len(), again.identity), (3, output.identity));
+    assert_eq!((records.len(), &again.identity), (3, &output.identity));
 
     let elsewhere = tempfile::tempdir().unwrap();
     let file = elsewhere.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
     let error = rows::<Record>(ArtifactKind::Records, &file).err().unwrap().to_string();
     assert!(error.starts_with("no picture in ") && error.contains(&records[0].id.short()), "{error}");
-    std::fs::write(elsewhere.path().join(LABELS), trial.shelf.read(&again.side[0].digest).unwrap()).unwrap();
-    assert!(rows::<Record>(ArtifactKind::Records, &file).is_ok(), "the labels beside it say where the pictures are");
+    let made = trial.made(ArtifactKind::Records, again);
+    let labels = import(ArtifactKind::Records, &folder.path().join("records.jsonl")).labels(&trial).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    crate::nodes::export(&made, &*trial.shelf, &labels, None, out.path()).unwrap();
+    let (same, ..) = rows::<Record>(ArtifactKind::Records, &out.path().join("records.jsonl")).unwrap();
+    assert_eq!(same, records, "exported rows say where their pictures are");
 }
 
 #[test]
