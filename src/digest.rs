@@ -6,11 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// How much of a stream is read before it is hashed: enough for all threads to have something to do.
+const PIECE: u64 = 8 << 20;
 
 /// A BLAKE3 digest of 256 bits, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,24 +26,28 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of what `reader` yields.
+    /// The digest of what `reader` yields, hashed on all threads as it comes.
     ///
     /// # Errors
     /// Whatever `reader` reports.
-    pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
+    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&mut reader)?;
+        let (mut reader, mut piece) = (reader.take(PIECE), Vec::new());
+        while reader.read_to_end(&mut piece)? > 0 {
+            hasher.update_rayon(&piece);
+            piece.clear();
+            reader.set_limit(PIECE);
+        }
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
-    /// The digest of a file's content; a large file is hashed on all threads.
+    /// The digest of a file's content. The file is read, not mapped into memory: were a mapped file cut short by whoever
+    /// it belongs to, the process would die of it.
     ///
     /// # Errors
     /// When the file cannot be opened or read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        Ok(Self(*hasher.finalize().as_bytes()))
+        Self::of_reader(File::open(path)?)
     }
 
     /// The digest of `fields` under `context`, a name that keeps unlike things apart.
@@ -279,6 +287,14 @@ mod tests {
         let digest = Digest::of(b"stic");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!("zz".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_stream_has_the_digest_of_its_bytes_however_long_it_is() {
+        for length in [0, 1, PIECE as usize - 1, PIECE as usize, PIECE as usize + 1, 2 * PIECE as usize + 5] {
+            let bytes: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+            assert_eq!(Digest::of_reader(bytes.as_slice()).unwrap(), Digest::of(&bytes), "{length} bytes");
+        }
     }
 
     #[test]

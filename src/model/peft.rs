@@ -11,12 +11,11 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::llava::{TextConfig, map, read_object};
+use super::llava::{TextConfig, read_object};
 use super::lora::{LayerLora, Lora, LoraPair, Target};
 use super::{AGAIN, ModelError, listed};
 use crate::data::sniff::Found;
@@ -78,13 +77,13 @@ pub fn check(folder: &Path) -> Result<Settings, ModelError> {
     Ok(settings)
 }
 
-/// The bytes of the tensors of the adapter in `folder`, mapped into memory.
+/// The bytes of the tensors of the adapter in `folder`.
 ///
 /// # Errors
 /// When they cannot be read.
-pub fn open_tensors(folder: &Path) -> Result<Mmap, ModelError> {
+pub fn open_tensors(folder: &Path) -> Result<Vec<u8>, ModelError> {
     let path = folder.join(TENSORS);
-    map(&path).map_err(|cause| ModelError::io(&path, &cause))
+    fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))
 }
 
 /// Writes `lora` as a PEFT folder. `base` names the model that it belongs to.

@@ -16,7 +16,6 @@ pub use projector::Projector;
 pub(crate) use read::{Fields, read_object};
 pub use vision::Vision;
 pub use weights::Weights;
-pub(crate) use weights::map;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,24 +1,27 @@
-//! A checkpoint's tensors out of memory-mapped safetensors files, one at a time.
+//! A checkpoint's tensors out of safetensors files, one at a time.
+//!
+//! Files are read, not mapped into memory: they are their owner's, and were one cut short, a process that has it mapped
+//! would die. A tensor is copied on its way to the device in either case.
 //!
 //! Both generations of Hugging Face's names are read. Every problem is found before the first tensor is uploaded, and
 //! all of them are reported at once. This module does not know what the tensors are for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use serde_json::Value;
 
 use super::{Tensors, read_object};
 use crate::data::sniff::Found;
-use crate::model::{ModelError, listed};
+use crate::model::{AGAIN, ModelError, listed};
 
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
-    files: Vec<MappedFile>,
+    files: Vec<TensorFile>,
     /// From a name in a file to the file and where in it.
     places: BTreeMap<String, (usize, TensorInfo)>,
     device: Device,
@@ -26,22 +29,24 @@ pub struct Weights {
     uploaded: usize,
 }
 
-struct MappedFile {
+struct TensorFile {
     path: PathBuf,
-    map: Mmap,
-    /// Where the data starts, after the header.
-    start: usize,
+    file: File,
+    /// The header and its length in front, as far as the file has them.
+    head: Vec<u8>,
+    /// How long the file was when it was opened.
+    length: u64,
 }
 
 impl Weights {
-    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names; tensors will be uploaded to
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names; tensors will be uploaded to
     /// `device` in `dtype`.
     ///
     /// # Errors
     /// When there is neither, a shard is missing, or a file is truncated or no safetensors file.
     pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
-        let files: Vec<MappedFile> =
-            paths(folder)?.into_iter().map(MappedFile::open).collect::<Result<_, ModelError>>()?;
+        let files: Vec<TensorFile> =
+            paths(folder)?.into_iter().map(TensorFile::open).collect::<Result<_, ModelError>>()?;
         let mut places = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for (name, info) in file.header()? {
@@ -89,7 +94,7 @@ impl Weights {
         self.check(&[(name.to_owned(), shape.to_vec())])?;
         let (index, info) = self.find(name).expect("checked");
         let (file, stored) = (&self.files[*index], precision(info.dtype).expect("checked"));
-        let data = TensorData::from_bytes_vec(file.take(info), shape, stored);
+        let data = TensorData::from_bytes_vec(file.take(name, info)?, shape, stored);
         let (device, dtype) = (&self.device, self.dtype);
         let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype)));
         self.uploaded += 1;
@@ -137,6 +142,9 @@ fn precision(stored: Dtype) -> Option<DType> {
     }
 }
 
+/// The longest header that safetensors files may have.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
@@ -174,35 +182,56 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-impl MappedFile {
+impl TensorFile {
     fn open(path: PathBuf) -> Result<Self, ModelError> {
-        let map = map(&path).map_err(|cause| ModelError::io(&path, &cause))?;
-        let mut file = Self { path, map, start: 0 };
-        let (length, _) = SafeTensors::read_metadata(&file.map).map_err(|cause| file.broken(&cause))?;
-        file.start = 8 + length;
-        Ok(file)
+        let open = || -> std::io::Result<(File, Vec<u8>, u64)> {
+            let mut file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            let mut head = Vec::new();
+            (&mut file).take(8).read_to_end(&mut head)?;
+            // A length from another kind of file may be anything.
+            let header = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)).min(LONGEST_HEADER);
+            (&mut file).take(header).read_to_end(&mut head)?;
+            Ok((file, head, length))
+        };
+        let (file, head, length) = open().map_err(|cause| ModelError::io(&path, &cause))?;
+        Ok(Self { path, file, head, length })
     }
 
     fn header(&self) -> Result<Vec<(String, TensorInfo)>, ModelError> {
-        let (_, metadata) = SafeTensors::read_metadata(&self.map).map_err(|cause| self.broken(&cause))?;
+        let complete = |metadata: &Metadata| self.head.len() as u64 + metadata.data_len() as u64 == self.length;
+        let metadata = match SafeTensors::read_metadata(&self.head) {
+            // Said of a header without data, when there is nothing else to say of it.
+            Err(SafeTensorError::MetadataIncompleteBuffer) => serde_json::from_slice::<Metadata>(&self.head[8..])
+                .ok()
+                .filter(complete)
+                .ok_or(SafeTensorError::MetadataIncompleteBuffer),
+            Ok((_, metadata)) if !complete(&metadata) => Err(SafeTensorError::MetadataIncompleteBuffer),
+            read => read.map(|(_, metadata)| metadata),
+        };
+        let metadata = metadata.map_err(|cause| self.broken(&cause))?;
         Ok(metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect())
     }
 
-    /// A copy of a tensor's bytes. The pages that they were read from are let go of, so that a file that is read from
-    /// one end to the other is never whole in memory beside what was made of it.
-    fn take(&self, info: &TensorInfo) -> Vec<u8> {
-        let (start, end) = (self.start + info.data_offsets.0, self.start + info.data_offsets.1);
-        let bytes = self.map[start..end].to_vec();
-        #[cfg(unix)]
-        #[allow(unsafe_code)]
-        // SAFETY: of a read-only map of a file, pages that are let go of are read again when they are wanted.
-        let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
-        bytes
+    /// The bytes of the tensor `name`.
+    fn take(&self, name: &str, info: &TensorInfo) -> Result<Vec<u8>, ModelError> {
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start((self.head.len() + start) as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|cause| match cause.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    ModelError::new(format!("{}: cut short while `{name}` was read", self.path.display())).help(AGAIN)
+                }
+                _ => ModelError::io(&self.path, &cause),
+            })?;
+        Ok(bytes)
     }
 
     fn broken(&self, cause: &SafeTensorError) -> ModelError {
-        let found = self.map.len();
-        let other = Found::instead_of_tensors(&self.map);
+        let found = self.length as usize;
+        let other = Found::instead_of_tensors(&self.head);
         let what = match self.promised() {
             Some(promised) if promised > found => {
                 format!("truncated: its header promises {promised} bytes, the file has {found}")
@@ -217,20 +246,11 @@ impl MappedFile {
 
     /// How long the file should be by its header, if it has one.
     fn promised(&self) -> Option<usize> {
-        let length = u64::from_le_bytes(*self.map.first_chunk()?) as usize;
-        let header: Value = serde_json::from_slice(self.map.get(8..8usize.checked_add(length)?)?).ok()?;
+        let length = u64::from_le_bytes(*self.head.first_chunk()?) as usize;
+        let header: Value = serde_json::from_slice(self.head.get(8..8usize.checked_add(length)?)?).ok()?;
         let ends = header.as_object()?.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
         Some(8 + length + ends.max()? as usize)
     }
-}
-
-/// Maps a file that is only read.
-#[allow(unsafe_code)]
-pub(crate) fn map(path: &Path) -> std::io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: the map is read-only, and checkpoint files are not written while a run reads them; were one truncated
-    // meanwhile, the process would get a signal rather than wrong data.
-    unsafe { Mmap::map(&file) }
 }
 
 #[cfg(test)]
@@ -303,6 +323,19 @@ mod tests {
         }
         fs::write(&path, b"").expect("written");
         assert_eq!(refused(folder.path()), "model.safetensors: an empty file");
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_under_its_reader_is_an_error_and_not_the_end_of_the_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bytes = file(&[("a.weight", Dtype::F32, &[32, 32])]);
+        let path = folder.path().join("model.safetensors");
+        fs::write(&path, &bytes).expect("written");
+        let mut weights = open(folder.path()).expect("opens");
+        assert_eq!(weights.matrix("a.weight", [32, 32]).expect("reads").dims(), [32, 32]);
+        File::options().write(true).open(&path).and_then(|file| file.set_len(100)).expect("cut");
+        let error = weights.matrix("a.weight", [32, 32]).expect_err("refused");
+        assert!(error.message.ends_with("model.safetensors: cut short while `a.weight` was read"), "{error}");
     }
 
     #[test]
