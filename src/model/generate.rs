@@ -113,7 +113,8 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs `requests`, which may be refused where they come from, and tells `watch` what becomes of them, in no
-    /// particular order. When `watch` says [`ControlFlow::Break`], the batch that runs is finished, and no other is begun.
+    /// particular order. When `watch` says [`ControlFlow::Break`], what is in flight is let go: it is asked
+    /// before every layer and after every token.
     ///
     /// # Errors
     /// What stops all requests. What stops one is told to `watch`.
@@ -227,23 +228,25 @@ impl<'a> Generator<'a> {
     fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> ControlFlow<()>) -> ControlFlow<()> {
         let length = rows[0].length.next_multiple_of(STEP);
         let size = if self.on_processor() { self.batch_size(length) } else { rows.len() };
-        let mut flow = ControlFlow::Continue(());
-        let (mut caches, mut logits) = self.prefill(&rows, length, size);
+        let (mut caches, mut logits) = self.prefill(&rows, length, size, watch)?;
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
             let mut told = vec![Step::Tokens(open)];
             told.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
+            // All that ended in this step is told, whatever is said to the first.
+            let mut flow = ControlFlow::Continue(());
             for step in told {
                 if watch(step) == ControlFlow::Break(()) {
                     flow = ControlFlow::Break(());
                 }
             }
+            flow?;
             if rows.iter().all(|row| !row.open) {
                 break;
             }
-            logits = self.decode(&rows, &mut caches, length, step, size);
+            logits = self.decode(&rows, &mut caches, [length, step, size], watch)?;
         }
-        flow
+        ControlFlow::Continue(())
     }
 
     /// Gives every open row its next token, and tells which rows that ended.
@@ -262,7 +265,13 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs the prompts, and gives the caches and the logits of the first tokens, `[size · vocabulary]`.
-    fn prefill(&self, rows: &[Row], length: usize, size: usize) -> (Vec<LayerCache>, Vec<f32>) {
+    fn prefill(
+        &self,
+        rows: &[Row],
+        length: usize,
+        size: usize,
+        watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> ControlFlow<(), (Vec<LayerCache>, Vec<f32>)> {
         let decoder = &self.model.decoder;
         let most = if self.on_processor() { PREFILL_ON_PROCESSOR } else { PREFILL };
         let at_once = (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= most).unwrap_or(1);
@@ -275,7 +284,8 @@ impl<'a> Generator<'a> {
         let (mut parts, mut last) = (Vec::new(), Vec::new());
         for members in members.chunks(at_once) {
             let mut caches = decoder.caches(members.len(), self.capacity(length));
-            let hidden = self.run_layers(pictures.hidden(members, length), &rotary, &mask, &mut caches);
+            let hidden = pictures.hidden(members, length);
+            let hidden = self.run_layers(hidden, &rotary, &mask, &mut caches, watch)?;
             let [count, _, features] = hidden.dims();
             let ends = members.iter().enumerate().map(|(place, row)| (place * length + row.length - 1) as i32);
             let ends = integers(ends.collect(), self.model);
@@ -287,11 +297,17 @@ impl<'a> Generator<'a> {
             parts.push(parts[copy].clone());
             last.push(last[copy].clone());
         }
-        (LayerCache::join(parts), self.logits(Tensor::cat(last, 0)))
+        ControlFlow::Continue((LayerCache::join(parts), self.logits(Tensor::cat(last, 0))))
     }
 
     /// Runs the last token of every row, and gives the logits of the next, `[size · vocabulary]`.
-    fn decode(&self, rows: &[Row], caches: &mut [LayerCache], length: usize, step: usize, size: usize) -> Vec<f32> {
+    fn decode(
+        &self,
+        rows: &[Row],
+        caches: &mut [LayerCache],
+        [length, step, size]: [usize; 3],
+        watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> ControlFlow<(), Vec<f32>> {
         let decoder = &self.model.decoder;
         let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
         let tokens: Vec<u32> = members.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
@@ -309,8 +325,8 @@ impl<'a> Generator<'a> {
         };
         let mask = decoder.mask(&positions, &members.iter().map(slots).collect::<Vec<_>>());
         let rotary = decoder.rotary(&positions);
-        let hidden = self.run_layers(hidden.reshape([size, 1, features]), &rotary, &mask, caches);
-        self.logits(hidden.reshape([size, features]))
+        let hidden = self.run_layers(hidden.reshape([size, 1, features]), &rotary, &mask, caches, watch)?;
+        ControlFlow::Continue(self.logits(hidden.reshape([size, features])))
     }
 
     fn run_layers(
@@ -319,12 +335,14 @@ impl<'a> Generator<'a> {
         rotary: &Rotary,
         mask: &AttentionMask,
         caches: &mut [LayerCache],
-    ) -> Tensor<3> {
+        watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> ControlFlow<(), Tensor<3>> {
         for (index, cache) in caches.iter_mut().enumerate() {
+            watch(Step::Tokens(0))?;
             let lora = self.lora.map(|lora| &lora.layers[index]);
             hidden = self.model.decoder.layer(index, hidden, rotary, mask, lora, Some(cache));
         }
-        hidden
+        ControlFlow::Continue(hidden)
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
@@ -559,11 +577,13 @@ mod tests {
         };
         let logits = |indices: &[usize]| {
             let mut rows = rows(indices);
-            let (mut caches, mut logits) = generator.prefill(&rows, 64, 16);
+            let go_on = &mut |_: Step| ControlFlow::Continue(());
+            let began = generator.prefill(&rows, 64, 16, go_on).continue_value();
+            let (mut caches, mut logits) = began.unwrap();
             let mut all = vec![logits.clone()];
             for step in 0..3 {
                 generator.choose(&mut rows, &logits);
-                logits = generator.decode(&rows, &mut caches, 64, step, 16);
+                logits = generator.decode(&rows, &mut caches, [64, step, 16], go_on).continue_value().unwrap();
                 all.push(logits.clone());
             }
             all
@@ -575,6 +595,23 @@ mod tests {
         for (a, b) in first.iter().zip(&second) {
             assert_eq!(a[..VOCABULARY], b[2 * VOCABULARY..3 * VOCABULARY]);
             assert_eq!(a[7 * VOCABULARY..8 * VOCABULARY], b[..VOCABULARY]);
+        }
+    }
+
+    #[test]
+    fn what_is_in_flight_is_let_go_of_when_it_is_told_to_stop() {
+        let model = model();
+        let tokenizer = tokenizer("mistral");
+        let generator = Generator::new(&model, None, &tokenizer, settings(1.0));
+        for stop_at in [1, model.decoder.layer_count() + 2] {
+            let (mut asked, mut done) = (0, 0);
+            let watch = &mut |step: Step| {
+                asked += 1;
+                done += usize::from(matches!(step, Step::Done(..)));
+                if asked >= stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            generator.run((0..20).map(|index| Ok(request(index))), watch).unwrap();
+            assert_eq!(asked - done, stop_at, "nothing is computed once it was told");
         }
     }
 
@@ -643,19 +680,5 @@ mod tests {
         wide.allowed[5] = true;
         let answer = wide.one(request(1)).unwrap();
         assert!(answer.tokens.iter().all(|token| *token == 5));
-    }
-
-    #[test]
-    fn a_stop_finishes_the_batch_and_begins_no_other() {
-        let model = model();
-        let tokenizer = tokenizer("mistral");
-        let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
-        let mut done = 0;
-        let watch = &mut |step: Step| {
-            done += usize::from(matches!(step, Step::Done(..)));
-            ControlFlow::Break(())
-        };
-        generator.run((0..100).map(|_| Ok(request(3))), watch).unwrap();
-        assert_eq!(done, 8);
     }
 }
