@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::node::{Compared, Progress, Summary};
 
 /// How a node ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// Its result was in the cache.
@@ -80,12 +80,14 @@ pub enum Event {
         /// What.
         text: String,
     },
-    /// A node waits for another process that is making the same result.
+    /// A node waits for another process that is making the same result, or items that are this one's, too.
     Waiting {
         /// The node.
         node: String,
         /// Which process.
         owner: String,
+        /// Whether it is for items that the two have in common.
+        items: bool,
     },
     /// A node ended.
     Finished {

@@ -358,7 +358,7 @@ pub enum OnBadItem {
         /// A share of all items.
         at_most: f64,
     },
-    /// Fail at the first.
+    /// Fail when there is one, after all have been tried.
     Fail,
 }
 
@@ -367,6 +367,23 @@ impl OnBadItem {
     /// written, bad items are skipped while they are at most 1 % of all. It is no part of any key.
     pub fn read(table: &mut Reader<'_>) -> Self {
         table.choice("on_bad_item", &[("skip", Self::Skip { at_most: 1.0 }), ("fail", Self::Fail)], Self::default())
+    }
+}
+
+impl OnBadItem {
+    /// Whether `bad` of `total` items may be left out; never all of them.
+    pub fn allows(self, bad: usize, total: usize) -> bool {
+        let few = matches!(self, Self::Skip { at_most } if bad as f64 <= at_most * total as f64);
+        bad == 0 || (few && bad < total)
+    }
+
+    /// How many may be left out, for people.
+    pub fn told(self) -> String {
+        match self {
+            Self::Skip { at_most: 1.0 } => "all but one may be left out".to_owned(),
+            Self::Skip { at_most } => format!("at most {} % are skipped", at_most * 100.0),
+            Self::Fail => "`on_bad_item` is \"fail\"".to_owned(),
+        }
     }
 }
 
@@ -482,16 +499,55 @@ pub struct Summary {
     /// Named numbers with their 95 % intervals where they have one; the run's last table is made of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
-    /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form.
+    /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form. What only the
+    /// pipeline calls so is left to [`Node::names`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// A few rows as text.
+    /// A few rows as text. A picture is named by [`Summary::picture`], never by its path: the result may be told when the
+    /// file has another name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<String>,
     /// Why the result may not be what was wanted, though nothing failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
+
+impl Summary {
+    /// How a sample names a picture; [`Summary::named`] puts its name in the place of this.
+    pub fn picture(digest: &Digest) -> String {
+        format!("{PICTURE}{digest}")
+    }
+
+    /// The same, with the names that pictures have now in its samples; `path` says where one lies.
+    #[must_use]
+    pub fn named(mut self, path: impl Fn(&Digest) -> Option<PathBuf>) -> Self {
+        for sample in &mut self.samples {
+            let mut text = String::new();
+            let mut rest = sample.as_str();
+            while let Some((before, after)) = rest.split_once(PICTURE) {
+                text.push_str(before);
+                match after.get(..64).and_then(|digits| digits.parse::<Digest>().ok()) {
+                    Some(digest) => {
+                        let name =
+                            path(&digest).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+                        text.push_str(&name.unwrap_or_else(|| digest.short()));
+                        rest = &after[64..];
+                    }
+                    None => {
+                        text.push_str(PICTURE);
+                        rest = after;
+                    }
+                }
+            }
+            text.push_str(rest);
+            *sample = text;
+        }
+        self
+    }
+}
+
+/// What stands before a picture's digest in a sample.
+const PICTURE: &str = "picture:";
 
 /// A measured number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -601,6 +657,12 @@ pub trait Context: Send + Sync {
     /// Says how far the node is.
     fn progress(&self, progress: Progress);
 
+    /// Says of a node that runs as a whole that it has left out `bad` of `total` items as [`Node::on_bad_item`] allows; kept
+    /// with the result, so that a node that allows fewer does not take it.
+    fn left_out(&self, bad: usize, total: usize) {
+        let _ = (bad, total);
+    }
+
     /// Says something that people should know, once: a warning, a count.
     fn note(&self, text: &str);
 }
@@ -653,5 +715,19 @@ impl Failure {
             *help = Some(text.into());
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_name_pictures_as_they_are_called_when_they_are_shown() {
+        let (known, unknown) = (Digest::of(b"known"), Digest::of(b"unknown"));
+        let text = format!("{} is not {}; picture:frame", Summary::picture(&known), Summary::picture(&unknown));
+        let summary = Summary { samples: vec![text], ..Summary::default() };
+        let named = summary.named(|digest| (*digest == known).then(|| PathBuf::from("photos/a.png")));
+        assert_eq!(named.samples, [format!("a.png is not {}; picture:frame", unknown.short())]);
     }
 }

@@ -113,8 +113,9 @@ impl Observer for Watch {
             Event::Started { node, kind, why } => self.started(node, kind, why),
             Event::Progress { node, progress } => self.progress(node, progress),
             Event::Note { node, text } => self.line(Paint::Busy, "note", node, text),
-            Event::Waiting { node, owner } => {
-                self.line(Paint::Dim, "waits", node, &format!("{owner} is making the same result"));
+            Event::Waiting { node, owner, items } => {
+                let what = if *items { "items of the same function" } else { "the same result" };
+                self.line(Paint::Dim, "waits", node, &format!("{owner} is making {what}"));
             }
             Event::Finished { node, how, items, seconds, summary, error, help, key, .. } => {
                 if let Some(running) = self.running().remove(node)

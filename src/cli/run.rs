@@ -7,7 +7,7 @@ use super::args::{self, Global};
 use super::interrupt::Interrupt;
 use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache};
 use super::progress::Watch;
-use super::summary::Told;
+use super::summary::{self, Told};
 use super::voice::{Exit, Trouble, Voice};
 use crate::event::How;
 use crate::node::Kinds;
@@ -23,11 +23,24 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         let help = "edit the pipeline file; only what the edit touches runs again";
         return Err(Trouble::usage("`-S` is not there yet").help(help.to_owned()));
     }
+    let watch = Arc::new(Watch::new(*voice, arguments.json));
+    let cache_option = global.cache_option();
+    let interrupt = Interrupt::listen(
+        {
+            let watch = Arc::clone(&watch);
+            move || watch.say("interrupted: finishing what is in flight; once more stops at once")
+        },
+        {
+            let (voice, go_on) = (*voice, summary::go_on(&arguments.file, &cache_option));
+            move || voice.insist(&go_on)
+        },
+    );
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let targets = [arguments.targets.as_slice(), &arguments.until].concat();
     file.nodes(&[targets.as_slice(), &arguments.force].concat())?;
     let targets = file.nodes(&targets)?;
     let force: BTreeSet<usize> = file.nodes(&arguments.force)?.into_iter().collect();
+    check_forced(&file, &targets, &force)?;
     file.check_data(&targets)?;
     let plan = plan::Options { targets, force, accept_numerics: arguments.accept_numerics.clone() };
     let store = open_cache(&global.cache)?;
@@ -42,13 +55,9 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         retries: arguments.retries,
         ..run::Options::default()
     };
-    let watch = Arc::new(Watch::new(*voice, arguments.json));
-    let interrupt = Interrupt::listen({
-        let watch = Arc::clone(&watch);
-        move || watch.say("interrupted: finishing what is in flight; once more stops at once")
-    });
     let machine = Machine::default();
-    let report = engine::run(&file.graph, &store, &machine, &options, watch.as_ref(), interrupt.flag());
+    let report = engine::run(&file.graph, &store, &machine, &options, watch.as_ref(), interrupt.run());
+    interrupt.run_ended();
     let report = report.map_err(|error| match error {
         RunError::Device(message) => file.device_trouble(&machine, message),
         RunError::Store(error) => cache_trouble(&error),
@@ -56,7 +65,6 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     if let Some(cause) = &report.not_kept {
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
-    let cache_option = global.cache_option();
     let (cache, cache_option) = (global.cache.as_path(), cache_option.as_str());
     Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option }.say(voice);
     watch.written()?;
@@ -67,4 +75,20 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     } else {
         Exit::Success
     })
+}
+
+/// Refuses to make again what is not made at all: it would pass in silence.
+fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>) -> Result<(), Trouble> {
+    let needed = file.graph.needed(targets);
+    let outside: Vec<String> = force
+        .iter()
+        .filter(|index| !needed[**index])
+        .map(|index| format!("`{}`", file.graph.nodes[*index].name))
+        .collect();
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let are = if outside.len() == 1 { "is" } else { "are" };
+    let message = format!("{} {are} to be made again, but what is asked for does not need it", outside.join(", "));
+    Err(Trouble::usage(message).help("name it among the targets, too, or leave out `--force` for it".to_owned()))
 }

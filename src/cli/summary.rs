@@ -102,7 +102,7 @@ impl Told<'_> {
     fn say_next(&self, voice: &Voice) {
         let (file, cache) = (self.file.display(), self.cache_option);
         if self.report.interrupted {
-            voice.insist(format_args!("interrupted; what is finished is kept. Go on with: stic run {file}{cache}"));
+            voice.insist(go_on(self.file, cache));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == How::Failed).collect();
@@ -129,6 +129,11 @@ impl Told<'_> {
         let index = adapters.max_by_key(|index| depths[**index]).or(made.last())?;
         Some(&self.graph.nodes[*index].name)
     }
+}
+
+/// What is told last of a run that was interrupted.
+pub fn go_on(file: &Path, cache_option: &str) -> String {
+    format!("interrupted; what is finished is kept. Go on with: stic run {}{cache_option}", file.display())
 }
 
 /// How many nodes stand above each node in its longest line of ancestors.

@@ -320,8 +320,7 @@ pub fn check_unreadable(unreadable: &[String], readable: usize, on_bad_item: OnB
 
 /// Whether `bad` of `all` items may be left out; never all of them.
 pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
-    let few = matches!(on_bad_item, OnBadItem::Skip { at_most } if bad as f64 <= at_most * all as f64);
-    bad == 0 || (few && bad < all)
+    on_bad_item.allows(bad, all)
 }
 
 /// What is said once of pictures that were found by an end of their paths.

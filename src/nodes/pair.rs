@@ -4,7 +4,6 @@
 //! well-curated prompt nor the misleading one is ever trained on. Its picture is the clean one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 use rand_core::RngCore;
 
@@ -217,10 +216,8 @@ impl WholeWork for PairNode {
         // Of imported responses the altered pictures may lie elsewhere, or nowhere.
         let altered = pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture));
         let altered = altered.filter(|picture| objects.path(picture).is_ok()).collect();
-        let samples = (0..3.min(pairs.len()))
-            .map(|n| n * pairs.len() / 3.min(pairs.len()))
-            .map(|index| sample(&pairs[index], labels[index].path.as_deref()));
-        let samples = samples.collect();
+        let shown = (0..3.min(pairs.len())).map(|n| n * pairs.len() / 3.min(pairs.len()));
+        let samples = shown.map(|index| sample(&pairs[index])).collect();
         Ok(Output {
             identity: vec![part("pairs.jsonl", &write_lines(&pairs), objects)?],
             side: vec![part(LABELS, &write_lines(&labels), objects)?],
@@ -255,15 +252,14 @@ fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
 }
 
 /// A pair as text, each response cut to what fits a few lines.
-fn sample(pair: &Pair, path: Option<&str>) -> String {
+fn sample(pair: &Pair) -> String {
     let cut = |text: &str| {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if words.chars().count() <= 240 { words } else { words.chars().take(239).chain(['…']).collect() }
     };
     format!(
         "{}\n  instruction: {}\n  chosen: {}\n  rejected ({}): {}",
-        path.and_then(|path| Path::new(path).file_name())
-            .map_or_else(|| pair.id.short(), |name| name.to_string_lossy().into_owned()),
+        Summary::picture(&pair.picture),
         cut(&pair.instruction),
         cut(&pair.chosen),
         origin(pair),
@@ -273,6 +269,8 @@ fn sample(pair: &Pair, path: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::trial::{Trial, read};
     use super::*;
     use crate::artifact::{Altered, Finish, read_lines};

@@ -312,7 +312,7 @@ impl ItemWork for RespondNode {
             identity: vec![Part { name: name.to_owned(), digest: objects.put(&write_lines(&responses))? }],
             side: vec![Part { name: LABELS.to_owned(), digest: objects.put(&write_lines(&labels))? }],
             objects: Vec::new(),
-            summary: summary(&responses, context),
+            summary: summary(&responses),
         })
     }
 }
@@ -342,7 +342,7 @@ fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Cont
 }
 
 /// What people are shown: how many, how long, how many were cut, and the first few.
-fn summary(responses: &[Response], context: &dyn Context) -> Summary {
+fn summary(responses: &[Response]) -> Summary {
     let count = responses.len();
     let mean = responses.iter().map(|response| response.tokens).sum::<usize>() as f64 / count.max(1) as f64;
     let cut = responses.iter().filter(|response| response.finish == Finish::Length).count();
@@ -350,11 +350,7 @@ fn summary(responses: &[Response], context: &dyn Context) -> Summary {
     if cut > 0 {
         line += &format!(", {:.1} % cut at the limit", 100.0 * cut as f64 / count as f64);
     }
-    let sample = |response: &Response| {
-        let path = context.picture_path(&response.picture);
-        let name = path.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
-        format!("{}: {}", name.unwrap_or_else(|| response.id.short()), response.text)
-    };
+    let sample = |response: &Response| format!("{}: {}", Summary::picture(&response.picture), response.text);
     Summary { line, samples: responses.iter().take(SAMPLES).map(sample).collect(), ..Summary::default() }
 }
 

@@ -296,12 +296,27 @@ pub struct Task {
     pub fields: Vec<(String, Value)>,
     /// The key that its items share.
     pub function_key: Option<Digest>,
-    /// Whether it runs although its result is there.
+    /// Whether everything of it is made anew, finished items, too.
     pub forced: bool,
+    /// Whether it runs although its result is there: by force, or since more was left out of it than the node allows.
+    pub again: bool,
+    /// Other numerics classes whose items it takes.
+    pub accepted: Vec<Accepted>,
     /// Why it runs.
     pub why: Vec<String>,
     /// Objects of an earlier result that are missing or damaged: no finished item is believed that names one.
     pub lost: Vec<Digest>,
+}
+
+/// A numerics class some of whose items stand in for those of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The class.
+    pub class: String,
+    /// The key that its items share.
+    pub function_key: Digest,
+    /// How many there are that the other class has not.
+    pub count: usize,
 }
 
 impl Hit {
@@ -379,32 +394,95 @@ impl<'a> Planner<'a> {
         let sources = node.node.sources(digests)?;
         let class = self.device.filter(|_| node.node.computes_tensors()).map(|device| device.numerics());
         let under = |class| self.determinants(node, &inputs, &sources, class);
-        let determinants = under(class.as_deref());
-        let key = determinants.key();
+        let own = under(class.as_deref());
+        let (mut key, function_key) = (own.key(), own.function_key());
         let forced = self.options.force.contains(&index);
         let found = if forced { Found::Nothing } else { records.find(&key) };
-        if let Found::Complete(entry) = found {
-            return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: None })));
-        }
-        if let (Some(class), false) = (&class, forced) {
-            let accepted = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
-            for other in accepted.filter(|other| *other != class) {
-                if let Found::Complete(entry) = records.find(&under(Some(other)).key()) {
-                    let remark = Some(format!("a result of {other}, accepted in place of {class}"));
-                    return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
+        let sound = |entry: &Entry| entry.items.is_none_or(|it| node.node.on_bad_item().allows(it.skipped, it.total));
+        let hit = |entry: Box<Entry>, remark| Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
+        let found = match found {
+            Found::Complete(entry) if sound(&entry) => return hit(entry, None),
+            found => found,
+        };
+        let mut listing = Listing::default();
+        OfNode(&own).walk(&mut listing);
+        let (mut why, mut lost, mut again) = match &found {
+            _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
+            Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
+            Found::Incomplete(lost) => (vec![lost_in_words(lost, records)], lost.clone(), false),
+            Found::Nothing => (self.why(node, &listing.0, records), Vec::new(), false),
+        };
+        let mut accepted = Vec::new();
+        if let (Some(class), false) = (&class, again) {
+            let others = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
+            let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
+            for other in &others {
+                if let Found::Complete(entry) = records.find(&under(Some(other)).key())
+                    && sound(&entry)
+                {
+                    return hit(entry, Some(format!("a result of {other}, accepted in place of {class}")));
                 }
             }
+            let journals = others.into_iter().filter_map(|other| Some((other, under(Some(other)).function_key()?)));
+            accepted = self.accepted(node, &inputs, function_key, journals.collect(), records, digests)?;
+            if !accepted.is_empty() {
+                // A result of its own: whoever accepts no other class is not to find it.
+                let names: Vec<&str> = accepted.iter().map(|other| other.class.as_str()).collect();
+                let names = names.join(", ");
+                let mixed = format!("{class} with items of {names}");
+                let determinants = under(Some(&mixed));
+                key = determinants.key();
+                listing = Listing::default();
+                OfNode(&determinants).walk(&mut listing);
+                match records.find(&key) {
+                    Found::Complete(entry) if sound(&entry) => {
+                        return hit(entry, Some(format!("with items of {names}, accepted in place of {class}")));
+                    }
+                    Found::Complete(_) => again = true,
+                    Found::Incomplete(objects) => lost = objects,
+                    Found::Nothing => {}
+                }
+                why.extend(accepted.iter().map(|Accepted { class: other, count, .. }| {
+                    format!("{} of {other} accepted in place of {class}", counted(*count, "item"))
+                }));
+            }
         }
-        let mut listing = Listing::default();
-        OfNode(&determinants).walk(&mut listing);
-        let (why, lost) = match found {
-            _ if forced => (vec!["forced".to_owned()], Vec::new()),
-            Found::Incomplete(lost) => (vec![lost_in_words(&lost, records)], lost),
-            _ => (self.why(node, &listing.0, records), Vec::new()),
-        };
-        let function_key = determinants.function_key();
-        let task = Task { index, key, fields: listing.0, function_key, forced, why, lost, inputs };
+        let fields = listing.0;
+        let task = Task { index, inputs, key, fields, function_key, forced, again, accepted, why, lost };
         Ok(Decision::Run(Box::new(task)))
+    }
+
+    /// Which of `journals`, of other numerics classes, have items that the node's own journal has not.
+    fn accepted(
+        &self,
+        node: &GraphNode,
+        inputs: &[(&'static str, Vec<Artifact>)],
+        function_key: Option<Digest>,
+        journals: Vec<(&String, Digest)>,
+        records: &dyn Records,
+        digests: &dyn FileDigests,
+    ) -> Result<Vec<Accepted>, Failure> {
+        let (Work::Items(work), Some(function_key)) = (node.node.work(), function_key) else { return Ok(Vec::new()) };
+        let mut journals: Vec<(&String, Digest, Items)> =
+            journals.into_iter().map(|(class, key)| (class, key, records.items(&key))).collect();
+        journals.retain(|(_, _, items)| !items.is_empty());
+        if journals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = records.items(&function_key);
+        let inputs = Inputs::new(inputs.iter().cloned().collect(), records.objects());
+        let items = work.items(&inputs, self.graph.seed, digests)?;
+        let has = |journal: &Items, item| journal.is_usable(item, |objects| records.has_objects(objects));
+        let mut counts = vec![0; journals.len()];
+        for item in items.iter().filter(|item| !has(&own, item)) {
+            if let Some(first) = journals.iter().position(|(_, _, journal)| has(journal, item)) {
+                counts[first] += 1;
+            }
+        }
+        let accepted = std::iter::zip(journals, counts).filter(|(_, count)| *count > 0);
+        let accepted =
+            accepted.map(|((class, function_key, _), count)| Accepted { class: class.clone(), function_key, count });
+        Ok(accepted.collect())
     }
 
     /// How many items a task has and how many of them are finished; `None` for kinds that do not map items.
@@ -423,7 +501,8 @@ impl<'a> Planner<'a> {
         let are_there = |objects: &[Digest]| {
             !objects.iter().any(|object| task.lost.contains(object)) && records.has_objects(objects)
         };
-        let cached = items.iter().filter(|item| finished.is_usable(item, are_there)).count();
+        let own = items.iter().filter(|item| finished.is_usable(item, are_there)).count();
+        let cached = own + task.accepted.iter().map(|other| other.count).sum::<usize>();
         Ok(Some(ItemCounts { total: items.len(), cached }))
     }
 
@@ -498,6 +577,22 @@ fn lost_in_words(lost: &[Digest], records: &dyn Records) -> String {
         (0, damaged) => format!("{} damaged in the cache", count(damaged)),
         (missing, damaged) => format!("{} missing from the cache, and {damaged} damaged", count(missing)),
     }
+}
+
+/// `3 of 40 items were left out of its result, and at most 1 % are skipped`.
+fn left_out_in_words(entry: &Entry, node: &GraphNode) -> String {
+    let (skipped, total) = entry.items.map_or((0, 0), |items| (items.skipped, items.total));
+    let were = if skipped == 1 { "was" } else { "were" };
+    format!(
+        "{skipped} of {} {were} left out of its result, and {}",
+        counted(total, "item"),
+        node.node.on_bad_item().told()
+    )
+}
+
+/// `1 item`, `2,000 items`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 /// `number` with its thousands apart.

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::interrupt::Noticing;
 use super::pictures::{PictureError, Pictures};
 use super::telling::Telling;
 use crate::device::{Backend, DeviceChoice, Precision};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
-use crate::store::{Store, StoreError, Witness};
+use crate::store::{ItemTotals, Store, StoreError, Witness};
 
 /// How often people are told how far a node is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -83,13 +84,17 @@ pub struct NodeContext<'a> {
     /// Its scratch.
     pub scratch: PathBuf,
     /// Set when the run is to end.
-    pub interrupt: &'a AtomicBool,
+    pub interrupt: Noticing<'a>,
+    /// Set when the node is to end because of [`NodeContext::unavailable`].
+    pub halt: AtomicBool,
     /// Who is told.
     pub telling: &'a Telling<'a>,
     /// Items that are done and all of them, when the engine counts them.
     pub items: Mutex<Option<(usize, usize)>>,
     /// The first picture that could not be had.
     pub unavailable: Mutex<Option<Failure>>,
+    /// How many items a node that runs as a whole has left out.
+    pub left_out: Mutex<Option<ItemTotals>>,
     /// When people were last told how far it is, and what the node itself said.
     pub progress: Mutex<(Option<Instant>, Progress)>,
 }
@@ -99,6 +104,17 @@ impl NodeContext<'_> {
     pub fn count(&self, done: usize, total: usize) {
         *self.items.lock().expect("no panic under the lock") = Some((done, total));
         self.tell(None);
+    }
+
+    /// How many items the node said that it has left out.
+    pub fn left_out(&self) -> Option<ItemTotals> {
+        *self.left_out.lock().expect("no panic under the lock")
+    }
+
+    /// Has the node end, with `failure` unless it has met another of the surroundings.
+    pub fn halt(&self, failure: Failure) {
+        self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);
+        self.halt.store(true, Ordering::Relaxed);
     }
 
     /// The failure of the surroundings that the node met, whatever it made of it.
@@ -183,11 +199,15 @@ impl Context for NodeContext<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
+        self.interrupt.look() || self.halt.load(Ordering::Relaxed)
     }
 
     fn progress(&self, progress: Progress) {
         self.tell(Some(progress));
+    }
+
+    fn left_out(&self, bad: usize, total: usize) {
+        *self.left_out.lock().expect("no panic under the lock") = Some(ItemTotals { total, skipped: bad });
     }
 
     fn note(&self, text: &str) {

@@ -2,13 +2,17 @@
 //! other nodes there are, nor when they run.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Options;
 use super::context::{NodeContext, NodeObjects};
+use super::interrupt::{Interrupt, Noticing};
 use super::items::ItemRun;
 use super::pictures::Pictures;
 use super::telling::Telling;
@@ -22,6 +26,11 @@ use crate::store::{Claim, Claiming, ItemTotals, Owner, Provenance, Publication, 
 
 /// How often a waiting node looks whether the result is there: at first, and at most.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+
+/// How often the files that a running node has read are looked at again, and at most which share of the time that may
+/// take.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_SHARE: u32 = 50;
 
 /// What all nodes of a run have in common.
 pub struct Shared<'a> {
@@ -38,7 +47,9 @@ pub struct Shared<'a> {
     /// Where pictures are.
     pub pictures: &'a Pictures,
     /// Set when the run is to end.
-    pub interrupt: &'a AtomicBool,
+    pub interrupt: &'a Interrupt,
+    /// By function key: the generation of items that nodes made by force began in this run, over all attempts.
+    pub generations: Mutex<HashMap<Digest, u32>>,
     /// Who is told.
     pub telling: &'a Telling<'a>,
 }
@@ -65,13 +76,16 @@ pub enum Ending {
 /// Does `task`, again when the surroundings fail, as often as the node or the run allows.
 pub fn execute(shared: &Shared<'_>, task: &Task, files: &Witness<'_>) -> Ending {
     let node = &shared.graph.nodes[task.index];
-    let work = Execution { shared, task, files, node, forced_generation: Mutex::new(None) };
+    let work = Execution { shared, task, files, node };
     let retries = node.retries.unwrap_or(shared.options.retries);
-    for attempt in 0.. {
+    for attempt in 0u32.. {
+        if attempt > 0 && shared.interrupt.is_set() {
+            return Ending::Interrupted;
+        }
         match work.attempt() {
-            Ending::Failed(Failure::Environment { message, .. }) if attempt < retries && !shared.interrupted() => {
-                let pause = shared.options.backoff * 2u32.pow(attempt.min(6));
-                let (number, all) = (attempt + 1, retries + 1);
+            Ending::Failed(Failure::Environment { message, .. }) if attempt < retries && !shared.interrupt.is_set() => {
+                let pause = shared.options.backoff.saturating_mul(2u32.pow(attempt.min(6)));
+                let (number, all) = (u64::from(attempt) + 1, u64::from(retries) + 1);
                 shared.telling.note(
                     &node.name,
                     format!("attempt {number} of {all} failed, the next is in {:.1} s: {message}", pause.as_secs_f64()),
@@ -85,14 +99,10 @@ pub fn execute(shared: &Shared<'_>, task: &Task, files: &Witness<'_>) -> Ending 
 }
 
 impl Shared<'_> {
-    fn interrupted(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
-    }
-
     /// Sleeps, but not through an interrupt.
     fn pause(&self, length: Duration) {
         let end = Instant::now() + length;
-        while !self.interrupted() && Instant::now() < end {
+        while !self.interrupt.is_set() && Instant::now() < end {
             std::thread::sleep((end - Instant::now()).min(Duration::from_millis(50)));
         }
     }
@@ -104,8 +114,6 @@ struct Execution<'a> {
     task: &'a Task,
     files: &'a Witness<'a>,
     node: &'a GraphNode,
-    /// The generation of items that a forced run began, kept over its attempts.
-    forced_generation: Mutex<Option<u32>>,
 }
 
 /// What a node made, before it is published.
@@ -144,32 +152,45 @@ impl Execution<'_> {
                 claim.finish();
                 Ending::Made(record, counts)
             }
+            Err(Failure::Interrupted) => Ending::Interrupted,
             Err(failure) => Ending::Failed(failure),
         }
     }
 
     /// The claim on the key; `None` when another process has made the result meanwhile.
     fn claim(&self) -> Result<Option<Claim>, Failure> {
-        let is_there = || !self.task.forced && matches!(self.shared.store.find(&self.task.key), Found::Complete(_));
+        self.wait_for(&self.task.key, false, &|| {
+            !self.task.again && matches!(self.shared.store.find(&self.task.key), Found::Complete(_))
+        })
+    }
+
+    /// The claim on items of `function_key`, which other nodes may have in common with this one: none is made twice.
+    fn claim_items(&self, function_key: &Digest) -> Result<Claim, Failure> {
+        let claim = self.wait_for(function_key, true, &|| false)?;
+        Ok(claim.expect("nothing but the claim is waited for"))
+    }
+
+    /// Waits until the claim on `key` can be had, or `is_there` says that there is no need.
+    fn wait_for(&self, key: &Digest, items: bool, is_there: &dyn Fn() -> bool) -> Result<Option<Claim>, Failure> {
         let mut told: Option<Owner> = None;
         let mut pause = LOOK_EVERY[0];
         loop {
             if is_there() {
                 return Ok(None);
             }
-            match self.shared.store.claim(&self.task.key)? {
+            match self.shared.store.claim(key)? {
                 // It may have been published between the two looks.
                 Claiming::Held(claim) => return Ok((!is_there()).then_some(claim)),
                 Claiming::Taken(owner) if told.as_ref() == Some(&owner) => {}
                 Claiming::Taken(owner) => {
                     let node = self.node.name.clone();
-                    self.shared.telling.tell(Event::Waiting { node, owner: owner.to_string() });
+                    self.shared.telling.tell(Event::Waiting { node, owner: owner.to_string(), items });
                     told = Some(owner);
                 }
             }
             self.shared.pause(pause);
             pause = (pause * 2).min(LOOK_EVERY[1]);
-            if self.shared.interrupted() {
+            if self.shared.interrupt.is_set() {
                 return Err(Failure::Interrupted);
             }
         }
@@ -203,16 +224,52 @@ impl Execution<'_> {
             files: self.files,
             pictures: self.shared.pictures,
             scratch: claim.scratch()?,
-            interrupt: self.shared.interrupt,
+            interrupt: Noticing::new(self.shared.interrupt, matches!(self.node.node.work(), Work::Whole(_))),
+            halt: AtomicBool::new(false),
             telling: self.shared.telling,
             items: Mutex::default(),
             unavailable: Mutex::default(),
+            left_out: Mutex::default(),
             progress: Mutex::default(),
         };
-        let made = catch_unwind(AssertUnwindSafe(|| self.run(&inputs, &context)))
-            .unwrap_or_else(|panic| Err(panicked(&*panic)))?;
-        // A picture that could not be had is nobody's result, whatever the node made of it.
-        context.unavailable().map_or(Ok(made), Err)
+        let made = self.watching_files(&context, || {
+            let made = catch_unwind(AssertUnwindSafe(|| self.run(&inputs, &context)));
+            made.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        });
+        if let Some(path) = self.files.changed() {
+            return Err(has_changed(&path));
+        }
+        if self.files.was_stopped() {
+            return Err(Failure::Interrupted);
+        }
+        match made {
+            // A picture that could not be had is nobody's result, whatever the node made of it.
+            Ok(_) | Err(Failure::Interrupted) => context.unavailable().map_or(made, Err),
+            failed => failed,
+        }
+    }
+
+    /// Does `work`, and looks now and then whether the files that it has read are what they were: when somebody edits one,
+    /// the node is to end then, and not with the night's work.
+    fn watching_files<T>(&self, context: &NodeContext<'_>, work: impl FnOnce() -> T) -> T {
+        let (done, is_done) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut pause = LOOK_AGAIN_EVERY;
+                while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    let clock = Instant::now();
+                    // What cannot be looked at now is looked at again, at the latest before the result is published.
+                    let _ = self.files.look_again();
+                    if let Some(path) = self.files.changed() {
+                        return context.halt(has_changed(&path));
+                    }
+                    pause = LOOK_AGAIN_EVERY.max(clock.elapsed() * LOOK_AGAIN_SHARE);
+                }
+            });
+            let made = work();
+            drop(done);
+            made
+        })
     }
 
     fn run(&self, inputs: &Inputs, context: &NodeContext<'_>) -> Result<Made, Failure> {
@@ -229,6 +286,8 @@ impl Execution<'_> {
                     context,
                     store: self.shared.store,
                     function_key,
+                    accepted: &self.task.accepted,
+                    alone: &|| self.claim_items(&function_key),
                     on_bad_item: self.node.node.on_bad_item(),
                     from_generation: self.generation(&function_key),
                 };
@@ -240,27 +299,32 @@ impl Execution<'_> {
             }
             (Work::Whole(work), _) => {
                 started(None);
-                Ok(Made { output: work.run(inputs, context)?, totals: None, counts: None })
+                Ok(Made { output: work.run(inputs, context)?, totals: context.left_out(), counts: None })
             }
             (Work::Items(_), None) => unreachable!("a node that maps items has a function key"),
         }
     }
 
-    /// The generation from which on items count as finished: any, or with force one that is begun now.
+    /// The generation from which on items count as finished: any, or with force one that is begun now, or was by another
+    /// node of the run that has items in common with this one.
     fn generation(&self, function_key: &Digest) -> u32 {
         if !self.task.forced {
             return 0;
         }
-        let mut forced = self.forced_generation.lock().expect("no panic under the lock");
-        *forced.get_or_insert_with(|| self.shared.store.items(function_key).generation() + 1)
+        let mut generations = self.shared.generations.lock().expect("no panic under the lock");
+        let next = || self.shared.store.items(function_key).generation() + 1;
+        *generations.entry(*function_key).or_insert_with(next)
     }
 
     fn publish(&self, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
         let store = self.shared.store;
         let Made { output, totals, .. } = made;
+        self.files.look_again().map_err(|(path, cause)| match self.files.was_stopped() {
+            true => Failure::Interrupted,
+            false => Failure::io(&path, &cause),
+        })?;
         if let Some(path) = self.files.changed() {
-            return Err(Failure::node(format!("`{}` changed while the node was running", path.display()))
-                .help("run again: what the change touches is made anew"));
+            return Err(has_changed(&path));
         }
         let objects = self.objects_of(&output)?;
         let earlier = store.record(&self.task.key);
@@ -305,6 +369,14 @@ impl Execution<'_> {
             });
             return Ok(record);
         }
+        // What could not be read then can be read now.
+        if let Some(earlier) = earlier.as_ref().filter(|earlier| skipped(earlier) > skipped(&record)) {
+            record.generation = earlier.generation + 1;
+            record.provenance.superseded = earlier.provenance.superseded.clone();
+            record.provenance.superseded.push(earlier.content);
+            store.supersede(&record)?;
+            return Ok(record);
+        }
         match store.publish(&record)? {
             Publication::Published => {
                 if let Some(earlier) = earlier.filter(|_| differs) {
@@ -338,6 +410,17 @@ impl Execution<'_> {
     fn note(&self, text: String) {
         self.shared.telling.note(&self.node.name, text);
     }
+}
+
+/// How many items were left out of a result.
+fn skipped(record: &Record) -> usize {
+    record.items.map_or(0, |items| items.skipped)
+}
+
+/// The failure that a change of a file under a node is.
+pub fn has_changed(path: &Path) -> Failure {
+    Failure::node(format!("`{}` changed while the node was running", path.display()))
+        .help("run again: what the change touches is made anew")
 }
 
 fn not_deterministic(earlier: &Record, content: &Digest) -> String {

@@ -10,7 +10,8 @@ use super::context::NodeContext;
 use crate::artifact::{ItemId, write_lines};
 use crate::digest::Digest;
 use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
-use crate::store::{ItemTotals, Items, Store};
+use crate::plan::Accepted;
+use crate::store::{Claim, ItemTotals, Items, Store};
 
 /// The side part that lists the items that were left out.
 pub const SKIPPED: &str = "skipped.jsonl";
@@ -30,6 +31,10 @@ pub struct ItemRun<'a> {
     pub store: &'a Store,
     /// Which of them.
     pub function_key: Digest,
+    /// Journals of other numerics classes, whose items are taken where there is none of this one's.
+    pub accepted: &'a [Accepted],
+    /// Waits until no other node makes items of this function: what they have in common is made once.
+    pub alone: &'a (dyn Fn() -> Result<Claim, Failure> + 'a),
     /// What to do with bad items.
     pub on_bad_item: OnBadItem,
     /// Items of an earlier generation are made again.
@@ -65,19 +70,27 @@ impl ItemRun<'_> {
     pub fn run(&self, begin: impl FnOnce(usize, usize)) -> Result<ItemsMade, Failure> {
         let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
         check_ids(&items)?;
-        let finished = self.store.items(&self.function_key);
-        if finished.broken() > 0 {
-            let text =
-                format!("{} torn lines of finished items were dropped; their items are made again", finished.broken());
-            self.context.note(&text);
+        let (mut values, mut broken) = self.recall(&items);
+        let mut claim = None;
+        if values.iter().any(Option::is_none) {
+            claim = Some((self.alone)()?);
+            // Whoever had it may have made some.
+            (values, broken) = self.recall(&items);
         }
-        let mut values: Vec<Option<ItemValue>> = items.iter().map(|item| self.recall(&finished, item)).collect();
+        if broken > 0 {
+            self.context
+                .note(&format!("{broken} torn lines of finished items were dropped; their items are made again"));
+        }
         let pending: Vec<usize> = (0..items.len()).filter(|index| values[*index].is_none()).collect();
         let cached = items.len() - pending.len();
         begin(cached, items.len());
         self.context.count(cached, items.len());
 
         let bad = if pending.is_empty() { Vec::new() } else { self.make(&items, &pending, &mut values)? };
+        drop(claim);
+        if let Some(failure) = self.too_bad(&bad, items.len()) {
+            return Err(failure);
+        }
         let values: Vec<(usize, ItemValue)> =
             values.into_iter().enumerate().filter_map(|(index, value)| Some((index, value?))).collect();
         let mut output = self.work.collect(self.inputs, &values, self.context)?;
@@ -89,13 +102,20 @@ impl ItemRun<'_> {
         Ok(ItemsMade { output, totals, done: values.len() - cached, cached })
     }
 
-    /// The value of an item that was finished earlier, if all that it names is there.
-    fn recall(&self, finished: &Items, item: &Item) -> Option<ItemValue> {
-        if finished.generation_of(item)? < self.from_generation {
-            return None;
-        }
+    /// The values of the items that were finished earlier, if all that they name is there, and how many lines of the
+    /// journals are torn.
+    fn recall(&self, items: &[Item]) -> (Vec<Option<ItemValue>>, usize) {
+        let own = self.store.items(&self.function_key);
+        let others: Vec<Items> = self.accepted.iter().map(|other| self.store.items(&other.function_key)).collect();
         let there = |objects: &[Digest]| objects.iter().all(|object| self.store.object_size(object).is_some());
-        finished.is_usable(item, there).then(|| finished.get(item))?
+        let recall = |finished: &Items, item: &Item| -> Option<ItemValue> {
+            if finished.generation_of(item)? < self.from_generation {
+                return None;
+            }
+            finished.is_usable(item, there).then(|| finished.get(item))?
+        };
+        let of_any = |item| std::iter::once(&own).chain(&others).find_map(|finished| recall(finished, item));
+        (items.iter().map(of_any).collect(), own.broken())
     }
 
     /// Makes the items `pending` and puts them into `values`; returns the bad ones.
@@ -127,10 +147,8 @@ impl ItemRun<'_> {
                     }
                     values[index] = Some(value);
                 }
-                Err(item) => {
-                    bad.push((index, item));
-                    trouble = self.too_bad(&bad, total);
-                }
+                // All of them are told at once: each would cost another run.
+                Err(item) => bad.push((index, item)),
             }
             self.context.count(total - unfinished.len(), total);
             if trouble.is_some() || self.context.interrupted() {
@@ -157,19 +175,28 @@ impl ItemRun<'_> {
     /// Whether there are more bad items than are put up with.
     fn too_bad(&self, bad: &[(usize, BadItem)], total: usize) -> Option<Failure> {
         const AGAIN: &str = "mend or remove what is named, and run again; finished items are kept";
+        if self.on_bad_item.allows(bad.len(), total) {
+            return None;
+        }
+        let (count, node, named) = (bad.len(), self.context.node, named(bad));
+        let are = if count == 1 { "items is" } else { "items are" };
         Some(match self.on_bad_item {
-            OnBadItem::Fail => Failure::node(named(bad)).help(AGAIN),
-            OnBadItem::Skip { at_most } if bad.len() as f64 > at_most * total as f64 => {
-                let (count, percent) = (bad.len(), at_most * 100.0);
-                let message =
-                    format!("{count} of {total} items are bad, and at most {percent} % are skipped: {}", named(bad));
-                Failure::node(message).help(format!("{AGAIN}; `on_bad_item = \"skip\"` skips any number"))
-            }
             // Nothing would be left.
-            OnBadItem::Skip { .. } if bad.len() == total => {
-                Failure::node(format!("all {total} items are bad: {}", named(bad))).help(AGAIN)
+            _ if count == total && total > 1 => {
+                Failure::node(format!("all {total} items are bad: {named}")).help(AGAIN)
             }
-            OnBadItem::Skip { .. } => return None,
+            OnBadItem::Fail => {
+                let help = format!("{AGAIN}; without `on_bad_item = \"fail\"` in [nodes.{node}] a few are skipped");
+                Failure::node(format!("{count} of {total} {are} bad: {named}")).help(help)
+            }
+            OnBadItem::Skip { at_most: 1.0 } => {
+                Failure::node(format!("{count} of {total} {are} bad: {named}")).help(AGAIN)
+            }
+            OnBadItem::Skip { .. } => {
+                let limit = self.on_bad_item.told();
+                let help = format!("{AGAIN}; `on_bad_item = \"skip\"` in [nodes.{node}] skips any number");
+                Failure::node(format!("{count} of {total} {are} bad, and {limit}: {named}")).help(help)
+            }
         })
     }
 

@@ -7,6 +7,7 @@
 mod compare;
 mod context;
 mod execute;
+mod interrupt;
 mod items;
 mod pictures;
 mod scheduler;
@@ -14,11 +15,11 @@ mod state;
 mod telling;
 mod workers;
 
+pub use interrupt::Interrupt;
 pub use items::SKIPPED;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -148,7 +149,7 @@ pub fn run(
     devices: &dyn Devices,
     options: &Options,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<RunReport, RunError> {
     let clock = Instant::now();
     let planner = Planner::new(graph, &options.plan, devices).map_err(RunError::Device)?;
@@ -164,6 +165,7 @@ pub fn run(
         run: log.id(),
         pictures: &pictures,
         interrupt,
+        generations: Mutex::default(),
         telling: &telling,
     };
     let nodes = planner.wanted().count();
@@ -178,7 +180,7 @@ pub fn run(
     for difference in &differences {
         telling.tell(Event::Compared(difference.clone()));
     }
-    let interrupted = interrupt.load(Ordering::Relaxed) && nodes.iter().any(|node| node.how == How::Skipped);
+    let interrupted = interrupt.is_set() && nodes.iter().any(|node| node.how == How::Skipped);
     let seconds = clock.elapsed().as_secs_f64();
     let (run, pipeline) = (log.id().to_owned(), graph.name.clone());
     let mut report = RunReport { run, pipeline, nodes, differences, interrupted, seconds, not_kept: None };

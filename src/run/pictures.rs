@@ -87,7 +87,7 @@ impl Pictures {
     }
 
     /// The file outside the store that has, or had, this content.
-    fn file(&self, digest: &Digest) -> Option<PathBuf> {
+    pub fn file(&self, digest: &Digest) -> Option<PathBuf> {
         if let Some(path) = self.store.found(digest) {
             return Some(path);
         }

@@ -2,18 +2,17 @@
 //! others. It does not know how a job is done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::NodeReport;
 use super::execute::{Ending, Shared};
-use super::state::{Signal, State};
+use super::state::{Board, Signal, State};
 use super::workers::{Job, Message, Workers, decide};
 use crate::digest::Digest;
 use crate::event::{Event, How, ItemCounts};
-use crate::node::{Artifact, Failure};
+use crate::node::{Artifact, Failure, Summary};
 use crate::plan::{Decision, Found, Hit, Planner, Records, Task};
-use crate::store::{Record, Witness};
+use crate::store::{Record, StoredObject, Witness};
 
 /// How often the scheduler looks whether it was interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -21,75 +20,66 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the result of one node is made again in a run because it was damaged.
 const REMAKES: u32 = 2;
 
+/// How often a node starts over in a run because what it reads was damaged.
+const RETURNS: u32 = 8;
+
 /// The scheduler of one run.
 pub struct Scheduler<'env> {
     planner: &'env Planner<'env>,
     shared: &'env Shared<'env>,
-    /// By node; `None` for those that are not wanted.
-    states: Vec<Option<State>>,
+    board: Board,
     results: Vec<Option<Artifact>>,
     keys: Vec<Option<Digest>>,
     reports: Vec<Option<NodeReport>>,
     clocks: Vec<Option<Instant>>,
     remade: Vec<u32>,
-    /// By node: the wanted nodes that read its result.
-    below: Vec<BTreeSet<usize>>,
+    returned: Vec<u32>,
+    /// Of nodes that are to run: what to do.
     tasks: BTreeMap<usize, (Box<Task>, Witness<'env>)>,
-    undecided: BTreeSet<usize>,
     deciding: usize,
-    running: [usize; 2],
+    /// Of nodes that run: the keys of their result and of their items.
+    running: BTreeMap<usize, (Digest, Option<Digest>)>,
     stopping: bool,
 }
 
 impl<'env> Scheduler<'env> {
     /// A scheduler for what `planner` wants.
     pub fn new(planner: &'env Planner<'env>, shared: &'env Shared<'env>) -> Self {
-        let count = shared.graph.nodes.len();
-        let mut scheduler = Self {
+        let nodes = &shared.graph.nodes;
+        let above = nodes.iter().map(|node| node.inputs.iter().flatten().copied().collect()).collect();
+        Self {
             planner,
             shared,
-            states: vec![None; count],
-            results: (0..count).map(|_| None).collect(),
-            keys: vec![None; count],
-            reports: (0..count).map(|_| None).collect(),
-            clocks: vec![None; count],
-            remade: vec![0; count],
-            below: vec![BTreeSet::new(); count],
+            board: Board::new(above, planner.wanted()),
+            results: nodes.iter().map(|_| None).collect(),
+            keys: vec![None; nodes.len()],
+            reports: nodes.iter().map(|_| None).collect(),
+            clocks: vec![None; nodes.len()],
+            remade: vec![0; nodes.len()],
+            returned: vec![0; nodes.len()],
             tasks: BTreeMap::new(),
-            undecided: BTreeSet::new(),
             deciding: 0,
-            running: [0, 0],
+            running: BTreeMap::new(),
             stopping: false,
-        };
-        for index in planner.wanted() {
-            let above = scheduler.above(index);
-            for above in &above {
-                scheduler.below[*above].insert(index);
-            }
-            scheduler.states[index] =
-                Some(if above.is_empty() { State::Deciding } else { State::Waiting(above.len()) });
         }
-        scheduler
     }
 
     /// Runs until nothing more can be done.
     pub fn run(mut self, workers: &mut dyn Workers<'env>) -> Vec<NodeReport> {
         // What is in the cache is found in one go, without the detour over workers.
         for index in self.planner.wanted() {
-            if self.state(index) == State::Deciding && !self.stopping {
-                self.undecided.remove(&index);
-                if let Some(inputs) = self.planner.inputs(index, &self.results) {
-                    self.clocks[index] = Some(Instant::now());
-                    self.decided(index, decide(self.planner, self.shared, index, inputs));
-                }
+            self.stopping |= self.shared.interrupt.is_set();
+            if self.board.state(index) == State::Undecided && !self.stopping {
+                let inputs = self.look_up(index);
+                self.decided(index, decide(self.planner, self.shared, index, inputs));
             }
         }
         loop {
-            self.stopping |= self.shared.interrupt.load(Ordering::Relaxed);
+            self.stopping |= self.shared.interrupt.is_set();
             if !self.stopping {
                 self.give(workers);
             }
-            if self.deciding + self.running[0] + self.running[1] == 0 {
+            if self.deciding + self.running.len() == 0 {
                 break;
             }
             match workers.next(LOOK_EVERY) {
@@ -99,14 +89,14 @@ impl<'env> Scheduler<'env> {
                     self.decided(index, *decision);
                 }
                 Some(Message::Ended(index, ending)) => {
-                    self.running[self.pool(index)] -= 1;
+                    self.running.remove(&index);
                     self.ended(index, ending);
                 }
             }
         }
         for index in self.planner.wanted() {
-            if !self.state(index).is_final() {
-                self.signal(index, Signal::Skip);
+            if !self.board.state(index).is_final() {
+                self.signal(index, Signal::Stop);
                 self.finish(index, How::Skipped, None, None, None);
             }
         }
@@ -116,22 +106,27 @@ impl<'env> Scheduler<'env> {
     /// Gives away all that can be begun.
     fn give(&mut self, workers: &mut dyn Workers<'env>) {
         let jobs = self.shared.options.jobs.get();
-        while self.deciding < jobs {
-            let Some(index) = self.undecided.pop_first() else { break };
-            let inputs =
-                self.planner.inputs(index, &self.results).expect("a node is decided when its inputs are there");
-            self.clocks[index] = Some(Instant::now());
+        while self.deciding < jobs
+            && let Some(index) = self.board.undecided().first().copied()
+        {
+            let inputs = self.look_up(index);
             self.deciding += 1;
             workers.give(Job::Decide { index, inputs });
         }
-        let ready: Vec<usize> = self.tasks.keys().copied().collect();
+        let mut free = [jobs, usize::from(self.shared.device.is_some())];
+        self.running.keys().for_each(|index| free[self.pool(*index)] -= 1);
+        let ready: Vec<usize> = self.board.ready().iter().copied().collect();
         for index in ready {
+            if free == [0, 0] {
+                break;
+            }
             let pool = self.pool(index);
-            if self.running[pool] < [jobs, 1][pool]
+            if free[pool] > 0
                 && !self.is_being_made(index)
                 && let Some((task, files)) = self.tasks.remove(&index)
             {
-                self.running[pool] += 1;
+                free[pool] -= 1;
+                self.running.insert(index, (task.key, task.function_key));
                 self.signal(index, Signal::Taken);
                 self.clocks[index] = Some(Instant::now());
                 workers.give(Job::Execute { task, files });
@@ -139,10 +134,19 @@ impl<'env> Scheduler<'env> {
         }
     }
 
-    /// Whether another node that runs makes the result of `index`, too: then this one waits for it, and finds it.
+    /// Begins to look `index` up: what comes in.
+    fn look_up(&mut self, index: usize) -> Vec<(&'static str, Vec<Artifact>)> {
+        self.signal(index, Signal::Given);
+        self.clocks[index] = Some(Instant::now());
+        self.planner.inputs(index, &self.results).expect("a node is looked up when its inputs are there")
+    }
+
+    /// Whether another node that runs makes the result of `index`, too, or some of its items: then this one waits for
+    /// it, and finds them.
     fn is_being_made(&self, index: usize) -> bool {
-        let same = |other: usize| other != index && self.keys[other] == self.keys[index];
-        (0..self.states.len()).any(|other| same(other) && self.states[other] == Some(State::Running))
+        let Some((task, _)) = self.tasks.get(&index) else { return false };
+        let shares = |items: &Option<Digest>| items.is_some() && *items == task.function_key;
+        self.running.values().any(|(key, items)| *key == task.key || shares(items))
     }
 
     /// Which pool a node runs in: 0 for those without tensors, 1 for the device.
@@ -151,6 +155,9 @@ impl<'env> Scheduler<'env> {
     }
 
     fn decided(&mut self, index: usize, decision: Result<(Decision, Witness<'env>), Failure>) {
+        if self.board.state(index) == (State::Deciding { outdated: true }) {
+            return self.signal(index, Signal::Outdated);
+        }
         match decision {
             Ok((Decision::Hit(hit), _)) => self.hit(index, &hit),
             Ok((Decision::Run(task), files)) => {
@@ -158,6 +165,7 @@ impl<'env> Scheduler<'env> {
                 self.signal(index, Signal::Missing);
                 self.tasks.insert(index, (task, files));
             }
+            Err(Failure::Interrupted) => self.stopped(index),
             Err(failure) => self.failed(index, failure),
         }
     }
@@ -165,10 +173,9 @@ impl<'env> Scheduler<'env> {
     fn ended(&mut self, index: usize, ending: Ending) {
         match ending {
             Ending::Made(record, items) => {
-                self.signal(index, Signal::Made);
                 for (task, _) in self.tasks.values_mut().filter(|(task, _)| task.key == record.key) {
                     // What is made by force is made once.
-                    task.forced = false;
+                    (task.forced, task.again) = (false, false);
                 }
                 let node = &self.shared.graph.nodes[index];
                 let artifact = Artifact {
@@ -179,29 +186,21 @@ impl<'env> Scheduler<'env> {
                     side: record.side.clone(),
                 };
                 self.finish(index, How::Run, Some(&record), items, None);
-                self.done(index, artifact);
+                self.done(index, Signal::Made, artifact);
             }
             Ending::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
                 Some(Found::Complete(entry)) => self.hit(index, &Hit { entry: *entry, remark: None }),
                 // Found a moment ago and gone: as if it had never been looked up.
-                _ => {
-                    self.signal(index, Signal::Returned);
-                    self.undecided.insert(index);
-                }
+                _ => self.signal(index, Signal::Lost(BTreeSet::new())),
             },
             Ending::Lost { objects, failure } => self.lost(index, &objects, failure),
             Ending::Failed(failure) => self.failed(index, failure),
-            Ending::Interrupted => {
-                self.stopping = true;
-                self.signal(index, Signal::Skip);
-                self.finish(index, How::Skipped, None, None, None);
-            }
+            Ending::Interrupted => self.stopped(index),
         }
     }
 
     fn hit(&mut self, index: usize, hit: &Hit) {
         let node = &self.shared.graph.nodes[index];
-        self.signal(index, Signal::Found);
         self.keys[index] = Some(hit.entry.key);
         if let Some(remark) = &hit.remark {
             self.shared.telling.note(&node.name, remark.clone());
@@ -213,90 +212,75 @@ impl<'env> Scheduler<'env> {
         });
         let record = self.shared.store.record(&hit.entry.key);
         self.finish(index, How::Hit, record.as_ref(), items, None);
-        self.done(index, hit.artifact(node));
+        self.done(index, Signal::Found, hit.artifact(node));
     }
 
-    /// The result of `index` is there: nodes below get nearer.
-    fn done(&mut self, index: usize, artifact: Artifact) {
+    /// The result of `index` is there.
+    fn done(&mut self, index: usize, signal: Signal, artifact: Artifact) {
         self.shared.pictures.add(&artifact);
         self.results[index] = Some(artifact);
-        for below in self.below[index].clone() {
-            if matches!(self.state(below), State::Waiting(_)) {
-                self.signal(below, Signal::Input);
-                if self.state(below) == State::Deciding {
-                    self.undecided.insert(below);
-                }
-            }
-        }
+        self.signal(index, signal);
     }
 
     fn failed(&mut self, index: usize, failure: Failure) {
-        self.signal(index, Signal::Fail);
         self.finish(index, How::Failed, None, None, Some(failure));
         self.stopping |= !self.shared.options.keep_going;
-        let mut unreachable: Vec<usize> = self.below[index].iter().copied().collect();
-        while let Some(below) = unreachable.pop() {
-            if matches!(self.state(below), State::Waiting(_)) {
-                self.signal(below, Signal::Skip);
-                self.finish(below, How::Skipped, None, None, None);
-                unreachable.extend(&self.below[below]);
-            }
-        }
+        self.signal(index, Signal::Fail);
+    }
+
+    /// The run was interrupted, and `index` with it.
+    fn stopped(&mut self, index: usize) {
+        self.stopping = true;
+        self.signal(index, Signal::Stop);
+        self.finish(index, How::Skipped, None, None, None);
     }
 
     /// Objects that `index` reads are lost: whoever made them makes them again, then `index` is looked up anew.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
-        let mut makers = BTreeSet::new();
-        let mut above = self.above(index);
-        while let Some(candidate) = above.pop_first() {
-            let record = self.keys[candidate].and_then(|key| self.shared.store.record(&key));
-            let makes =
-                record.is_some_and(|record| record.objects.iter().any(|object| objects.contains(&object.digest)));
-            if makes && matches!(self.state(candidate), State::Done(_)) {
-                makers.insert(candidate);
-            }
-            above.extend(self.above(candidate));
-        }
-        let awaited = self.above(index).iter().any(|above| self.results[*above].is_none());
-        if makers.is_empty() && !awaited || makers.iter().any(|maker| self.remade[*maker] >= REMAKES) {
+        self.returned[index] += 1;
+        // Another node may have found the same, and they are there again, or soon will be.
+        let lost = |object: &StoredObject| {
+            objects.contains(&object.digest) && self.shared.store.object_size(&object.digest).is_none()
+        };
+        let has_lost = |candidate: &usize| {
+            let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key));
+            record.is_some_and(|record| record.objects.iter().any(lost))
+        };
+        let there = |candidate: &usize| matches!(self.board.state(*candidate), State::Done(_));
+        let ancestors = self.board.ancestors(index);
+        let makers: BTreeSet<usize> =
+            ancestors.into_iter().filter(there).filter(|candidate| has_lost(candidate)).collect();
+        let comes_back = objects.iter().all(|object| self.shared.store.object_size(object).is_some())
+            || self.board.above(index).iter().any(|above| !there(above));
+        if makers.is_empty() && !comes_back
+            || self.returned[index] > RETURNS
+            || makers.iter().any(|maker| self.remade[*maker] >= REMAKES)
+        {
             return self.failed(index, failure);
         }
         for maker in &makers {
             self.remade[*maker] += 1;
             let name = &self.shared.graph.nodes[*maker].name;
             self.shared.telling.note(name, format!("its result is made again: {failure}"));
-            self.signal(*maker, Signal::Lost);
             self.results[*maker] = None;
         }
-        for below in makers.iter().flat_map(|maker| self.below[*maker].clone()).collect::<Vec<_>>() {
-            if matches!(self.state(below), State::Waiting(_) | State::Ready) {
-                self.tasks.remove(&below);
-                self.signal(below, Signal::InputLost);
-            }
-        }
-        self.signal(index, Signal::Returned);
-        for again in makers.into_iter().chain([index]) {
-            for above in self.above(again) {
-                if self.results[above].is_none() {
-                    self.signal(again, Signal::InputLost);
-                }
-            }
-            if self.state(again) == State::Deciding {
-                self.undecided.insert(again);
-            }
-        }
+        self.signal(index, Signal::Lost(makers));
+        let board = &self.board;
+        self.tasks.retain(|index, _| board.state(*index) == State::Ready);
     }
 
-    fn above(&self, index: usize) -> BTreeSet<usize> {
-        self.shared.graph.nodes[index].inputs.iter().flatten().copied().collect()
-    }
-
-    fn state(&self, index: usize) -> State {
-        self.states[index].expect("only wanted nodes are looked at")
-    }
-
+    /// Has `signal` happen to `index`, and reports what is not reached because of it.
     fn signal(&mut self, index: usize, signal: Signal) {
-        self.states[index] = Some(self.state(index).after(signal));
+        for skipped in self.board.apply(index, signal) {
+            self.finish(skipped, How::Skipped, None, None, None);
+        }
+    }
+
+    /// What people are shown of a result, with the names that this pipeline has for what it is about.
+    fn told(&self, index: usize, summary: &Summary) -> Summary {
+        let mut told = summary.clone().named(|digest| self.shared.pictures.file(digest));
+        told.labels.extend(self.shared.graph.names(index));
+        told
     }
 
     /// Reports how a node ended.
@@ -321,11 +305,7 @@ impl<'env> Scheduler<'env> {
             content: record.map(|record| record.content.to_string()),
             items,
             seconds: self.clocks[index].map_or(0.0, |clock| clock.elapsed().as_secs_f64()),
-            summary: record.map(|record| {
-                let mut summary = record.summary.clone();
-                summary.labels.extend(self.shared.graph.names(index));
-                summary
-            }),
+            summary: record.map(|record| self.told(index, &record.summary)),
             error: failure.map(|failure| failure.to_string()),
             help,
         };

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
 
-use super::execute::{Ending, Shared, execute, panicked};
+use super::execute::{Ending, Shared, execute, has_changed, panicked};
 use crate::node::{Artifact, Failure};
 use crate::plan::{Decision, Planner, Task};
 use crate::store::Witness;
@@ -102,6 +102,14 @@ pub fn decide<'env>(
         let gigabytes = bytes as f64 / 1e9;
         shared.telling.note(node, format!("reading `{}` ({gigabytes:.1} GB) to digest it, once", path.display()));
     });
+    let files = files.until(|| shared.interrupt.is_set());
     let decided = catch_unwind(AssertUnwindSafe(|| planner.decide(index, inputs, shared.store, &files)));
-    Ok((decided.unwrap_or_else(|panic| Err(panicked(&*panic)))?, files))
+    let decided = decided.unwrap_or_else(|panic| Err(panicked(&*panic)));
+    if files.was_stopped() {
+        return Err(Failure::Interrupted);
+    }
+    match files.changed() {
+        Some(path) => Err(has_changed(&path)),
+        None => Ok((decided?, files)),
+    }
 }

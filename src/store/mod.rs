@@ -137,7 +137,9 @@ impl Store {
             }
         }
         for key in self.unfinished()? {
-            if self.record(&key).is_some()
+            // Claims on items leave no scratch, and no record either.
+            let scratch = self.root.join("work").join(key.to_string()).join("scratch");
+            if (self.record(&key).is_some() || !scratch.exists())
                 && let Claiming::Held(claim) = self.claim(&key)?
             {
                 claim.finish();

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use stic::device::Backend;
 use stic::event::{Event, How};
 use stic::plan::State;
+use stic::run::Interrupt;
 use stic::store::Claiming;
 
 use super::toys::{Bench, Machine, Memory, interrupt_after};
@@ -208,10 +208,14 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
     let run = bench.run(&text("bad:19", ""));
     assert_eq!(
         run.error("described"),
-        "3 of 200 items are bad, and at most 1 % are skipped: `190`: not a word; `191`: not a word; `192`: not a word"
+        "10 of 200 items are bad, and at most 1 % are skipped: `190`: not a word; `191`: not a word; `192`: not a word; \
+         and 7 more",
+        "all are told at once"
     );
+    let help = run.report.nodes[1].help.clone().unwrap();
+    assert!(help.ends_with("; `on_bad_item = \"skip\"` in [nodes.described] skips any number"), "{help}");
     let run = bench.run(&text("bad:199", ""));
-    assert_eq!(run.items("described"), (9, 190, 1), "what was finished before it failed is kept");
+    assert_eq!(run.items("described"), (9, 190, 1), "what was finished in the run that failed is kept");
     assert_eq!(run.notes("described"), ["1 of 200 items skipped: `199`: not a word"]);
     let record = bench.store().last("toy", "described").unwrap();
     assert_eq!(record.summary.line, "199 rows, 1 of 200 items skipped");
@@ -221,7 +225,7 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
     assert_eq!(bench.run(&text("bad:199", "")).items("described"), (0, 199, 1), "a hit remembers them");
 
     let run = Bench::new().run(&text("bad:199", "on_bad_item = \"fail\"\n"));
-    assert_eq!(run.error("described"), "`199`: not a word");
+    assert_eq!(run.error("described"), "1 of 200 items is bad: `199`: not a word");
     let run = Bench::new().run(&text("bad:19", "on_bad_item = \"skip\"\n"));
     assert_eq!(run.items("described"), (190, 0, 10), "whoever writes `skip` means any number");
     let run = Bench::new().run(&text("bad:", "on_bad_item = \"skip\"\n"));
@@ -232,7 +236,7 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
 #[test]
 fn an_interrupt_keeps_finished_items_and_the_next_run_goes_on() {
     let text = PIPELINE.replace("suffix", "pause = 60000\nsuffix").replace(r#""c""#, r#""c", "d", "e", "f""#);
-    let (bench, interrupt) = (Bench::new(), Arc::new(AtomicBool::new(false)));
+    let (bench, interrupt) = (Bench::new(), Arc::new(Interrupt::default()));
     let memory = interrupt_after("described", 2, &interrupt);
     let run = bench.run_all(&text, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &interrupt);
     assert!(run.report.interrupted);
@@ -347,7 +351,7 @@ fn a_run_whose_summary_cannot_be_kept_has_its_results_all_the_same() {
             fs::write(&runs, "").unwrap();
         }
     });
-    let run = bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &AtomicBool::new(false));
+    let run = bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &Interrupt::default());
     assert!(run.report.is_complete());
     assert!(run.report.not_kept.unwrap().starts_with("cannot make `"));
 }
@@ -390,7 +394,7 @@ fn numerics_classes_are_kept_apart_unless_the_pipeline_accepts_another() {
     let bench = Bench::new();
     let text = PIPELINE.replace("\"each\"", "\"compute\"");
     let on = |backend, text: &str| {
-        bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &AtomicBool::new(false))
+        bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &Interrupt::default())
     };
     on(Backend::Cuda, &text);
     assert_eq!(on(Backend::Cuda, &text).what(), ["hit source", "hit described", "hit pair"]);
@@ -408,17 +412,11 @@ fn numerics_classes_are_kept_apart_unless_the_pipeline_accepts_another() {
 fn a_device_is_asked_for_only_when_something_wanted_computes() {
     let bench = Bench::new();
     let none = || Machine(Err("no device".to_owned()));
-    let run = bench.run_all(PIPELINE, |_, _| {}, none(), Memory::default(), &AtomicBool::new(false));
+    let run = bench.run_all(PIPELINE, |_, _| {}, none(), Memory::default(), &Interrupt::default());
     assert!(run.report.is_complete());
     let graph = bench.graph(&PIPELINE.replace("\"each\"", "\"compute\""));
-    let run = stic::run::run(
-        &graph,
-        &bench.store(),
-        &none(),
-        &Default::default(),
-        &Memory::default(),
-        &AtomicBool::new(false),
-    );
+    let run =
+        stic::run::run(&graph, &bench.store(), &none(), &Default::default(), &Memory::default(), &Interrupt::default());
     assert_eq!(run.unwrap_err().to_string(), "no device");
 }
 
@@ -447,13 +445,13 @@ fn a_node_whose_key_is_claimed_waits_and_then_hits() {
     let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
     let (sender, receiver) = std::sync::mpsc::channel();
     let memory = Memory::calling(move |event| {
-        if let Event::Waiting { node, owner } = event {
+        if let Event::Waiting { node, owner, items: false } = event {
             sender.send((node.clone(), owner.clone())).unwrap();
         }
     });
     std::thread::scope(|scope| {
         let waiting = scope
-            .spawn(|| bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &AtomicBool::new(false)));
+            .spawn(|| bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &Interrupt::default()));
         let (node, owner) = receiver.recv().unwrap();
         assert_eq!(node, "source");
         assert!(owner.starts_with(&format!("process {}", std::process::id())), "{owner}");
@@ -480,4 +478,172 @@ fn a_run_leaves_its_events_and_its_summary_behind() {
     assert_eq!(summary["nodes"][2]["summary"]["line"], "3 rows");
     let stats = bench.store().stats();
     assert_eq!((stats.results.count, stats.items.count, stats.runs.count, stats.work.count), (3, 1, 1, 0));
+}
+
+#[test]
+fn a_result_that_left_out_more_than_a_node_allows_is_no_hit() {
+    let bench = Bench::new();
+    let text = |more: &str| PIPELINE.replace("suffix = \"!\"", &format!("suffix = \"!\"\ntrouble = \"bad:b\"\n{more}"));
+    let skipping = text("on_bad_item = \"skip\"");
+    assert_eq!(bench.run(&skipping).items("described"), (2, 0, 1));
+    assert_eq!(bench.run(&skipping).what(), ["hit source", "hit described", "hit pair"]);
+    for (on_bad_item, limit) in
+        [("on_bad_item = \"fail\"", "`on_bad_item` is \"fail\""), ("", "at most 1 % are skipped")]
+    {
+        let plan = &bench.plan(&text(on_bad_item))[1];
+        assert_eq!(plan.state, State::Run);
+        assert_eq!(plan.why[0], format!("1 of 3 items was left out of its result, and {limit}"));
+        let run = bench.run(&text(on_bad_item));
+        assert_eq!(run.what(), ["hit source", "failed described", "skipped pair"]);
+        assert!(run.error("described").starts_with("1 of 3 items is bad"), "{}", run.error("described"));
+    }
+    assert_eq!(bench.run(&skipping).what(), ["hit source", "hit described", "hit pair"]);
+    // Mended, as the toy sees it: the whole takes the place of the part.
+    let mended = text("on_bad_item = \"fail\"").replace("bad:b", "");
+    assert_eq!(bench.run(&mended).items("described"), (1, 2, 0));
+    assert_eq!(bench.run(&skipping).items("described"), (0, 3, 0));
+}
+
+/// Two nodes of one function, whose items are those of `first` and of `second`.
+fn overlapping(kind: &str, first: &str, second: &str) -> String {
+    format!(
+        "[nodes.one]\nkind = \"words\"\nwords = [{first}]\n[nodes.two]\nkind = \"words\"\nwords = [{second}]\n\
+         [nodes.left]\nkind = \"{kind}\"\ninputs.rows = \"one\"\nlog = \"log\"\npause = 5000\n\
+         [nodes.right]\nkind = \"{kind}\"\ninputs.rows = \"two\"\nlog = \"log\"\npause = 5000\n"
+    )
+}
+
+#[test]
+fn nodes_that_have_items_in_common_make_them_once() {
+    for kind in ["each", "compute"] {
+        let bench = Bench::new();
+        let text = overlapping(kind, r#""a", "b", "c""#, r#""b", "c", "d", "e""#);
+        let run = bench.run(&text);
+        assert_eq!(run.report.count(How::Run), 4);
+        assert_eq!(bench.logged(), 5);
+        assert!(!run.events.iter().any(|event| matches!(event, Event::Waiting { .. })), "nobody waits for itself");
+        let both = ["left", "right"];
+        bench.run_with(&text, |graph, options| {
+            options.plan.force = both.into_iter().map(|name| graph.find(name).unwrap()).collect();
+        });
+        assert_eq!(bench.logged(), 10, "what is forced twice is made once");
+    }
+}
+
+#[test]
+fn runs_that_have_items_in_common_make_them_once() {
+    let bench = Bench::new();
+    let words = |range: std::ops::Range<usize>| range.map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+    let text = |range| overlapping("each", &words(range), "\"x\"");
+    let texts = [text(0..30), text(10..40), text(20..50)];
+    std::thread::scope(|scope| {
+        for text in &texts {
+            scope.spawn(|| assert!(bench.run(text).report.is_complete()));
+        }
+    });
+    assert_eq!(bench.logged(), 51, "fifty, and the one of `right`");
+    for text in texts {
+        assert_eq!(bench.run(&text).report.count(How::Hit), 4);
+    }
+}
+
+#[test]
+fn finished_items_of_an_accepted_numerics_class_are_taken_and_the_result_is_one_of_its_own() {
+    let bench = Bench::new();
+    let text = PIPELINE.replace("\"each\"", "\"compute\"").replace("suffix", "log = \"log\"\nsuffix");
+    let on = |backend, text: &str| {
+        bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &Interrupt::default())
+    };
+    on(Backend::Cuda, &text);
+    let more = text.replace(r#""c""#, r#""c", "d""#);
+    let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{more}");
+    on(Backend::Cpu, &text.replace(r#""b", "a", "c""#, r#""a""#));
+    assert_eq!(bench.logged(), 4);
+    let sources = |graph: &stic::graph::Graph, options: &mut stic::run::Options| {
+        options.plan.targets = vec![graph.find("source").unwrap()];
+    };
+    bench.run_with(&accepting, sources);
+    let plan = bench.plan_on(&accepting, Backend::Cpu)[1].clone();
+    let why = &plan.why[plan.why.len() - 2..];
+    assert_eq!(why, ["2 items of cuda-f32 accepted in place of cpu-f32", "3/4 items cached"]);
+    let run = on(Backend::Cpu, &accepting);
+    assert_eq!((run.items("described"), bench.logged()), ((1, 3, 0), 5));
+    let again = on(Backend::Cpu, &accepting);
+    assert_eq!(again.what(), ["hit source", "hit described", "hit pair"]);
+    assert_eq!(again.notes("described"), ["with items of cuda-f32, accepted in place of cpu-f32"]);
+    // Whoever does not accept the other class makes its items, and those alone.
+    let run = on(Backend::Cpu, &more);
+    assert_eq!((run.what()[1].as_str(), run.items("described"), bench.logged()), ("run described", (2, 2, 0), 7));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_whose_mode_or_place_on_the_disk_changes_under_a_node_is_what_it_was() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("photos")).unwrap();
+    fs::write(bench.path("photos/a.txt"), "first").unwrap();
+    let text = "[nodes.images]\nkind = \"files\"\nfolder = \"photos\"\ntrouble = \"copy:photos/a.txt\"\n";
+    let text = text.replace("copy:photos", &format!("copy:{}", bench.path("photos").display()));
+    assert_eq!(bench.run(&text).what(), ["run images"]);
+}
+
+#[test]
+fn an_edit_of_a_file_under_a_node_ends_it_then_and_keeps_what_is_finished() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("model")).unwrap();
+    let weights = bench.path("model/weights");
+    fs::write(&weights, "first").unwrap();
+    let words: Vec<String> = (0..60).map(|number| format!("\"{number}\"")).collect();
+    let text = format!(
+        "[nodes.source]\nkind = \"words\"\nwords = [{}]\n[nodes.described]\nkind = \"each\"\ninputs.rows = \"source\"\n\
+         folder = \"model\"\nlog = \"log\"\npause = 200000\ntrouble = \"touch:{}\"\n",
+        words.join(", "),
+        weights.display()
+    );
+    let run = bench.run(&text);
+    assert_eq!(run.error("described"), format!("`{}` changed while the node was running", weights.display()));
+    let made = bench.logged();
+    assert!(made < 60, "noticed only when all was done");
+    // The folder only selects in this toy, so its finished items are good for the next.
+    let run = bench.run(&text.replace("touch:", "none:").replace("pause = 200000\n", ""));
+    assert!(run.items("described").1 + 1 >= made, "the item in flight alone is lost");
+}
+
+#[test]
+fn any_number_of_retries_can_be_asked_for() {
+    let text = THREE.replace("node:no such model", "environment:1");
+    let run = Bench::new().run_with(&text, |_, options| options.retries = u32::MAX);
+    assert!(run.notes("broken")[0].starts_with("attempt 1 of 4294967296 failed"), "{:?}", run.notes("broken"));
+}
+
+#[test]
+fn a_lost_object_of_many_readers_is_made_again_once_whatever_they_do_meanwhile() {
+    for jobs in [1, 2, 8] {
+        let bench = Bench::new();
+        let readers = |kind: &str| -> String {
+            (0..6)
+                .map(|n| {
+                    format!(
+                        "[nodes.reader{n}]\nkind = \"{kind}\"\ninputs.rows = [\"described\", \"source\"]\nkeep = {n}\n"
+                    )
+                })
+                .collect()
+        };
+        let text = |kind: &str| format!("{}{}", PIPELINE.replace("suffix", "log = \"log\"\nsuffix"), readers(kind));
+        let first = bench.run(&text("all"));
+        let store = bench.store();
+        for node in ["described", "source"] {
+            let path = store.object_path(&store.last("toy", node).unwrap().identity[0].digest);
+            let length = fs::metadata(&path).unwrap().len() as usize;
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, vec![b'#'; length]).unwrap();
+        }
+        let jobs = std::num::NonZeroUsize::new(jobs).unwrap();
+        let run = bench.run_with(&text("first"), |_, options| options.jobs = jobs);
+        assert!(run.report.is_complete(), "{:?}", run.what());
+        assert_eq!(run.contents()[..2], first.contents()[..2]);
+        let remade = |node| run.notes(node).iter().filter(|note| note.starts_with("its result is made again")).count();
+        assert_eq!((remade("source"), remade("described")), (1, 1));
+        assert_eq!(bench.logged(), 3, "the items of `described` are there still");
+    }
 }

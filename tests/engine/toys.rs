@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use stic::node::{
     OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic::plan;
-use stic::run::{Options, RunReport, run};
+use stic::run::{Interrupt, Options, RunReport, run};
 use stic::spec::Reader;
 use stic::store::Store;
 
@@ -191,6 +190,12 @@ impl ToyNode {
             }
             ("node", text) => return Err(Failure::node(text).help("do it otherwise")),
             ("touch", path) => fs::write(path, "changed under the run").unwrap(),
+            ("copy", path) => {
+                // As a new file of the same content.
+                let copy = format!("{path}.copy");
+                fs::copy(path, &copy).unwrap();
+                fs::rename(&copy, path).unwrap();
+            }
             _ => {}
         }
         Ok(())
@@ -456,7 +461,7 @@ impl Bench {
     }
 
     pub fn run_with(&self, text: &str, change: impl FnOnce(&Graph, &mut Options)) -> Outcome {
-        self.run_all(text, change, Machine(Ok(Backend::Cpu)), Memory::default(), &AtomicBool::new(false))
+        self.run_all(text, change, Machine(Ok(Backend::Cpu)), Memory::default(), &Interrupt::default())
     }
 
     pub fn run_all(
@@ -465,7 +470,7 @@ impl Bench {
         change: impl FnOnce(&Graph, &mut Options),
         machine: Machine,
         memory: Memory,
-        interrupt: &AtomicBool,
+        interrupt: &Interrupt,
     ) -> Outcome {
         let graph = self.graph(text);
         let mut options = Options { backoff: Duration::from_millis(1), ..Options::default() };
@@ -495,14 +500,14 @@ pub fn graph(text: &str, folder: &Path) -> Graph {
 }
 
 /// An interrupt that comes when `node` has made `items` items.
-pub fn interrupt_after(node: &'static str, items: usize, interrupt: &Arc<AtomicBool>) -> Memory {
+pub fn interrupt_after(node: &'static str, items: usize, interrupt: &Arc<Interrupt>) -> Memory {
     let interrupt = Arc::clone(interrupt);
     Memory::calling(move |event| {
         if let Event::Progress { node: of, progress } = event
             && of == node
             && progress.done >= items
         {
-            interrupt.store(true, Ordering::Relaxed);
+            interrupt.set();
         }
     })
 }

@@ -172,9 +172,9 @@ fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Pre
     let rows = || std::iter::zip(marked, predictions);
     let right = rows().find(|((_, _, mark), _)| mark.score == 1.0);
     let wrong = rows().find(|((_, _, mark), _)| mark.score < 1.0);
-    let shown = |((index, _, mark), prediction): (&(usize, Digest, Mark), &Prediction)| {
+    let shown = |((index, picture, mark), prediction): (&(usize, Digest, Mark), &Prediction)| {
         let (asked, _) = loaded.asked(*index).ok()?;
-        let name = asked.picture.file_name()?.to_string_lossy();
+        let name = Summary::picture(picture);
         let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
         Some(format!("{name}: {question} → {text} (score {:.2}, right: {})", mark.score, one_line(&distinct(asked.gold()).join(" | "))))
     };

@@ -93,6 +93,7 @@ impl Set {
                 }
             }));
         }
+        context.left_out(count, all);
         context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
         Ok(count)
     }
