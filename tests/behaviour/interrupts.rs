@@ -94,3 +94,48 @@ fn a_second_interrupt_stops_at_once_and_loses_nothing_that_was_finished() {
     assert_eq!(code, Some(130), "{err}");
     assert!(found(&workspace) >= 2);
 }
+
+/// Begins a run of `workspace`, sends SIGINT when an event is `wanted`, and waits for the end.
+fn interrupted_at(workspace: &Workspace, wanted: impl Fn(&serde_json::Value) -> bool) -> (Option<i32>, String) {
+    let command = || {
+        let mut command = workspace.command(&["run", "p.toml", "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let mut child = command().spawn().expect("the program begins");
+    let out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut lines = out.lines().map_while(Result::ok);
+    let is_wanted = |line: &String| wanted(&serde_json::from_str(line).expect("a line is JSON"));
+    assert!(lines.any(|line| is_wanted(&line)), "the run ended before it could be interrupted");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("a signal can be sent");
+    lines.for_each(drop);
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn a_batch_of_long_answers_is_let_go_of() {
+    let workspace = slow();
+    // All forty in a batch, each of them as long as the model can go.
+    workspace.edit("p.toml", "max_new_tokens = 100\nbatch_size = 1", "max_new_tokens = 1024\nbatch_size = 40");
+    let generating = |event: &serde_json::Value| event["event"] == "progress" && event["tokens"].as_u64() >= Some(1);
+    let (code, err) = interrupted_at(&workspace, generating);
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+}
+
+#[test]
+fn reading_large_files_is_left_off() {
+    let workspace = slow();
+    // A hole: as long as a disk is large, and of no size.
+    let file = std::fs::File::create(workspace.path("model/large.safetensors")).expect("a file");
+    if file.set_len(1 << 43).is_err() {
+        return;
+    }
+    let reading = |event: &serde_json::Value| {
+        event["event"] == "note" && event["text"].as_str().is_some_and(|it| it.starts_with("reading"))
+    };
+    let (code, err) = interrupted_at(&workspace, reading);
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("not finished") && err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+}

@@ -7,5 +7,6 @@ mod interrupts;
 mod mistakes;
 mod one_call;
 mod replaced_files;
+mod runs;
 mod stages;
 mod workspace;
