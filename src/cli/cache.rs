@@ -1,7 +1,7 @@
 //! `stic cache stats`.
 
 use super::args::{CacheCommand, Global};
-use super::pipeline::open_cache;
+use super::pipeline::read_cache;
 use super::voice::{Exit, Trouble, Voice, write_json};
 
 /// Looks after the cache.
@@ -10,7 +10,7 @@ use super::voice::{Exit, Trouble, Voice, write_json};
 /// When it cannot be used.
 pub fn cache(command: &CacheCommand, global: &Global, voice: &Voice) -> Result<Exit, Trouble> {
     let CacheCommand::Stats { json } = command;
-    let stats = open_cache(&global.cache)?.stats();
+    let stats = read_cache(&global.cache)?.stats();
     if *json {
         write_json(&stats)?;
     } else {

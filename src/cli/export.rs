@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::{Export, Global};
-use super::pipeline::{Data, PipelineFile, open_cache};
+use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
 use super::voice::{Exit, Trouble, Voice};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Kinds};
@@ -22,11 +22,12 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
-    let store = open_cache(&global.cache)?;
+    let store = read_cache(&global.cache)?;
     let options = plan::Options { targets: vec![target], ..plan::Options::default() };
     let plan = super::plan::make(&file, &store, &options)?;
     let node = plan.nodes.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
-    let Some(record) = node.and_then(|node| node.key).and_then(|key| store.record(&key)) else {
+    let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
+    let Some(record) = record.map_err(|error| cache_trouble(&error))?.flatten() else {
         let (path, cache) = (arguments.file.display(), global.cache_option());
         let run = format!("run it first: stic run {path} {}{cache}", arguments.node);
         return Err(

@@ -194,7 +194,15 @@ fn not_text(name: String, bytes: &[u8]) -> Trouble {
     Trouble::mistakes(Source { name, text }, vec![mistake])
 }
 
-/// Opens the cache in `root`.
+/// Opens the cache in `root` for reading: nothing is written, and no folder is made.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn read_cache(root: &Path) -> Result<Arc<Store>, Trouble> {
+    Store::open_for_reading(root).map(Arc::new).map_err(|error| cache_trouble(&error))
+}
+
+/// Opens the cache in `root`, and makes it when there is none.
 ///
 /// # Errors
 /// When it cannot be used.

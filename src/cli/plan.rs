@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::args::{self, Format, Global, Why};
-use super::pipeline::{Data, Machine, PipelineFile, open_cache};
+use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, read_cache};
 use super::voice::{Exit, Paint, Trouble, Voice, table, write_json, write_out};
 use crate::graph;
 use crate::node::{Failure, Kinds};
@@ -22,7 +22,7 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, voice: &Voic
         ..plan::Options::default()
     };
     file.check_data(&options.targets)?;
-    let store = open_cache(&global.cache)?;
+    let store = read_cache(&global.cache)?;
     show(&file, &store, &options, arguments.json, voice)
 }
 
@@ -107,14 +107,15 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
-    let store = open_cache(&global.cache)?;
+    let store = read_cache(&global.cache)?;
     let plan = make(&file, &store, &plan::Options { targets: vec![target], ..plan::Options::default() })?;
     let Some(node) = plan.nodes.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
     let name = &node.node;
     let lines = |node: &NodePlan| node.why.iter().for_each(|why| voice.insist(format_args!("  {why}")));
     match node.state {
         State::Hit => {
-            let record = node.key.and_then(|key| store.record(&key));
+            let record = node.key.map(|key| store.record(&key)).transpose();
+            let record = record.map_err(|error| cache_trouble(&error))?.flatten();
             let made = record.map(|record| {
                 let of = record.provenance;
                 format!(": made {} by `{}` of {} in run {}", of.finished, of.node, of.pipeline, of.run)
@@ -159,7 +160,7 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Vo
 
 fn states(file: &PipelineFile, global: &Global) -> Result<Vec<graph::State>, Trouble> {
     file.check_data(&[])?;
-    let store = open_cache(&global.cache)?;
+    let store = read_cache(&global.cache)?;
     let plan = make(file, &store, &plan::Options::default())?;
     let state = |node: &NodePlan| match node.state {
         State::Hit => graph::State::Hit,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::args::{self, Global};
 use super::interrupt::Interrupt;
-use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache};
+use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, Told};
 use super::voice::{Exit, Trouble, Voice};
@@ -43,11 +43,12 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     check_forced(&file, &targets, &force)?;
     file.check_data(&targets)?;
     let plan = plan::Options { targets, force, accept_numerics: arguments.accept_numerics.clone() };
-    let store = open_cache(&global.cache)?;
     if arguments.dry_run {
+        let store = read_cache(&global.cache)?;
         return super::plan::show(&file, &store, &plan, arguments.json, voice);
     }
 
+    let store = open_cache(&global.cache)?;
     let options = run::Options {
         plan,
         jobs: arguments.jobs.unwrap_or(run::Options::default().jobs),

@@ -23,28 +23,28 @@ use crate::graph::{Graph, GraphNode};
 use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
 use crate::store::{Entry, Items, Store};
 
-/// What a plan asks of a cache.
+/// What a plan asks of a cache. What cannot be told is an error, and never taken for absent.
 pub trait Records {
     /// What is kept of the result of `key`.
-    fn find(&self, key: &Digest) -> Found;
+    fn find(&self, key: &Digest) -> Result<Found, Failure>;
 
     /// The keys of the results that the nodes of `pipeline` last came to in a run, found or made, by name.
-    fn last_used(&self, pipeline: &str) -> HashMap<String, Digest>;
+    fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, Failure>;
 
     /// The results of the node `node` of `pipeline`, the latest first.
-    fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry>;
+    fn earlier(&self, pipeline: &str, node: &str) -> Result<Vec<Entry>, Failure>;
 
     /// All other results than those of nodes of `pipeline` called by one of `names`, the latest first.
-    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry>;
+    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Result<Vec<Entry>, Failure>;
 
     /// The fields of `key`.
-    fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>>;
+    fn fields(&self, key: &Digest) -> Result<Option<Vec<(String, Value)>>, Failure>;
 
     /// The finished items of `function_key`.
-    fn items(&self, function_key: &Digest) -> Items;
+    fn items(&self, function_key: &Digest) -> Result<Items, Failure>;
 
     /// Whether all objects named by `digests` are there.
-    fn has_objects(&self, digests: &[Digest]) -> bool;
+    fn has_objects(&self, digests: &[Digest]) -> Result<bool, Failure>;
 
     /// The content of results.
     fn objects(&self) -> Arc<dyn Objects>;
@@ -64,37 +64,42 @@ pub enum Found {
 const COMPARED: usize = 4;
 
 impl Records for Arc<Store> {
-    fn find(&self, key: &Digest) -> Found {
-        let Some(entry) = self.entry(key) else { return Found::Nothing };
-        match self.lost_of(&entry) {
+    fn find(&self, key: &Digest) -> Result<Found, Failure> {
+        let Some(entry) = self.entry(key)? else { return Ok(Found::Nothing) };
+        Ok(match self.lost_of(&entry)? {
             None => Found::Nothing,
             Some(lost) if lost.is_empty() => Found::Complete(Box::new(entry)),
             Some(lost) => Found::Incomplete(lost),
+        })
+    }
+
+    fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, Failure> {
+        Ok(Store::last_used(self, pipeline)?)
+    }
+
+    fn earlier(&self, pipeline: &str, node: &str) -> Result<Vec<Entry>, Failure> {
+        Ok(Store::earlier(self, pipeline, node)?)
+    }
+
+    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Result<Vec<Entry>, Failure> {
+        Ok(Store::others(self, pipeline, names)?)
+    }
+
+    fn fields(&self, key: &Digest) -> Result<Option<Vec<(String, Value)>>, Failure> {
+        Ok(self.record(key)?.map(|record| record.fields))
+    }
+
+    fn items(&self, function_key: &Digest) -> Result<Items, Failure> {
+        Ok(Store::items(self, function_key)?)
+    }
+
+    fn has_objects(&self, digests: &[Digest]) -> Result<bool, Failure> {
+        for digest in digests {
+            if self.object_size(digest)?.is_none() {
+                return Ok(false);
+            }
         }
-    }
-
-    fn last_used(&self, pipeline: &str) -> HashMap<String, Digest> {
-        Store::last_used(self, pipeline)
-    }
-
-    fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry> {
-        Store::earlier(self, pipeline, node)
-    }
-
-    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry> {
-        Store::others(self, pipeline, names)
-    }
-
-    fn fields(&self, key: &Digest) -> Option<Vec<(String, Value)>> {
-        self.record(key).map(|record| record.fields)
-    }
-
-    fn items(&self, function_key: &Digest) -> Items {
-        Store::items(self, function_key)
-    }
-
-    fn has_objects(&self, digests: &[Digest]) -> bool {
-        digests.iter().all(|digest| self.object_size(digest).is_some())
+        Ok(true)
     }
 
     fn objects(&self) -> Arc<dyn Objects> {
@@ -202,10 +207,14 @@ pub fn plan(
             Ok(nodes) => return Ok(Plan { nodes, device: planner.device }),
             // What was read turned out to be damaged and counts as missing now: whoever made it is to run. There are
             // fewer hits then, so this ends.
-            Err(Stopped { hits, .. }) if hits.iter().any(|key| !matches!(records.find(key), Found::Complete(_))) => {}
+            Err(Stopped { hits, .. }) if hits.iter().any(|key| is_gone(key, records)) => {}
             Err(Stopped { error, .. }) => return Err(error),
         }
     }
+}
+
+fn is_gone(key: &Digest, records: &dyn Records) -> bool {
+    matches!(records.find(key), Ok(Found::Incomplete(_) | Found::Nothing))
 }
 
 /// A plan that could not be made.
@@ -264,8 +273,8 @@ pub struct Planner<'a> {
     options: &'a Options,
     device: Option<DeviceChoice>,
     wanted: Vec<bool>,
-    others: OnceLock<Vec<Entry>>,
-    last_used: OnceLock<HashMap<String, Digest>>,
+    others: OnceLock<Result<Vec<Entry>, Failure>>,
+    last_used: OnceLock<Result<HashMap<String, Digest>, Failure>>,
 }
 
 /// What a node comes to, once its inputs are known.
@@ -397,7 +406,7 @@ impl<'a> Planner<'a> {
         let own = under(class.as_deref());
         let (mut key, function_key) = (own.key(), own.function_key());
         let forced = self.options.force.contains(&index);
-        let found = if forced { Found::Nothing } else { records.find(&key) };
+        let found = if forced { Found::Nothing } else { records.find(&key)? };
         let sound = |entry: &Entry| entry.items.is_none_or(|it| node.node.on_bad_item().allows(it.skipped, it.total));
         let hit = |entry: Box<Entry>, remark| Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
         let found = match found {
@@ -409,15 +418,15 @@ impl<'a> Planner<'a> {
         let (mut why, mut lost, mut again) = match &found {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
-            Found::Incomplete(lost) => (vec![lost_in_words(lost, records)], lost.clone(), false),
-            Found::Nothing => (self.why(node, &listing.0, records), Vec::new(), false),
+            Found::Incomplete(lost) => (vec![lost_in_words(lost, records)?], lost.clone(), false),
+            Found::Nothing => (self.why(node, &listing.0, records)?, Vec::new(), false),
         };
         let mut accepted = Vec::new();
         if let (Some(class), false) = (&class, again) {
             let others = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
             let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
             for other in &others {
-                if let Found::Complete(entry) = records.find(&under(Some(other)).key())
+                if let Found::Complete(entry) = records.find(&under(Some(other)).key())?
                     && sound(&entry)
                 {
                     return hit(entry, Some(format!("a result of {other}, accepted in place of {class}")));
@@ -434,7 +443,7 @@ impl<'a> Planner<'a> {
                 key = determinants.key();
                 listing = Listing::default();
                 OfNode(&determinants).walk(&mut listing);
-                match records.find(&key) {
+                match records.find(&key)? {
                     Found::Complete(entry) if sound(&entry) => {
                         return hit(entry, Some(format!("with items of {names}, accepted in place of {class}")));
                     }
@@ -463,20 +472,27 @@ impl<'a> Planner<'a> {
         digests: &dyn FileDigests,
     ) -> Result<Vec<Accepted>, Failure> {
         let (Work::Items(work), Some(function_key)) = (node.node.work(), function_key) else { return Ok(Vec::new()) };
+        let read = |(class, key)| Ok((class, key, records.items(&key)?));
         let mut journals: Vec<(&String, Digest, Items)> =
-            journals.into_iter().map(|(class, key)| (class, key, records.items(&key))).collect();
+            journals.into_iter().map(read).collect::<Result<_, Failure>>()?;
         journals.retain(|(_, _, items)| !items.is_empty());
         if journals.is_empty() {
             return Ok(Vec::new());
         }
-        let own = records.items(&function_key);
+        let own = records.items(&function_key)?;
         let inputs = Inputs::new(inputs.iter().cloned().collect(), records.objects());
         let items = work.items(&inputs, self.graph.seed, digests)?;
         let has = |journal: &Items, item| journal.is_usable(item, |objects| records.has_objects(objects));
         let mut counts = vec![0; journals.len()];
-        for item in items.iter().filter(|item| !has(&own, item)) {
-            if let Some(first) = journals.iter().position(|(_, _, journal)| has(journal, item)) {
-                counts[first] += 1;
+        for item in &items {
+            if has(&own, item)? {
+                continue;
+            }
+            for (count, (_, _, journal)) in counts.iter_mut().zip(&journals) {
+                if has(journal, item)? {
+                    *count += 1;
+                    break;
+                }
             }
         }
         let accepted = std::iter::zip(journals, counts).filter(|(_, count)| *count > 0);
@@ -497,32 +513,37 @@ impl<'a> Planner<'a> {
             return Ok(None);
         };
         let items = work.items(&task.inputs(records.objects()), self.graph.seed, digests)?;
-        let finished = if task.forced { Items::default() } else { records.items(&function_key) };
-        let are_there = |objects: &[Digest]| {
-            !objects.iter().any(|object| task.lost.contains(object)) && records.has_objects(objects)
+        let finished = if task.forced { Items::default() } else { records.items(&function_key)? };
+        let are_there = |objects: &[Digest]| -> Result<bool, Failure> {
+            Ok(!objects.iter().any(|object| task.lost.contains(object)) && records.has_objects(objects)?)
         };
-        let own = items.iter().filter(|item| finished.is_usable(item, are_there)).count();
-        let cached = own + task.accepted.iter().map(|other| other.count).sum::<usize>();
+        let mut cached = task.accepted.iter().map(|other| other.count).sum::<usize>();
+        for item in &items {
+            cached += usize::from(finished.is_usable(item, are_there)?);
+        }
         Ok(Some(ItemCounts { total: items.len(), cached }))
     }
 
     /// What differs from the result that the last run had of the node, or else from the nearest earlier result.
-    fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Vec<String> {
-        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name));
-        let last = last_used.get(&node.name).and_then(|key| records.fields(key)).map(|old| changes(&old, fields));
+    fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Result<Vec<String>, Failure> {
+        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name)).as_ref();
+        let last = match last_used.map_err(Clone::clone)?.get(&node.name) {
+            Some(key) => records.fields(key)?.map(|old| changes(&old, fields)),
+            None => None,
+        };
         if let Some(changes) = last.filter(|changes| !changes.is_empty()) {
-            return sentences(&changes, &|name| node.node.left_out(name));
+            return Ok(sentences(&changes, &|name| node.node.left_out(name)));
         }
-        let mut earlier = records.earlier(&self.graph.name, &node.name);
+        let mut earlier = records.earlier(&self.graph.name, &node.name)?;
         if earlier.is_empty() {
-            earlier = self.likely_ancestors(node, records);
+            earlier = self.likely_ancestors(node, records)?;
         }
-        let compared = earlier.iter().take(COMPARED).filter_map(|entry| {
-            let old = records.fields(&entry.key)?;
-            Some((changes(&old, fields), entry))
-        });
-        let Some((changes, entry)) = compared.min_by_key(|(changes, _)| changes.len()) else {
-            return vec!["no earlier result".to_owned()];
+        let mut compared = Vec::new();
+        for entry in earlier.iter().take(COMPARED) {
+            compared.extend(records.fields(&entry.key)?.map(|old| (changes(&old, fields), entry)));
+        }
+        let Some((changes, entry)) = compared.into_iter().min_by_key(|(changes, _)| changes.len()) else {
+            return Ok(vec!["no earlier result".to_owned()]);
         };
         let name = &entry.node;
         let other = if entry.pipeline != self.graph.name {
@@ -532,17 +553,18 @@ impl<'a> Planner<'a> {
         } else {
             None
         };
-        other.into_iter().chain(sentences(&changes, &|name| node.node.left_out(name))).collect()
+        Ok(other.into_iter().chain(sentences(&changes, &|name| node.node.left_out(name))).collect())
     }
 
     /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name
     /// in other pipelines, or else nodes of its kind under names that this pipeline has no longer.
-    fn likely_ancestors(&self, node: &GraphNode, records: &dyn Records) -> Vec<Entry> {
+    fn likely_ancestors(&self, node: &GraphNode, records: &dyn Records) -> Result<Vec<Entry>, Failure> {
         // A run makes none of these, so they are looked up once.
         let others = self.others.get_or_init(|| {
             let names: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
             records.others(&self.graph.name, &names)
         });
+        let others = others.as_ref().map_err(Clone::clone)?;
         let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
             // Files that are imported share a kind whatever they hold; the port tells.
             let of_its_port =
@@ -551,7 +573,7 @@ impl<'a> Planner<'a> {
             found.take(COMPARED).cloned().collect()
         };
         let same_name = alike(&|entry| entry.node == node.name);
-        if same_name.is_empty() { alike(&|entry| entry.pipeline == self.graph.name) } else { same_name }
+        Ok(if same_name.is_empty() { alike(&|entry| entry.pipeline == self.graph.name) } else { same_name })
     }
 
     fn determinants<'b>(
@@ -566,17 +588,20 @@ impl<'a> Planner<'a> {
 }
 
 /// `1 object of its result is missing from the cache, and 2 damaged`.
-fn lost_in_words(lost: &[Digest], records: &dyn Records) -> String {
-    let damaged = lost.iter().filter(|digest| records.has_objects(&[**digest])).count();
+fn lost_in_words(lost: &[Digest], records: &dyn Records) -> Result<String, Failure> {
+    let mut damaged = 0;
+    for digest in lost {
+        damaged += usize::from(records.has_objects(std::slice::from_ref(digest))?);
+    }
     let count = |count: usize| match count {
         1 => "1 object of its result is".to_owned(),
         count => format!("{count} objects of its result are"),
     };
-    match (lost.len() - damaged, damaged) {
+    Ok(match (lost.len() - damaged, damaged) {
         (missing, 0) => format!("{} missing from the cache", count(missing)),
         (0, damaged) => format!("{} damaged in the cache", count(damaged)),
         (missing, damaged) => format!("{} missing from the cache, and {damaged} damaged", count(missing)),
-    }
+    })
 }
 
 /// `3 of 40 items were left out of its result, and at most 1 % are skipped`.

@@ -40,7 +40,7 @@ pub fn differences(shared: &Shared<'_>, nodes: &[NodeReport]) -> Vec<Difference>
 /// The node that `report` is about, and its result.
 fn result(shared: &Shared<'_>, report: &NodeReport) -> Option<(usize, Artifact)> {
     let index = shared.graph.find(&report.node)?;
-    let record = shared.store.record(&report.key.as_ref()?.parse().ok()?)?;
+    let record = shared.store.record(&report.key.as_ref()?.parse().ok()?).ok()??;
     let (node, kind) = (report.node.clone(), shared.graph.nodes[index].output);
     let artifact = Artifact { node, kind, content: record.content, identity: record.identity, side: record.side };
     Some((index, artifact))

@@ -13,7 +13,7 @@ use crate::device::{Backend, DeviceChoice, Precision};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
-use crate::store::{ItemTotals, Store, StoreError, Witness};
+use crate::store::{Claim, ItemTotals, Store, StoreError, Witness};
 
 /// How often people are told how far a node is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -81,6 +81,8 @@ pub struct NodeContext<'a> {
     pub files: &'a Witness<'a>,
     /// Where pictures are.
     pub pictures: &'a Pictures,
+    /// The claim under which it runs.
+    pub claim: &'a Claim,
     /// Its scratch.
     pub scratch: PathBuf,
     /// Set when the run is to end.
@@ -199,7 +201,8 @@ impl Context for NodeContext<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupt.look() || self.halt.load(Ordering::Relaxed)
+        // Without its claim nothing that it makes is of any use: another process makes it.
+        self.interrupt.look() || self.halt.load(Ordering::Relaxed) || self.claim.is_lost()
     }
 
     fn progress(&self, progress: Progress) {

@@ -22,7 +22,10 @@ use crate::event::{Event, ItemCounts};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Failure, Inputs, Output, Part, Work};
 use crate::plan::{Found, Records, Task, content};
-use crate::store::{Claim, Claiming, ItemTotals, Owner, Provenance, Publication, Record, Store, StoredObject, Witness};
+use crate::store::{
+    Claim, Claiming, ItemTotals, Owner, Provenance, Publication, Record, Scratch, Store, StoreError, StoredObject,
+    Witness,
+};
 
 /// How often a waiting node looks whether the result is there: at first, and at most.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
@@ -125,62 +128,100 @@ struct Made {
 
 impl Execution<'_> {
     fn attempt(&self) -> Ending {
-        let claim = match self.claim() {
-            Ok(Some(claim)) => claim,
-            Ok(None) => return Ending::Found,
-            Err(Failure::Interrupted) => return Ending::Interrupted,
-            Err(failure) => return Ending::Failed(failure),
-        };
+        loop {
+            let claim = match self.claim() {
+                Ok(Some(claim)) => claim,
+                Ok(None) => return Ending::Found,
+                Err(Failure::Interrupted) => return Ending::Interrupted,
+                Err(failure) => return Ending::Failed(failure),
+            };
+            let ending = self.attempt_under(&claim);
+            match &ending {
+                Ending::Made(..) => {
+                    // The result is published; scratch that cannot be removed now is swept by a later run.
+                    let _ = self.shared.store.finish(claim);
+                }
+                // Whatever it met, it met it after another process had taken over: what that one makes is awaited.
+                Ending::Failed(_) | Ending::Interrupted
+                    if !self.shared.interrupt.is_set() && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
+                {
+                    self.note("this process was not heard of for a while, and another took the node over".to_owned());
+                    continue;
+                }
+                _ => {}
+            }
+            return ending;
+        }
+    }
+
+    fn attempt_under(&self, claim: &Claim) -> Ending {
         // Only now, under the claim: another process may have made them again meanwhile.
-        if let Found::Incomplete(lost) = self.shared.store.find(&self.task.key) {
-            lost.iter().for_each(|digest| self.shared.store.discard_object(digest));
+        if let Err(failure) = self.discard_lost() {
+            return Ending::Failed(failure);
         }
         let objects = Arc::new(NodeObjects::new(Arc::clone(self.shared.store)));
         if let Err(failure) = self.verify_inputs(&objects) {
             return Ending::Lost { objects: objects.lost(), failure };
         }
         let (started, clock) = (crate::store::now(), Instant::now());
-        let made = match self.make(&claim, &objects) {
+        let made = match self.make(claim, &objects) {
             Ok(made) => made,
             Err(failure) if !objects.lost().is_empty() => return Ending::Lost { objects: objects.lost(), failure },
             Err(Failure::Interrupted) => return Ending::Interrupted,
             Err(failure) => return Ending::Failed(failure),
         };
         let counts = made.counts;
-        match self.publish(made, started, clock.elapsed().as_secs_f64()) {
-            Ok(record) => {
-                claim.finish();
-                Ending::Made(record, counts)
-            }
+        match self.publish(claim, made, started, clock.elapsed().as_secs_f64()) {
+            Ok(record) => Ending::Made(record, counts),
             Err(Failure::Interrupted) => Ending::Interrupted,
             Err(failure) => Ending::Failed(failure),
         }
     }
 
+    /// Removes what is damaged of an earlier result of the key.
+    fn discard_lost(&self) -> Result<(), Failure> {
+        if let Found::Incomplete(lost) = self.shared.store.find(&self.task.key)? {
+            for digest in &lost {
+                self.shared.store.discard_object(digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which scratch the work is done in.
+    fn scratch(&self) -> Scratch {
+        if self.task.again { Scratch::Forced } else { Scratch::Ordinary }
+    }
+
     /// The claim on the key; `None` when another process has made the result meanwhile.
     fn claim(&self) -> Result<Option<Claim>, Failure> {
         self.wait_for(&self.task.key, false, &|| {
-            !self.task.again && matches!(self.shared.store.find(&self.task.key), Found::Complete(_))
+            Ok(!self.task.again && matches!(self.shared.store.find(&self.task.key)?, Found::Complete(_)))
         })
     }
 
     /// The claim on items of `function_key`, which other nodes may have in common with this one: none is made twice.
     fn claim_items(&self, function_key: &Digest) -> Result<Claim, Failure> {
-        let claim = self.wait_for(function_key, true, &|| false)?;
+        let claim = self.wait_for(function_key, true, &|| Ok(false))?;
         Ok(claim.expect("nothing but the claim is waited for"))
     }
 
     /// Waits until the claim on `key` can be had, or `is_there` says that there is no need.
-    fn wait_for(&self, key: &Digest, items: bool, is_there: &dyn Fn() -> bool) -> Result<Option<Claim>, Failure> {
+    fn wait_for(
+        &self,
+        key: &Digest,
+        items: bool,
+        is_there: &dyn Fn() -> Result<bool, Failure>,
+    ) -> Result<Option<Claim>, Failure> {
         let mut told: Option<Owner> = None;
         let mut pause = LOOK_EVERY[0];
         loop {
-            if is_there() {
+            if is_there()? {
                 return Ok(None);
             }
             match self.shared.store.claim(key)? {
                 // It may have been published between the two looks.
-                Claiming::Held(claim) => return Ok((!is_there()).then_some(claim)),
+                Claiming::Held(claim) => return Ok((!is_there()?).then_some(claim)),
                 Claiming::Taken(owner) if told.as_ref() == Some(&owner) => {}
                 Claiming::Taken(owner) => {
                     let node = self.node.name.clone();
@@ -223,7 +264,8 @@ impl Execution<'_> {
             objects: Arc::clone(objects),
             files: self.files,
             pictures: self.shared.pictures,
-            scratch: claim.scratch()?,
+            claim,
+            scratch: self.shared.store.scratch(claim, self.scratch())?,
             interrupt: Noticing::new(self.shared.interrupt, matches!(self.node.node.work(), Work::Whole(_))),
             halt: AtomicBool::new(false),
             telling: self.shared.telling,
@@ -289,7 +331,7 @@ impl Execution<'_> {
                     accepted: &self.task.accepted,
                     alone: &|| self.claim_items(&function_key),
                     on_bad_item: self.node.node.on_bad_item(),
-                    from_generation: self.generation(&function_key),
+                    from_generation: self.generation(&function_key)?,
                 };
                 let made = run.run(|cached, total| {
                     started(crate::plan::ItemCounts { total, cached }.remark());
@@ -307,16 +349,20 @@ impl Execution<'_> {
 
     /// The generation from which on items count as finished: any, or with force one that is begun now, or was by another
     /// node of the run that has items in common with this one.
-    fn generation(&self, function_key: &Digest) -> u32 {
+    fn generation(&self, function_key: &Digest) -> Result<u32, Failure> {
         if !self.task.forced {
-            return 0;
+            return Ok(0);
         }
         let mut generations = self.shared.generations.lock().expect("no panic under the lock");
-        let next = || self.shared.store.items(function_key).generation() + 1;
-        *generations.entry(*function_key).or_insert_with(next)
+        let generation = match generations.get(function_key) {
+            Some(generation) => *generation,
+            None => self.shared.store.items(function_key)?.generation() + 1,
+        };
+        generations.insert(*function_key, generation);
+        Ok(generation)
     }
 
-    fn publish(&self, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
+    fn publish(&self, claim: &Claim, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
         let store = self.shared.store;
         let Made { output, totals, .. } = made;
         self.files.look_again().map_err(|(path, cause)| match self.files.was_stopped() {
@@ -327,7 +373,7 @@ impl Execution<'_> {
             return Err(has_changed(&path));
         }
         let objects = self.objects_of(&output)?;
-        let earlier = store.record(&self.task.key);
+        let earlier = store.record(&self.task.key)?;
         let content = content(self.node.output, &output.identity);
         let mut record = Box::new(Record {
             key: self.task.key,
@@ -353,14 +399,19 @@ impl Execution<'_> {
                 finished: crate::store::now(),
                 seconds,
                 superseded: Vec::new(),
+                scratch: Some(claim.scratch_name(self.scratch())),
             },
         });
         let differs = earlier.as_ref().is_some_and(|earlier| earlier.content != content);
-        if let (true, Some(earlier)) = (self.task.forced, earlier.as_ref()) {
-            record.generation = earlier.generation + 1;
+        if let Some(earlier) = &earlier {
+            // What was lost and is made again is of the same generation.
+            record.generation = earlier.generation;
             record.provenance.superseded = earlier.provenance.superseded.clone();
+        }
+        if let (true, Some(earlier)) = (self.task.forced, earlier.as_ref()) {
+            record.generation += 1;
             record.provenance.superseded.push(earlier.content);
-            store.supersede(&record)?;
+            store.supersede(claim, &record)?;
             self.note(if differs {
                 let (old, new) = (earlier.content.short(), content.short());
                 format!("made anew by force, and it came out different: content {old} → {new}")
@@ -371,13 +422,12 @@ impl Execution<'_> {
         }
         // What could not be read then can be read now.
         if let Some(earlier) = earlier.as_ref().filter(|earlier| skipped(earlier) > skipped(&record)) {
-            record.generation = earlier.generation + 1;
-            record.provenance.superseded = earlier.provenance.superseded.clone();
+            record.generation += 1;
             record.provenance.superseded.push(earlier.content);
-            store.supersede(&record)?;
+            store.supersede(claim, &record)?;
             return Ok(record);
         }
-        match store.publish(&record)? {
+        match store.publish(claim, &record)? {
             Publication::Published => {
                 if let Some(earlier) = earlier.filter(|_| differs) {
                     self.note(not_deterministic(&earlier, &content));
@@ -399,7 +449,7 @@ impl Execution<'_> {
         more.sort();
         more.dedup();
         let named = parts.chain(more).map(|digest| {
-            let size = self.shared.store.object_size(&digest).ok_or_else(|| {
+            let size = self.shared.store.object_size(&digest)?.ok_or_else(|| {
                 Failure::node(format!("the result names the object {}, which is not in the cache", digest.short()))
             })?;
             Ok(StoredObject { digest, size })

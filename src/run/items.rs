@@ -11,7 +11,7 @@ use crate::artifact::{ItemId, write_lines};
 use crate::digest::Digest;
 use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
 use crate::plan::Accepted;
-use crate::store::{Claim, ItemTotals, Items, Store};
+use crate::store::{Claim, ItemTotals, Items, Store, StoreError};
 
 /// The side part that lists the items that were left out.
 pub const SKIPPED: &str = "skipped.jsonl";
@@ -70,12 +70,12 @@ impl ItemRun<'_> {
     pub fn run(&self, begin: impl FnOnce(usize, usize)) -> Result<ItemsMade, Failure> {
         let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
         check_ids(&items)?;
-        let (mut values, mut broken) = self.recall(&items);
+        let (mut values, mut broken) = self.recall(&items)?;
         let mut claim = None;
         if values.iter().any(Option::is_none) {
             claim = Some((self.alone)()?);
             // Whoever had it may have made some.
-            (values, broken) = self.recall(&items);
+            (values, broken) = self.recall(&items)?;
         }
         if broken > 0 {
             self.context
@@ -104,18 +104,33 @@ impl ItemRun<'_> {
 
     /// The values of the items that were finished earlier, if all that they name is there, and how many lines of the
     /// journals are torn.
-    fn recall(&self, items: &[Item]) -> (Vec<Option<ItemValue>>, usize) {
-        let own = self.store.items(&self.function_key);
-        let others: Vec<Items> = self.accepted.iter().map(|other| self.store.items(&other.function_key)).collect();
-        let there = |objects: &[Digest]| objects.iter().all(|object| self.store.object_size(object).is_some());
-        let recall = |finished: &Items, item: &Item| -> Option<ItemValue> {
-            if finished.generation_of(item)? < self.from_generation {
-                return None;
+    fn recall(&self, items: &[Item]) -> Result<(Vec<Option<ItemValue>>, usize), Failure> {
+        let own = self.store.settled_items(&self.function_key)?;
+        let mut values: Vec<Option<ItemValue>> = vec![None; items.len()];
+        self.fill_in(&own, items, &mut values)?;
+        for other in self.accepted {
+            self.fill_in(&self.store.settled_items(&other.function_key)?, items, &mut values)?;
+        }
+        Ok((values, own.broken()))
+    }
+
+    /// Puts the values that `finished` has into the places that are empty.
+    fn fill_in(&self, finished: &Items, items: &[Item], values: &mut [Option<ItemValue>]) -> Result<(), Failure> {
+        let there = |objects: &[Digest]| -> Result<bool, StoreError> {
+            for object in objects {
+                if self.store.object_size(object)?.is_none() {
+                    return Ok(false);
+                }
             }
-            finished.is_usable(item, there).then(|| finished.get(item))?
+            Ok(true)
         };
-        let of_any = |item| std::iter::once(&own).chain(&others).find_map(|finished| recall(finished, item));
-        (items.iter().map(of_any).collect(), own.broken())
+        for (item, value) in items.iter().zip(values).filter(|(_, value)| value.is_none()) {
+            let counts = finished.generation_of(item).is_some_and(|generation| generation >= self.from_generation);
+            if counts && finished.is_usable(item, there)? {
+                *value = finished.get(item);
+            }
+        }
+        Ok(())
     }
 
     /// Makes the items `pending` and puts them into `values`; returns the bad ones.
@@ -164,6 +179,15 @@ impl ItemRun<'_> {
         mapped?;
         if unfinished.is_empty() {
             bad.sort_by_key(|(index, _)| *index);
+            // Another process may have finished some of them first: everybody uses the same values.
+            let finished = journal.finish()?;
+            let made: Vec<usize> = pending.iter().copied().filter(|index| values[*index].is_some()).collect();
+            made.iter().for_each(|index| values[*index] = None);
+            self.fill_in(&finished, items, values)?;
+            if made.iter().any(|index| values[*index].is_none()) {
+                let gone = "an item that was just finished is gone from the cache";
+                return Err(Failure::environment(gone).help("run again: what is missing is made again"));
+            }
             Ok(bad)
         } else if self.context.interrupted() {
             Err(Failure::Interrupted)

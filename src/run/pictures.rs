@@ -83,7 +83,8 @@ impl Pictures {
 
     /// Where the picture `digest` lies, for people.
     pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
-        self.file(digest).or_else(|| self.store.object_size(digest).map(|_| self.store.object_path(digest)))
+        let stored = || self.store.object_size(digest).ok().flatten().map(|_| self.store.object_path(digest));
+        self.file(digest).or_else(stored)
     }
 
     /// The file outside the store that has, or had, this content.

@@ -189,7 +189,8 @@ impl<'env> Scheduler<'env> {
                 self.done(index, Signal::Made, artifact);
             }
             Ending::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
-                Some(Found::Complete(entry)) => self.hit(index, &Hit { entry: *entry, remark: None }),
+                Some(Ok(Found::Complete(entry))) => self.hit(index, &Hit { entry: *entry, remark: None }),
+                Some(Err(failure)) => self.failed(index, failure),
                 // Found a moment ago and gone: as if it had never been looked up.
                 _ => self.signal(index, Signal::Lost(BTreeSet::new())),
             },
@@ -200,6 +201,10 @@ impl<'env> Scheduler<'env> {
     }
 
     fn hit(&mut self, index: usize, hit: &Hit) {
+        let record = match self.shared.store.record(&hit.entry.key) {
+            Ok(record) => record,
+            Err(error) => return self.failed(index, error.into()),
+        };
         let node = &self.shared.graph.nodes[index];
         self.keys[index] = Some(hit.entry.key);
         if let Some(remark) = &hit.remark {
@@ -210,7 +215,6 @@ impl<'env> Scheduler<'env> {
             cached: items.total - items.skipped,
             skipped: items.skipped,
         });
-        let record = self.shared.store.record(&hit.entry.key);
         self.finish(index, How::Hit, record.as_ref(), items, None);
         self.done(index, Signal::Found, hit.artifact(node));
     }
@@ -235,22 +239,27 @@ impl<'env> Scheduler<'env> {
         self.finish(index, How::Skipped, None, None, None);
     }
 
+    /// Whether an object is there; what cannot be told is met again by whoever reads it.
+    fn is_there(&self, object: &Digest) -> bool {
+        self.shared.store.object_size(object).is_ok_and(|size| size.is_some())
+    }
+
     /// Objects that `index` reads are lost: whoever made them makes them again, then `index` is looked up anew.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
         // Another node may have found the same, and they are there again, or soon will be.
         let lost = |object: &StoredObject| {
-            objects.contains(&object.digest) && self.shared.store.object_size(&object.digest).is_none()
+            objects.contains(&object.digest) && !self.is_there(&object.digest)
         };
         let has_lost = |candidate: &usize| {
-            let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key));
+            let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key).ok().flatten());
             record.is_some_and(|record| record.objects.iter().any(lost))
         };
         let there = |candidate: &usize| matches!(self.board.state(*candidate), State::Done(_));
         let ancestors = self.board.ancestors(index);
         let makers: BTreeSet<usize> =
             ancestors.into_iter().filter(there).filter(|candidate| has_lost(candidate)).collect();
-        let comes_back = objects.iter().all(|object| self.shared.store.object_size(object).is_some())
+        let comes_back = objects.iter().all(|object| self.is_there(object))
             || self.board.above(index).iter().any(|above| !there(above));
         if makers.is_empty() && !comes_back
             || self.returned[index] > RETURNS

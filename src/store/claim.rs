@@ -5,28 +5,38 @@
 //! only one of several succeeds; having linked, it looks again, and steps back when another claim lives. Since each
 //! links before it looks, two can never both find themselves alone.
 //!
-//! An owner on this machine is dead when its process is gone. Of others only the heartbeat is known: the claim's time
-//! of change, compared with the file system's own clock.
+//! An owner is dead when its heartbeat, the claim's time of change, has stopped for a while; one on this machine also
+//! when its process is gone. Owner and waiter both take the time from the file server, so their own clocks may differ;
+//! and a waiter that sees the same heartbeat for as long believes no clock at all.
+//!
+//! A process can be stopped at any point for longer than anybody's patience, and go on without knowing that another
+//! took over. So whoever takes over removes the old claim first, and then moves away what its owner was about to write:
+//! the record that it staged for publication ([`Store::publish`]) and its scratch ([`Store::scratch`]). An owner
+//! prepares, looks whether its claim is still there, and then acts by renaming what it prepared; either that comes
+//! before the takeover and is seen by it, or it finds nothing to rename. `tests/claims` checks this step by step.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, make_folder};
+use super::{Disk, Store, StoreError, unique};
 use crate::digest::Digest;
 
 /// How often a claim's owner says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How long a silent owner on another machine is believed to live.
+/// How long a silent owner is believed to live.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the name of a record begins with that is about to be published.
+const STAGED: &str = "publish-";
 
 /// Who holds a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,19 +61,24 @@ impl Owner {
         })
     }
 
-    /// A short name that no other process has had, for files.
-    pub(super) fn unique(&self) -> String {
-        let place = Digest::of(format!("{}\n{}\n{}", self.host, self.boot, self.started).as_bytes()).to_string();
-        format!("{}-{}", &place[..8], self.process)
+    /// A short name that no other process has had, for files. Numbers of processes come again; the random part does not.
+    pub(super) fn unique(&self) -> &'static str {
+        use std::hash::{BuildHasher, RandomState};
+        static NAME: OnceLock<String> = OnceLock::new();
+        NAME.get_or_init(|| {
+            let random = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
+            let time = SystemTime::now();
+            let all = format!("{}\n{}\n{}\n{random:?}\n{time:?}", self.host, self.boot, self.started);
+            format!("{}-{}", &Digest::of(all.as_bytes()).to_string()[..16], self.process)
+        })
     }
 
-    /// Whether the process is known to live or to be dead; `None` when it is out of sight.
-    fn lives(&self) -> Option<bool> {
+    /// Whether the process is known to be gone. Only of this start of this machine anything is known, and only where
+    /// the system says when a process started: numbers of processes come again.
+    fn is_gone(&self) -> bool {
         let this = Self::this_process();
-        if self.host != this.host || self.boot != this.boot {
-            return None;
-        }
-        process_lives(self.process, self.started)
+        let visible = self.boot == this.boot && !self.boot.is_empty() && this.started != 0;
+        visible && process_is_gone(self.process, self.started)
     }
 }
 
@@ -83,26 +98,54 @@ pub enum Claiming {
 
 /// A held claim. Dropping it lets the next one in.
 pub struct Claim {
-    path: PathBuf,
-    folder: PathBuf,
-    text: Vec<u8>,
+    pub(super) key: Digest,
+    pub(super) folder: PathBuf,
+    /// A name that no other claim has.
+    pub(super) token: String,
+    this: Arc<This>,
     heartbeat: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
+/// What the owner of a claim and its heartbeat have in common.
+struct This {
+    disk: Disk,
+    path: PathBuf,
+    text: Vec<u8>,
+    lost: AtomicBool,
+}
+
+impl This {
+    /// Whether the claim is still there. Once lost, it is lost for good.
+    fn holds(&self) -> Result<bool, StoreError> {
+        if !self.lost.load(Ordering::Relaxed) && self.disk.read(&self.path)?.as_ref() != Some(&self.text) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        Ok(!self.lost.load(Ordering::Relaxed))
+    }
+}
+
 impl Claim {
-    /// A folder for unfinished work, which outlives this process.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        let scratch = self.folder.join("scratch");
-        make_folder(&scratch)?;
-        Ok(scratch)
+    /// Whether another process was seen to have taken over. What is done under the claim is to end then.
+    pub fn is_lost(&self) -> bool {
+        self.this.lost.load(Ordering::Relaxed)
     }
 
-    /// The work is done and published: the scratch is no longer needed.
-    pub fn finish(self) {
-        let _ = fs::remove_dir_all(self.folder.join("scratch"));
+    /// Looks whether the claim is still ours.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`] when it is not; others when that cannot be told.
+    pub fn verify(&self) -> Result<(), StoreError> {
+        if self.this.holds()? { Ok(()) } else { Err(StoreError::ClaimLost { key: self.key }) }
+    }
+
+    /// A complete, durable file with `content` in the claim's folder, to be moved to its place by the caller.
+    pub(super) fn stage(&self, content: &[u8]) -> Result<PathBuf, StoreError> {
+        let path = self.folder.join(format!("{STAGED}{}", unique()));
+        match self.this.disk.create(&path, content, 0o644, true) {
+            // The folder goes with its last claim.
+            Err(error) if error.is(ErrorKind::NotFound) => Err(self.verify().err().unwrap_or(error)),
+            created => created.map(|()| path),
+        }
     }
 }
 
@@ -112,12 +155,11 @@ impl Drop for Claim {
             drop(stop);
             let _ = thread.join();
         }
-        // A machine that slept past all patience may have lost its claim to another.
-        if fs::read(&self.path).is_ok_and(|text| text == self.text) {
-            let _ = fs::remove_file(&self.path);
+        if self.this.holds().unwrap_or(false) {
+            let _ = self.this.disk.remove(&self.this.path);
         }
         // Succeeds only when nothing is left in it.
-        let _ = fs::remove_dir(&self.folder);
+        self.this.disk.remove_empty(&self.folder);
     }
 }
 
@@ -125,116 +167,163 @@ impl Store {
     /// Asks for the claim on `key`, without waiting.
     ///
     /// # Errors
-    /// When the cache cannot be written to.
+    /// When the cache cannot be written to, or it cannot be told who works on the key.
     pub fn claim(&self, key: &Digest) -> Result<Claiming, StoreError> {
+        self.may_write()?;
         let folder = self.root.join("work").join(key.to_string());
         loop {
-            make_folder(&folder)?;
-            let seen = self.claims(&folder);
+            self.disk.make_folder(&folder)?;
+            let seen = self.claims(&folder)?;
             if let Some(living) = seen.iter().find(|claim| claim.lives) {
                 return Ok(Claiming::Taken(living.owner.clone()));
             }
             let number = seen.iter().map(|claim| claim.number).max().unwrap_or(0) + 1;
             let path = folder.join(format!("claim.{number}"));
-            let text = claim_text();
+            let token = unique();
+            let text = claim_text(&token);
             match self.link_new(&text, &path) {
                 Ok(()) => {}
                 // Another was faster, or has finished and removed the folder.
-                Err(StoreError::Io { cause, .. })
-                    if matches!(cause.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) =>
-                {
-                    continue;
-                }
+                Err(error) if error.is(ErrorKind::AlreadyExists) || error.is(ErrorKind::NotFound) => continue,
                 Err(error) => return Err(error),
             }
-            let (mut others, mut dead) = (Vec::new(), Vec::new());
-            for claim in self.claims(&folder).into_iter().filter(|claim| claim.number != number) {
-                if claim.lives { others.push(claim.owner) } else { dead.push(claim.path) }
+            let this = Arc::new(This { disk: self.disk.clone(), path, text, lost: AtomicBool::new(false) });
+            // From here on dropped like any claim, whatever happens.
+            let mut claim = Claim { key: *key, folder: folder.clone(), token, this, heartbeat: None };
+            // Opened before it is looked whether the name is still ours: later it may be another's.
+            let file = File::options().write(true).open(&claim.this.path);
+            match self.settle_claim(&claim)? {
+                Settled::Ours => {
+                    claim.heartbeat = Some(beat(Arc::clone(&claim.this), file.ok()));
+                    return Ok(Claiming::Held(claim));
+                }
+                Settled::Theirs(owner) => return Ok(Claiming::Taken(owner)),
+                Settled::Lost => {}
             }
-            if let Some(owner) = others.into_iter().next() {
-                let _ = fs::remove_file(&path);
-                return Ok(Claiming::Taken(owner));
-            }
-            for path in dead {
-                let _ = fs::remove_file(path);
-            }
-            let heartbeat = Some(beat(path.clone()));
-            return Ok(Claiming::Held(Claim { path, folder, text, heartbeat }));
         }
     }
 
+    /// Having linked a claim: looks for others, and does away with what the dead among them left.
+    fn settle_claim(&self, claim: &Claim) -> Result<Settled, StoreError> {
+        let (ours, others): (Vec<Seen>, Vec<Seen>) =
+            self.claims(&claim.folder)?.into_iter().partition(|seen| seen.text == claim.this.text);
+        if let Some(living) = others.iter().find(|claim| claim.lives) {
+            return Ok(Settled::Theirs(living.owner.clone()));
+        }
+        // Taken for dead while it was held up between linking and looking.
+        if ours.is_empty() {
+            return Ok(Settled::Lost);
+        }
+        for dead in others {
+            // A number may have come again since it was seen; what goes is the dead one's.
+            if self.disk.read(&dead.path)?.as_ref() == Some(&dead.text) {
+                self.disk.remove(&dead.path)?;
+            }
+        }
+        // Without its claim, no owner stages anything more that it then publishes: what is there now is all there is.
+        let names = self.disk.names(&claim.folder)?.into_iter().filter(|name| name.starts_with(STAGED));
+        let staged: Vec<String> = names.collect();
+        // Listed first and looked at then: while the claim is ours, none of these is a later owner's.
+        if !claim.this.holds()? {
+            return Ok(Settled::Lost);
+        }
+        for name in staged {
+            self.disk.remove(&claim.folder.join(name))?;
+        }
+        Ok(Settled::Ours)
+    }
+
     /// The claims in `folder` as they are now.
-    fn claims(&self, folder: &Path) -> Vec<Seen> {
-        let files = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut claims: Vec<Seen> = files
-            .filter_map(|file| {
-                let number = file.file_name().to_str()?.strip_prefix("claim.")?.parse().ok()?;
-                let path = file.path();
-                // Gone since the folder was listed.
-                let metadata = fs::metadata(&path).ok()?;
-                let owner = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Owner>(&text).ok());
-                let lives = owner.as_ref().and_then(Owner::lives).unwrap_or_else(|| {
-                    let silent = self.clock(folder).and_then(|now| now.duration_since(metadata.modified().ok()?).ok());
-                    silent.is_none_or(|silent| silent < PATIENCE)
-                });
-                let unknown = || Owner { host: "?".to_owned(), boot: String::new(), process: 0, started: 0 };
-                Some(Seen { number, path, owner: owner.unwrap_or_else(unknown), lives })
-            })
-            .collect();
+    fn claims(&self, folder: &Path) -> Result<Vec<Seen>, StoreError> {
+        let mut claims = Vec::new();
+        for name in self.disk.names(folder)? {
+            let Some(number) = name.strip_prefix("claim.").and_then(|number| number.parse().ok()) else { continue };
+            let path = folder.join(&name);
+            // What is gone since the folder was listed is no claim.
+            let Some(text) = self.disk.read(&path)? else { continue };
+            let Some(metadata) = self.disk.look(&path)? else { continue };
+            let owner = serde_json::from_slice::<Owner>(&text).ok();
+            let beat = metadata.modified().map_err(StoreError::io("read", &path))?;
+            let lives = !owner.as_ref().is_some_and(Owner::is_gone) && self.beats(&text, beat)?;
+            let unknown = || Owner { host: "?".to_owned(), boot: String::new(), process: 0, started: 0 };
+            claims.push(Seen { number, path, text, owner: owner.unwrap_or_else(unknown), lives });
+        }
         claims.sort_by_key(|claim| claim.number);
-        claims
+        Ok(claims)
     }
 
-    /// Now, by the clock of the file system, which machines that share a cache have in common.
-    fn clock(&self, folder: &Path) -> Option<SystemTime> {
-        let path = folder.join(format!("clock-{}", Owner::this_process().unique()));
-        let now = File::create(&path).and_then(|file| file.metadata()).and_then(|metadata| metadata.modified()).ok();
-        let _ = fs::remove_file(path);
-        now
+    /// Whether the heartbeat of the claim that says `text`, which was `beat`, goes on.
+    fn beats(&self, text: &[u8], beat: SystemTime) -> Result<bool, StoreError> {
+        let known = self.heartbeats.lock().expect("no panic under the lock").get(text).copied();
+        let until = match known {
+            Some((last, until)) if last == beat => until,
+            _ => {
+                // A heartbeat in the future, by a clock that was set back meanwhile, is watched from now on.
+                let silent = self.clock()?.duration_since(beat).unwrap_or_default();
+                let until = Instant::now() + PATIENCE.saturating_sub(silent);
+                self.heartbeats.lock().expect("no panic under the lock").insert(text.to_owned(), (beat, until));
+                until
+            }
+        };
+        Ok(Instant::now() < until)
     }
 
-    /// Gives `content` the name `path`, unless it is taken.
+    /// Gives `content`, which no other file has, the name `path`, unless it is taken.
     fn link_new(&self, content: &[u8], path: &Path) -> Result<(), StoreError> {
         let temporary = self.write_temporary(content, 0o644, false)?;
-        let linked = fs::hard_link(&temporary, path).or_else(|error| match error.kind() {
-            ErrorKind::AlreadyExists | ErrorKind::NotFound => Err(error),
+        let linked = match self.disk.link(&temporary, path) {
             // No hard links here: the name first, the content a moment later.
-            _ => File::options().write(true).create_new(true).open(path).and_then(|mut file| {
-                use std::io::Write;
-                file.write_all(content)
-            }),
-        });
-        let _ = fs::remove_file(&temporary);
-        linked.map_err(StoreError::io("write", path))
+            Err(error) if error.is(ErrorKind::Unsupported) => self.disk.create(path, content, 0o644, false),
+            // A network file system may ask again for what it has done already, and be told that the name is taken.
+            Err(error) if error.is(ErrorKind::AlreadyExists) => match self.disk.read(path) {
+                Ok(Some(there)) if there == content => Ok(()),
+                _ => Err(error),
+            },
+            linked => linked,
+        };
+        let _ = self.disk.remove(&temporary);
+        linked
     }
 }
 
+/// What looking again came to.
+enum Settled {
+    Ours,
+    Theirs(Owner),
+    /// Another took this claim for a dead one's.
+    Lost,
+}
+
 /// What a claim's file says: the owner, and which of its claims this is.
-fn claim_text() -> Vec<u8> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
+fn claim_text(token: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Text<'a> {
         #[serde(flatten)]
         owner: &'a Owner,
-        count: u64,
+        token: &'a str,
     }
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    serde_json::to_vec(&Text { owner: Owner::this_process(), count }).expect("an owner is plain")
+    serde_json::to_vec(&Text { owner: Owner::this_process(), token }).expect("an owner is plain")
 }
 
 struct Seen {
     number: u64,
     path: PathBuf,
+    text: Vec<u8>,
     owner: Owner,
     lives: bool,
 }
 
-/// Says that the owner of the claim at `path` lives, until the sender is dropped.
-fn beat(path: PathBuf) -> (Sender<()>, JoinHandle<()>) {
+/// Says that the owner of `claim` lives, and looks whether it still is, until the sender is dropped.
+fn beat(claim: Arc<This>, file: Option<File>) -> (Sender<()>, JoinHandle<()>) {
     let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
     let thread = std::thread::spawn(move || {
         while receiver.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-            let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            // An error is met again at the next beat.
+            if claim.holds().unwrap_or(true)
+                && let Some(file) = &file
+            {
+                let _ = claim.disk.touch(file, &claim.path);
+            }
         }
     });
     (sender, thread)
@@ -264,22 +353,22 @@ fn started(process: u32) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether no process has the number `process` that started at `started_at`, or it only waits to be collected by its
+/// parent.
 #[cfg(unix)]
-fn process_lives(process: u32, started_at: u64) -> Option<bool> {
+fn process_is_gone(process: u32, started_at: u64) -> bool {
     let raw = rustix::process::Pid::from_raw(i32::try_from(process).unwrap_or(0));
     if raw.is_none_or(|raw| rustix::process::test_kill_process(raw) == Err(rustix::io::Errno::SRCH)) {
-        return Some(false);
+        return true;
     }
-    // The number is in use: by this very process, if the system lets its start be seen, and unless it only waits to be
-    // collected by its parent.
-    let Ok(text) = fs::read_to_string(format!("/proc/{process}/stat")) else { return Some(true) };
+    let Ok(text) = fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
     let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    Some(!matches!(state, Some('Z' | 'X')) && started(process).is_none_or(|started| started == started_at))
+    matches!(state, Some('Z' | 'X')) || started(process).is_some_and(|started| started != started_at)
 }
 
 #[cfg(not(unix))]
-fn process_lives(_process: u32, _started: u64) -> Option<bool> {
-    None
+fn process_is_gone(_process: u32, _started: u64) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -333,14 +422,115 @@ mod tests {
         }
     }
 
+    /// Sets the time of a claim's last heartbeat.
+    fn set_beat(path: &Path, time: SystemTime) {
+        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
     #[test]
-    fn an_owner_elsewhere_gives_way_when_its_heartbeat_stops() {
+    fn an_owner_gives_way_when_its_heartbeat_stops_on_this_machine_too() {
         let (_folder, store, key) = store();
-        let path = leave(&store, &key, &Owner { host: "elsewhere".to_owned(), ..Owner::this_process().clone() });
+        let this = Owner::this_process();
+        for owner in [Owner { boot: "elsewhere".to_owned(), ..this.clone() }, this.clone()] {
+            let path = leave(&store, &key, &owner);
+            assert!(!is_held(&store.claim(&key).unwrap()));
+            set_beat(&path, SystemTime::now() - PATIENCE - Duration::from_secs(1));
+            assert!(is_held(&store.claim(&key).unwrap()));
+        }
+    }
+
+    #[test]
+    fn without_a_boot_id_or_start_times_only_the_heartbeat_counts() {
+        let (_folder, store, key) = store();
+        // A number that no process here has.
+        let elsewhere = Owner { boot: String::new(), process: u32::MAX, started: 0, ..Owner::this_process().clone() };
+        leave(&store, &key, &elsewhere);
+        assert!(!is_held(&store.claim(&key).unwrap()), "it may be a process of another machine of the same name");
+    }
+
+    #[test]
+    fn a_heartbeat_in_the_future_is_watched_with_this_process_own_clock() {
+        let (_folder, store, key) = store();
+        let path = leave(&store, &key, &Owner { boot: "elsewhere".to_owned(), ..Owner::this_process().clone() });
+        let future = SystemTime::now() + Duration::from_secs(100_000);
+        set_beat(&path, future);
         assert!(!is_held(&store.claim(&key).unwrap()));
-        let file = File::options().write(true).open(&path).unwrap();
-        file.set_modified(SystemTime::now() - PATIENCE - Duration::from_secs(1)).unwrap();
+        let stand_still =
+            || store.heartbeats.lock().unwrap().values_mut().for_each(|(_, until)| *until = Instant::now());
+        stand_still();
+        set_beat(&path, future + Duration::from_secs(1));
+        assert!(!is_held(&store.claim(&key).unwrap()), "it has moved");
+        stand_still();
         assert!(is_held(&store.claim(&key).unwrap()));
+    }
+
+    #[test]
+    fn a_heartbeat_is_of_the_claims_own_file_and_by_its_servers_clock() {
+        let (_folder, store, key) = store();
+        let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
+        let file = File::options().write(true).open(&claim.this.path).unwrap();
+        set_beat(&claim.this.path, SystemTime::now() - Duration::from_secs(1000));
+        store.disk.touch(&file, &claim.this.path).unwrap();
+        let beat = fs::metadata(&claim.this.path).unwrap().modified().unwrap();
+        assert!(store.clock().unwrap().duration_since(beat).unwrap() < PATIENCE);
+    }
+
+    #[test]
+    fn an_owner_that_lost_its_claim_publishes_nothing_and_leaves_the_scratch_to_the_next() {
+        use super::super::record::tests::example;
+        use super::super::{Publication, Scratch};
+        let (_folder, store, _) = store();
+        let (mut first, second) = (example(&store, "key", "one"), example(&store, "key", "two"));
+        let Claiming::Held(suspended) = store.claim(&first.key).unwrap() else { panic!("taken") };
+        let scratch = store.scratch(&suspended, Scratch::Ordinary).unwrap();
+        fs::write(scratch.join("checkpoint"), "3").unwrap();
+        let staged = suspended.stage(b"a record that is about to be published").unwrap();
+        set_beat(&suspended.this.path, SystemTime::now() - PATIENCE - Duration::from_secs(1));
+        let Claiming::Held(claim) = store.claim(&first.key).unwrap() else { panic!("taken") };
+        assert!(!staged.exists(), "what was to be published is gone");
+        let taken = store.scratch(&claim, Scratch::Ordinary).unwrap();
+        assert_eq!(fs::read_to_string(taken.join("checkpoint")).unwrap(), "3");
+        assert!(fs::write(scratch.join("checkpoint"), "4").is_err(), "there is no such folder any more");
+        // And now the suspended one goes on.
+        assert!(!suspended.is_lost());
+        first.generation = 2;
+        for published in [store.publish(&suspended, &first).map(drop), store.supersede(&suspended, &first)] {
+            assert!(matches!(published, Err(StoreError::ClaimLost { .. })));
+        }
+        assert!(suspended.is_lost());
+        assert!(matches!(store.scratch(&suspended, Scratch::Forced), Err(StoreError::ClaimLost { .. })));
+        assert!(matches!(store.finish(suspended), Err(StoreError::ClaimLost { .. })));
+        assert!(taken.exists());
+        assert_eq!(store.publish(&claim, &second).unwrap(), Publication::Published);
+        store.finish(claim).unwrap();
+        assert!(!store.root.join("work").join(first.key.to_string()).exists());
+    }
+
+    #[test]
+    fn an_error_while_looking_for_claims_is_no_claim_and_leaves_none_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let failing = Arc::new(AtomicUsize::new(usize::MAX));
+        let key = Digest::of(b"key");
+        // Each access to the claim's folder fails once, in its turn.
+        for turn in 0..40 {
+            let left = Arc::clone(&failing);
+            left.store(usize::MAX, Ordering::SeqCst);
+            let disk = Disk::failing(move |_, path| {
+                let inside = path.components().any(|part| part.as_os_str() == "work");
+                let is_it =
+                    inside && left.load(Ordering::SeqCst) != usize::MAX && left.fetch_sub(1, Ordering::SeqCst) == 0;
+                is_it.then(|| std::io::Error::from_raw_os_error(5))
+            });
+            let store = Store::open_on(disk, folder.path()).unwrap();
+            failing.store(turn, Ordering::SeqCst);
+            let claiming = store.claim(&key);
+            failing.store(usize::MAX, Ordering::SeqCst);
+            match claiming {
+                Ok(claiming) => assert!(is_held(&claiming)),
+                Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
+            }
+            assert!(is_held(&store.claim(&key).unwrap()), "turn {turn}");
+        }
     }
 
     #[test]
@@ -374,17 +564,5 @@ mod tests {
             }
         });
         assert_eq!(entered.load(Ordering::SeqCst), 96);
-    }
-
-    #[test]
-    fn scratch_outlives_a_claim_and_goes_when_the_work_is_finished() {
-        let (_folder, store, key) = store();
-        let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
-        fs::write(claim.scratch().unwrap().join("checkpoint"), "3").unwrap();
-        drop(claim);
-        let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
-        assert_eq!(fs::read_to_string(claim.scratch().unwrap().join("checkpoint")).unwrap(), "3");
-        claim.finish();
-        assert!(!store.root.join("work").join(key.to_string()).exists());
     }
 }

@@ -17,13 +17,33 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
-    /// A newer version of this program made the cache.
+    /// The folder is not a cache, and is not empty either.
+    #[error("`{}` is not a cache of stic: it holds {}", .path.display(), listed(.holds))]
+    NotACache {
+        /// The path.
+        path: PathBuf,
+        /// The names in it.
+        holds: Vec<String>,
+    },
+    /// Another version of this program made the cache.
     #[error("the cache `{}` has layout {found}, and this version of stic reads layout {LAYOUT}", .path.display())]
-    NewerLayout {
+    OtherLayout {
         /// The path of the cache.
         path: PathBuf,
         /// The layout it says it has.
-        found: String,
+        found: u32,
+    },
+    /// Something would be written to a cache that was opened for reading.
+    #[error("the cache `{}` was opened for reading", .path.display())]
+    OpenedForReading {
+        /// The path of the cache.
+        path: PathBuf,
+    },
+    /// Another process took over what this one was working on, since it was not heard of for a while.
+    #[error("the claim on {} is lost: this process was not heard of for a while, and another took over", .key.short())]
+    ClaimLost {
+        /// The key.
+        key: Digest,
     },
     /// A file of the cache cannot be read or written.
     #[error("cannot {action} `{}`: {cause}", .path.display())]
@@ -41,13 +61,16 @@ pub enum StoreError {
         /// Its name.
         digest: Digest,
     },
-    /// An object's content is not what its name says. It has been removed, so that it is made again.
-    #[error("`{}` was damaged and has been removed from the cache", .path.display())]
+    /// An object's content is not what its name says. Where the cache may be written to it has been removed, so that
+    /// it is made again.
+    #[error("`{}` {}", .path.display(), if *.removed { "was damaged and has been removed from the cache" } else { "is damaged" })]
     CorruptObject {
         /// Its name.
         digest: Digest,
-        /// Where it was.
+        /// Where it is, or was.
         path: PathBuf,
+        /// Whether it has been removed.
+        removed: bool,
     },
 }
 
@@ -57,11 +80,28 @@ impl StoreError {
         move |cause| Self::Io { action, path: path.to_owned(), cause }
     }
 
+    /// Whether it is an error of the operating system of this kind.
+    pub(super) fn is(&self, kind: io::ErrorKind) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.kind() == kind)
+    }
+
     /// What to do about it.
     pub fn help(&self) -> Option<String> {
         Some(match self {
             Self::NotAFolder { .. } => "name another folder with `--cache DIR`, or move that file away".to_owned(),
-            Self::NewerLayout { .. } => "update stic, or name another folder with `--cache DIR`".to_owned(),
+            Self::NotACache { .. } => {
+                "name a new or an empty folder with `--cache DIR` or STIC_CACHE: nothing is written into any other"
+                    .to_owned()
+            }
+            Self::OtherLayout { found, .. } if *found > LAYOUT => {
+                "update stic, or name another folder with `--cache DIR`".to_owned()
+            }
+            Self::OtherLayout { .. } => {
+                "an older version of stic made it: name another folder with `--cache DIR`, or remove this one"
+                    .to_owned()
+            }
+            Self::OpenedForReading { .. } => return None,
+            Self::ClaimLost { .. } => "run again: what the other process makes is used".to_owned(),
             Self::Io { cause, path, .. } => match cause.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "give yourself access to the cache folder, or name another with `--cache DIR`".to_owned()
@@ -90,4 +130,12 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Environment { message: error.to_string(), help: error.help() }
     }
+}
+
+/// The first of `names`, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const NAMED: usize = 4;
+    let first: Vec<String> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    let more = names.len().saturating_sub(NAMED);
+    first.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }

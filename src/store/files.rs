@@ -20,9 +20,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Store;
 use super::checked::{seal, whole_lines};
 use super::index::append;
+use super::{Disk, Store};
 use crate::digest::Digest;
 use crate::node::FileDigests;
 
@@ -112,13 +112,15 @@ struct Line {
 /// The memo.
 pub(super) struct Files {
     path: PathBuf,
+    /// Whether what is new may be kept.
+    writes: bool,
     known: OnceLock<Mutex<HashMap<FileStamp, Digest>>>,
     found: Mutex<HashMap<Digest, PathBuf>>,
 }
 
 impl Files {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, known: OnceLock::new(), found: Mutex::default() }
+    pub(super) fn new(path: PathBuf, writes: bool) -> Self {
+        Self { path, writes, known: OnceLock::new(), found: Mutex::default() }
     }
 
     fn known(&self) -> &Mutex<HashMap<FileStamp, Digest>> {
@@ -143,7 +145,9 @@ impl Files {
         let lines: Vec<u8> =
             lasting.iter().flat_map(|(stamp, digest)| seal(&Line { stamp: *stamp, digest: *digest })).collect();
         // Not being able to remember costs time later, nothing else.
-        let _ = append(&self.path, &lines);
+        if self.writes {
+            let _ = append(&Disk::default(), &self.path, &lines);
+        }
         self.known().lock().expect("no panic under the lock").extend(lasting.iter().copied());
     }
 }

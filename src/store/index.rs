@@ -5,16 +5,14 @@
 //! It does not know why anybody looks for a key.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::{self, File, Metadata};
-use std::io::Write;
-use std::sync::Mutex;
+use std::fs::{File, Metadata};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
 use super::checked::{seal, whole_lines};
 use super::record::{ItemTotals, Record, StoredObject};
-use super::{Store, StoreError};
+use super::{Disk, Store, StoreError};
 use crate::digest::Digest;
 use crate::node::Part;
 
@@ -96,107 +94,131 @@ impl Index {
 
 impl Store {
     /// What is kept of the record of `key`, when there is one.
-    pub fn entry(&self, key: &Digest) -> Option<Entry> {
-        let metadata = fs::metadata(self.record_path(key)).ok()?;
-        let known = self.index().lock().expect("no panic under the lock").entries.get(key).cloned();
-        match known {
-            Some(entry) if entry.stamp == stamp(&metadata) => Some(entry),
-            _ => {
-                let record = self.record(key)?;
-                let entry = Entry::new(&record, stamp(&metadata));
-                let _ = self.append_to_index(std::slice::from_ref(&entry));
-                self.index().lock().expect("no panic under the lock").insert(entry.clone());
-                Some(entry)
-            }
+    ///
+    /// # Errors
+    /// When it cannot be told whether there is one.
+    pub fn entry(&self, key: &Digest) -> Result<Option<Entry>, StoreError> {
+        let Some(metadata) = self.disk.look(&self.record_path(key))? else { return Ok(None) };
+        let known = self.with_index(|index| index.entries.get(key).cloned())?;
+        if let Some(entry) = known
+            && entry.stamp == stamp(&metadata)
+        {
+            return Ok(Some(entry));
         }
+        let Some(record) = self.record(key)? else { return Ok(None) };
+        let entry = Entry::new(&record, stamp(&metadata));
+        let _ = self.append_to_index(std::slice::from_ref(&entry));
+        self.with_index(|index| index.insert(entry.clone()))?;
+        Ok(Some(entry))
     }
 
     /// The objects that `entry` needs and that are not in the store, or have another size than when they were made.
-    /// `None` when its record cannot be read any more.
-    pub fn lost_of(&self, entry: &Entry) -> Option<Vec<Digest>> {
-        if entry.more > 0 { Some(self.lost_objects(&self.record(&entry.key)?)) } else { Some(self.lost(&entry.parts)) }
+    /// `None` when its record is gone.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn lost_of(&self, entry: &Entry) -> Result<Option<Vec<Digest>>, StoreError> {
+        if entry.more == 0 {
+            return self.lost(&entry.parts).map(Some);
+        }
+        self.record(&entry.key)?.map(|record| self.lost_objects(&record)).transpose()
     }
 
     /// The records that nodes of `pipeline` called `node` came to, the latest first.
-    pub fn earlier(&self, pipeline: &str, node: &str) -> Vec<Entry> {
-        let index = self.index().lock().expect("no panic under the lock");
-        let keys = index.nodes.get(&(pipeline.to_owned(), node.to_owned()));
-        index.latest_first(keys.into_iter().flatten())
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn earlier(&self, pipeline: &str, node: &str) -> Result<Vec<Entry>, StoreError> {
+        self.with_index(|index| {
+            let keys = index.nodes.get(&(pipeline.to_owned(), node.to_owned()));
+            index.latest_first(keys.into_iter().flatten())
+        })
     }
 
     /// All other records than those of nodes of `pipeline` called by one of `names`, the latest first.
-    pub fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Vec<Entry> {
-        let index = self.index().lock().expect("no panic under the lock");
-        let others = index.nodes.iter().filter(|((of, node), _)| of != pipeline || !names.contains(node.as_str()));
-        index.latest_first(others.flat_map(|(_, keys)| keys))
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Result<Vec<Entry>, StoreError> {
+        self.with_index(|index| {
+            let others = index.nodes.iter().filter(|((of, node), _)| of != pipeline || !names.contains(node.as_str()));
+            index.latest_first(others.flat_map(|(_, keys)| keys))
+        })
     }
 
     /// The last record of the node `node` of `pipeline`.
-    pub fn last(&self, pipeline: &str, node: &str) -> Option<Record> {
-        self.earlier(pipeline, node).iter().find_map(|entry| self.record(&entry.key))
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last(&self, pipeline: &str, node: &str) -> Result<Option<Record>, StoreError> {
+        for entry in self.earlier(pipeline, node)? {
+            if let Some(record) = self.record(&entry.key)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a record that has just been written into the index. A failure costs time later, nothing else.
     pub(super) fn note_in_index(&self, record: &Record) {
-        if let Ok(metadata) = fs::metadata(self.record_path(&record.key)) {
+        if let Ok(Some(metadata)) = self.disk.look(&self.record_path(&record.key)) {
             let entry = Entry::new(record, stamp(&metadata));
             let _ = self.append_to_index(std::slice::from_ref(&entry));
-            self.index().lock().expect("no panic under the lock").insert(entry);
+            let _ = self.with_index(|index| index.insert(entry));
         }
     }
 
-    fn index(&self) -> &Mutex<Index> {
-        self.index.get_or_init(|| Mutex::new(self.load_index()))
+    fn with_index<T>(&self, use_it: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
+        let mut index = self.index.lock().expect("no panic under the lock");
+        if index.is_none() {
+            *index = Some(self.load_index()?);
+        }
+        Ok(use_it(index.as_mut().expect("it has just been loaded")))
     }
 
     /// Reads the index and brings it up to what `results/` holds.
-    fn load_index(&self) -> Index {
+    fn load_index(&self) -> Result<Index, StoreError> {
         let mut entries = HashMap::new();
-        let text = fs::read(self.root.join("index")).unwrap_or_default();
+        let text = self.disk.read(&self.root.join("index"))?.unwrap_or_default();
         for (_, data) in whole_lines(&text).0 {
             if let Ok(entry) = serde_json::from_slice::<Entry>(data) {
                 entries.insert(entry.key, entry);
             }
         }
-        let present: HashSet<Digest> = fs::read_dir(self.root.join("results"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|file| file.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
-            .collect();
+        let names = self.disk.names(&self.root.join("results"))?;
+        let present: HashSet<Digest> =
+            names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
         entries.retain(|key, _| present.contains(key));
-        let behind: Vec<Entry> = present
-            .iter()
-            .filter(|key| !entries.contains_key(*key))
-            .filter_map(|key| {
-                let metadata = fs::metadata(self.record_path(key)).ok()?;
-                Some(Entry::new(&self.record(key)?, stamp(&metadata)))
-            })
-            .collect();
+        let mut behind = Vec::new();
+        for key in present.iter().filter(|key| !entries.contains_key(*key)) {
+            if let Some(metadata) = self.disk.look(&self.record_path(key))?
+                && let Some(record) = self.record(key)?
+            {
+                behind.push(Entry::new(&record, stamp(&metadata)));
+            }
+        }
         // A cache that cannot be written to can still be read.
         let _ = self.append_to_index(&behind);
         let mut index = Index::default();
         entries.into_values().chain(behind).for_each(|entry| index.insert(entry));
-        index
+        Ok(index)
     }
 
     fn append_to_index(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        if entries.is_empty() {
+        if entries.is_empty() || !self.writes {
             return Ok(());
         }
         let lines: Vec<u8> = entries.iter().flat_map(seal).collect();
-        append(&self.root.join("index"), &lines)
+        append(&self.disk, &self.root.join("index"), &lines)
     }
 }
 
 /// Adds `lines` to the end of `path` in one write. A torn line before them is closed first, so that it costs itself
 /// alone.
-pub(super) fn append(path: &std::path::Path, lines: &[u8]) -> Result<(), StoreError> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options().append(true).create(true).read(true).open(path)?;
-        if ends_torn(&mut file)? { file.write_all(&[b"\n", lines].concat()) } else { file.write_all(lines) }
-    };
-    write().map_err(StoreError::io("write", path))
+pub(super) fn append(disk: &Disk, path: &std::path::Path, lines: &[u8]) -> Result<(), StoreError> {
+    let mut file = disk.open_end(path, false)?;
+    let torn = ends_torn(&mut file).map_err(StoreError::io("read", path))?;
+    if torn { disk.add(&file, path, &[b"\n", lines].concat()) } else { disk.add(&file, path, lines) }
 }
 
 fn ends_torn(file: &mut File) -> std::io::Result<bool> {
@@ -217,7 +239,9 @@ fn stamp(metadata: &Metadata) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::example;
+    use std::fs;
+
+    use super::super::record::tests::{claim, example, publish};
     use super::*;
 
     #[test]
@@ -225,7 +249,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let records = ["a", "b", "c"].map(|name| example(&store, name, name));
-        records.iter().for_each(|record| drop(store.publish(record).unwrap()));
+        records.iter().for_each(|record| drop(publish(&store, record)));
         let path = folder.path().join("index");
         let whole = fs::read(&path).unwrap();
         for text in [None, Some(&whole[..whole.len() - 9]), Some(&whole[..whole.len() / 3]), Some(&b"rubbish"[..])] {
@@ -234,8 +258,10 @@ mod tests {
                 None => fs::remove_file(&path).unwrap(),
             }
             let reopened = Store::open(folder.path()).unwrap();
-            assert_eq!(reopened.earlier("test", "toy").len(), 3);
-            assert!(records.iter().all(|record| reopened.entry(&record.key).unwrap().content == record.content));
+            assert_eq!(reopened.earlier("test", "toy").unwrap().len(), 3);
+            assert!(
+                records.iter().all(|record| reopened.entry(&record.key).unwrap().unwrap().content == record.content)
+            );
             let (lines, _) =
                 whole_lines(&fs::read(&path).unwrap()).0.into_iter().fold((0, ()), |(n, ()), _| (n + 1, ()));
             assert_eq!(lines, 3, "and written again");
@@ -247,14 +273,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, other) = (Store::open(folder.path()).unwrap(), Store::open(folder.path()).unwrap());
         let (first, mut second) = (example(&store, "key", "one"), example(&store, "key", "two"));
-        store.publish(&first).unwrap();
-        assert_eq!(other.entry(&first.key).unwrap().content, first.content);
+        publish(&store, &first);
+        assert_eq!(other.entry(&first.key).unwrap().unwrap().content, first.content);
         second.generation = 2;
-        store.supersede(&second).unwrap();
-        assert_eq!(other.entry(&first.key).unwrap().content, second.content);
+        store.supersede(&claim(&store, &second), &second).unwrap();
+        assert_eq!(other.entry(&first.key).unwrap().unwrap().content, second.content);
         fs::remove_file(store.record_path(&first.key)).unwrap();
-        assert_eq!(other.entry(&first.key), None);
-        assert!(Store::open(folder.path()).unwrap().earlier("test", "toy").is_empty());
+        assert_eq!(other.entry(&first.key).unwrap(), None);
+        assert!(Store::open(folder.path()).unwrap().earlier("test", "toy").unwrap().is_empty());
     }
 
     #[test]
@@ -262,12 +288,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let record = example(&store, "key", "one");
-        store.publish(&record).unwrap();
-        let entry = store.entry(&record.key).unwrap();
-        assert_eq!(store.lost_of(&entry), Some(Vec::new()));
+        publish(&store, &record);
+        let entry = store.entry(&record.key).unwrap().unwrap();
+        assert_eq!(store.lost_of(&entry).unwrap(), Some(Vec::new()));
         let path = store.object_path(&record.content);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "on").unwrap();
-        assert_eq!(store.lost_of(&entry).map(|lost| lost.len()), Some(1));
+        assert_eq!(store.lost_of(&entry).unwrap().map(|lost| lost.len()), Some(1));
     }
 }

@@ -1,10 +1,9 @@
 //! The content store: blobs named by their digest. It does not know what they hold.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, unique};
 use crate::digest::Digest;
 use crate::node::{Failure, Objects};
 
@@ -16,8 +15,14 @@ impl Store {
     }
 
     /// The size of the object `digest` in bytes, when it is there. Its content is not looked at.
-    pub fn object_size(&self, digest: &Digest) -> Option<u64> {
-        fs::metadata(self.object_path(digest)).ok().map(|metadata| metadata.len())
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn object_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        if self.damaged.lock().expect("no panic under the lock").contains(digest) {
+            return Ok(None);
+        }
+        Ok(self.disk.look(&self.object_path(digest))?.map(|metadata| metadata.len()))
     }
 
     /// The content of the object `digest`.
@@ -26,12 +31,10 @@ impl Store {
     /// When it is not there, cannot be read, or is not what its name says; then it is removed, so that the result that
     /// it belongs to is made again.
     pub fn object(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let path = self.object_path(digest);
-        match fs::read(&path) {
-            Ok(content) if Digest::of(&content) == *digest => Ok(content),
-            Ok(_) => Err(self.discard(digest)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::MissingObject { digest: *digest }),
-            Err(error) => Err(StoreError::io("read", &path)(error)),
+        match self.disk.read(&self.object_path(digest))? {
+            Some(content) if Digest::of(&content) == *digest => Ok(content),
+            Some(_) => Err(self.discard(digest)?),
+            None => Err(StoreError::MissingObject { digest: *digest }),
         }
     }
 
@@ -40,22 +43,17 @@ impl Store {
     /// # Errors
     /// As [`Store::object`].
     pub fn verify_object(&self, digest: &Digest) -> Result<(), StoreError> {
+        let missing = || StoreError::MissingObject { digest: *digest };
         if self.verified.lock().expect("no panic under the lock").contains(digest) {
-            return if self.object_size(digest).is_some() {
-                Ok(())
-            } else {
-                Err(StoreError::MissingObject { digest: *digest })
-            };
+            return self.object_size(digest)?.map(|_| ()).ok_or_else(missing);
         }
-        let path = self.object_path(digest);
-        match Digest::of_file(&path) {
-            Ok(found) if found == *digest => {
+        match self.disk.digest(&self.object_path(digest))? {
+            Some(found) if found == *digest => {
                 self.verified.lock().expect("no panic under the lock").insert(*digest);
                 Ok(())
             }
-            Ok(_) => Err(self.discard(digest)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::MissingObject { digest: *digest }),
-            Err(error) => Err(StoreError::io("read", &path)(error)),
+            Some(_) => Err(self.discard(digest)?),
+            None => Err(missing()),
         }
     }
 
@@ -64,23 +62,50 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn put_object(&self, content: &[u8]) -> Result<Digest, StoreError> {
+        self.may_write()?;
         let digest = Digest::of(content);
         let path = self.object_path(&digest);
-        if !fs::read(&path).is_ok_and(|existing| existing == content) {
+        if self.disk.read(&path)?.is_none_or(|existing| existing != content) {
             self.write_whole(&path, content, 0o444)?;
         }
         Ok(digest)
     }
 
-    /// Removes the object `digest`, which is known to be damaged, so that it counts as missing and is made again.
-    pub fn discard_object(&self, digest: &Digest) {
+    /// Removes the object `digest` if it is there and is not what its name says, so that it counts as missing and is
+    /// made again. What is removed is what was digested: another process may have put the right content in its place
+    /// in between.
+    ///
+    /// # Errors
+    /// When it cannot be digested or removed; then it stays.
+    pub fn discard_object(&self, digest: &Digest) -> Result<(), StoreError> {
         self.verified.lock().expect("no panic under the lock").remove(digest);
-        let _ = fs::remove_file(self.object_path(digest));
+        let path = self.object_path(digest);
+        if !self.writes {
+            self.damaged.lock().expect("no panic under the lock").insert(*digest);
+            return Ok(());
+        }
+        if self.disk.digest(&path)?.is_none_or(|found| found == *digest) {
+            return Ok(());
+        }
+        let aside = self.temporary_folder().join(unique());
+        self.disk.make_folder(&self.temporary_folder())?;
+        match self.disk.rename(&path, &aside) {
+            Err(error) if error.is(ErrorKind::NotFound) => return Ok(()),
+            moved => moved?,
+        }
+        match self.disk.digest(&aside) {
+            Ok(Some(found)) if found != *digest => self.disk.remove(&aside),
+            Ok(_) => self.disk.rename(&aside, &path),
+            Err(error) => {
+                let _ = self.disk.rename(&aside, &path);
+                Err(error)
+            }
+        }
     }
 
-    fn discard(&self, digest: &Digest) -> StoreError {
-        self.discard_object(digest);
-        StoreError::CorruptObject { digest: *digest, path: self.object_path(digest) }
+    fn discard(&self, digest: &Digest) -> Result<StoreError, StoreError> {
+        self.discard_object(digest)?;
+        Ok(StoreError::CorruptObject { digest: *digest, path: self.object_path(digest), removed: self.writes })
     }
 }
 
@@ -101,6 +126,8 @@ impl Objects for Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -133,14 +160,32 @@ mod tests {
         let error = store.object(&digest).unwrap_err();
         assert!(matches!(&error, StoreError::CorruptObject { path, .. } if *path == store.object_path(&digest)));
         assert!(matches!(store.object(&digest), Err(StoreError::MissingObject { .. })));
-        damage_free(&store, &digest);
+        store.put_object(b"content").unwrap();
+        store.verify_object(&digest).unwrap();
+        damage(&store, &digest, b"c0ntent");
+        store.put_object(b"content").unwrap();
+        assert_eq!(store.object(&digest).unwrap(), b"content", "putting it again heals it");
     }
 
-    fn damage_free(store: &Store, digest: &Digest) {
-        store.put_object(b"content").unwrap();
-        store.verify_object(digest).unwrap();
-        damage(store, digest, b"c0ntent");
-        store.put_object(b"content").unwrap();
-        assert_eq!(store.object(digest).unwrap(), b"content", "putting it again heals it");
+    #[test]
+    fn only_what_is_proven_to_be_damaged_is_removed() {
+        let (_folder, store) = store();
+        let digest = store.put_object(b"content").unwrap();
+        store.discard_object(&digest).unwrap();
+        assert_eq!(store.object(&digest).unwrap(), b"content");
+        store.discard_object(&Digest::of(b"absent")).unwrap();
+    }
+
+    #[test]
+    fn damage_found_while_reading_only_counts_as_missing_and_stays() {
+        let (folder, writing) = store();
+        let digest = writing.put_object(b"content").unwrap();
+        damage(&writing, &digest, b"c0ntent");
+        let store = Store::open_for_reading(folder.path()).unwrap();
+        assert_eq!(store.object_size(&digest).unwrap(), Some(7));
+        let error = store.verify_object(&digest).unwrap_err();
+        assert!(error.to_string().ends_with("` is damaged"), "{error}");
+        assert_eq!(store.object_size(&digest).unwrap(), None);
+        assert!(store.object_path(&digest).exists());
     }
 }

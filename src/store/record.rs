@@ -1,13 +1,12 @@
 //! The record of a finished node: `results/<key>.json`, written last. What its fields mean is not known here.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::checked::{seal, unseal};
-use super::{Store, StoreError, sync_folder};
+use super::{Claim, Store, StoreError};
 use crate::device::DeviceChoice;
 use crate::digest::{Digest, Value};
 use crate::node::{Part, Summary};
@@ -88,6 +87,9 @@ pub struct Provenance {
     /// The contents of the generations that this one supersedes, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Digest>,
+    /// The scratch that the work was done in: by this it is known to be finished with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<String>,
 }
 
 /// What publishing a record came to.
@@ -103,74 +105,95 @@ pub enum Publication {
 
 impl Store {
     /// The record of `key`. A damaged one counts as missing.
-    pub fn record(&self, key: &Digest) -> Option<Record> {
-        let text = fs::read(self.record_path(key)).ok()?;
-        let record: Record = serde_json::from_slice(unseal(text.trim_ascii_end())?).ok()?;
-        (record.key == *key).then_some(record)
+    ///
+    /// # Errors
+    /// When it cannot be told whether there is one.
+    pub fn record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        let Some(text) = self.disk.read(&self.record_path(key))? else { return Ok(None) };
+        let record = unseal(text.trim_ascii_end()).and_then(|data| serde_json::from_slice::<Record>(data).ok());
+        Ok(record.filter(|record| record.key == *key))
     }
 
     /// The objects of `record` that are not in the store, or have another size than when they were made.
-    pub fn lost_objects(&self, record: &Record) -> Vec<Digest> {
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn lost_objects(&self, record: &Record) -> Result<Vec<Digest>, StoreError> {
         self.lost(&record.objects)
     }
 
-    pub(super) fn lost(&self, objects: &[StoredObject]) -> Vec<Digest> {
-        let lost = objects.iter().filter(|object| self.object_size(&object.digest) != Some(object.size));
-        lost.map(|object| object.digest).collect()
+    pub(super) fn lost(&self, objects: &[StoredObject]) -> Result<Vec<Digest>, StoreError> {
+        let mut lost = Vec::new();
+        for object in objects {
+            if self.object_size(&object.digest)? != Some(object.size) {
+                lost.push(object.digest);
+            }
+        }
+        Ok(lost)
     }
 
     /// Makes `record` the record of its key, unless there is one that is complete.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn publish(&self, record: &Record) -> Result<Publication, StoreError> {
-        if let Some(existing) = self.record(&record.key).filter(|existing| self.lost_objects(existing).is_empty()) {
-            return Ok(compare(existing, record));
-        }
-        let path = self.record_path(&record.key);
-        // What is there is damaged, or names objects that are gone.
-        let _ = fs::remove_file(&path);
-        let temporary = self.write_temporary(&seal(record), 0o644, true)?;
-        let folder = self.results_folder()?;
-        // A link, unlike a rename, never replaces what another process put there meanwhile.
-        let linked = fs::hard_link(&temporary, &path);
-        let placed = match linked {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let _ = fs::remove_file(&temporary);
-                return match self.record(&record.key) {
-                    Some(existing) => Ok(compare(existing, record)),
-                    None => self.supersede(record).map(|()| Publication::Published),
-                };
+    /// When it cannot be written, or `claim`, which is that on its key, is lost.
+    pub fn publish(&self, claim: &Claim, record: &Record) -> Result<Publication, StoreError> {
+        loop {
+            match self.record(&record.key)? {
+                Some(existing) if self.lost_objects(&existing)?.is_empty() => return Ok(compare(existing, record)),
+                _ => {}
             }
-            Err(_) => fs::rename(&temporary, &path),
-            Ok(()) => Ok(()),
-        };
-        let _ = fs::remove_file(&temporary);
-        placed.map_err(StoreError::io("write", &path))?;
-        sync_folder(&folder)?;
-        self.note_in_index(record);
-        Ok(Publication::Published)
+            // What is there is damaged, or names objects that are gone. Where there is nothing, what another process
+            // puts there meanwhile is not replaced.
+            let replace = self.disk.look(&self.record_path(&record.key))?.is_some();
+            if self.place(claim, record, replace)? {
+                return Ok(Publication::Published);
+            }
+        }
     }
 
     /// Makes `record` the record of its key whatever is there.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn supersede(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_whole(&self.record_path(&record.key), &seal(record), 0o644)?;
-        self.note_in_index(record);
+    /// As [`Store::publish`].
+    pub fn supersede(&self, claim: &Claim, record: &Record) -> Result<(), StoreError> {
+        while !self.place(claim, record, true)? {}
         Ok(())
+    }
+
+    /// Gives `record` its place; `false` when something got in between, and all is to be looked at again.
+    ///
+    /// The record is written into the claim's folder first, then the claim is looked at, then the record is moved.
+    /// Whoever takes the claim over removes it first, and then what its last owner was about to publish: so an owner
+    /// that is held up at any point after it looked finds nothing to move any more.
+    fn place(&self, claim: &Claim, record: &Record, replace: bool) -> Result<bool, StoreError> {
+        let path = self.record_path(&record.key);
+        let folder = self.root.join("results");
+        self.disk.make_folder(&folder)?;
+        let staged = claim.stage(&seal(record))?;
+        let placed = claim
+            .verify()
+            .and_then(|()| if replace { self.disk.rename(&staged, &path) } else { self.disk.link(&staged, &path) });
+        let placed = match placed {
+            // Nobody else may publish now, so nothing that is complete is replaced.
+            Err(error) if error.is(ErrorKind::Unsupported) => self.disk.rename(&staged, &path),
+            placed => placed,
+        };
+        let _ = self.disk.remove(&staged);
+        match placed {
+            Ok(()) => {}
+            Err(error) if error.is(ErrorKind::AlreadyExists) => return Ok(false),
+            // Removed by one that took over, or by one that tried to and stepped back.
+            Err(error) if error.is(ErrorKind::NotFound) => return claim.verify().map(|()| false),
+            Err(error) => return Err(error),
+        }
+        self.disk.sync_folder(&folder)?;
+        self.note_in_index(record);
+        Ok(true)
     }
 
     /// Where the record of `key` lies, or would lie.
     pub fn record_path(&self, key: &Digest) -> PathBuf {
         self.root.join("results").join(format!("{key}.json"))
-    }
-
-    fn results_folder(&self) -> Result<PathBuf, StoreError> {
-        let folder = self.root.join("results");
-        super::make_folder(&folder)?;
-        Ok(folder)
     }
 }
 
@@ -184,7 +207,22 @@ fn compare(existing: Record, record: &Record) -> Publication {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
+    use super::super::Claiming;
     use super::*;
+
+    /// The claim on the key of `record`.
+    pub fn claim(store: &Store, record: &Record) -> Claim {
+        match store.claim(&record.key).unwrap() {
+            Claiming::Held(claim) => claim,
+            Claiming::Taken(owner) => panic!("{owner} has it"),
+        }
+    }
+
+    pub fn publish(store: &Store, record: &Record) -> Publication {
+        store.publish(&claim(store, record), record).unwrap()
+    }
 
     pub fn example(store: &Store, key: &str, content: &str) -> Record {
         let digest = store.put_object(content.as_bytes()).unwrap();
@@ -213,6 +251,7 @@ pub(super) mod tests {
                 finished: crate::store::now(),
                 seconds: 0.5,
                 superseded: Vec::new(),
+                scratch: None,
             },
         }
     }
@@ -222,13 +261,13 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let (first, second) = (example(&store, "key", "one"), example(&store, "key", "two"));
-        assert_eq!(store.publish(&first).unwrap(), Publication::Published);
-        assert_eq!(store.record(&first.key), Some(first.clone()));
-        assert_eq!(store.publish(&first).unwrap(), Publication::Agreed(Box::new(first.clone())));
-        assert_eq!(store.publish(&second).unwrap(), Publication::Differs(Box::new(first.clone())));
-        assert_eq!(store.record(&first.key), Some(first.clone()));
-        store.supersede(&second).unwrap();
-        assert_eq!(store.record(&first.key), Some(second));
+        assert_eq!(publish(&store, &first), Publication::Published);
+        assert_eq!(store.record(&first.key).unwrap(), Some(first.clone()));
+        assert_eq!(publish(&store, &first), Publication::Agreed(Box::new(first.clone())));
+        assert_eq!(publish(&store, &second), Publication::Differs(Box::new(first.clone())));
+        assert_eq!(store.record(&first.key).unwrap(), Some(first.clone()));
+        store.supersede(&claim(&store, &second), &second).unwrap();
+        assert_eq!(store.record(&first.key).unwrap(), Some(second));
     }
 
     #[test]
@@ -236,15 +275,15 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let record = example(&store, "key", "one");
-        store.publish(&record).unwrap();
+        publish(&store, &record);
         let path = store.record_path(&record.key);
         let text = fs::read_to_string(&path).unwrap();
         for damaged in [text.replace("three", "thr33"), text[..text.len() / 2].to_owned(), String::new()] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(store.record(&record.key), None);
+            assert_eq!(store.record(&record.key).unwrap(), None);
         }
-        assert_eq!(store.publish(&record).unwrap(), Publication::Published);
-        assert_eq!(store.record(&record.key), Some(record));
+        assert_eq!(publish(&store, &record), Publication::Published);
+        assert_eq!(store.record(&record.key).unwrap(), Some(record));
     }
 
     #[test]
@@ -252,11 +291,11 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let (first, second) = (example(&store, "key", "one"), example(&store, "key", "two"));
-        store.publish(&first).unwrap();
+        publish(&store, &first);
         fs::remove_file(store.object_path(&first.content)).unwrap();
         fs::write(store.object_path(&first.content), "o").unwrap();
-        assert_eq!(store.lost_objects(&first), [first.content]);
-        assert_eq!(store.publish(&second).unwrap(), Publication::Published);
-        assert_eq!(store.record(&first.key), Some(second));
+        assert_eq!(store.lost_objects(&first).unwrap(), [first.content]);
+        assert_eq!(publish(&store, &second), Publication::Published);
+        assert_eq!(store.record(&first.key).unwrap(), Some(second));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, make_folder, now};
+use super::{Store, StoreError, now};
 use crate::digest::Digest;
 
 /// The log of a run that goes on.
@@ -27,30 +27,51 @@ struct Timed<'a, T: Serialize> {
 }
 
 impl Store {
-    /// Begins the log of a new run. Ids sort as the runs were begun.
+    /// Begins the log of a new run. Ids sort as the runs were begun: they are of fixed width, and never below one that
+    /// is there, whatever the clock says.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn begin_run(&self) -> Result<RunLog, StoreError> {
+        self.may_write()?;
         let runs = self.root.join("runs");
-        make_folder(&runs)?;
-        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
-        for count in 1.. {
-            let id = if count == 1 { time.clone() } else { format!("{time}-{count}") };
+        self.disk.make_folder(&runs)?;
+        let latest = self.disk.names(&runs)?.iter().filter_map(|name| time_of(name)).max();
+        let mut time = jiff::Timestamp::now();
+        if let Some(latest) = latest.filter(|latest| *latest >= time) {
+            time = after(latest);
+        }
+        loop {
+            let id = time.strftime(ID).to_string();
             let folder = runs.join(&id);
             match fs::create_dir(&folder) {
                 Ok(()) => {
-                    let path = folder.join("events.jsonl");
-                    let file = File::options().append(true).create(true).open(&path);
-                    let events = Mutex::new(file.map_err(StoreError::io("write", &path))?);
+                    self.disk.sync_folder(&runs)?;
+                    let events = Mutex::new(self.disk.open_end(&folder.join("events.jsonl"), false)?);
                     return Ok(RunLog { id, folder, events });
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => time = after(time),
                 Err(error) => return Err(StoreError::io("make", &folder)(error)),
             }
         }
-        unreachable!("some number is free")
     }
+}
+
+/// A run's id: when it was begun, to the millisecond.
+const ID: &str = "%Y%m%dT%H%M%S-%3f";
+
+/// The next time that has an id of its own.
+fn after(time: jiff::Timestamp) -> jiff::Timestamp {
+    time.checked_add(jiff::SignedDuration::from_millis(1)).unwrap_or(time)
+}
+
+/// When the run called `id` was begun, as far as its id says it: earlier versions had `<second>` and `<second>-<count>`.
+fn time_of(id: &str) -> Option<jiff::Timestamp> {
+    let (second, rest) = id.split_once('-').unwrap_or((id, ""));
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S", second).ok()?;
+    let milliseconds = if rest.len() == 3 { rest.parse().ok()? } else { 999 };
+    let time = jiff::tz::Offset::UTC.to_timestamp(time).ok()?;
+    time.checked_add(jiff::SignedDuration::from_millis(milliseconds)).ok()
 }
 
 /// How many of the latest runs are looked at for what they had of a pipeline.
@@ -71,15 +92,16 @@ struct UsedNode {
 }
 
 impl Store {
-    /// The keys that the nodes of `pipeline` last had in one of the latest runs, by name. Runs without a summary that
-    /// can be read are passed over.
-    pub fn last_used(&self, pipeline: &str) -> HashMap<String, Digest> {
-        let entries = fs::read_dir(self.root.join("runs")).into_iter().flatten().flatten();
-        let mut runs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        runs.sort_unstable_by(|one, other| other.cmp(one));
+    /// The keys that the nodes of `pipeline` last had in one of the latest runs, by name. Runs without a summary, as
+    /// killed ones are, are passed over.
+    ///
+    /// # Errors
+    /// When the summaries cannot be read.
+    pub fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, StoreError> {
+        let runs = self.root.join("runs");
         let mut keys = HashMap::new();
-        for run in runs.iter().take(LOOKED_AT) {
-            let text = fs::read(run.join("summary.json")).unwrap_or_default();
+        for run in self.disk.names(&runs)?.iter().rev().take(LOOKED_AT) {
+            let Some(text) = self.disk.read(&runs.join(run).join("summary.json"))? else { continue };
             let Ok(used) = serde_json::from_slice::<Used>(&text) else { continue };
             if used.pipeline == pipeline {
                 for UsedNode { node, key } in used.nodes {
@@ -87,7 +109,7 @@ impl Store {
                 }
             }
         }
-        keys
+        Ok(keys)
     }
 }
 
@@ -124,6 +146,25 @@ impl RunLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_runs_sort_as_the_runs_were_begun_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let runs = folder.path().join("runs");
+        // As an earlier version named them.
+        let second = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
+        for earlier in [second.clone(), format!("{second}-2"), format!("{second}-9")] {
+            fs::create_dir_all(runs.join(earlier)).unwrap();
+        }
+        let mut ids: Vec<String> = (0..25).map(|_| store.begin_run().unwrap().id().to_owned()).collect();
+        // By a clock that was wrong.
+        fs::create_dir(runs.join("29990101T000000-000")).unwrap();
+        ids.extend((0..3).map(|_| store.begin_run().unwrap().id().to_owned()));
+        assert!(ids.is_sorted() && ids.iter().collect::<std::collections::HashSet<_>>().len() == 28, "{ids:?}");
+        assert!(ids[0] > format!("{second}-9"));
+        assert!(ids.iter().all(|id| id.len() == ids[0].len()));
+    }
 
     #[test]
     fn runs_begun_in_one_second_have_ids_of_their_own() {

@@ -104,7 +104,7 @@ fn readable(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::example;
+    use super::super::record::tests::{example, publish};
     use super::*;
 
     #[test]
@@ -112,8 +112,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.stats(), Stats::default());
-        store.publish(&example(&store, "a", "one")).unwrap();
-        store.publish(&example(&store, "b", "three")).unwrap();
+        publish(&store, &example(&store, "a", "one"));
+        publish(&store, &example(&store, "b", "three"));
         drop(store.begin_run().unwrap());
         let stats = store.stats();
         assert_eq!(stats.objects, Share { count: 2, bytes: 8 });

@@ -217,7 +217,7 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
     let run = bench.run(&text("bad:199", ""));
     assert_eq!(run.items("described"), (9, 190, 1), "what was finished in the run that failed is kept");
     assert_eq!(run.notes("described"), ["1 of 200 items skipped: `199`: not a word"]);
-    let record = bench.store().last("toy", "described").unwrap();
+    let record = bench.store().last("toy", "described").unwrap().unwrap();
     assert_eq!(record.summary.line, "199 rows, 1 of 200 items skipped");
     let skipped = record.side.iter().find(|part| part.name == "skipped.jsonl").unwrap();
     let listed = String::from_utf8(bench.store().object(&skipped.digest).unwrap()).unwrap();
@@ -261,7 +261,7 @@ fn force_makes_a_new_generation_and_says_what_differs() {
     assert_eq!(run.notes("source"), ["made anew by force, and it came out the same"]);
     let run = force(&PIPELINE.replace("words = [", "trouble = \"random\"\nwords = ["));
     assert!(run.notes("source")[0].contains("it came out different: content "), "{:?}", run.notes("source"));
-    let record = bench.store().last("toy", "source").unwrap();
+    let record = bench.store().last("toy", "source").unwrap().unwrap();
     assert_eq!((record.generation, record.provenance.superseded.len()), (3, 2));
 }
 
@@ -270,7 +270,7 @@ fn two_outputs_of_one_key_are_reported_as_non_determinism() {
     let bench = Bench::new();
     let text = PIPELINE.replace("words = [", "trouble = \"random\"\nwords = [");
     bench.run(&text);
-    let record = bench.store().last("toy", "source").unwrap();
+    let record = bench.store().last("toy", "source").unwrap().unwrap();
     fs::remove_file(bench.store().object_path(&record.identity[0].digest)).unwrap();
     let plan = bench.plan(&text);
     assert_eq!(plan[0].why, ["1 object of its result is missing from the cache"]);
@@ -289,8 +289,8 @@ fn a_damaged_object_is_noticed_when_it_is_read_and_made_again_in_the_same_run() 
         fs::remove_file(&path).unwrap();
         fs::write(&path, vec![b'#'; length]).unwrap();
     };
-    damage(&store.last("toy", "source").unwrap().identity[0].digest);
-    damage(&store.last("toy", "described").unwrap().identity[0].digest);
+    damage(&store.last("toy", "source").unwrap().unwrap().identity[0].digest);
+    damage(&store.last("toy", "described").unwrap().unwrap().identity[0].digest);
     assert_eq!(bench.run(PIPELINE).what(), ["hit source", "hit described", "hit pair"], "nothing reads them");
     let run = bench.run(&PIPELINE.replace("\"all\"", "\"first\""));
     assert_eq!(run.what(), ["run source", "run described", "run pair"]);
@@ -303,7 +303,7 @@ fn a_plan_notices_objects_that_are_missing_or_cut_short_and_a_run_mends_them() {
     let bench = Bench::new();
     let first = bench.run(PIPELINE);
     let store = bench.store();
-    let record = store.last("toy", "described").unwrap();
+    let record = store.last("toy", "described").unwrap().unwrap();
     let items: Vec<_> = record.objects[record.identity.len()..].iter().map(|object| object.digest).collect();
     let cut = |digest: &stic::digest::Digest, length: usize| {
         let path = store.object_path(digest);
@@ -332,7 +332,7 @@ fn a_plan_that_finds_what_it_reads_damaged_says_who_makes_it_again() {
     let bench = Bench::new();
     bench.run(PIPELINE);
     let store = bench.store();
-    let path = store.object_path(&store.last("toy", "source").unwrap().identity[0].digest);
+    let path = store.object_path(&store.last("toy", "source").unwrap().unwrap().identity[0].digest);
     let length = fs::metadata(&path).unwrap().len() as usize;
     fs::remove_file(&path).unwrap();
     fs::write(&path, vec![b'#'; length]).unwrap();
@@ -367,7 +367,7 @@ fn pictures_come_from_files_and_a_change_under_the_run_is_an_error_that_names_th
     let text = "[nodes.images]\nkind = \"files\"\nfolder = \"photos\"\n[nodes.shown]\nkind = \"show\"\ninputs.rows = \"images\"\nsuffix = \"~\"\n";
     let run = bench.run(text);
     assert_eq!(run.what(), ["run images", "run shown"]);
-    let record = bench.store().last("toy", "shown").unwrap();
+    let record = bench.store().last("toy", "shown").unwrap().unwrap();
     let rows = bench.store().object(&record.identity[0].digest).unwrap();
     assert!(String::from_utf8(rows).unwrap().contains("second"));
 
@@ -633,7 +633,7 @@ fn a_lost_object_of_many_readers_is_made_again_once_whatever_they_do_meanwhile()
         let first = bench.run(&text("all"));
         let store = bench.store();
         for node in ["described", "source"] {
-            let path = store.object_path(&store.last("toy", node).unwrap().identity[0].digest);
+            let path = store.object_path(&store.last("toy", node).unwrap().unwrap().identity[0].digest);
             let length = fs::metadata(&path).unwrap().len() as usize;
             fs::remove_file(&path).unwrap();
             fs::write(&path, vec![b'#'; length]).unwrap();

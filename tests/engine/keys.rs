@@ -21,7 +21,7 @@ fn the_key_of_a_node_is_what_it_was() {
     "#;
     bench.run(text);
     let keys: Vec<String> = bench.plan(text).iter().map(|node| node.key.unwrap().to_string()).collect();
-    let record = bench.store().last("toy", "described").unwrap();
+    let record = bench.store().last("toy", "described").unwrap().unwrap();
     let expected = [
         "437b8ed3b8ca3cf10b613ef2a8c5ddc8e83f53e682575271f1c07da778e0d35d",
         "68dcd51000c66ecd020e45e4b84e995608dac6f1d6d53be2b79649cda6241731",
