@@ -122,7 +122,7 @@ pub fn serialize(lora: &Lora) -> Vec<u8> {
     safetensors::serialize(views, Some(format)).expect("names are distinct")
 }
 
-/// The file of the settings, as PEFT 0.14 reads it.
+/// The file of the settings, as PEFT reads it since 0.14.
 pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, base: &str) -> String {
     let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
     // PEFT's own alpha is a whole number.

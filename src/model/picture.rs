@@ -10,16 +10,13 @@ use image::{Rgb, RgbImage};
 use serde_json::{Map, Value};
 
 use super::ModelError;
-use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, read_object};
+use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, MOST_PIXELS, read_object};
 use crate::data::resample::{Filter, resize, resize_part};
 
 /// CLIP's mean of each channel.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel.
 const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
-/// The longest side, in pixels, that pictures are scaled to; towers read some hundreds.
-const LARGEST_SIZE: u32 = 4096;
 
 /// A picture as the tower reads it.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,24 +74,19 @@ enum Scale {
 }
 
 impl Processor {
-    /// Reads `preprocessor_config.json` (or what newer checkpoints keep of it in `processor_config.json`) in `folder`.
-    /// Without either, CLIP's values hold. The side of a view is the tower's.
+    /// Reads `image_processor` of `processor_config.json` in `folder`, where transformers 5 keeps it, or else
+    /// `preprocessor_config.json`. Without either, CLIP's values hold. The side of a view is the tower's.
     ///
     /// # Errors
     /// When a file is no JSON, or asks for what is not done here.
     pub fn read(folder: &Path, config: &Config) -> Result<Self, ModelError> {
         let mut processor = Self::new(config);
         let (path, nested) = (folder.join("preprocessor_config.json"), folder.join("processor_config.json"));
-        let (path, object) = if path.is_file() {
-            let object = read_object(&path)?;
-            (path, object)
-        } else if nested.is_file() {
-            match read_object(&nested)?.remove("image_processor") {
-                Some(Value::Object(object)) => (nested, object),
-                _ => return Ok(processor),
-            }
-        } else {
-            return Ok(processor);
+        let inside = if nested.is_file() { read_object(&nested)?.remove("image_processor") } else { None };
+        let (path, object) = match inside {
+            Some(Value::Object(object)) => (nested, object),
+            _ if path.is_file() => (path.clone(), read_object(&path)?),
+            _ => return Ok(processor),
         };
         processor
             .apply(&object)
@@ -134,6 +126,11 @@ impl Processor {
         }
     }
 
+    /// Whose arithmetic mode `anyres` follows.
+    pub fn rule(&self) -> AnyresRule {
+        self.rule
+    }
+
     fn apply(&mut self, object: &Map<String, Value>) -> Result<(), ModelError> {
         let fields = Fields { map: object, path: "" };
         for name in ["do_resize", "do_center_crop", "do_rescale", "do_normalize"] {
@@ -168,23 +165,26 @@ impl Processor {
                 let size = fields.object("size", &empty)?;
                 let side = self.size as usize;
                 if size.map.contains_key("shortest_edge") {
-                    Scale::ShortestSide(size.positive("shortest_edge", side)? as u32)
+                    Scale::ShortestSide(size.positive("shortest_edge", side, MOST_PIXELS)? as u32)
                 } else if size.map.contains_key("width") && size.map.contains_key("height") {
-                    Scale::Exactly(size.positive("width", side)? as u32, size.positive("height", side)? as u32)
+                    Scale::Exactly(
+                        size.positive("width", side, MOST_PIXELS)? as u32,
+                        size.positive("height", side, MOST_PIXELS)? as u32,
+                    )
                 } else {
                     return Err(ModelError::new(format!("unsupported `size`: `{}`", Value::Object(size.map.clone())))
                         .help("supported: a number, `shortest_edge`, or `height` and `width`"));
                 }
             }
-            _ => Scale::ShortestSide(fields.positive("size", self.size as usize)? as u32),
+            _ => Scale::ShortestSide(fields.positive("size", self.size as usize, MOST_PIXELS)? as u32),
         };
         let empty = Map::new();
         let cut = match object.get("crop_size") {
             Some(Value::Object(_)) => {
                 let cut = fields.object("crop_size", &empty)?;
-                ["height", "width"].map(|name| cut.positive(name, self.size as usize))
+                ["height", "width"].map(|name| cut.positive(name, self.size as usize, MOST_PIXELS))
             }
-            _ => ["crop_size"; 2].map(|name| fields.positive(name, self.size as usize)),
+            _ => ["crop_size"; 2].map(|name| fields.positive(name, self.size as usize, MOST_PIXELS)),
         };
         for side in cut {
             let side = side?;
@@ -195,14 +195,6 @@ impl Processor {
                 ))
                 .help("`crop_size` and `vision_config.image_size` belong together"));
             }
-        }
-        let (Scale::ShortestSide(side) | Scale::Exactly(side, _)) = self.scale;
-        let other = if let Scale::Exactly(_, other) = self.scale { other } else { side };
-        if side.max(other) > LARGEST_SIZE {
-            return Err(ModelError::new(format!(
-                "`size` is {}, more than the limit of {LARGEST_SIZE} pixels",
-                side.max(other)
-            )));
         }
         let three = |name: &str| -> Result<Option<[f64; 3]>, ModelError> {
             let Some(value) = object.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
@@ -236,11 +228,11 @@ pub fn prepare(picture: &RgbImage, mode: ImageMode, processor: &Processor) -> Pr
         ImageMode::Pad => (vec![padded(picture, processor)], None),
         ImageMode::Anyres => {
             let resolution = best_resolution(width, height, &processor.resolutions);
-            let squashed = match processor.scale {
-                Scale::Exactly(width, height) => width.min(height),
-                Scale::ShortestSide(side) => side,
+            let (width, height) = match processor.scale {
+                Scale::Exactly(width, height) => (width, height),
+                Scale::ShortestSide(side) => (side, side),
             };
-            let whole = resize(picture, squashed, squashed, processor.filter);
+            let whole = resize(picture, width, height, processor.filter);
             let mut views = vec![cropped(&whole, processor)];
             views.extend(tiles(picture, resolution, processor));
             (views, Some(resolution.map(|side| side / processor.size)))
@@ -352,24 +344,19 @@ fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Vec
     let mut tiles = Vec::new();
     for y in (0..grid_height).step_by(size as usize) {
         for x in (0..grid_width).step_by(size as usize) {
-            let (width, height) = (size.min(canvas.width() - x), size.min(canvas.height() - y));
-            let tile = crop_imm(&canvas, x, y, width, height).to_image();
+            let tile = crop_imm(&canvas, x, y, size, size).to_image();
             tiles.push(cropped(&tile, processor));
         }
     }
     tiles
 }
 
-/// The picture scaled to fit and pasted on black. With transformers' rule an odd rest of padding is lost.
+/// The picture scaled to fit and pasted on black; the odd line or column of padding comes after it.
 fn pasted(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> RgbImage {
     let [new_width, new_height] = fitted(picture.width(), picture.height(), resolution);
     let scaled = resize(picture, new_width, new_height, processor.filter);
     let (left, top) = ((resolution[0] - new_width) / 2, (resolution[1] - new_height) / 2);
-    let [width, height] = match processor.rule {
-        AnyresRule::Original => resolution,
-        AnyresRule::HuggingFace => [new_width + 2 * left, new_height + 2 * top],
-    };
-    let mut canvas = RgbImage::new(width, height);
+    let mut canvas = RgbImage::new(resolution[0], resolution[1]);
     replace(&mut canvas, &scaled, i64::from(left), i64::from(top));
     canvas
 }
@@ -438,29 +425,25 @@ mod tests {
         assert_eq!(tall, resize(&square, 336, 336, Filter::Bicubic));
     }
 
-    /// Sums of the levels of each channel over all views, of what transformers 4.49's processors make of the same pictures.
+    /// What `tests/reference/processors.py` wrote of one processor and one picture.
+    #[derive(serde::Deserialize)]
+    struct Case {
+        mode: String,
+        size: Value,
+        picture: [u32; 2],
+        /// Of the levels of each channel over all views.
+        sums: [u64; 3],
+    }
+
     #[test]
     fn views_are_scaled_to_size_and_cut_as_transformers_does_it() {
-        let (edge, exactly) = (json!({ "shortest_edge": 400 }), json!({ "height": 400, "width": 310 }));
-        let golden = [
-            (ImageMode::Crop, json!(400), [50, 30], [14_652_258, 19_499_465, 12_885_162]),
-            (ImageMode::Crop, edge.clone(), [641, 480], [14_402_595, 14_398_562, 14_354_137]),
-            (ImageMode::Crop, edge.clone(), [30, 4000], [14_007_850, 10_945_022, 15_400_289]),
-            (ImageMode::Crop, json!(301), [50, 30], [12_965_648, 16_148_631, 11_464_546]),
-            (ImageMode::Crop, json!(301), [641, 480], [12_896_134, 12_888_958, 12_860_337]),
-            (ImageMode::Crop, exactly.clone(), [50, 30], [13_130_431, 16_056_587, 10_022_766]),
-            (ImageMode::Crop, exactly.clone(), [641, 480], [13_285_935, 13_291_787, 13_247_782]),
-            (ImageMode::Pad, edge.clone(), [50, 30], [14_124_891, 16_182_545, 11_962_040]),
-            (ImageMode::Pad, edge.clone(), [641, 480], [14_327_597, 14_246_977, 14_072_585]),
-            (ImageMode::Anyres, edge.clone(), [50, 30], [39_542_139, 48_636_545, 31_183_203]),
-            (ImageMode::Anyres, edge, [641, 480], [60_334_892, 60_354_896, 60_183_561]),
-            (ImageMode::Anyres, exactly.clone(), [50, 30], [35_017_455, 42_820_579, 26_730_199]),
-            (ImageMode::Anyres, exactly, [641, 480], [55_661_126, 55_694_198, 55_484_407]),
-        ];
-        for (mode, size, [width, height], expected) in golden {
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../../tests/reference/processors.json")).expect("JSON");
+        for Case { mode, size, picture: [width, height], sums: expected } in cases {
             let mut processor = processor(AnyresRule::HuggingFace);
             let settings = json!({ "size": size, "crop_size": { "height": 336, "width": 336 } });
             processor.apply(settings.as_object().expect("an object")).expect("sound");
+            let mode = ImageMode::ALL.into_iter().find(|known| known.name() == mode).expect("a mode");
             let Prepared { views, size, .. } = prepare(&ramps(width, height), mode, &processor);
             let mut sums = [0; 3];
             for (index, channel) in views.chunks_exact(size * size).enumerate() {
@@ -485,6 +468,20 @@ mod tests {
         assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "LlavaImageProcessor" })).mode, ImageMode::Pad);
         // CLIP's own processor knows no such setting.
         assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "CLIPImageProcessor" })).mode, ImageMode::Crop);
+        // transformers 5 nests the settings, and then these win.
+        let nested = |settings: Value| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let write = |name: &str, value: Value| {
+                std::fs::write(folder.path().join(name), value.to_string()).expect("written");
+            };
+            write("config.json", json!({ "model_type": "llava" }));
+            write("preprocessor_config.json", json!({ "do_pad": true }));
+            write("processor_config.json", settings);
+            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound")).expect("sound").mode
+        };
+        assert_eq!(nested(json!({ "image_processor": { "do_pad": false } })), ImageMode::Crop);
+        assert_eq!(nested(json!({ "image_processor": { "do_pad": true } })), ImageMode::Pad);
+        assert_eq!(nested(json!({ "patch_size": 14 })), ImageMode::Pad);
         let mean = json!({ "image_mean": [0.1, 0.7, 76.0 / 255.0] });
         assert_eq!(mode(mean).background, Rgb([25, 178, 76]));
     }
@@ -507,7 +504,7 @@ mod tests {
 
     #[test]
     fn rows_are_as_many_as_both_references_count() {
-        // Width and height, the original repository's count, transformers 4.49's.
+        // Width and height, the original repository's count, transformers'.
         let golden = [
             (640, 480, 2340, 2340),
             (480, 640, 2352, 2352),
@@ -537,6 +534,28 @@ mod tests {
             assert_eq!(row_count(width, height, ImageMode::Anyres, &hugging_face), by_hugging_face, "{width}×{height}");
         }
         assert_eq!(row_count(640, 480, ImageMode::Crop, &original), 576);
+    }
+
+    /// 2,000 random sizes, at LLaVA's tower and at a tiny one; `tests/reference/anyres.py` counted.
+    #[test]
+    fn rows_of_random_sizes_are_as_many_as_both_references_count() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava_next");
+        let small = |anyres_rule| Processor::new(&Config { anyres_rule, ..Config::read(&folder).expect("sound") });
+        let rules = [AnyresRule::HuggingFace, AnyresRule::Original];
+        let processors = [rules.map(processor), rules.map(small)];
+        let lines = include_str!("../../tests/reference/anyres_counts.txt").lines();
+        let mut differ = [0; 2];
+        for line in lines.clone() {
+            let numbers: Vec<usize> = line.split(' ').map(|number| number.parse().expect("a number")).collect();
+            let (width, height) = (numbers[0] as u32, numbers[1] as u32);
+            let found = processors.iter().flatten();
+            let found = found.map(|processor| row_count(width, height, ImageMode::Anyres, processor));
+            assert_eq!(found.collect::<Vec<_>>(), numbers[2..], "{width}×{height}");
+            differ[0] += usize::from(numbers[2] != numbers[3]);
+            differ[1] += usize::from(numbers[4] != numbers[5]);
+        }
+        assert_eq!(lines.count(), 2000);
+        assert!(differ.iter().all(|count| *count > 50), "the rules differ: {differ:?}");
     }
 
     #[test]

@@ -520,6 +520,32 @@ fn pictures_that_are_to_be_scaled_beyond_reason() {
     insta::assert_snapshot!(run(&workspace, 64));
 }
 
+/// Neither time nor memory is spent on a number before it is held against its limit.
+#[test]
+fn a_model_of_a_thousand_million_layers() {
+    let workspace = evaluation();
+    edit_json(&workspace, "model/config.json", |config| {
+        config["text_config"]["num_hidden_layers"] = json!(1_000_000_000);
+    });
+    insta::assert_snapshot!(run(&workspace, 64));
+}
+
+/// The most that every limit allows is a list of tensors that are not there, and no panic.
+#[test]
+fn a_model_as_large_as_the_limits_allow() {
+    let workspace = evaluation();
+    edit_json(&workspace, "model/config.json", |config| {
+        for part in ["text_config", "vision_config"] {
+            config[part]["num_hidden_layers"] = json!(10_000);
+            config[part]["hidden_size"] = json!(1 << 20);
+            config[part]["intermediate_size"] = json!(1 << 20);
+        }
+        config["text_config"]["head_dim"] = json!(1 << 20);
+        config["text_config"]["vocab_size"] = json!(1 << 24);
+    });
+    insta::assert_snapshot!(run(&workspace, 64));
+}
+
 #[test]
 fn a_picture_with_an_endless_side() {
     insta::assert_snapshot!(with_picture("long.ppm", "P6 1 100000 255\n"));

@@ -22,7 +22,7 @@ PROMPT = "[INST] <image>\nIllustrate the details of the picture. [/INST]"
 RESPONSE = " top-left red-circle </s>"
 
 processor = AutoProcessor.from_pretrained(model_dir)
-model = AutoModelForImageTextToText.from_pretrained(model_dir, torch_dtype=torch.float32).eval()
+model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32).eval()
 
 
 def ours(adapter):

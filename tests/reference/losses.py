@@ -1,6 +1,6 @@
 """Cross-entropy over answer tokens and STIC's regularised DPO loss, with gradients for the logits, by PyTorch.
 
-Writes losses.json beside this file. Needs torch 2.5.1.
+Writes losses.json beside this file. Needs the torch of requirements.txt.
 """
 
 import json

@@ -7,28 +7,31 @@ Everything is small and drawn from fixed seeds; only this script writes the fold
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import (
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
+    LlavaNextImageProcessorPil,
     LlavaNextProcessor,
     LlavaProcessor,
     MistralConfig,
     PreTrainedTokenizerFast,
 )
+from trl import DPOConfig, DPOTrainer
 
 HERE = Path(__file__).parent
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -43,6 +46,19 @@ TEXTS = [
 ]
 QUESTION = "[INST] <image>\nWhat is shown in the picture? [/INST]"
 CHOSEN, REJECTED = " A red circle is left of a blue square.", " The image shows a green ring."
+
+
+def scale_across_first():
+    """Pillow 13 scales some tall pictures down before across; LLaVA's Pillow (10.3), torchvision and older versions do
+    it the other way round. Both passes end in 8 bits, so one after the other is what those versions compute."""
+    resize = Image.Image.resize
+
+    def in_two(self, size, resample=None, box=None, reducing_gap=None):
+        if box is not None or reducing_gap is not None or self.size == tuple(size):
+            return resize(self, size, resample, box, reducing_gap)
+        return resize(resize(self, (size[0], self.height), resample), size, resample)
+
+    Image.Image.resize = in_two
 
 
 def write_pictures():
@@ -110,9 +126,10 @@ def build(name, tokenizer):
             vocab_size=vocabulary, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
             max_position_embeddings=256, **tokens,
         )
-        config = LlavaConfig(vision, text, image_token_index=image_token, image_seq_length=(size // patch) ** 2)
+        config = LlavaConfig(
+            vision_config=vision, text_config=text, image_token_index=image_token, image_seq_length=(size // patch) ** 2)
         model = LlavaForConditionalGeneration(config)
-        images = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        images = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
         make = LlavaProcessor
     else:
         size, patch = 48, 16
@@ -127,11 +144,11 @@ def build(name, tokenizer):
         )
         pinpoints = [[48, 96], [96, 48], [96, 96], [144, 48], [48, 144]]
         config = LlavaNextConfig(
-            vision, text, image_token_index=image_token, image_grid_pinpoints=pinpoints,
+            vision_config=vision, text_config=text, image_token_index=image_token, image_grid_pinpoints=pinpoints,
             image_seq_length=(size // patch) ** 2,
         )
         model = LlavaNextForConditionalGeneration(config)
-        images = LlavaNextImageProcessor(
+        images = LlavaNextImageProcessorPil(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_grid_pinpoints=pinpoints
         )
         make = LlavaNextProcessor
@@ -170,7 +187,7 @@ def answer_inputs(processor, picture, answer):
 
 def train_step(folder, cls, adapter, loss_of):
     """One step of AdamW on the adapter: the loss, the norm of the gradient, and the adapter after it."""
-    base = cls.from_pretrained(folder, torch_dtype=torch.float32)
+    base = cls.from_pretrained(folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, adapter, is_trainable=True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
@@ -191,6 +208,39 @@ def train_step(folder, cls, adapter, loss_of):
     return loss.item(), norm.item(), gradients, after
 
 
+def trl_step(folder, cls, adapter, batch, answered, beta, chosen_weight):
+    """The same step of DPO by TRL's trainer: loss, norm of the gradient, and the adapter after it.
+
+    TRL has no term for the summed log-probability of the chosen answer; its `sft` term is the mean over the answer's
+    tokens with the sign turned, so that its weight is `chosen_weight` times their number.
+    """
+    model = PeftModel.from_pretrained(cls.from_pretrained(folder, dtype=torch.float32), adapter, is_trainable=True)
+    # An adapter that is trained on is its own reference in TRL; without it, the reference is the base model.
+    reference = cls.from_pretrained(folder, dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = DPOConfig(
+            scratch, beta=beta, loss_type=["sigmoid", "sft"], loss_weights=[1.0, chosen_weight * answered],
+            max_steps=1, learning_rate=1e-3, lr_scheduler_type="constant", optim="adamw_torch", weight_decay=0.0,
+            max_grad_norm=1.0, per_device_train_batch_size=1, gradient_checkpointing=False, bf16=False, use_cpu=True,
+            disable_dropout=True, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
+            remove_unused_columns=False, max_length=None,
+        )
+        trainer = DPOTrainer(
+            model, reference, settings, lambda _: dict(batch),
+            Dataset.from_dict({"prompt": [QUESTION], "chosen": [CHOSEN], "rejected": [REJECTED], "images": [[None]]}),
+            processing_class=LlavaProcessor.from_pretrained(folder) if cls is LlavaForConditionalGeneration
+            else LlavaNextProcessor.from_pretrained(folder),
+        )
+        trainer.train()
+        log = trainer.state.log_history[0]
+    after = {
+        name.replace(".default", ""): parameter.detach().clone()
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.requires_grad
+    }
+    return log["loss"], log["grad_norm"], after
+
+
 def make(name, tokenizer):
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -203,7 +253,7 @@ def make(name, tokenizer):
     else:
         model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="150KB")
     processor.save_pretrained(folder)
-    model = cls.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model = cls.from_pretrained(folder, dtype=torch.float32).eval()
 
     tensors, facts = {}, {"pictures": {}, "question": QUESTION, "chosen": CHOSEN, "rejected": REJECTED}
     with torch.no_grad():
@@ -214,10 +264,14 @@ def make(name, tokenizer):
             tensors[f"{picture_name}.levels"] = levels(views)
             ids = inputs["input_ids"][0]
             greedy = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0][len(ids) :]
+            # What no text is made of is not written.
+            never = tokenizer.convert_tokens_to_ids(["<unk>", "<s>", "<pad>", "<image>"])
+            written = model.generate(**inputs, max_new_tokens=16, do_sample=False, suppress_tokens=never)[0][len(ids) :]
             facts["pictures"][picture_name] = {
                 "rows": int((ids == model.config.image_token_index).sum()),
                 "ids": ids.tolist(),
                 "greedy": greedy.tolist(),
+                "written": written.tolist(),
             }
         for picture_name in ["square", "wide"]:
             picture = Image.open(HERE / "pictures" / f"{picture_name}.png")
@@ -231,17 +285,16 @@ def make(name, tokenizer):
         tensors["text.logits"] = model(**plain).logits[0]
         facts["text"] = plain["input_ids"][0].tolist()
         if name == "llava_next":
-            windowed = cls.from_pretrained(folder, torch_dtype=torch.float32, attn_implementation="eager").eval()
-            windowed.language_model.config.sliding_window = 6
-            windowed.language_model.model.config.sliding_window = 6
+            windowed = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+            windowed.model.language_model.config.sliding_window = 6
             tensors["text.window_logits"] = windowed(**plain).logits[0]
 
     # An adapter whose B is not zero, so that it changes the logits.
     config = LoraConfig(
         r=4, lora_alpha=8, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
-        target_modules=r"language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+        target_modules=r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     )
-    adapted = get_peft_model(cls.from_pretrained(folder, torch_dtype=torch.float32), config).eval()
+    adapted = get_peft_model(cls.from_pretrained(folder, dtype=torch.float32), config).eval()
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter_name, parameter in adapted.named_parameters():
@@ -284,10 +337,37 @@ def make(name, tokenizer):
         facts[step_name] = {"loss": loss, "gradient_norm": norm, "learning_rate": 1e-3, "max_grad_norm": 1.0}
         if step_name == "dpo":
             facts[step_name] |= {"beta": beta, "chosen_weight": chosen_weight}
+            batch = joined(chosen, rejected, asked, tokenizer.pad_token_id)
+            answered = chosen["input_ids"].shape[1] - asked
+            *trl, by_trl = trl_step(folder, cls, folder / "adapter", batch, answered, beta, chosen_weight)
+            before = load_file(folder / "adapter" / "adapter_model.safetensors")
+            size = lambda tensors: sum(tensor.square().sum() for tensor in tensors) ** 0.5
+            apart = size(by_trl[name] - after[name] for name in after) / size(after[name] - before[name] for name in after)
+            assert abs(trl[0] - loss) < 1e-4 and abs(trl[1] / norm - 1) < 1e-4 and apart < 1e-3, (trl, loss, norm, apart)
+            facts[step_name]["trl"] = {"loss": trl[0], "gradient_norm": trl[1], "update_apart": apart.item()}
         save_file(after, folder / f"after_{step_name}.safetensors")
 
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "expected.safetensors")
     (folder / "expected.json").write_text(json.dumps(facts) + "\n")
+
+
+def joined(chosen, rejected, asked, padding):
+    """Both answers as one batch of TRL's, the shorter one filled up at its end."""
+    longest = max(inputs["input_ids"].shape[1] for inputs in (chosen, rejected))
+    batch = {"input_ids": [], "attention_mask": [], "completion_mask": []}
+    for inputs in (chosen, rejected):
+        ids = inputs["input_ids"][0]
+        fill = torch.zeros(longest - len(ids), dtype=ids.dtype)
+        answer = torch.ones_like(ids)
+        answer[:asked] = 0
+        batch["input_ids"].append(torch.cat([ids, fill + padding]))
+        batch["attention_mask"].append(torch.cat([torch.ones_like(ids), fill]))
+        batch["completion_mask"].append(torch.cat([answer, fill]))
+    batch = {key: torch.stack(rows) for key, rows in batch.items()}
+    for key in ("pixel_values", "image_sizes"):
+        if key in chosen:
+            batch[key] = torch.cat([chosen[key], rejected[key]])
+    return batch
 
 
 def log_probabilities_tracked(logits, ids):
@@ -297,6 +377,7 @@ def log_probabilities_tracked(logits, ids):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    scale_across_first()
     write_pictures()
     for architecture in ["llava", "llava_next"]:
         make(architecture, make_tokenizer())

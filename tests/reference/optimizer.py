@@ -1,6 +1,6 @@
 """Six steps of PyTorch's AdamW with global-norm clipping and transformers' cosine schedule.
 
-Writes optimizer.json beside this file. Needs torch 2.5.1 and transformers 4.49.0.
+Writes optimizer.json beside this file. Needs the versions of requirements.txt.
 """
 
 import json

@@ -36,7 +36,7 @@ arguments.add_argument("--prompt", default="Illustrate the details of the pictur
 arguments.add_argument("--recompute", action="store_true")
 options = arguments.parse_args()
 
-model = AutoModelForImageTextToText.from_pretrained(options.model, torch_dtype=torch.float32).eval()
+model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=torch.float32).eval()
 processor = AutoProcessor.from_pretrained(options.model)
 processor.tokenizer.padding_side = "left"
 paths = sorted(glob.glob(os.path.join(options.pictures, "*.jpg")))[: options.pictures_count]

@@ -4,7 +4,7 @@
 
 Every DIR holds a checkpoint's `tokenizer.json` and `tokenizer_config.json` (NAME is `llama` or `mistral`). Ids, order of
 merges and everything else stay; only vocabulary that cannot occur in the texts goes. Writes `text/NAME/tokenizer.json`,
-`text/NAME/tokenizer_config.json` and `text/NAME/expected.json`, `[text, ids]` each. Needs transformers 4.49.0.
+`text/NAME/tokenizer_config.json` and `text/NAME/expected.json`, `[text, ids]` each. Needs the transformers of requirements.txt.
 """
 
 import json

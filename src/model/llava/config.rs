@@ -53,9 +53,21 @@ impl ImageMode {
 pub enum AnyresRule {
     /// The original repository's: grid points are (width, height), the unpadded side is truncated.
     Original,
-    /// transformers': grid points are (height, width), the side is rounded to seven places before it is truncated,
-    /// and an odd rest of padding leaves the last tile one pixel short.
+    /// transformers': grid points are (height, width), the side is rounded to seven places before it is truncated.
     HuggingFace,
+}
+
+impl AnyresRule {
+    /// Both rules.
+    pub const ALL: [Self; 2] = [Self::Original, Self::HuggingFace];
+
+    /// Its name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::HuggingFace => "huggingface",
+        }
+    }
 }
 
 /// An activation function of the tower or of the projector.

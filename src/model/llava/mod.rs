@@ -13,7 +13,7 @@ mod weights;
 pub use config::{Activation, AnyresRule, Architecture, Config, ImageMode, TextConfig, VisionConfig};
 pub use decoder::{AttentionMask, Decoder, LayerCache, Rotary};
 pub use projector::Projector;
-pub(crate) use read::{Fields, read_object};
+pub(crate) use read::{Fields, MOST_PIXELS, read_object};
 pub use vision::Vision;
 pub use weights::Weights;
 
@@ -88,6 +88,8 @@ pub struct Llava {
     pub newline: Option<Tensor<1>>,
     /// The decoder.
     pub decoder: Decoder,
+    /// What people should know of the checkpoint: where its files contradict one another.
+    pub notes: Vec<String>,
 }
 
 impl Llava {
@@ -96,10 +98,11 @@ impl Llava {
     /// # Errors
     /// What [`Config::read`] and [`Weights::open`] refuse; every tensor that is missing or of another shape.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
-        let config = Config::read(folder)?;
+        let mut config = Config::read(folder)?;
         let mut weights = Weights::open(folder, device, dtype)?;
+        let notes = settle_head(&mut config, &mut weights)?.into_iter().collect();
         weights.check(&config.tensors())?;
-        Self::build(&config, &mut weights)
+        Ok(Self { notes, ..Self::build(&config, &mut weights)? })
     }
 
     /// Whether the checkpoint in `folder` has all that it needs, as its headers say: no tensor is read.
@@ -107,8 +110,11 @@ impl Llava {
     /// # Errors
     /// As [`Llava::load`].
     pub fn check(folder: &Path) -> Result<(), ModelError> {
+        let mut config = Config::read(folder)?;
         // Of the device nothing is asked.
-        Weights::open(folder, &Device::flex(), DType::F32)?.check(&Config::read(folder)?.tensors())
+        let mut weights = Weights::open(folder, &Device::flex(), DType::F32)?;
+        settle_head(&mut config, &mut weights)?;
+        weights.check(&config.tensors())
     }
 
     /// Builds the model from tensors of any source. Built from tracked tensors it is differentiable in all of them.
@@ -121,7 +127,7 @@ impl Llava {
         let newline =
             if config.image_newline { Some(tensors.vector("image_newline", [config.text.hidden])?) } else { None };
         let decoder = Decoder::build(&config.text, tensors)?;
-        Ok(Self { config: config.clone(), vision, projector, newline, decoder })
+        Ok(Self { config: config.clone(), vision, projector, newline, decoder, notes: Vec::new() })
     }
 
     /// The device of the weights.
@@ -186,6 +192,27 @@ impl Llava {
     pub fn embed(&self, tokens: &[u32]) -> Tensor<2> {
         self.decoder.embed(tokens)
     }
+}
+
+/// Decides which tensor is the head, as transformers 5 does: a head in the checkpoint is the head, whatever
+/// `tie_word_embeddings` says; tying only makes up for the one of head and embedding that is missing. Gives a note where
+/// the files contradict one another.
+fn settle_head(config: &mut Config, weights: &mut Weights) -> Result<Option<String>, ModelError> {
+    const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+    const HEAD: &str = "language_model.lm_head.weight";
+    if !config.text.tied || !weights.has(HEAD) {
+        return Ok(None);
+    }
+    if !weights.has(EMBEDDING) {
+        weights.alias(HEAD, EMBEDDING);
+        return Ok(None);
+    }
+    config.text.tied = weights.equal(HEAD, EMBEDDING)?;
+    Ok((!config.text.tied).then(|| {
+        "`tie_word_embeddings` of `config.json` is true, but the checkpoint has an `lm_head.weight` that differs from \
+         the embedding: it is used, as transformers does"
+            .to_owned()
+    }))
 }
 
 #[cfg(test)]

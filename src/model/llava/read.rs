@@ -1,7 +1,8 @@
 //! Reads `config.json` of a LLaVA checkpoint as Hugging Face stores it.
 //!
 //! A field that the file leaves out has the default of its class in transformers. What this implementation does not
-//! compute is refused by name, so that a checkpoint is never read as something else.
+//! compute is refused by name, so that a checkpoint is never read as something else, and so is a number that is beyond
+//! any model: nothing is sized by a number that was not held against its limit.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,22 @@ use serde_json::{Map, Value};
 
 use super::config::{Activation, AnyresRule, Architecture, Config, TextConfig, VisionConfig, feature_index};
 use crate::data::sniff::{Found, behind_mark};
-use crate::model::ModelError;
+use crate::model::{AGAIN, ModelError};
+
+/// The most layers that a tower or a decoder may have.
+const MOST_LAYERS: usize = 10_000;
+/// The most attention heads.
+const MOST_HEADS: usize = 1 << 16;
+/// The most features of a position, of a head or within a feed-forward part.
+const MOST_FEATURES: usize = 1 << 20;
+/// The most tokens of a vocabulary.
+const MOST_TOKENS: usize = 1 << 24;
+/// The longest context, in positions.
+const MOST_POSITIONS: usize = 1 << 30;
+/// The longest side of a view or of a scaled picture, in pixels; towers read some hundreds.
+pub(crate) const MOST_PIXELS: usize = 4096;
+/// The most tiles of a picture in `anyres`, and the most resolutions; LLaVA has 4 and 5.
+const MOST_TILES: usize = 256;
 
 impl Config {
     /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`.
@@ -40,7 +56,10 @@ impl Config {
         let architecture = architecture(&fields)?;
         let empty = Map::new();
         let text_fields = fields.object("text_config", &empty)?;
-        let text = text(&text_fields)?;
+        // transformers reads either; which tensor is then the head also depends on what is in the checkpoint.
+        let tied = fields.flag("tie_word_embeddings", false)?;
+        let mut text = text(&text_fields)?;
+        text.tied |= tied;
         let vision = if root.get("vision_config").is_some_and(|value| !value.is_null()) {
             vision(&fields.object("vision_config", &empty)?, &CLIP_DEFAULTS)?
         } else {
@@ -65,7 +84,7 @@ impl Config {
             .flatten()
             .find_map(|map| map.get("eos_token_id").filter(|value| !value.is_null()))
             .map_or(Ok(vec![2]), end_tokens)?;
-        let image_token = match root.get("image_token_index").or_else(|| root.get("image_token_id")) {
+        let image_token = match fields.get("image_token_index").or_else(|| fields.get("image_token_id")) {
             None => 32_000,
             Some(value) => token(value).ok_or_else(|| wrong("image_token_index", value, "a token id"))?,
         };
@@ -125,16 +144,16 @@ const LLAVA_DEFAULTS: VisionDefaults =
 fn vision(fields: &Fields<'_>, defaults: &VisionDefaults) -> Result<VisionConfig, ModelError> {
     fields.only("model_type", "clip_vision_model")?;
     let vision = VisionConfig {
-        hidden: fields.positive("hidden_size", defaults.hidden)?,
-        intermediate: fields.positive("intermediate_size", defaults.intermediate)?,
-        layers: fields.positive("num_hidden_layers", defaults.layers)?,
-        heads: fields.positive("num_attention_heads", defaults.heads)?,
-        image_size: fields.positive("image_size", defaults.image_size)?,
-        patch_size: fields.positive("patch_size", defaults.patch_size)?,
+        hidden: fields.positive("hidden_size", defaults.hidden, MOST_FEATURES)?,
+        intermediate: fields.positive("intermediate_size", defaults.intermediate, MOST_FEATURES)?,
+        layers: fields.positive("num_hidden_layers", defaults.layers, MOST_LAYERS)?,
+        heads: fields.positive("num_attention_heads", defaults.heads, MOST_HEADS)?,
+        image_size: fields.positive("image_size", defaults.image_size, MOST_PIXELS)?,
+        patch_size: fields.positive("patch_size", defaults.patch_size, MOST_PIXELS)?,
         norm_epsilon: fields.number("layer_norm_eps", 1e-5)?,
         activation: activation(fields, "hidden_act", Activation::QuickGelu)?,
     };
-    if fields.positive("num_channels", 3)? != 3 {
+    if fields.positive("num_channels", 3, MOST_FEATURES)? != 3 {
         return Err(ModelError::new("`vision_config.num_channels` is not 3"));
     }
     divides("vision_config.num_attention_heads", vision.heads, "vision_config.hidden_size", vision.hidden)?;
@@ -184,31 +203,44 @@ fn text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
             return Err(unsupported("text_config.rope_scaling", kind, "rotary positions without scaling"));
         }
     }
-    let hidden = fields.positive("hidden_size", 4096)?;
-    let heads = fields.positive("num_attention_heads", 32)?;
+    if rope.number("partial_rotary_factor", 1.0)? != 1.0 {
+        return Err(ModelError::new("unsupported `text_config.rope_parameters.partial_rotary_factor`")
+            .help("supported: rotary positions in all of a head"));
+    }
+    let hidden = fields.positive("hidden_size", 4096, MOST_FEATURES)?;
+    let heads = fields.positive("num_attention_heads", 32, MOST_HEADS)?;
     // A class has its own default where the field is left out; an explicit `null` means one for each head.
     let key_value_default = if mistral && !fields.map.contains_key("num_key_value_heads") { 8 } else { heads };
     let sliding_window = match fields.map.get("sliding_window") {
         _ if !mistral => None,
         None => Some(4096),
         Some(Value::Null) => None,
-        Some(_) => Some(fields.positive("sliding_window", 4096)?),
+        Some(_) => Some(fields.positive("sliding_window", 4096, MOST_POSITIONS)?),
     };
     let text = TextConfig {
-        vocabulary: fields.positive("vocab_size", 32_000)?,
+        vocabulary: fields.positive("vocab_size", 32_000, MOST_TOKENS)?,
         hidden,
-        intermediate: fields.positive("intermediate_size", if mistral { 14_336 } else { 11_008 })?,
-        layers: fields.positive("num_hidden_layers", 32)?,
+        intermediate: fields.positive("intermediate_size", if mistral { 14_336 } else { 11_008 }, MOST_FEATURES)?,
+        layers: fields.positive("num_hidden_layers", 32, MOST_LAYERS)?,
         heads,
-        key_value_heads: fields.positive("num_key_value_heads", key_value_default)?,
-        head_size: fields.positive("head_dim", hidden / heads)?,
-        rope_theta: fields.number("rope_theta", rope.number("rope_theta", 10_000.0)?)?,
+        key_value_heads: fields.positive("num_key_value_heads", key_value_default, MOST_HEADS)?,
+        head_size: fields.positive("head_dim", hidden / heads, MOST_FEATURES)?,
+        rope_theta: rope.number("rope_theta", fields.number("rope_theta", 10_000.0)?)?,
         norm_epsilon: fields.number("rms_norm_eps", 1e-6)?,
         tied: fields.flag("tie_word_embeddings", false)?,
         sliding_window,
-        max_positions: fields.positive("max_position_embeddings", if mistral { 131_072 } else { 2048 })?,
+        max_positions: fields.positive(
+            "max_position_embeddings",
+            if mistral { 131_072 } else { 2048 },
+            MOST_POSITIONS,
+        )?,
     };
     divides("text_config.num_key_value_heads", text.key_value_heads, "text_config.num_attention_heads", heads)?;
+    if text.head_size == 0 {
+        return Err(ModelError::new(format!(
+            "`text_config.num_attention_heads`, {heads}, is more than `text_config.hidden_size`, {hidden}"
+        )));
+    }
     divides("2", 2, "text_config.head_dim", text.head_size)?;
     Ok(text)
 }
@@ -237,6 +269,17 @@ fn pinpoints(fields: &Fields<'_>, size: usize) -> Result<Vec<[u32; 2]>, ModelErr
     let size = size as u32;
     if list.is_empty() || list.iter().flatten().any(|&side| side == 0 || side % size != 0) {
         return Err(ModelError::new(format!("`{name}` are not multiples of `vision_config.image_size`, {size}")));
+    }
+    if list.len() > MOST_TILES {
+        let count = list.len();
+        return Err(ModelError::new(format!("`{name}` has {count} resolutions, more than the limit of {MOST_TILES}")));
+    }
+    let tiles = |[one, other]: [u32; 2]| u64::from(one / size) * u64::from(other / size);
+    if let Some([one, other]) = list.iter().find(|sides| tiles(**sides) > MOST_TILES as u64) {
+        return Err(ModelError::new(format!(
+            "`{name}` has [{one}, {other}], which is {} tiles of {size} pixels, more than the limit of {MOST_TILES}",
+            tiles([*one, *other])
+        )));
     }
     Ok(list)
 }
@@ -287,7 +330,7 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
@@ -316,10 +359,18 @@ impl<'a> Fields<'a> {
         self.read(name, "a number above zero", default, |value| value.as_f64().filter(|&number| number > 0.0))
     }
 
-    pub fn positive(&self, name: &str, default: usize) -> Result<usize, ModelError> {
-        self.read(name, "a whole number above zero", default, |value| {
-            value.as_u64().filter(|number| (1..1 << 32).contains(number)).map(|number| number as usize)
-        })
+    /// A whole number from 1 to `most`.
+    pub fn positive(&self, name: &str, default: usize, most: usize) -> Result<usize, ModelError> {
+        let number = self.read(name, "a whole number above zero", default as u64, |value| {
+            // What is written as `336.0` or is beyond 64 bits is a whole number too.
+            let whole = value.as_f64().filter(|number| *number >= 1.0 && number.fract() == 0.0);
+            value.as_u64().filter(|number| *number > 0).or(whole.map(|number| number as u64))
+        })?;
+        if number > most as u64 {
+            let message = format!("`{}{name}` is {number}, more than the limit of {most}", self.path);
+            return Err(ModelError::new(message).help(AGAIN));
+        }
+        Ok(number as usize)
     }
 
     pub fn object(&self, name: &'static str, empty: &'a Map<String, Value>) -> Result<Fields<'a>, ModelError> {
@@ -408,5 +459,57 @@ mod tests {
             message(json!({ "model_type": "llava", "text_config": { "hidden_size": -3 } })),
             "`text_config.hidden_size` is -3, not a whole number above zero"
         );
+    }
+
+    #[test]
+    fn every_number_is_held_against_its_limit() {
+        for name in ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"] {
+            for number in [json!(1_000_000_000), json!(u64::MAX), json!(1e300)] {
+                for part in ["text_config", "vision_config"] {
+                    let error = parse(json!({ "model_type": "llava", part: { name: number } })).expect_err("refused");
+                    assert!(error.message.starts_with(&format!("`{part}.{name}` is 1")), "{error}");
+                    assert!(error.message.contains("more than the limit of "), "{error}");
+                }
+            }
+        }
+        for (part, name) in [
+            ("text_config", "vocab_size"),
+            ("text_config", "num_key_value_heads"),
+            ("text_config", "head_dim"),
+            ("text_config", "max_position_embeddings"),
+            ("vision_config", "image_size"),
+            ("vision_config", "patch_size"),
+        ] {
+            let error = parse(json!({ "model_type": "llava", part: { name: 4_000_000_000u64 } })).expect_err("refused");
+            assert!(error.message.contains("more than the limit of "), "{error}");
+        }
+        let heads = json!({ "model_type": "llava", "text_config": { "hidden_size": 4, "num_attention_heads": 8 } });
+        assert!(parse(heads).expect_err("refused").message.contains("is more than `text_config.hidden_size`"));
+        let message = |points: Value| {
+            parse(json!({ "model_type": "llava_next", "image_grid_pinpoints": points })).expect_err("refused").message
+        };
+        assert_eq!(
+            message(json!([[336, 336], [336_000, 336_000]])),
+            "`image_grid_pinpoints` has [336000, 336000], which is 1000000 tiles of 336 pixels, more than the limit of 256"
+        );
+        assert!(message(json!(vec![[336, 336]; 300])).contains("has 300 resolutions"));
+    }
+
+    #[test]
+    fn files_of_transformers_5_are_read() {
+        let config = parse(json!({
+            "model_type": "llava",
+            "dtype": "bfloat16",
+            "image_token_index": null,
+            "image_token_id": 5,
+            "tie_word_embeddings": true,
+            "text_config": {
+                "rope_theta": 3.0,
+                "rope_parameters": { "rope_theta": 1e6, "rope_type": "default" },
+                "tie_word_embeddings": false
+            }
+        }))
+        .expect("sound");
+        assert_eq!((config.text.rope_theta, config.image_token, config.text.tied), (1e6, 5, true));
     }
 }

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde_json::Value;
+use sha2::Digest;
 
 use super::*;
+use crate::data::resample::tests::ramps;
 use crate::model::lora::Lora;
 use crate::model::peft;
 use crate::model::picture::{Prepared, Processor, prepare, row_count};
+use crate::model::tokenizer::Tokenizer;
 
 /// Tolerance of logits against transformers.
 const LOGITS: f32 = 3e-4;
@@ -146,6 +149,222 @@ fn pictures_equal_what_the_processors_of_transformers_make_of_them() {
             assert_eq!(facts["rows"], rows, "{name}, {picture}");
         }
     }
+}
+
+/// What `tests/reference/anyres.py` wrote of a picture under one rule.
+#[derive(serde::Deserialize)]
+struct Shown {
+    rows: usize,
+    /// SHA-256 of the levels of all views.
+    views: String,
+    /// Every 48th logit of the last position.
+    #[serde(default)]
+    logits: Vec<f32>,
+}
+
+#[derive(serde::Deserialize)]
+struct Shape {
+    size: [u32; 2],
+    huggingface: Shown,
+    original: Shown,
+    huggingface_336: Option<Shown>,
+    original_336: Option<Shown>,
+}
+
+/// The 8-bit levels that were normalised, as a digest.
+fn levels_digest(prepared: &Prepared) -> String {
+    let (mean, deviation) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
+    let level = |(index, value): (usize, &f32)| {
+        let channel = index / (prepared.size * prepared.size) % 3;
+        ((value * deviation[channel] + mean[channel]) * 255.0).round() as u8
+    };
+    let levels: Vec<u8> = prepared.views.iter().enumerate().map(level).collect();
+    sha2::Sha256::digest(levels).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Pixels to the bit, rows to the number, logits within their tolerance, under both rules.
+#[test]
+fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
+    let shapes: Vec<Shape> = serde_json::from_str(include_str!("../../../tests/reference/anyres.json")).expect("JSON");
+    let reference = Reference::open("llava_next");
+    let model = reference.load();
+    let asked = ids(&reference.facts["pictures"]["square"]["ids"]);
+    let vision = serde_json::json!({ "image_size": 336, "patch_size": 14 });
+    let large = tempfile::tempdir().expect("a folder");
+    let config = serde_json::json!({ "model_type": "llava_next", "vision_config": vision });
+    std::fs::write(large.path().join("config.json"), config.to_string()).expect("written");
+    let mut worst: f32 = 0.0;
+    for shape in &shapes {
+        let [width, height] = shape.size;
+        let picture = ramps(width, height);
+        for anyres_rule in AnyresRule::ALL {
+            let (shown, shown_336) = match anyres_rule {
+                AnyresRule::HuggingFace => (&shape.huggingface, &shape.huggingface_336),
+                AnyresRule::Original => (&shape.original, &shape.original_336),
+            };
+            let prepare = |config: Config| {
+                let processor = Processor::new(&Config { anyres_rule, ..config });
+                (
+                    row_count(width, height, ImageMode::Anyres, &processor),
+                    prepare(&picture, ImageMode::Anyres, &processor),
+                )
+            };
+            let of = format!("{width}×{height}, {}", anyres_rule.name());
+            if let Some(shown) = shown_336 {
+                let (rows, prepared) = prepare(Config::read(large.path()).expect("sound"));
+                assert_eq!((rows, &levels_digest(&prepared)), (shown.rows, &shown.views), "336 pixels, {of}");
+            }
+            let (rows, prepared) = prepare(model.config.clone());
+            assert_eq!((rows, &levels_digest(&prepared)), (shown.rows, &shown.views), "{of}");
+            let rows = model.rows(model.patches(&prepared), &prepared);
+            assert_eq!(rows.dims()[0], shown.rows, "{of}");
+            let image = model.config.image_token;
+            let place = asked.iter().position(|token| *token == image).expect("a picture");
+            let after = asked.iter().rposition(|token| *token == image).expect("a picture") + 1;
+            let parts = vec![model.embed(&asked[..place]), rows, model.embed(&asked[after..])];
+            let found = logits(&model, Tensor::cat(parts, 0).unsqueeze(), None);
+            let length = found.dims()[0];
+            let found: Vec<f32> = floats(found.narrow(0, length - 1, 1)).into_iter().step_by(48).collect();
+            let apart = distance(&found, &shown.logits);
+            assert!(apart < LOGITS, "{of}: {apart}");
+            worst = worst.max(apart);
+        }
+    }
+    assert!(shapes.len() >= 40);
+    println!("logits of {} shapes differ by at most {worst}", shapes.len());
+}
+
+/// The names that transformers has given to the same tensors, each prefix on its own.
+#[test]
+fn a_checkpoint_is_the_same_model_whatever_generation_named_its_tensors() {
+    let reference = Reference::open("llava_next");
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let shards = shards.map(|name| std::fs::read(reference.folder.join(name)).expect("weights"));
+    let files = shards.each_ref().map(|bytes| safetensors::SafeTensors::deserialize(bytes).expect("safetensors"));
+    let tokens = ids(&reference.facts["text"]);
+    let expected = floats(logits(&reference.load(), embedded(&reference.load(), &tokens, None), None));
+    for choice in 0..16 {
+        let front = ["", "model."][choice & 1];
+        let tower = ["vision_tower.", "vision_tower.vision_model."][choice >> 1 & 1];
+        let decoder = ["language_model.", "language_model.model."][choice >> 2 & 1];
+        let head = ["lm_head.", "language_model.lm_head."][choice >> 3 & 1];
+        let renamed = |name: String| {
+            let name = name.replacen("vision_tower.", tower, 1).replacen("language_model.model.", decoder, 1);
+            let name = name.replacen("language_model.lm_head.", head, 1);
+            // transformers has never put anything in front of a bare head.
+            if name.starts_with("lm_head.") { name } else { format!("{front}{name}") }
+        };
+        let tensors = files.iter().flat_map(|file| file.tensors()).map(|(name, view)| (renamed(name), view));
+        let folder = tempfile::tempdir().expect("a folder");
+        let bytes = safetensors::serialize(tensors, None).expect("serializes");
+        std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
+        std::fs::copy(reference.folder.join("config.json"), folder.path().join("config.json")).expect("copied");
+        let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
+        assert_eq!(
+            floats(logits(&model, embedded(&model, &tokens, None), None)),
+            expected,
+            "{front} {tower} {decoder} {head}"
+        );
+    }
+}
+
+/// The files beside the weights are those that transformers 4.49 and PEFT 0.14 wrote of the same model.
+#[test]
+fn a_checkpoint_of_transformers_4_is_the_same_model() {
+    let reference = Reference::open("llava_next");
+    let folder = tempfile::tempdir().expect("a folder");
+    let older = reference.folder.join("../transformers_4");
+    for name in ["config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"] {
+        std::fs::copy(older.join(name), folder.path().join(name)).expect("copied");
+    }
+    for name in ["special_tokens_map.json", "tokenizer_config.json", "adapter/adapter_config.json"] {
+        std::fs::create_dir_all(folder.path().join("adapter")).expect("a folder");
+        std::fs::copy(older.join(name), folder.path().join(name)).expect("copied");
+    }
+    std::fs::copy(reference.folder.join("tokenizer.json"), folder.path().join("tokenizer.json")).expect("copied");
+    let rewrite = |from: &str, to: &str, rename: &dyn Fn(String) -> String| {
+        let bytes = std::fs::read(reference.folder.join(from)).expect("weights");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let tensors = file.tensors().into_iter().map(|(name, view)| (rename(name), view));
+        let bytes = safetensors::serialize(tensors, None).expect("serializes");
+        std::fs::write(folder.path().join(to), bytes).expect("written");
+    };
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    for shard in shards {
+        rewrite(shard, shard, &|name| name.replacen("vision_tower.", "vision_tower.vision_model.", 1));
+    }
+    let index = serde_json::json!({ "weight_map": { "a": shards[0], "b": shards[1] } });
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).expect("written");
+    let adapter = "adapter/adapter_model.safetensors";
+    rewrite(adapter, adapter, &|name| name.replacen("model.language_model", "language_model.model", 1));
+
+    let config = Config::read(folder.path()).expect("sound");
+    assert_eq!(config, Config::read(&reference.folder).expect("sound"));
+    assert_eq!(
+        Processor::read(folder.path(), &config).expect("sound"),
+        Processor::read(&reference.folder, &config).expect("sound")
+    );
+    let tokenizers = [folder.path(), &reference.folder].map(|folder| Tokenizer::read(folder, 380).expect("sound"));
+    assert!((0..400).all(|id| tokenizers[0].is_text(id) == tokenizers[1].is_text(id)));
+    assert!((380..384).all(|id| !tokenizers[0].is_text(id)), "`<image>`, `<pad>`, and what is beyond the vocabulary");
+    let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
+    let adapter = peft::read(&folder.path().join("adapter"), &config.text, &model.device()).expect("read");
+    let prepared = reference.prepare("square", &model);
+    let rows = model.rows(model.patches(&prepared), &prepared);
+    let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
+    let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.lora)));
+    let worst = distance(&found, &reference.floats("square.adapter_logits"));
+    assert!(worst < LOGITS, "{worst}");
+}
+
+/// What transformers 5.23 does with every combination, as `from_pretrained` showed.
+#[test]
+fn the_head_is_the_checkpoint_s_and_tying_makes_up_for_what_is_missing() {
+    const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+    const HEAD: &str = "language_model.lm_head.weight";
+    let reference = Reference::open("llava");
+    let bytes = std::fs::read(reference.folder.join("model.safetensors")).expect("weights");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(reference.folder.join("config.json")).expect("read")).expect("JSON");
+    let load = |top: Option<bool>, text: bool, left_out: &str, head_of: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config.clone();
+        config["tie_word_embeddings"] = top.into();
+        config["text_config"]["tie_word_embeddings"] = text.into();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+        let tensors = file.tensors().into_iter().filter(|(name, _)| name != left_out).map(|(name, view)| {
+            let view = if name == HEAD { file.tensor(head_of).expect("a tensor") } else { view };
+            (name, view)
+        });
+        let bytes = safetensors::serialize(tensors, None).expect("serializes");
+        std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
+        assert_eq!(
+            Llava::check(folder.path()).map_err(|error| error.message),
+            Llava::load(folder.path(), &Device::flex(), DType::F32).map(drop).map_err(|error| error.message)
+        );
+        Llava::load(folder.path(), &Device::flex(), DType::F32)
+    };
+    let tokens = ids(&reference.facts["text"]);
+    let said = |model: &Llava| floats(logits(model, embedded(model, &tokens, None), None));
+    let apart = reference.floats("text.logits");
+    for (top, text) in [(None, true), (Some(false), true), (Some(true), false), (Some(true), true)] {
+        let model = load(top, text, "", HEAD).expect("loads");
+        assert!(distance(&said(&model), &apart) < LOGITS, "a head that differs is the head");
+        assert_eq!(model.notes.len(), 1);
+        assert!(model.notes[0].contains("`lm_head.weight` that differs"), "{:?}", model.notes);
+        let equal = load(top, text, "", EMBEDDING).expect("loads");
+        let tied = load(top, text, HEAD, HEAD).expect("loads");
+        assert!(tied.notes.is_empty() && equal.notes.is_empty());
+        assert_eq!(said(&tied), said(&equal));
+        assert!(distance(&said(&tied), &apart) > 0.1);
+        assert!(load(top, text, EMBEDDING, HEAD).is_ok(), "the head is the embedding");
+    }
+    let untied = load(None, false, "", HEAD).expect("loads");
+    assert!(distance(&said(&untied), &apart) < LOGITS && untied.notes.is_empty());
+    let missing = load(None, false, HEAD, HEAD).expect_err("refused").message;
+    assert!(missing.contains("tensor `language_model.lm_head.weight`: expected"), "{missing}");
+    assert!(load(None, false, EMBEDDING, HEAD).is_err());
 }
 
 #[test]
@@ -287,30 +506,6 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
         let expected = square * scale;
         assert!((grown / expected - 1.0).abs() < 0.05, "{name}: {grown} {expected}");
     }
-}
-
-#[test]
-fn a_checkpoint_with_the_names_of_later_versions_is_the_same_model() {
-    let reference = Reference::open("llava");
-    let bytes = std::fs::read(reference.folder.join("model.safetensors")).expect("weights");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let renamed = file.tensors().into_iter().map(|(name, view)| {
-        let name = match name.strip_prefix("language_model.") {
-            Some("lm_head.weight") => "lm_head.weight".to_owned(),
-            Some(rest) => rest.replacen("model.", "model.language_model.", 1),
-            None => format!("model.{name}"),
-        };
-        (name, view)
-    });
-    let folder = tempfile::tempdir().expect("a folder");
-    let renamed = safetensors::serialize(renamed, None).expect("serializes");
-    std::fs::write(folder.path().join("model.safetensors"), renamed).expect("written");
-    std::fs::copy(reference.folder.join("config.json"), folder.path().join("config.json")).expect("copied");
-
-    let tokens = ids(&reference.facts["text"]);
-    let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
-    let found = floats(logits(&model, embedded(&model, &tokens, None), None));
-    assert!(distance(&found, &reference.floats("text.logits")) < LOGITS);
 }
 
 #[test]

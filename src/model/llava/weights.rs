@@ -3,8 +3,9 @@
 //! Files are read, not mapped into memory: they are their owner's, and were one cut short, a process that has it mapped
 //! would die. A tensor is copied on its way to the device in either case.
 //!
-//! Both generations of Hugging Face's names are read. Every problem is found before the first tensor is uploaded, and
-//! all of them are reported at once. This module does not know what the tensors are for.
+//! transformers has named the same tensors in several ways, and each prefix varies on its own; here they are known by
+//! one name. Every problem is found before the first tensor is uploaded, and all of them are reported at once. This
+//! module does not know what the tensors are for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,11 +23,19 @@ use crate::model::{AGAIN, ModelError, listed};
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
     files: Vec<TensorFile>,
-    /// From a name in a file to the file and where in it.
-    places: BTreeMap<String, (usize, TensorInfo)>,
+    /// From a tensor's one name to where it is.
+    places: BTreeMap<String, Place>,
     device: Device,
     dtype: DType,
     uploaded: usize,
+}
+
+/// Where a tensor is.
+struct Place {
+    file: usize,
+    /// Its name in the file.
+    stored: String,
+    info: TensorInfo,
 }
 
 struct TensorFile {
@@ -43,37 +52,88 @@ impl Weights {
     /// `device` in `dtype`.
     ///
     /// # Errors
-    /// When there is neither, a shard is missing, or a file is truncated or no safetensors file.
+    /// When there is neither, a shard is missing, a file is truncated or no safetensors file, or two tensors that differ
+    /// go by one name.
     pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
         let files: Vec<TensorFile> =
             paths(folder)?.into_iter().map(TensorFile::open).collect::<Result<_, ModelError>>()?;
-        let mut places = BTreeMap::new();
-        for (index, file) in files.iter().enumerate() {
-            for (name, info) in file.header()? {
-                places.insert(name, (index, info));
+        let mut weights = Self { files, places: BTreeMap::new(), device: device.clone(), dtype, uploaded: 0 };
+        for file in 0..weights.files.len() {
+            for (stored, info) in weights.files[file].header()? {
+                weights.place(Place { file, stored, info })?;
             }
         }
-        Ok(Self { files, places, device: device.clone(), dtype, uploaded: 0 })
+        Ok(weights)
+    }
+
+    fn place(&mut self, place: Place) -> Result<(), ModelError> {
+        let name = known_name(&place.stored);
+        if let Some(other) = self.places.get(&name)
+            && !self.same(other, &place)?
+        {
+            let named = |place: &Place| format!("`{}` of {}", place.stored, self.files[place.file].path.display());
+            return Err(ModelError::new(format!(
+                "{} and {} differ, and are the same tensor",
+                named(other),
+                named(&place)
+            ))
+            .help("leave one of the two in the checkpoint: which one is meant cannot be told"));
+        }
+        self.places.entry(name).or_insert(place);
+        Ok(())
+    }
+
+    fn same(&self, left: &Place, right: &Place) -> Result<bool, ModelError> {
+        let bytes = |place: &Place| self.files[place.file].take(&place.stored, &place.info);
+        let alike = left.info.dtype == right.info.dtype && left.info.shape == right.info.shape;
+        Ok(alike && bytes(left)? == bytes(right)?)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Whether the tensors of these names, both of which are there, have the same values.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn equal(&self, left: &str, right: &str) -> Result<bool, ModelError> {
+        self.same(&self.places[left], &self.places[right])
+    }
+
+    /// Gives the tensor `name` the further name `other`.
+    pub(super) fn alias(&mut self, name: &str, other: &str) {
+        let Place { file, stored, info } = &self.places[name];
+        let place = Place { file: *file, stored: stored.clone(), info: info.clone() };
+        self.places.insert(other.to_owned(), place);
     }
 
     /// Whether all of `expected` is there in its shape and in a precision that is read.
     ///
     /// # Errors
-    /// Names everything that is not.
+    /// Names everything that is not. Where all tensors of a part of the model are missing, that is said once, with what
+    /// the files have instead.
     pub fn check(&self, expected: &[(String, Vec<usize>)]) -> Result<(), ModelError> {
-        let problems: Vec<String> = expected
-            .iter()
-            .filter_map(|(name, shape)| match self.find(name) {
-                None => Some(format!("tensor `{name}`: expected {shape:?}, found none")),
-                Some((_, info)) if info.shape != *shape => {
-                    Some(format!("tensor `{name}`: expected {shape:?}, found {:?}", info.shape))
-                }
-                Some((_, info)) if precision(info.dtype).is_none() => {
-                    Some(format!("tensor `{name}`: expected f32, f16 or bf16, found {:?}", info.dtype))
-                }
-                Some(_) => None,
-            })
-            .collect();
+        let mut problems = Vec::new();
+        let mut count = 0;
+        let mut rest: Vec<&(String, Vec<usize>)> = expected.iter().collect();
+        for (part, prefix) in PARTS {
+            let (inside, outside): (Vec<_>, Vec<_>) = rest.iter().partition(|tensor| tensor.0.starts_with(prefix));
+            if inside.len() > 1 && inside.iter().all(|tensor: &&(String, Vec<usize>)| !self.has(&tensor.0)) {
+                problems.push(format!("{part}: none of its {} tensors is there (`{prefix}…`)", inside.len()));
+                count += inside.len();
+                rest = outside;
+            }
+        }
+        if count > 0 {
+            let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+            let others = self.places.iter().filter(|(name, _)| !known.contains(name.as_str()));
+            let others = families(others.map(|(_, place)| place.stored.as_str()));
+            problems.push(format!("what is there instead: {}", if others.is_empty() { "nothing" } else { &others }));
+        }
+        let single = rest.into_iter().filter_map(|(name, shape)| self.problem(name, shape));
+        problems.extend(single.inspect(|_| count += 1));
         if problems.is_empty() {
             return Ok(());
         }
@@ -81,20 +141,27 @@ impl Weights {
             [file] => file.path.display().to_string(),
             files => files[0].path.parent().unwrap_or(Path::new("")).display().to_string(),
         };
-        let count = if problems.len() == 1 { "1 tensor".to_owned() } else { format!("{} tensors", problems.len()) };
+        let count = if count == 1 { "1 tensor".to_owned() } else { format!("{count} tensors") };
         Err(ModelError::new(format!("{where_found}: {count} not as `config.json` says{}", listed(&problems)))
             .help("`config.json` and the weights belong to different models, or the checkpoint is incomplete"))
     }
 
-    fn find(&self, name: &str) -> Option<&(usize, TensorInfo)> {
-        self.places.get(name).or_else(|| self.places.get(&second_generation(name)))
+    fn problem(&self, name: &str, shape: &[usize]) -> Option<String> {
+        let Some(Place { stored, info, .. }) = self.places.get(name) else {
+            return Some(format!("tensor `{name}`: expected {shape:?}, found none"));
+        };
+        if info.shape != shape {
+            return Some(format!("tensor `{stored}`: expected {shape:?}, found {:?}", info.shape));
+        }
+        let read = precision(info.dtype).is_some();
+        (!read).then(|| format!("tensor `{stored}`: expected f32, f16 or bf16, found {:?}", info.dtype))
     }
 
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         self.check(&[(name.to_owned(), shape.to_vec())])?;
-        let (index, info) = self.find(name).expect("checked");
-        let (file, stored) = (&self.files[*index], precision(info.dtype).expect("checked"));
-        let data = TensorData::from_bytes_vec(file.take(name, info)?, shape, stored);
+        let Place { file, stored: stored_name, info } = &self.places[name];
+        let (file, stored) = (&self.files[*file], precision(info.dtype).expect("checked"));
+        let data = TensorData::from_bytes_vec(file.take(stored_name, info)?, shape, stored);
         let (device, dtype) = (&self.device, self.dtype);
         let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, (device, dtype)));
         self.uploaded += 1;
@@ -124,13 +191,56 @@ impl Tensors for Weights {
     }
 }
 
-/// A first-generation name as transformers 4.52 and later write it.
-fn second_generation(name: &str) -> String {
-    match name.strip_prefix("language_model.") {
-        Some(rest) if rest.starts_with("lm_head.") => rest.to_owned(),
-        Some(rest) => format!("model.language_model.{}", rest.strip_prefix("model.").unwrap_or(rest)),
-        None => format!("model.{name}"),
+/// The parts of the model: what people call them, and how the names of their tensors begin.
+const PARTS: [(&str, &str); 3] = [
+    ("the vision tower", "vision_tower."),
+    ("the projector", "multi_modal_projector."),
+    ("the language model", "language_model.model."),
+];
+
+/// The one name of the tensor that a file calls `stored`: that of transformers before 4.52.
+///
+/// Since then `model.` may come in front of everything, and `language_model.model.` may have become
+/// `model.language_model.`, the head `lm_head.weight`; transformers 5 leaves out the tower's `vision_model.`. The
+/// prefixes vary independently of one another: transformers 5 writes the older ones where it has read them.
+fn known_name(stored: &str) -> String {
+    let name = stored.strip_prefix("model.").unwrap_or(stored);
+    if let Some(rest) = name.strip_prefix("vision_tower.") {
+        let rest = rest.strip_prefix("vision_model.").unwrap_or(rest);
+        return format!("vision_tower.vision_model.{rest}");
     }
+    if let Some(rest) = name.strip_prefix("language_model.") {
+        let rest = rest.strip_prefix("model.").unwrap_or(rest);
+        let inside = if rest.starts_with("lm_head.") { "" } else { "model." };
+        return format!("language_model.{inside}{rest}");
+    }
+    if name.starts_with("lm_head.") {
+        return format!("language_model.{name}");
+    }
+    if name.starts_with("multi_modal_projector.") || name == "image_newline" {
+        return name.to_owned();
+    }
+    stored.to_owned()
+}
+
+/// The beginnings of `names` and how many tensors each has, the most frequent first: `` `model.visual.…` (32) ``.
+fn families<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 6;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        let words: Vec<&str> = name.split('.').collect();
+        let number = words.iter().position(|word| word.parse::<u64>().is_ok()).unwrap_or(words.len() - 1);
+        let kept = number.clamp(1, 3).min(words.len());
+        let family = words[..kept].join(".");
+        *counts.entry(if kept < words.len() { family + ".…" } else { family }).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let mut list: Vec<String> = counts.iter().take(MOST).map(|(name, count)| format!("`{name}` ({count})")).collect();
+    if counts.len() > MOST {
+        list.push(format!("and {} more", counts.len() - MOST));
+    }
+    list.join(", ")
 }
 
 fn precision(stored: Dtype) -> Option<DType> {
@@ -349,11 +459,64 @@ mod tests {
     }
 
     #[test]
-    fn both_generations_of_names_are_found() {
-        assert_eq!(second_generation("language_model.model.norm.weight"), "model.language_model.norm.weight");
-        assert_eq!(second_generation("language_model.lm_head.weight"), "lm_head.weight");
-        assert_eq!(second_generation("image_newline"), "model.image_newline");
-        let layer = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias";
-        assert_eq!(second_generation(layer), format!("model.{layer}"));
+    fn every_prefix_varies_on_its_own() {
+        for front in ["", "model."] {
+            for tower in ["", "vision_model."] {
+                let stored = format!("{front}vision_tower.{tower}encoder.layers.0.mlp.fc1.bias");
+                assert_eq!(known_name(&stored), "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", "{stored}");
+            }
+            for inside in ["", "model."] {
+                let stored = format!("{front}language_model.{inside}norm.weight");
+                assert_eq!(known_name(&stored), "language_model.model.norm.weight", "{stored}");
+            }
+            for head in ["", "language_model.", "language_model.model."] {
+                let stored = format!("{front}{head}lm_head.weight");
+                assert_eq!(known_name(&stored), "language_model.lm_head.weight", "{stored}");
+            }
+            for name in ["image_newline", "multi_modal_projector.linear_1.bias"] {
+                assert_eq!(known_name(&format!("{front}{name}")), name);
+            }
+        }
+        assert_eq!(known_name("model.visual.blocks.0.weight"), "model.visual.blocks.0.weight");
+    }
+
+    #[test]
+    fn where_a_part_of_the_model_is_missing_what_is_there_instead_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tensors: Vec<String> = (0..3).map(|layer| format!("model.visual.blocks.{layer}.weight")).collect();
+        let mut all: Vec<(&str, Dtype, &[usize])> =
+            tensors.iter().map(|name| (name.as_str(), Dtype::F16, &[2][..])).collect();
+        all.push(("lm_head.weight", Dtype::F16, &[2]));
+        fs::write(folder.path().join("model.safetensors"), file(&all)).expect("written");
+        let expected = ["vision_tower.vision_model.a", "vision_tower.vision_model.b", "language_model.lm_head.weight"];
+        let expected = expected.map(|name| (name.to_owned(), vec![2]));
+        let error = open(folder.path()).expect("opens").check(&expected).expect_err("refused");
+        let lines: Vec<&str> = error.message.lines().map(str::trim).collect();
+        assert!(lines[0].ends_with("model.safetensors: 2 tensors not as `config.json` says"), "{}", lines[0]);
+        assert_eq!(
+            lines[1..],
+            [
+                "the vision tower: none of its 2 tensors is there (`vision_tower.…`)",
+                "what is there instead: `model.visual.blocks.…` (3)",
+            ]
+        );
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_refused_unless_they_are_equal() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let twice: &[(&str, Dtype, &[usize])] =
+            &[("lm_head.weight", Dtype::F32, &[2]), ("language_model.lm_head.weight", Dtype::F32, &[2])];
+        let mut bytes = file(twice);
+        fs::write(&path, &bytes).expect("written");
+        assert!(open(folder.path()).is_ok());
+        *bytes.last_mut().expect("data") = 1;
+        fs::write(&path, &bytes).expect("written");
+        assert_eq!(
+            refused(folder.path()),
+            "`language_model.lm_head.weight` of model.safetensors and `lm_head.weight` of model.safetensors differ, \
+             and are the same tensor"
+        );
     }
 }
