@@ -60,6 +60,9 @@ const OF_KIND: &[(&[&str], &str, &str)] = &[
 /// How the checkpoint of each file looks at pictures when it generates.
 const IMAGE_MODES: [&str; 2] = ["'anyres'", "'pad'"];
 
+/// Whose rule tiles those pictures: the checkpoint was made with the original one, though its layout is Hugging Face's.
+const ANYRES_RULES: [Option<&str>; 2] = [Some("'original'"), None];
+
 fn pipeline(name: &str) -> Table {
     let path = format!("{}/pipelines/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).parse().unwrap()
@@ -75,7 +78,7 @@ fn nodes(pipeline: &Table) -> &Table {
 
 #[test]
 fn every_hyperparameter_equals_the_recipe() {
-    for (file, image_mode) in FILES.into_iter().zip(IMAGE_MODES) {
+    for ((file, image_mode), anyres_rule) in FILES.into_iter().zip(IMAGE_MODES).zip(ANYRES_RULES) {
         let pipeline = pipeline(file);
         for (node, parameter, expected) in RECIPE {
             let found = nodes(&pipeline).get(*node).and_then(|node| node.get(parameter));
@@ -88,6 +91,7 @@ fn every_hyperparameter_equals_the_recipe() {
             }
             if ["describe", "mislead", "evaluate"].contains(&kind) {
                 assert_eq!(node.get("image_mode"), Some(&value(image_mode)), "{file}: {name}.image_mode");
+                assert_eq!(node.get("anyres_rule"), anyres_rule.map(value).as_ref(), "{file}: {name}.anyres_rule");
             }
         }
         assert_eq!(pipeline["pipeline"]["seed"], value("42"), "{file}");
@@ -96,8 +100,18 @@ fn every_hyperparameter_equals_the_recipe() {
 
 #[test]
 fn no_hyperparameter_goes_unchecked() {
-    let wiring =
-        ["kind", "inputs", "model", "from", "images", "benchmark", "data", "image_mode", "describe_and_respond"];
+    let wiring = [
+        "kind",
+        "inputs",
+        "model",
+        "from",
+        "images",
+        "benchmark",
+        "data",
+        "image_mode",
+        "anyres_rule",
+        "describe_and_respond",
+    ];
     for file in FILES {
         for (name, node) in nodes(&pipeline(file)) {
             for parameter in node.as_table().unwrap().keys().filter(|key| !wiring.contains(&key.as_str())) {

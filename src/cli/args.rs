@@ -245,6 +245,9 @@ pub struct ModelArguments {
     /// How pictures are prepared: `crop`, `pad` or `anyres`
     #[arg(long, value_name = "MODE")]
     pub image_mode: Option<String>,
+    /// Whose rule tiles pictures in mode `anyres`: `checkpoint`, `original` or `huggingface`
+    #[arg(long, value_name = "RULE")]
+    pub anyres_rule: Option<String>,
 }
 
 /// A value, or `auto`.

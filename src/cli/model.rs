@@ -8,7 +8,7 @@ use crate::data::picture::decode;
 use crate::device::DeviceRequest;
 use crate::diagnostic::did_you_mean;
 use crate::digest::Digest;
-use crate::model::llava::{Config, ImageMode, Llava};
+use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
 use crate::model::lora::Lora;
 use crate::model::picture::{Prepared, Processor, prepare};
 use crate::model::sequence::Scribe;
@@ -57,8 +57,21 @@ impl Ready {
                 ))
             })?),
         };
+        let rule = match arguments.anyres_rule.as_deref() {
+            None | Some("checkpoint") => None,
+            Some(written) => {
+                Some(AnyresRule::ALL.into_iter().find(|rule| rule.name() == written).ok_or_else(|| {
+                    Trouble::usage(format!("unknown rule `{written}`")).help(did_you_mean(
+                        written,
+                        "rules",
+                        &["checkpoint", "original", "huggingface"],
+                    ))
+                })?)
+            }
+        };
         // What is cheap to refuse is refused before weights are read.
-        let config = Config::read(folder).map_err(trouble)?;
+        let mut config = Config::read(folder).map_err(trouble)?;
+        config.anyres_rule = rule.unwrap_or(config.anyres_rule);
         if mode == Some(ImageMode::Anyres) && config.grid_pinpoints.is_empty() {
             return Err(Trouble::usage(format!("{}: `anyres` needs a `llava_next` checkpoint", folder.display()))
                 .help("choose `crop` or `pad`".to_owned()));
@@ -73,7 +86,7 @@ impl Ready {
             None => None,
         };
         let model = Llava::load(folder, &device, dtype).map_err(trouble)?;
-        for note in adapter.iter().flat_map(|adapter| &adapter.notes) {
+        for note in model.notes.iter().chain(adapter.iter().flat_map(|adapter| &adapter.notes)) {
             voice.say(format_args!("note: {note}"));
         }
         let mode = mode.unwrap_or(processor.mode);

@@ -43,7 +43,7 @@ impl NodeKind for DpoKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {

@@ -29,8 +29,7 @@ use crate::eval::data::DataError;
 use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
 use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
-use crate::model::llava::ImageMode;
-use crate::model::picture::{Processor, prepare};
+use crate::model::picture::prepare;
 use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
@@ -72,7 +71,7 @@ struct EvaluateNode {
     temperature: f64,
     max_new_tokens: usize,
     template: Option<&'static str>,
-    image_mode: Option<ImageMode>,
+    views: model::Views,
     on_bad_item: OnBadItem,
 }
 
@@ -141,7 +140,7 @@ impl NodeKind for EvaluateKind {
         let temperature = table.number("temperature", 0.0, 0.0..);
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let image_mode = table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode)));
+        let views = model::Views::read(table);
         let on_bad_item = OnBadItem::read(table);
         if table.has("judge") {
             let help = "the benchmarks that are there, `vqa` and `captions`, need no judge";
@@ -157,7 +156,7 @@ impl NodeKind for EvaluateKind {
             temperature,
             max_new_tokens,
             template,
-            image_mode,
+            views,
             on_bad_item,
         }))
     }
@@ -248,8 +247,7 @@ impl Node for EvaluateNode {
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
             "extract" => by_default(Extract::default().name()),
             "scorer" => by_default(Scorer::default().name()),
-            "image_mode" => model::default_mode(&self.model),
-            _ => None,
+            _ => model::Views::left_out(parameter, &self.model),
         }
     }
 
@@ -264,7 +262,7 @@ impl Node for EvaluateNode {
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.image_mode);
+            problems = model::check_manner(&self.model, self.template, self.views);
         }
         if let Err(error) = Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
             let message = error.to_string();
@@ -276,7 +274,7 @@ impl Node for EvaluateNode {
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let Loaded { suite, pictures } = self.load(digests)?;
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        list.extend(model::manner(&self.model, self.template, self.views)?);
         list.push(Parameter::selection("data", suite.identity(&pictures)));
         Ok(list)
     }
@@ -405,7 +403,7 @@ impl EvaluateNode {
 
 impl ItemWork for EvaluateNode {
     fn item_version(&self) -> u32 {
-        1
+        2
     }
 
     fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
@@ -425,7 +423,7 @@ impl ItemWork for EvaluateNode {
         let lora = adapter::load(inputs, "adapter", &model)?;
         let scribe =
             Scribe::read(&self.model.path, model.config.image_token, model.config.text.vocabulary, self.template)?;
-        let processor = Processor::read(&self.model.path, &model.config)?;
+        let processor = self.views.processor(&self.model)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },
             max_new_tokens: self.max_new_tokens,
@@ -433,7 +431,6 @@ impl ItemWork for EvaluateNode {
             batch_size: None,
         };
         let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
-        let mode = self.image_mode.unwrap_or(processor.mode);
         let mut run = Run {
             node: self,
             loaded: &loaded,
@@ -453,7 +450,7 @@ impl ItemWork for EvaluateNode {
             });
             match decoded {
                 Ok(decoded) => {
-                    let prepared = Arc::new(prepare(&decoded, mode, &processor));
+                    let prepared = Arc::new(prepare(&decoded, processor.mode, &processor));
                     group.push(Subject { prepared, picture, asked });
                 }
                 Err(bad) => {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::model::llava::{Config, ImageMode, Llava};
+use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
 use crate::model::picture::Processor;
 use crate::model::template::Template;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
-use crate::spec::ModelSource;
+use crate::spec::{ModelSource, Reader};
 
 /// The files beside the weights that say what a model computes and how it reads and writes.
 const FILES: [&str; 10] = [
@@ -57,14 +57,69 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
     if let Err(error) = Tokenizer::check(folder) {
         return problem(error.message, error.help);
     }
-    if let Err(error) = processor(model) {
+    if let Err(error) = Views::default().processor(model) {
         return problem(error.message, error.help);
     }
     Vec::new()
 }
 
+/// How a node's pictures become views, as far as its parameters `image_mode` and `anyres_rule` say it; the checkpoint
+/// says the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Views {
+    mode: Option<ImageMode>,
+    rule: Option<AnyresRule>,
+}
+
+impl Views {
+    /// Reads the parameters out of `table`.
+    pub fn read(table: &mut Reader<'_>) -> Self {
+        let mut rules = vec![("checkpoint", None)];
+        rules.extend(AnyresRule::ALL.map(|rule| (rule.name(), Some(rule))));
+        Self {
+            mode: table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode))),
+            rule: table.choice("anyres_rule", &rules, None),
+        }
+    }
+
+    /// How `model`'s pictures are prepared; its mode is the one that holds.
+    ///
+    /// # Errors
+    /// When the model's files are broken.
+    pub fn processor(self, model: &ModelSource) -> Result<Processor, ModelError> {
+        let mut config = Config::read(&model.path)?;
+        config.anyres_rule = self.rule.unwrap_or(config.anyres_rule);
+        let mut processor = Processor::read(&model.path, &config)?;
+        processor.mode = self.mode.unwrap_or(processor.mode);
+        Ok(processor)
+    }
+
+    /// What the model's checkpoint does not do anyway. The rule is of no account in another mode.
+    fn parameters(self, model: &ModelSource) -> Result<Vec<Parameter>, ModelError> {
+        let mut list = Vec::new();
+        let (own, used) = (Self::default().processor(model)?, self.processor(model)?);
+        if used.mode != own.mode {
+            list.push(Parameter::function("image_mode", used.mode.name()));
+        }
+        if used.mode == ImageMode::Anyres && used.rule() != own.rule() {
+            list.push(Parameter::function("anyres_rule", used.rule().name()));
+        }
+        Ok(list)
+    }
+
+    /// What it means that `parameter` is not in the key of a node on `model`, for people.
+    pub fn left_out(parameter: &str, model: &ModelSource) -> Option<String> {
+        let processor = Self::default().processor(model).ok()?;
+        match parameter {
+            "image_mode" => by_default(processor.mode.name()),
+            "anyres_rule" => by_default(processor.rule().name()),
+            _ => None,
+        }
+    }
+}
+
 /// What is wrong with `template` and `image_mode` for `model`, whose folder is sound.
-pub fn check_manner(model: &ModelSource, template: Option<&str>, image_mode: Option<ImageMode>) -> Vec<FileProblem> {
+pub fn check_manner(model: &ModelSource, template: Option<&str>, views: Views) -> Vec<FileProblem> {
     let mut problems = Vec::new();
     if let Err(ModelError { message, help, .. }) = template_name(model, template).and_then(|name| {
         // Of these, only the checkpoint's own can be missing.
@@ -72,7 +127,7 @@ pub fn check_manner(model: &ModelSource, template: Option<&str>, image_mode: Opt
     }) {
         problems.push(FileProblem { parameter: "template".to_owned(), message, help });
     }
-    if image_mode == Some(ImageMode::Anyres)
+    if views.mode == Some(ImageMode::Anyres)
         && Config::read(&model.path).is_ok_and(|config| config.grid_pinpoints.is_empty())
     {
         problems.push(FileProblem {
@@ -92,36 +147,15 @@ pub fn template_name<'a>(model: &ModelSource, written: Option<&'a str>) -> Resul
     written.map_or_else(|| Template::default_name(&model.path), Ok)
 }
 
-/// How the model's pictures are prepared, by its own files.
-///
-/// # Errors
-/// When they are broken.
-pub fn processor(model: &ModelSource) -> Result<Processor, ModelError> {
-    Processor::read(&model.path, &Config::read(&model.path)?)
-}
-
-/// `template` and `image_mode` as parameters: what they come to, not how they are written. A mode that the checkpoint
-/// has anyway is left out.
+/// `template`, `image_mode` and `anyres_rule` as parameters: what they come to, not how they are written. What the
+/// checkpoint does anyway is left out.
 ///
 /// # Errors
 /// When the model's files are broken.
-pub fn manner(
-    model: &ModelSource,
-    template: Option<&str>,
-    image_mode: Option<ImageMode>,
-) -> Result<Vec<Parameter>, ModelError> {
+pub fn manner(model: &ModelSource, template: Option<&str>, views: Views) -> Result<Vec<Parameter>, ModelError> {
     let mut list = vec![Parameter::function("template", template_name(model, template)?)];
-    if let Some(mode) = image_mode
-        && mode != processor(model)?.mode
-    {
-        list.push(Parameter::function("image_mode", mode.name()));
-    }
+    list.extend(views.parameters(model)?);
     Ok(list)
-}
-
-/// The image mode that `model` has unless a node says otherwise, for people.
-pub fn default_mode(model: &ModelSource) -> Option<String> {
-    processor(model).ok().and_then(|processor| by_default(processor.mode.name()))
 }
 
 /// The digest of all that determines what `model` computes: names and contents of its files, not its place.
@@ -146,7 +180,9 @@ pub fn digest(model: &ModelSource, digests: &dyn FileDigests) -> Result<Digest, 
 /// When it cannot be loaded.
 pub fn load(model: &ModelSource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
     let digest = digest(model, context.files())?;
-    Ok(session::model(&model.path, digest, context.device())?)
+    let loaded = session::model(&model.path, digest, context.device())?;
+    loaded.notes.iter().for_each(|note| context.note(note));
+    Ok(loaded)
 }
 
 /// The files of weights in `folder`, by name.
@@ -204,6 +240,24 @@ mod tests {
         assert_eq!(digest(&first), digest(&second), "what is not read does not count");
         fs::write(second.path().join("model.safetensors"), "other weights").unwrap();
         assert_ne!(digest(&first), digest(&second));
+    }
+
+    #[test]
+    fn a_rule_of_anyres_is_named_where_it_is_not_the_checkpoint_s() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+        let named = |folder: &str, views: Views| -> Vec<String> {
+            let list = views.parameters(&source(&root.join(folder))).unwrap();
+            list.iter().map(|parameter| format!("{} {}", parameter.name, parameter.value)).collect()
+        };
+        let rule = |rule| Views { rule: Some(rule), ..Views::default() };
+        assert_eq!(named("llava_next", Views::default()), [""; 0]);
+        assert_eq!(named("llava_next", rule(AnyresRule::HuggingFace)), [""; 0], "what is done anyway");
+        assert_eq!(named("llava_next", rule(AnyresRule::Original)), ["anyres_rule \"original\""]);
+        assert_eq!(named("llava", rule(AnyresRule::Original)), [""; 0], "another mode has no tiles");
+        let padded = Views { mode: Some(ImageMode::Pad), ..rule(AnyresRule::Original) };
+        assert_eq!(named("llava_next", padded), ["image_mode \"pad\""]);
+        let left_out = |parameter| Views::left_out(parameter, &source(&root.join("llava_next"))).unwrap();
+        assert!(left_out("anyres_rule").contains("huggingface") && left_out("image_mode").contains("anyres"));
     }
 
     #[test]

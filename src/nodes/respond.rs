@@ -19,7 +19,6 @@ use crate::data::prompts::PromptSet;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
 use crate::model::generate::{Generator, Request, Settings, Step};
-use crate::model::llava::ImageMode;
 use crate::model::picture::{Prepared, Processor, prepare};
 use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
@@ -56,7 +55,7 @@ pub struct RespondNode {
     sampling: Sampling,
     max_new_tokens: usize,
     template: Option<&'static str>,
-    image_mode: Option<ImageMode>,
+    views: model::Views,
     fraction: Fraction,
     batch_size: Option<usize>,
     on_bad_item: OnBadItem,
@@ -74,7 +73,7 @@ impl RespondNode {
         };
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let image_mode = table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode)));
+        let views = model::Views::read(table);
         let fraction = Fraction::read(table);
         let batch_size = table.optional_integer("batch_size", 1..=4096).map(|size| size as usize);
         let on_bad_item = OnBadItem::read(table);
@@ -84,7 +83,7 @@ impl RespondNode {
             sampling,
             max_new_tokens,
             template,
-            image_mode,
+            views,
             fraction,
             batch_size,
             on_bad_item,
@@ -167,8 +166,7 @@ impl Node for RespondNode {
             "top_k" => by_default(TOP_K),
             "top_p" => by_default(TOP_P),
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
-            "image_mode" => model::default_mode(&self.model),
-            _ => Fraction::left_out(parameter),
+            _ => Fraction::left_out(parameter).or_else(|| model::Views::left_out(parameter, &self.model)),
         }
     }
 
@@ -183,7 +181,7 @@ impl Node for RespondNode {
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.image_mode);
+            problems = model::check_manner(&self.model, self.template, self.views);
         }
         problems.extend(self.prompts.problem("prompts"));
         problems
@@ -191,7 +189,7 @@ impl Node for RespondNode {
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        list.extend(model::manner(&self.model, self.template, self.views)?);
         list.push(self.prompts.parameter("prompts", digests)?);
         Ok(list)
     }
@@ -207,7 +205,7 @@ impl Node for RespondNode {
 
 impl ItemWork for RespondNode {
     fn item_version(&self) -> u32 {
-        1
+        2
     }
 
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
@@ -230,8 +228,7 @@ impl ItemWork for RespondNode {
             model.config.text.vocabulary,
             Some(model::template_name(&self.model, self.template)?),
         )?;
-        let processor = model::processor(&self.model)?;
-        let mode = self.image_mode.unwrap_or(processor.mode);
+        let processor = self.views.processor(&self.model)?;
         let settings = Settings {
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,
@@ -242,7 +239,7 @@ impl ItemWork for RespondNode {
 
         let request = |tag: usize| {
             let question = &questions[tag];
-            let prepared = prepared(&question.shown, mode, &processor, context).map_err(|error| (tag, error))?;
+            let prepared = prepared(&question.shown, &processor, context).map_err(|error| (tag, error))?;
             let sequence = scribe.round(&question.prompt, None, true).map_err(|error| (tag, error))?;
             let subject = question.record.id.as_str().to_owned();
             Ok(Request { tag, subject, sequence, picture: Some(Arc::new(prepared)) })
@@ -318,15 +315,10 @@ impl ItemWork for RespondNode {
 }
 
 /// A picture as the tower reads it.
-fn prepared(
-    digest: &Digest,
-    mode: ImageMode,
-    processor: &Processor,
-    context: &dyn Context,
-) -> Result<Prepared, ModelError> {
+fn prepared(digest: &Digest, processor: &Processor, context: &dyn Context) -> Result<Prepared, ModelError> {
     let bytes = context.picture(digest).map_err(|bad| ModelError::new(bad.cause))?;
     let picture = decode(&bytes).map_err(|error| ModelError::new(error.to_string()))?;
-    Ok(prepare(&picture, mode, processor))
+    Ok(prepare(&picture, processor.mode, processor))
 }
 
 /// An item's value, or why it has none.

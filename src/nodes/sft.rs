@@ -24,7 +24,7 @@ impl NodeKind for SftKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {

@@ -36,6 +36,46 @@ fn answers_to_several_pictures_are_those_of_transformers_in_order() {
     }
 }
 
+/// transformers, told not to, writes no padding either; left alone it does, for this checkpoint of random weights.
+#[test]
+fn padding_and_the_like_are_never_written() {
+    let workspace = Workspace::new();
+    workspace.copy("tests/reference/llava_next", "model");
+    workspace.copy("tests/reference/pictures", "pictures");
+    let facts: Value = serde_json::from_slice(&std::fs::read(workspace.path("model/expected.json")).unwrap()).unwrap();
+    let question = facts["question"].as_str().expect("a text");
+    for (picture, facts) in facts["pictures"].as_object().expect("pictures") {
+        let path = format!("pictures/{picture}.png");
+        let fixed = ["generate", "--model", "model", "--template", "none", "--max-new-tokens", "16", "--json"];
+        let said = workspace.stic(&[&fixed[..], &["--prompt", question, "--image", &path]].concat());
+        assert_eq!(said.code, Some(0), "{said}");
+        assert_eq!(objects(&said.out)[0]["tokens"], facts["written"], "{picture}");
+    }
+    assert_ne!(facts["pictures"]["small"]["greedy"], facts["pictures"]["small"]["written"]);
+}
+
+#[test]
+fn tiles_follow_the_rule_that_is_asked_for() {
+    let workspace = Workspace::new();
+    workspace.copy("tests/reference/llava_next", "model");
+    // Smaller than a view in both directions: both resolutions of two tiles show all of it.
+    image::RgbImage::new(40, 20).save(workspace.path("small.png")).expect("saved");
+    let asked = ["generate", "--model", "model", "--prompt", "What?", "--image", "small.png", "--max-new-tokens", "1"];
+    let rows = |rule: &[&str]| {
+        let said = workspace.stic(&[&asked[..], &["--json"], rule].concat());
+        assert_eq!(said.code, Some(0), "{said}");
+        objects(&said.out)[0]["image_tokens"].as_u64().expect("a number")
+    };
+    // 3 patches a side: 9 rows of the whole, and lines of columns + 1.
+    assert_eq!(rows(&[]), 9 + 3 * 7);
+    assert_eq!(rows(&["--anyres-rule", "checkpoint"]), 9 + 3 * 7);
+    assert_eq!(rows(&["--anyres-rule", "huggingface"]), 9 + 3 * 7);
+    assert_eq!(rows(&["--anyres-rule", "original"]), 9 + 2 * 4);
+    let said = workspace.stic(&[&asked[..], &["--anyres-rule", "orignal"]].concat());
+    assert_eq!(said.code, Some(64));
+    assert!(said.err.contains("unknown rule `orignal`") && said.err.contains("`original`"), "{said}");
+}
+
 #[test]
 fn an_adapter_answers_as_in_peft() {
     let (workspace, facts) = reference();

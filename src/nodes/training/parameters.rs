@@ -7,7 +7,7 @@ use std::ops::Bound::{self, Excluded, Unbounded};
 use super::super::adapter::shape;
 use super::super::model;
 use crate::digest::Value;
-use crate::model::llava::{ImageMode, Llava};
+use crate::model::llava::Llava;
 use crate::model::lora::{Lora, Target};
 use crate::model::template::TEMPLATES;
 use crate::node::{Failure, FileDigests, FileProblem, OnBadItem, Parameter, by_default};
@@ -33,8 +33,8 @@ pub struct TrainingParameters {
     pub checkpoint_every: Option<usize>,
     /// The conversation template; `None`: the model family's.
     pub template: Option<&'static str>,
-    /// How pictures are prepared; `None`: as the checkpoint says.
-    pub image_mode: Option<ImageMode>,
+    /// How pictures are prepared.
+    pub views: model::Views,
     /// What pictures that cannot be decoded do.
     pub on_bad_item: OnBadItem,
 }
@@ -91,12 +91,11 @@ impl TrainingParameters {
             seed: 0,
         };
         let templates = TEMPLATES.map(|name| (name, name));
-        let modes = ImageMode::ALL.map(|mode| (mode.name(), mode));
         let micro_batch_size = table.optional_integer("micro_batch_size", 1..=1_000_000);
         let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
         let checkpoint_every = table.optional_integer("checkpoint_every", 1..);
         let template = table.optional_choice("template", &templates);
-        let image_mode = table.optional_choice("image_mode", &modes);
+        let views = model::Views::read(table);
         let on_bad_item = OnBadItem::read(table);
         learning_rate?;
         batch_size?;
@@ -108,7 +107,7 @@ impl TrainingParameters {
             max_length,
             checkpoint_every: checkpoint_every.map(|steps| steps as usize),
             template,
-            image_mode,
+            views,
             on_bad_item,
         })
     }
@@ -153,7 +152,7 @@ impl TrainingParameters {
             "weight_decay" => by_default(defaults.weight_decay),
             "shuffle" => by_default(true),
             "max_length" => by_default(MAX_LENGTH),
-            "image_mode" => model::default_mode(&self.model),
+            "image_mode" | "anyres_rule" => model::Views::left_out(parameter, &self.model),
             "lora.dropout" => by_default(0.0),
             _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
             _ => {
@@ -167,7 +166,7 @@ impl TrainingParameters {
     pub fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.image_mode);
+            problems = model::check_manner(&self.model, self.template, self.views);
         }
         problems
     }
@@ -189,7 +188,7 @@ impl TrainingParameters {
     /// When a file of the model cannot be read.
     pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.image_mode)?);
+        list.extend(model::manner(&self.model, self.template, self.views)?);
         Ok(list)
     }
 }
