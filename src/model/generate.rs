@@ -619,6 +619,7 @@ mod tests {
     fn the_cache_changes_nothing() {
         let model = model();
         let answers = run(&model, settings(0.0), (0..6).map(request).collect());
+        let allowed = Generator::new(&model, None, &tokenizer("mistral"), settings(0.0)).allowed;
         for index in 0..6 {
             let Request { sequence, picture, .. } = request(index);
             let prompt: Vec<Tensor<2>> = match &picture {
@@ -641,7 +642,7 @@ mod tests {
                 let logits = model.decoder.logits(all.reshape([length, features]).narrow(0, length - 1, 1));
                 let logits: Vec<f32> = logits.into_data().try_to_vec().unwrap();
                 let mut draws = Draws::new(0, "", "");
-                let best = Sampling::GREEDY.choose(&logits, &[true; VOCABULARY], &mut draws);
+                let best = Sampling::GREEDY.choose(&logits, &allowed, &mut draws);
                 assert_eq!(best, Some(*token), "request {index}");
                 hidden = Tensor::cat(vec![hidden, model.embed(&[*token])], 0);
             }

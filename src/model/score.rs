@@ -24,7 +24,8 @@ pub struct Scored {
 impl Scored {
     /// The log-probability of the whole answer, in nats.
     pub fn logprob(&self) -> f64 {
-        self.token_logprobs.iter().map(|value| f64::from(*value)).sum()
+        // An empty sum is −0.
+        self.token_logprobs.iter().map(|value| f64::from(*value)).sum::<f64>() + 0.0
     }
 }
 

@@ -197,11 +197,17 @@ impl Page {
         self.plain(&message.text);
     }
 
-    /// An answer and what closes it, from `before` (a blank that the open form leaves to the model) on.
+    /// An answer and what closes it, from `before` (a blank that the open form leaves to the model) on. An empty answer
+    /// is nothing at all: LLaVA's `get_prompt` takes an empty text for a turn that is still open.
     fn answer(&mut self, before: &str, text: &str, close: &str) {
+        if !text.is_empty() {
+            self.closed(before, text, close);
+        }
+    }
+
+    fn closed(&mut self, before: &str, text: &str, close: &str) {
         let start = self.text.len();
-        // A model that ends its answer at once writes no blank before it.
-        self.control(if text.is_empty() { "" } else { before });
+        self.control(before);
         self.plain(text);
         self.control(close);
         self.answers.push(start..self.text.len());
@@ -266,7 +272,8 @@ impl Page {
         }
         self.control(PLACEHOLDER);
         if let Some(caption) = messages.get(1) {
-            self.answer("", &caption.text, "\n");
+            // These texts are joined by LLaVA's `preprocess_plain`, to which an empty one is a text like any other.
+            self.closed("", &caption.text, "\n");
         }
         Ok(())
     }
@@ -407,9 +414,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_answer_is_its_closing_alone() {
-        assert!(render("vicuna_v1", &[QUESTION, ""], true).text.ends_with(" ASSISTANT:</s>"));
-        assert!(render("mistral_instruct", &[QUESTION, ""], true).text.ends_with(" [/INST] </s>"));
+    fn an_empty_answer_is_an_open_turn_as_in_llava() {
+        for name in ["vicuna_v1", "llava_v1", "mistral_instruct", "llava_llama_2", "chatml_direct"] {
+            let page = render(name, &[QUESTION, ""], true);
+            assert_eq!(page, render(name, &[QUESTION], true), "{name}");
+        }
+        let page = render("mistral_instruct", &[QUESTION, "", "Q2", "A2"], true);
+        assert_eq!(page.text, "[INST] <image>\nWhat is this? [/INST][INST] Q2 [/INST] A2 </s>");
+        assert_eq!(page.answers.len(), 1);
+        assert_eq!(render("plain", &[QUESTION, ""], true).text, "<image>\n");
     }
 
     #[test]

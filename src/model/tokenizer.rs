@@ -20,6 +20,9 @@ use crate::data::sniff::{Found, behind_mark};
 /// What stands for a picture in a text.
 pub const PLACEHOLDER: &str = "<image>";
 
+/// The tokens that are never written, as Llama and LLaVA call them; a file need not say what they are for.
+const NEVER: [&str; 3] = ["<pad>", "<unk>", "<s>"];
+
 /// A checkpoint's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -30,6 +33,8 @@ pub struct Tokenizer {
     normalised: Vec<(String, u32)>,
     special: HashSet<u32>,
     unknown: Option<u32>,
+    /// Tokens that belong to no text: those that begin a sequence, fill it up, or stand for what cannot be written.
+    never: HashSet<u32>,
     image: u32,
     beginning: Option<String>,
     end: Option<String>,
@@ -120,10 +125,16 @@ impl Tokenizer {
         let named = |key: &str| token_text(&settings[key]);
         let (beginning, end) = (named("bos_token"), named("eos_token"));
         let unknown = named("unk_token").and_then(|text| inner.token_to_id(&text));
+        let named_never = ["bos_token", "unk_token", "pad_token"].into_iter().filter_map(named);
+        let never = named_never
+            .chain(NEVER.map(str::to_owned))
+            .filter(|text| end.as_ref() != Some(text))
+            .filter_map(|text| inner.token_to_id(&text))
+            .collect();
         let prefix = prefix(&inner, settings, beginning.as_deref())?;
         let normalised = normalised(&inner)?;
         let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
-        Ok(Self { inner, prefix, added, normalised, special, unknown, image, beginning, end })
+        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, beginning, end })
     }
 
     /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
@@ -186,9 +197,9 @@ impl Tokenizer {
     }
 
     /// Whether a model may produce `id`: not when no text belongs to it (rows that fill up a vocabulary), nor for the
-    /// picture's placeholder.
+    /// picture's placeholder, padding, the unknown token and what begins a sequence.
     pub fn is_text(&self, id: u32) -> bool {
-        id != self.image && self.inner.id_to_token(id).is_some()
+        id != self.image && !self.never.contains(&id) && self.inner.id_to_token(id).is_some()
     }
 
     /// The id of a special token, by its text.
@@ -396,6 +407,7 @@ pub(super) mod tests {
         let tokenizer = tokenizer("mistral");
         assert_eq!(tokenizer.decode(&[1, 330, 5255, 28723, 28705, 2]).unwrap(), "A cat.");
         assert!(tokenizer.is_text(330) && !tokenizer.is_text(32000) && !tokenizer.is_text(32063));
+        assert!(tokenizer.is_text(2) && !tokenizer.is_text(0) && !tokenizer.is_text(1), "an end, `<unk>`, `<s>`");
     }
 
     #[test]

@@ -53,8 +53,8 @@ impl TrainingParameters {
         fill: &dyn Fn(&Scribe, &mut Set) -> Result<(), Failure>,
     ) -> Result<Output, Failure> {
         let config = Config::read(&self.model.path)?;
-        let processor = Processor::read(&self.model.path, &config)?;
-        let mode = self.image_mode.unwrap_or(processor.mode);
+        let processor = self.views.processor(&self.model)?;
+        let mode = processor.mode;
         let scribe = Scribe::read(
             &self.model.path,
             config.image_token,
@@ -63,6 +63,12 @@ impl TrainingParameters {
         )?;
         let mut set = Set::new(self.max_length);
         fill(&scribe, &mut set)?;
+        if set.unanswered > 0 {
+            context.note(&format!(
+                "left out {} examples whose answers are empty: nothing is learned from them",
+                set.unanswered
+            ));
+        }
         if set.examples.is_empty() {
             return Err(Failure::node("there is nothing to train on: the inputs have no items"));
         }

@@ -16,7 +16,7 @@ use crate::model::llava::{Config, ImageMode};
 use crate::model::picture::{Processor, row_count};
 use crate::model::sequence::Sequence;
 use crate::node::{Context, Failure, OnBadItem};
-use crate::train::batch::filled;
+use crate::train::batch::{answer_count, filled};
 use crate::train::training::Example;
 
 /// What is trained on, in the order of the inputs.
@@ -27,15 +27,25 @@ pub struct Set {
     numbers: HashMap<Digest, usize>,
     answers: usize,
     empty: usize,
+    /// How many examples were left out since none of their answers has a token.
+    pub(super) unanswered: usize,
 }
 
 impl Set {
     /// An empty set of sequences of at most `max_length` tokens.
     pub(super) fn new(max_length: usize) -> Self {
-        Self { max_length, examples: Vec::new(), pictures: Vec::new(), numbers: HashMap::new(), answers: 0, empty: 0 }
+        Self {
+            max_length,
+            examples: Vec::new(),
+            pictures: Vec::new(),
+            numbers: HashMap::new(),
+            answers: 0,
+            empty: 0,
+            unanswered: 0,
+        }
     }
 
-    /// Adds what belongs to one item.
+    /// Adds what belongs to one item, unless there is nothing in it to learn from: an empty answer has no tokens.
     ///
     /// # Errors
     /// When a sequence could not be made, or cutting it would leave nothing of its answer.
@@ -51,6 +61,10 @@ impl Set {
             .into_iter()
             .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
             .collect::<Result<_, _>>()?;
+        if N > 0 && sequences.iter().all(|sequence| answer_count(sequence) == 0) {
+            self.unanswered += 1;
+            return Ok(());
+        }
         let picture = picture.map(|digest| {
             *self.numbers.entry(digest).or_insert_with(|| {
                 self.pictures.push(digest);
@@ -104,7 +118,7 @@ impl Set {
         self.empty += usize::from(answer.trim().is_empty());
     }
 
-    /// That some of the answers that are to be made likelier are empty: the model would learn to say nothing.
+    /// That some of the answers that are to be made likelier are empty: nothing can be learned from them.
     pub(super) fn emptiness(&self) -> Option<String> {
         let Self { answers, empty, .. } = self;
         let are = if *empty == 1 { "is" } else { "are" };
@@ -143,6 +157,21 @@ mod tests {
     use super::super::tests::trial;
     use super::*;
     use crate::node::Objects;
+
+    #[test]
+    fn an_example_without_a_token_to_learn_is_left_out_and_counted() {
+        let sequence = |answer: &[bool]| {
+            Ok(Sequence { tokens: vec![5; answer.len()], picture: None, answer: answer.to_vec(), cut: 0 })
+        };
+        let (answered, empty) = (|| sequence(&[false, true]), || sequence(&[false, false]));
+        let id = ItemId::new(Digest::of(b"item"));
+        let mut set = Set::new(9);
+        set.add(&id, None, [empty()]).unwrap();
+        set.add(&id, None, [empty(), empty()]).unwrap();
+        set.add(&id, None, [answered(), empty()]).unwrap();
+        set.add(&id, None, [answered()]).unwrap();
+        assert_eq!((set.examples.len(), set.unanswered), (2, 2));
+    }
 
     #[test]
     fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
