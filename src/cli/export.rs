@@ -59,11 +59,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     // written to may be the folder itself, and what lies beside it another file system.
     let created = !folder.exists();
     fs::create_dir_all(folder).map_err(io(folder))?;
-    let written = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempdir_in(folder)
-        .map_err(io(folder))
-        .and_then(|fresh| {
+    let written =
+        tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(io(folder)).and_then(|fresh| {
             nodes::export(&artifact, &*store, &labels, base_model, fresh.path()).map_err(failed)?;
             let new = files(fresh.path()).map_err(io(fresh.path()))?;
             Ok((fresh, new))

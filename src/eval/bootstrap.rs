@@ -3,7 +3,7 @@
 //! Questions about one picture are not independent, so whole pictures are drawn, not questions. Every statistic is a
 //! function of sums over pictures; ratios such as F1 are therefore resampled as ratios of sums. Where all pictures come
 //! to 0, or all to 1, resampling finds no spread, as if nothing were uncertain: such a share gets Wilson's interval for
-//! as many trials as there are pictures. This module does not know what is summed.
+//! as many trials as there are pictures; a difference that is the same for all pictures is widened likewise. This module does not know what is summed.
 
 use crate::draw::Draws;
 
@@ -16,7 +16,8 @@ pub const RESAMPLES: usize = 2000;
 pub struct Estimate {
     /// The statistic of all clusters.
     pub value: f64,
-    /// Its 2.5 % and 97.5 % percentiles over the resamples, or Wilson's interval; none with fewer than two clusters.
+    /// Its 2.5 % and 97.5 % percentiles over the resamples, or Wilson's interval; none where one cluster is all there
+    /// is and comes neither to 0 nor to 1.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -38,19 +39,39 @@ pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
 /// - `clusters`: one row of `N` counts a picture
 /// - returns: one estimate a statistic, in order
 pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
-    let estimates = resampled(clusters, statistics);
     let widened = |(estimate, statistic): (Option<Estimate>, &Statistic<N>)| {
         let Estimate { value, interval } = estimate?;
-        let trials = clusters.iter().filter(|row| statistic(row).is_finite()).count();
-        let interval = match interval {
-            Some([low, high]) if low == high && low == value && (value == 0.0 || value == 1.0) => {
-                Some(wilson(value, trials))
-            }
-            interval => interval,
-        };
+        let flat = interval.is_none_or(|[low, high]| low == high);
+        let end = value == 0.0 || value == 1.0;
+        let interval = if flat && end { Some(wilson(value, trials(clusters, statistic))) } else { interval };
         Some(Estimate { value, interval })
     };
-    estimates.into_iter().zip(statistics).map(widened).collect()
+    resampled(clusters, statistics).into_iter().zip(statistics).map(widened).collect()
+}
+
+/// As [`estimate`], for differences of two shares, −1 … 1. One that is the same in all resamples is widened by the most
+/// that may lie in pictures of another kind when as many as there are have shown none.
+///
+/// # Shapes
+/// See [`estimate`].
+pub fn estimate_difference<const N: usize>(
+    clusters: &[[f64; N]],
+    statistics: &[Statistic<N>],
+) -> Vec<Option<Estimate>> {
+    let widened = |(estimate, statistic): (Option<Estimate>, &Statistic<N>)| {
+        let Estimate { value, interval } = estimate?;
+        let interval = interval.map(|[low, high]| {
+            let unseen = if low == high { wilson(0.0, trials(clusters, statistic))[1] } else { 0.0 };
+            [(low - unseen).max(-1.0), (high + unseen).min(1.0)]
+        });
+        Some(Estimate { value, interval })
+    };
+    resampled(clusters, statistics).into_iter().zip(statistics).map(widened).collect()
+}
+
+/// How many clusters `statistic` says something about.
+fn trials<const N: usize>(clusters: &[[f64; N]], statistic: &Statistic<N>) -> usize {
+    clusters.iter().filter(|row| statistic(row).is_finite()).count()
 }
 
 /// Wilson's interval of a share of `trials`: E. B. Wilson, *Probable inference, the law of succession, and statistical
@@ -64,11 +85,8 @@ fn wilson(share: f64, trials: usize) -> [f64; 2] {
     [ends[0].min(share), ends[1].max(share)]
 }
 
-/// As [`estimate`], for statistics that are no shares (differences of two): an interval without width stays.
-///
-/// # Shapes
-/// See [`estimate`].
-pub fn resampled<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
+/// As [`estimate`], with an interval that resampling gives, whatever its width.
+fn resampled<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
     let all: [f64; N] = clusters.iter().fold([0.0; N], add);
     let mut samples: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); statistics.len()];
     if clusters.len() > 1 {
@@ -140,14 +158,28 @@ mod tests {
         close(all(1.0, 10, 1.0), [0.7225, 1.0]);
         // Ten questions about two pictures are two trials.
         close(all(0.0, 2, 5.0), [0.0, 0.6576]);
-        assert_eq!(all(0.0, 1, 1.0).interval, None);
+        close(all(0.0, 1, 10.0), [0.0, 0.7935]);
         // Half of every picture: nothing varies between pictures, and that is no end of the scale.
         assert_eq!(all(0.5, 10, 2.0).interval, Some([0.5, 0.5]));
         // Pictures that the statistic says nothing about are no trials.
         let mut clusters = vec![[0.0, 0.0]; 90];
         clusters.extend([[0.0, 1.0]; 10]);
-        assert_eq!(mean(&clusters).interval.unwrap()[0], 0.0);
         close(mean(&clusters), [0.0, 0.2775]);
+    }
+
+    #[test]
+    fn a_difference_that_no_picture_varies_is_not_certain() {
+        let difference = |one: f64, other: f64| {
+            let clusters = vec![[one, other, 1.0]; 10];
+            estimate_difference(&clusters, &[|[one, other, count]| one / count - other / count])[0].unwrap()
+        };
+        let close = |found: Estimate, expected: [f64; 2]| {
+            let interval = found.interval.unwrap();
+            assert!(std::iter::zip(interval, expected).all(|(a, b)| (a - b).abs() < 5e-5), "{interval:?}");
+        };
+        close(difference(1.0, 1.0), [-0.2775, 0.2775]);
+        close(difference(1.0, 0.0), [0.7225, 1.0]);
+        close(difference(0.25, 0.5), [-0.5275, 0.0275]);
     }
 
     #[test]

@@ -181,7 +181,11 @@ impl Claims {
         let without = |list: &[&str], other: &[&str]| {
             list.iter().filter(|name| !other.contains(name)).map(|name| (*name).to_owned()).collect()
         };
-        Self { invented: without(&claimed, &present), missed: without(&present, &claimed), claimed: without(&claimed, &[]) }
+        Self {
+            invented: without(&claimed, &present),
+            missed: without(&present, &claimed),
+            claimed: without(&claimed, &[]),
+        }
     }
 
     /// How many.
@@ -307,7 +311,8 @@ mod tests {
 
     #[test]
     fn singular_and_plural_are_one_object_whichever_the_data_write() {
-        let all = objects(&[&["skis"], &["cookie"], &["knife"], &["dogs"], &["dog"], &["polar bear"], &["people", "man"]]);
+        let all =
+            objects(&[&["skis"], &["cookie"], &["knife"], &["dogs"], &["dog"], &["polar bear"], &["people", "man"]]);
         let vocabulary = Vocabulary::new(&all).unwrap();
         assert_eq!(
             vocabulary.claims("A ski, cookies and knives; a dog, polar bears and a person. Women."),
@@ -328,8 +333,10 @@ mod tests {
 
     #[test]
     fn plurals_of_pictured_things_claim_them() {
-        let pairs: Vec<(&str, &str)> =
-            include_str!("../../tests/reference/plurals.tsv").lines().filter_map(|line| line.split_once('\t')).collect();
+        let pairs: Vec<(&str, &str)> = include_str!("../../tests/reference/plurals.tsv")
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .collect();
         let singles: Vec<Phrases> = pairs.iter().map(|(single, _)| vec![(*single).to_owned()]).collect();
         let coco = Vocabulary::new(&singles[..81]).unwrap();
         for (single, many) in &pairs[..81] {

@@ -153,11 +153,11 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
             (None, None) => return Err(Wrong::Entry("there is neither `answer` nor `answers`")),
         };
         Ok(Question {
-            label: entry.id.map(|id| id.0),
+            label: entry.id.or(entry.question_id).map(|id| id.0),
             picture: picture(folder, &entry.image)?,
             question: entry.question,
             right,
-            kind: entry.kind,
+            kind: entry.kind.or(entry.question_type),
         })
     })
 }
@@ -189,14 +189,15 @@ pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
 
 #[derive(Deserialize)]
 struct QuestionEntry {
-    #[serde(alias = "question_id")]
     id: Option<Scalar>,
+    question_id: Option<Scalar>,
     image: String,
     question: String,
     answer: Option<Scalar>,
     answers: Option<Vec<Answer>>,
     answer_type: Option<String>,
     kind: Option<String>,
+    question_type: Option<String>,
 }
 
 /// One of `answers`.
@@ -400,13 +401,16 @@ mod tests {
     fn lines_and_an_array_are_read_alike() {
         let one =
             r#"{"image": "a.jpg", "question": "How many?", "answer": 3, "kind": "count", "id": 7, "extra": null}"#;
-        let two = r#"{"image": "a.jpg", "question": "Where?", "answers": ["left", "on the left"]}"#;
+        let two = r#"{"image": "a.jpg", "question": "Where?", "answers": ["left", "on the left"], "question_id": 8,
+            "question_type": "where is"}"#
+            .replace('\n', " ");
         let lines = folder(&[("questions.jsonl", &format!("{one}\n\n{two}\n"))]);
         let array = folder(&[("questions.json", &format!("[{one},\n{two}]"))]);
         let read = questions(lines.path()).unwrap();
         assert_eq!(read[0].right, Right::Accepted(vec!["3".to_owned()]));
         assert_eq!((read[0].label.as_deref(), read[0].kind.as_deref()), (Some("7"), Some("count")));
         assert_eq!(read[1].right.answers(), ["left", "on the left"]);
+        assert_eq!((read[1].label.as_deref(), read[1].kind.as_deref()), (Some("8"), Some("where is")));
         let same = questions(array.path()).unwrap();
         assert_eq!(
             same.iter().map(|q| &q.right).collect::<Vec<_>>(),

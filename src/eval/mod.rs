@@ -16,8 +16,9 @@
 //! A question may have `answers`, a list, instead of `answer`: spellings that are all right, or what annotators said,
 //! which is scored as VQA does it. Annotators' are those that have an `answer_type` (VQA's `yes/no`, `number` and
 //! `other`, or `annotators`), and objects as VQA has them (`{"answer": "…", "answer_confidence": "yes", …}`);
-//! `"answer_type": "accepted"` says the other. `id` and `kind` are optional: an id is a label, and questions that have a
-//! kind are also scored by kind. An object is a phrase, or a list of phrases that mean the same. Without a vocabulary a
+//! `"answer_type": "accepted"` says the other. `id` and `kind` (or VQA's names,
+//! `question_id` and `question_type`) are optional: an id is a label, and questions that have a kind are also scored by
+//! kind. An object is a phrase, or a list of phrases that mean the same. Without a vocabulary a
 //! text can claim only what some annotation names. Both files may be one JSON array instead of lines, then also under
 //! the names `questions.json` and `annotations.json`.
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bootstrap::{Estimate, Statistic, resampled};
+use super::bootstrap::{Estimate, Statistic, estimate_difference};
 use super::captions::Counts;
 use super::suite::Benchmark;
 use crate::digest::Digest;
@@ -70,7 +70,7 @@ pub fn difference<Id: Ord>(
         Benchmark::Captions => &CAPTIONS,
     };
     let statistics: Vec<Statistic<9>> = metrics.iter().map(|(_, statistic)| *statistic).collect();
-    let estimates = resampled(&clusters, &statistics);
+    let estimates = estimate_difference(&clusters, &statistics);
     let metrics = std::iter::zip(metrics, estimates).map(|((name, _), estimate)| (*name, estimate)).collect();
     Difference { items, pictures: clusters.len(), metrics }
 }
@@ -116,10 +116,12 @@ mod tests {
     #[test]
     fn questions_about_one_picture_are_drawn_together() {
         let same = |factor: usize| {
-            let rows = |better: bool| (0..40).flat_map(move |picture| {
-                let score = f64::from(u8::from(picture % 4 == 0 || (better && picture % 4 == 1)));
-                std::iter::repeat_n((picture, score), factor)
-            });
+            let rows = |better: bool| {
+                (0..40).flat_map(move |picture| {
+                    let score = f64::from(u8::from(picture % 4 == 0 || (better && picture % 4 == 1)));
+                    std::iter::repeat_n((picture, score), factor)
+                })
+            };
             accuracy(&marked(rows(true)), &marked(rows(false)))
         };
         assert_eq!(same(1), same(5));
@@ -129,9 +131,7 @@ mod tests {
     fn descriptions_are_compared_as_ratios_of_sums() {
         let counts = |found, claimed, present| Counts { found, claimed, present };
         let described = |rows: [Counts; 2]| -> BTreeMap<usize, Marked> {
-            let mark = |(index, counts)| {
-                (index, Marked { picture: Digest::of(&[index as u8]), score: 0.0, counts })
-            };
+            let mark = |(index, counts)| (index, Marked { picture: Digest::of(&[index as u8]), score: 0.0, counts });
             rows.into_iter().enumerate().map(mark).collect()
         };
         let one = described([counts(2.0, 2.0, 4.0), counts(2.0, 2.0, 4.0)]);

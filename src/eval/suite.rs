@@ -346,8 +346,12 @@ mod tests {
         let folder = folder(&[("annotations.jsonl", lines)]);
         let suite = Suite::read(Benchmark::Captions, folder.path(), "Describe.").unwrap();
         assert_eq!(suite.asked[0].question, "Describe.");
-        let marks: Vec<Mark> =
-            suite.asked.iter().zip(["Two dogs.", "A cat with a ball."]).map(|(a, text)| suite.mark(a, text, Manner::default())).collect();
+        let marks: Vec<Mark> = suite
+            .asked
+            .iter()
+            .zip(["Two dogs.", "A cat with a ball."])
+            .map(|(a, text)| suite.mark(a, text, Manner::default()))
+            .collect();
         assert_eq!(marks[1].answer, "cat, ball");
         let claims = marks[1].claims.clone().unwrap();
         assert_eq!((claims.invented, claims.missed), (vec!["ball".to_owned()], Vec::new()));
@@ -372,7 +376,13 @@ mod tests {
         };
         assert_eq!(identity(QUESTIONS), identity(QUESTIONS));
         assert_eq!(identity(QUESTIONS), identity(&QUESTIONS.replace("q1", "other label")));
-        for (old, new) in [("How many?", "How much?"), ("red", "blue"), ("color\"}", "hue\"}"), (r#""answer": "2""#, r#""answer_type": "number", "answers": ["2"]"#), ("b.jpg", "a.jpg")] {
+        for (old, new) in [
+            ("How many?", "How much?"),
+            ("red", "blue"),
+            ("color\"}", "hue\"}"),
+            (r#""answer": "2""#, r#""answer_type": "number", "answers": ["2"]"#),
+            ("b.jpg", "a.jpg"),
+        ] {
             assert_ne!(identity(QUESTIONS), identity(&QUESTIONS.replace(old, new)), "{old}");
         }
     }

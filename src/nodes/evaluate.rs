@@ -285,7 +285,8 @@ impl Node for EvaluateNode {
 
     fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
         let folder = self.data.file_name().unwrap_or(self.data.as_os_str()).to_string_lossy().into_owned();
-        let named = [("model", Some(self.model.name.clone())), ("data", Some(folder)), ("adapter", above("adapter").pop())];
+        let named =
+            [("model", Some(self.model.name.clone())), ("data", Some(folder)), ("adapter", above("adapter").pop())];
         named.into_iter().filter_map(|(label, name)| Some((label.to_owned(), name?))).collect()
     }
 

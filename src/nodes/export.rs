@@ -11,7 +11,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value as Json};
 
 use super::adapter;
-use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, read_lines, write_lines};
+use crate::artifact::{ArtifactKind, ItemId, LABELS, read_lines, write_lines};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Labelled, Objects, Part};
 
@@ -44,7 +44,8 @@ pub fn export(
                     artifact.node, part.name, error.line, error.cause
                 ))
             })?;
-            content = write_lines(&rows.into_iter().map(|row| sources.row(row, &mut made)).collect::<Vec<_>>());
+            content =
+                write_lines(&rows.into_iter().map(|row| sources.row(row, objects, &mut made)).collect::<Vec<_>>());
         }
         write(&folder.join(file_name(artifact, part)?), &content)?;
     }
@@ -80,34 +81,45 @@ fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
 
 /// What sources call items and where pictures lie.
 struct Sources<'a> {
-    by_id: HashMap<&'a ItemId, &'a Label>,
-    /// Paths of pictures, for rows whose ids no source gave.
+    by_id: HashMap<&'a ItemId, &'a Labelled>,
+    /// Paths of pictures.
     paths: HashMap<Digest, &'a str>,
 }
 
 impl<'a> Sources<'a> {
     fn new(labels: &'a [Labelled]) -> Self {
         // The first of several that have the same.
-        let by_id = labels.iter().rev().map(|it| (&it.id, &it.label)).collect();
+        let by_id = labels.iter().rev().map(|it| (&it.id, it)).collect();
         let path = |it: &'a Labelled| Some((it.picture?, it.label.path.as_deref()?));
         Self { by_id, paths: labels.iter().rev().filter_map(path).collect() }
     }
 
     /// `row` with its source's id and its picture's path; pictures that were made are named as they lie in the export,
     /// and noted in `made`.
-    fn row(&self, mut row: Map<String, Json>, made: &mut BTreeSet<Digest>) -> Map<String, Json> {
+    fn row(&self, mut row: Map<String, Json>, objects: &dyn Objects, made: &mut BTreeSet<Digest>) -> Map<String, Json> {
         let text = |row: &Map<String, Json>, key: &str| row.get(key).and_then(Json::as_str).map(str::to_owned);
         let id: Option<ItemId> = row.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
-        let label = id.as_ref().and_then(|id| self.by_id.get(id));
-        let picture: Option<Digest> = text(&row, "picture").and_then(|digest| digest.parse().ok());
-        let path = label.and_then(|label| label.path.as_deref());
-        let path = path.or_else(|| self.paths.get(&picture?).copied());
-        let name = label.and_then(|label| label.name.as_deref());
+        let source = id.as_ref().and_then(|id| self.by_id.get(id));
+        let name = source.and_then(|source| source.label.name.as_deref());
+        let image = text(&row, "picture").and_then(|digest| digest.parse().ok()).and_then(|picture: Digest| {
+            // Of several files with this content the one that the row came from.
+            let own = source.filter(|source| source.picture == Some(picture));
+            let path = own.and_then(|source| source.label.path.as_deref()).or(self.paths.get(&picture).copied());
+            if let Some(path) = path {
+                return Some(path.to_owned());
+            }
+            // A picture that was stored without its orientation is no file of the source.
+            let stored = made.contains(&picture) || objects.read(&picture).is_ok();
+            stored.then(|| {
+                made.insert(picture);
+                format!("{PICTURES}/{}", picture_name(&picture))
+            })
+        });
 
         let mut named = Map::new();
         named.extend(row.shift_remove_entry("id"));
         named.extend(name.map(|name| ("source_id".to_owned(), name.into())));
-        named.extend(path.filter(|_| picture.is_some()).map(|path| ("image".to_owned(), path.into())));
+        named.extend(image.map(|image| ("image".to_owned(), image.into())));
         named.extend(row);
         let origin = named.get_mut("origin").and_then(|origin| origin.get_mut("altered")).map(Json::take);
         let altered = |mut value: Json, made: &mut BTreeSet<Digest>| {
@@ -132,6 +144,7 @@ impl<'a> Sources<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::Label;
     use crate::nodes::trial::{Shelf, Trial};
 
     fn exported(artifact: &Artifact, shelf: &Shelf, labels: &[Labelled]) -> Result<tempfile::TempDir, Failure> {
@@ -145,10 +158,12 @@ mod tests {
         let (clean, altered) = (Digest::of(b"clean"), trial.shelf.put(b"altered").unwrap());
         let id = ItemId::new(clean);
         let alteration = serde_json::json!({"picture": altered, "operation": "crop", "values": {}});
+        let stored = trial.shelf.put(b"stored").unwrap();
         let rows = [
             serde_json::json!({"id": id, "picture": clean, "altered": alteration, "fields": {"image": "kept"}}),
             serde_json::json!({"id": "other", "picture": clean, "origin": {"kind": "corrupted", "altered": alteration}}),
             serde_json::json!({"id": "third", "picture": Digest::of(b"unknown"), "score": 0.1}),
+            serde_json::json!({"id": id, "picture": stored}),
         ];
         let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&rows));
         let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()) };
@@ -163,6 +178,7 @@ mod tests {
         assert_eq!(read[1]["origin"]["altered"]["image"], made.as_str());
         assert_eq!((read[1].get("source_id"), &read[1]["image"]), (None, &"/today/a.jpg".into()));
         assert_eq!(read[2], rows[2]);
+        assert_eq!(read[3]["image"], format!("pictures/{stored}.png"));
         assert_eq!(fs::read(folder.path().join(made)).unwrap(), b"altered");
     }
 

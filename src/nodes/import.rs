@@ -24,8 +24,8 @@ use crate::data::turns::IMAGE;
 use crate::digest::{Digest, Value};
 use crate::model::{ModelError, peft};
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port,
-    Summary, WholeWork, Work,
+    Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output,
+    Parameter, Port, Summary, WholeWork, Work,
 };
 use crate::spec::Reader;
 

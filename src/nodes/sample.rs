@@ -17,8 +17,8 @@ use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port, SeedUse,
-    Summary, WholeWork, Work, by_default,
+    Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port,
+    SeedUse, Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 

@@ -364,9 +364,8 @@ fn an_export_is_written_inside_the_folder_that_is_named() {
     let workspace = Workspace::with_pipeline("[nodes.images]\nkind = \"sample\"\nfrom = \"pictures\"\n");
     workspace.pictures("pictures", 3);
     assert_eq!(workspace.stic(&["run", "-q", "p.toml"]).code, Some(0));
-    let export = |folder: &str, more: &[&str]| {
-        workspace.stic(&[&["export", "p.toml", "images", folder], more].concat()).code
-    };
+    let export =
+        |folder: &str, more: &[&str]| workspace.stic(&[&["export", "p.toml", "images", folder], more].concat()).code;
     // As the folder that a container has mounted: another file system, with what that puts into its root.
     let shared = std::path::Path::new("/dev/shm");
     let mounted = tempfile::tempdir_in(if shared.is_dir() { shared } else { std::path::Path::new("/tmp") }).unwrap();

@@ -48,9 +48,7 @@ fn marked(artifact: &Artifact, objects: &dyn Objects) -> Result<BTreeMap<ItemId,
 }
 
 fn part(artifact: &Artifact, name: &str) -> Result<Digest, Failure> {
-    artifact
-        .part(name)
-        .ok_or_else(|| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node)))
+    artifact.part(name).ok_or_else(|| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node)))
 }
 
 fn broken(artifact: &Artifact, name: &str, cause: impl std::fmt::Display) -> Failure {

@@ -77,7 +77,8 @@ pub(super) fn outcome(
         manner: manner(node),
         notes: notes(loaded, spelled),
     };
-    let mut table = serde_json::to_vec_pretty(&measured).map_err(|cause| Failure::node(format!("{SCORES}: {cause}")))?;
+    let mut table =
+        serde_json::to_vec_pretty(&measured).map_err(|cause| Failure::node(format!("{SCORES}: {cause}")))?;
     table.push(b'\n');
     let part = |name: &str, text: &[u8]| Ok::<_, Failure>(Part { name: name.to_owned(), digest: objects.put(text)? });
     let rows = ArtifactKind::Scores.rows_name().unwrap_or_default();
@@ -176,7 +177,11 @@ fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Pre
         let (asked, _) = loaded.asked(*index).ok()?;
         let name = Summary::picture(picture);
         let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
-        Some(format!("{name}: {question} → {text} (score {:.2}, right: {})", mark.score, one_line(&distinct(asked.gold()).join(" | "))))
+        Some(format!(
+            "{name}: {question} → {text} (score {:.2}, right: {})",
+            mark.score,
+            one_line(&distinct(asked.gold()).join(" | "))
+        ))
     };
     right.into_iter().chain(wrong).filter_map(shown).collect()
 }

@@ -93,5 +93,6 @@ pub fn own_label(value: &Json, folder: &Path) -> Label {
 pub fn is_own(value: &Json) -> bool {
     let id = value.get("id").and_then(Json::as_str).unwrap_or_default();
     let picture = value.get("picture").and_then(Json::as_str).is_some_and(|digest| digest.parse::<Digest>().is_ok());
-    (picture || value.get("image").is_none()) && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
+    (picture || value.get("image").is_none())
+        && id.split('#').next().is_some_and(|digits| digits.parse::<Digest>().is_ok())
 }

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs a pipeline with several seeds and prints the tables of each run: what one run shows may be its seed's luck.
+#
+#     pipelines/seeds.sh pipelines/quickstart.toml 42 43 44
+#
+# What does not depend on the seed (the base's greedy answers) is found in the cache from the second seed on. `STIC` is
+# the program, by default `cargo run --release --`.
+set -euo pipefail
+file=$1
+shift
+for seed in "$@"; do
+    # Beside the file: paths in it are relative to its folder.
+    copy="${file%.toml}-seed-$seed.toml"
+    trap 'rm -f "$copy"' EXIT
+    sed "s/^seed = [0-9]*/seed = $seed/" "$file" > "$copy"
+    grep -q "^seed = $seed\b" "$copy" || { echo "$file has no line \`seed = …\`" >&2; exit 1; }
+    echo "seed $seed"
+    ${STIC:-cargo run --release --quiet --} run "$copy" 2>&1 | awk '/^benchmark/ { shown = 1 } / in .* \(run / { shown = 0 } shown'
+    rm -f "$copy"
+done
