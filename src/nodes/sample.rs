@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::conditions::{filter_parameters, read_filter};
 use super::listing::{Listed, Listing, Source, elsewhere_note, label, record_parts};
 use crate::artifact::{ArtifactKind, Label, Record};
-use crate::data::picture::{decode_unturned, encode_png, orientation};
+use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
@@ -192,7 +192,15 @@ impl WholeWork for Sample {
             context.note(&format!("{count} records share their `id` with another; records are told apart by content"));
         }
         let chosen = self.choose(listing.items, context.seed());
-        let turned = chosen.par_iter().filter(|item| turn(item) != Orientation::NoTransforms).count();
+        let looks: Vec<Look> = chosen.par_iter().map(Look::at).collect();
+        let turned = looks.iter().filter(|look| look.turn != Orientation::NoTransforms).count();
+        let deep = looks.iter().filter(|look| look.has_deep_grey).count();
+        if deep > 0 {
+            context.note(&format!(
+                "{deep} of {} pictures are grey of more than 8 bits, of which every value from 255 on becomes white, as Pillow reads them; scale them to 8 bits to keep their shades",
+                chosen.len()
+            ));
+        }
         if turned > 0 {
             let done = if self.ignore_orientation { "ignored" } else { "applied" };
             context.note(&format!("{turned} of {} pictures carry an EXIF orientation, which is {done}", chosen.len()));
@@ -200,11 +208,11 @@ impl WholeWork for Sample {
         let conversations = chosen.iter().any(|item| item.entry.conversations.is_some());
         let mut items = Vec::with_capacity(chosen.len());
         let mut objects = Vec::new();
-        for item in chosen {
+        for (item, look) in chosen.into_iter().zip(looks) {
             if context.interrupted() {
                 return Err(Failure::Interrupted);
             }
-            let unturned = if self.ignore_orientation { unturned(&item, context)? } else { None };
+            let unturned = if self.ignore_orientation { unturned(&item, look.turn, context)? } else { None };
             objects.extend(unturned);
             items.push(record(item, unturned));
         }
@@ -225,15 +233,23 @@ fn record(item: Listed, picture: Option<Digest>) -> (Record, Label) {
     (Record { id, picture, altered: None, conversations: entry.conversations, fields: entry.fields }, label)
 }
 
-fn turn(item: &Listed) -> Orientation {
-    let bytes = item.entry.picture.as_deref().and_then(|path| std::fs::read(path).ok());
-    bytes.map_or(Orientation::NoTransforms, |bytes| orientation(&bytes))
+/// What is said once of all pictures.
+struct Look {
+    turn: Orientation,
+    has_deep_grey: bool,
+}
+
+impl Look {
+    fn at(item: &Listed) -> Self {
+        let bytes = item.entry.picture.as_deref().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        Self { turn: orientation(&bytes), has_deep_grey: has_deep_grey(&bytes) }
+    }
 }
 
 /// The picture as it is stored, without the metadata that would turn it, so that nobody below need know of them.
 /// `None` where there are none; a picture that cannot be decoded is left to who decodes it.
-fn unturned(item: &Listed, context: &dyn Context) -> Result<Option<Digest>, Failure> {
-    if turn(item) == Orientation::NoTransforms {
+fn unturned(item: &Listed, turn: Orientation, context: &dyn Context) -> Result<Option<Digest>, Failure> {
+    if turn == Orientation::NoTransforms {
         return Ok(None);
     }
     let Some(path) = &item.entry.picture else { return Ok(None) };
@@ -445,6 +461,19 @@ mod tests {
         let problem = &node(&format!("from = {:?}", folder.path())).check_files()[0];
         assert!(problem.message.ends_with("`, only 3 files (3 .heic)"), "{}", problem.message);
         assert!(problem.help.as_ref().unwrap().contains("HEIC"), "{problem:?}");
+    }
+
+    #[test]
+    fn grey_of_more_than_eight_bits_is_told_once() {
+        let folder = pictures(1);
+        let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
+        for name in ["grey_16_bits.png", "pnm_grey_1000.pgm"] {
+            std::fs::copy(odd.join(name), folder.path().join(name)).unwrap();
+        }
+        let (_, _, trial) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
+        let notes = trial.notes.lock().unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("2 of 3 pictures are grey of more than 8 bits"), "{notes:?}");
     }
 
     #[test]

@@ -462,6 +462,8 @@ def tiff_files():
     save("tiff_grey.tif", PICTURE.convert("L"))
     for compression in ["tiff_lzw", "packbits", "zstd", "tiff_deflate", "lzma"]:
         save(f"tiff_{compression.removeprefix('tiff_')}_rgb.tif", SMOOTH, compression=compression)
+    save("tiff_packbits_runs.tif", PICTURE.quantize(3), compression="packbits")
+    save("tiff_packbits_one_bit.tif", SMOOTH.convert("1"), compression="packbits")
     save("tiff_lzw_predictor.tif", SMOOTH, compression="tiff_lzw", tiffinfo={317: 2})
     save("tiff_deflate_predictor_grey.tif", SMOOTH.convert("L"), compression="tiff_adobe_deflate", tiffinfo={317: 2})
     save("tiff_zstd_grey.tif", SMOOTH.convert("L"), compression="zstd")

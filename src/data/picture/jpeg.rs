@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, DctMethod, Decompress};
@@ -43,7 +43,10 @@ pub fn samples(bytes: &[u8]) -> Result<Samples, PictureError> {
     if exhausted.get() && !matches!(read, Ok(Err(PictureError::TooLarge { .. } | PictureError::TooLong { .. }))) {
         return Err(PictureError::Truncated("JPEG"));
     }
-    read.unwrap_or_else(|panic| resume_unwind(panic))
+    read.unwrap_or_else(|panic| {
+        let cause = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(broken("JPEG", cause.unwrap_or("the decoder gave up").trim_start_matches("libjpeg fatal error: ")))
+    })
 }
 
 fn read(source: Counted<'_>) -> Result<Samples, PictureError> {

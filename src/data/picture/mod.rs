@@ -14,7 +14,7 @@ mod pnm;
 mod tiff;
 mod webp;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
@@ -22,6 +22,8 @@ use image::{DynamicImage, ExtendedColorType, ImageEncoder, RgbImage};
 use weezl::{LzwError, LzwStatus};
 
 pub use orientation::orientation;
+
+use super::sniff::Found;
 
 /// The most pixels that a picture may have: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -49,6 +51,9 @@ pub enum PictureError {
     /// The first bytes are not those of a format that is read.
     #[error("not a picture: {0}")]
     Unknown(&'static str),
+    /// Something else stands in the picture's place.
+    #[error("not a picture: {}; {}", .0.what, .0.help)]
+    Instead(Found),
     /// The bytes end before the picture does.
     #[error("the {0} file is truncated")]
     Truncated(&'static str),
@@ -87,7 +92,7 @@ pub enum PictureError {
 /// See [`PictureError`]; no allocation is made for a picture that is too large.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let picture = decode_unturned(bytes)?;
-    let turn = catch_unwind(AssertUnwindSafe(|| orientation(bytes))).unwrap_or(Orientation::NoTransforms);
+    let turn = catch_unwind(|| orientation(bytes)).unwrap_or(Orientation::NoTransforms);
     Ok(match turn {
         Orientation::NoTransforms => picture,
         turn => {
@@ -104,8 +109,12 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
 /// As [`decode`].
 pub fn decode_unturned(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let format = sniff(bytes)?;
-    // libjpeg reports errors by unwinding; of the other decoders none is known to panic, but a file must never end us.
-    catch_unwind(AssertUnwindSafe(|| match format {
+    // No decoder is known to panic, but a file must never end us.
+    catch_unwind(|| read(format, bytes)).unwrap_or_else(|_| Err(broken(format.name(), "the decoder gave up")))
+}
+
+fn read(format: Format, bytes: &[u8]) -> Result<RgbImage, PictureError> {
+    match format {
         Format::Bmp => bmp::decode(bytes),
         Format::Gif => gif::decode(bytes),
         Format::Jpeg => jpeg::decode(bytes),
@@ -113,11 +122,17 @@ pub fn decode_unturned(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         Format::Pnm => pnm::decode(bytes),
         Format::Tiff => tiff::decode(bytes),
         Format::WebP => webp::decode(bytes),
-    }))
-    .unwrap_or_else(|panic| {
-        let cause = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(broken(format.name(), cause.unwrap_or("the decoder gave up").trim_start_matches("libjpeg fatal error: ")))
-    })
+    }
+}
+
+/// Whether the picture in `bytes` is grey of more than eight bits. Pillow makes every value from 255 on white.
+pub fn has_deep_grey(bytes: &[u8]) -> bool {
+    match sniff(bytes) {
+        Ok(Format::Png) => bytes.get(24..26) == Some(&[16, 0]),
+        Ok(Format::Pnm) => pnm::has_deep_grey(bytes),
+        Ok(Format::Tiff) => tiff::has_deep_grey(bytes),
+        _ => false,
+    }
 }
 
 /// `picture` as a PNG file, without loss.
@@ -157,7 +172,6 @@ impl Format {
 /// The format that the first bytes announce.
 fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
     let starts = |prefix: &[u8]| bytes.starts_with(prefix);
-    let text = bytes.trim_ascii_start();
     match bytes {
         [] => Err(PictureError::Empty),
         [0xFF, 0xD8, 0xFF, ..] => Ok(Format::Jpeg),
@@ -168,18 +182,29 @@ fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
         [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Ok(Format::Tiff),
         [b'I', b'I', 0, b'*', ..] | [b'M', b'M', b'*', 0, ..] => Ok(Format::Tiff),
         [b'P', b'1'..=b'6' | b'f', space, ..] if space.is_ascii_whitespace() => Ok(Format::Pnm),
-        _ => Err(PictureError::Unknown(match bytes.get(4..8) {
-            Some(b"ftyp") => "HEIF, AVIF and video files are not read; convert it to JPEG or PNG",
-            Some(b"jP  ") => "JPEG 2000 is not read; convert it to JPEG or PNG",
-            _ if starts(b"version https://git-lfs") => "a Git LFS pointer; fetch the file itself with `git lfs pull`",
-            _ if starts(b"PK") => "an archive; unpack it",
-            _ if starts(b"P7\n") || starts(b"PF\n") => "PAM and PFM in colour are not read; convert it to PNG",
-            _ if starts(b"8BPS") => "Photoshop's format is not read; convert it to JPEG or PNG",
-            _ if starts(b"%PDF") => "a PDF file; convert its pages to JPEG or PNG",
-            _ if starts(b"\0\0\x01\0") => "icons are not read; convert it to PNG",
-            _ if text.starts_with(b"<") => "a page or a drawing in XML",
-            _ => "its content is none of JPEG, PNG, GIF, WebP, BMP, TIFF, PNM",
-        })),
+        _ => Err(match (unread(bytes), Found::in_any(bytes)) {
+            (Some(format), _) => PictureError::Unknown(format),
+            (None, Some(found)) => PictureError::Instead(found),
+            (None, None) => PictureError::Unknown("its content is none of JPEG, PNG, GIF, WebP, BMP, TIFF, PNM"),
+        }),
+    }
+}
+
+/// What is said of formats of pictures that are not read.
+fn unread(bytes: &[u8]) -> Option<&'static str> {
+    let starts = |prefix: &[u8]| bytes.starts_with(prefix);
+    match bytes.get(4..8) {
+        Some(b"ftyp") => Some("HEIF, AVIF and video files are not read; convert it to JPEG or PNG"),
+        Some(b"jP  ") => Some("JPEG 2000 is not read; convert it to JPEG or PNG"),
+        _ if starts(b"\xFF\x0A") => Some("JPEG XL is not read; convert it to JPEG or PNG"),
+        _ if starts(b"P7\n") || starts(b"PF\n") => Some("PAM and PFM in colour are not read; convert it to PNG"),
+        _ if starts(b"8BPS") => Some("Photoshop's format is not read; convert it to JPEG or PNG"),
+        _ if starts(b"%PDF") => Some("a PDF file; convert its pages to JPEG or PNG"),
+        _ if starts(b"\0\0\x01\0") => Some("icons are not read; convert it to PNG"),
+        _ if bytes.trim_ascii_start().starts_with(b"<") && bytes.windows(4).take(4096).any(|part| part == b"<svg") => {
+            Some("a drawing in SVG; convert it to PNG")
+        }
+        _ => None,
     }
 }
 
@@ -296,6 +321,7 @@ fn without_inks([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
+    use std::sync::LazyLock;
 
     use super::*;
     use crate::data::resample::tests::ramps;
@@ -403,6 +429,8 @@ pub(crate) mod tests {
         assert_eq!(cause(b""), "the file is empty");
         assert_eq!(cause(b"hello"), "not a picture: its content is none of JPEG, PNG, GIF, WebP, BMP, TIFF, PNM");
         assert!(cause(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
+        assert!(cause(b"<!DOCTYPE html>").contains("an HTML page, not the file; "));
+        assert!(cause(b"<?xml version=\"1.0\"?>\n<svg>").contains("a drawing in SVG"));
         assert!(cause(b"\0\0\0\x18ftypheic").contains("HEIF"));
         assert!(cause(b"\xFF\xD8\xFF").contains("truncated"));
         assert!(cause(b"\x89PNG\r\n\x1a\n").contains("truncated"));
@@ -459,25 +487,60 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn grey_of_more_than_eight_bits_is_told_from_the_header() {
+        let deep: Vec<String> = table().into_keys().filter(|name| has_deep_grey(&odd(name))).collect();
+        for name in
+            ["grey_16_bits.png", "pnm_grey_1000.pgm", "pnm_grey_256_text.pgm", "tiff_float.tif", "tiff_16_bits.tif"]
+        {
+            assert!(deep.iter().any(|deep| deep == name), "{name}");
+        }
+        for name in ["rgb_16_bits.png", "pnm_1000.ppm", "pnm_grey_255.pgm", "tiff_little_rgb_16.tif", "tiff_grey.tif"] {
+            assert!(!deep.iter().any(|deep| deep == name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_name_of_a_file_says_nothing() {
         assert_eq!(sniff(&odd("jpeg_444.jpg")), Ok(Format::Jpeg));
         assert_eq!(decode(&odd("rgb.png")), decode(&odd("bmp.bmp")));
     }
 
+    /// As [`decode`], but a panic goes through.
+    fn decode_unguarded(bytes: &[u8]) {
+        if let Ok(format) = sniff(bytes) {
+            let _ = read(format, bytes);
+        }
+        orientation(bytes);
+        has_deep_grey(bytes);
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
         #[test]
-        fn any_bytes_are_a_picture_or_an_error(head in 0..6usize, tail in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let heads: [&[u8]; 6] = [b"", b"\xFF\xD8\xFF", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM"];
-            let _ = decode(&[heads[head], &tail].concat());
+        fn any_bytes_are_a_picture_or_an_error(head in 0..10usize, tail in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let heads: [&[u8]; 10] = [
+                b"", b"\xFF\xD8\xFF", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"MM\0*", b"BM", b"P5 ", b"P3 9 9 9 ",
+                b"RIFF\0\0\0\0WEBPVP8X",
+            ];
+            decode_unguarded(&[heads[head], &tail].concat());
         }
 
         #[test]
-        fn a_damaged_picture_is_a_picture_or_an_error(file in any::<proptest::sample::Index>(), at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
-            let names = ["jpeg_420.jpg", "jpeg_progressive.jpg", "jpeg_orientation_6.jpg", "palette.png", "gif_animated.gif", "webp_lossy.webp", "webp_lossless.webp", "tiff_deflate.tif", "bmp_palette.bmp", "pnm.ppm"];
-            let mut bytes = odd(names[file.index(names.len())]);
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            let _ = decode(&bytes);
+        fn a_damaged_picture_is_a_picture_or_an_error(
+            file in any::<prop::sample::Index>(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            end in any::<prop::sample::Index>(),
+            is_cut: bool,
+        ) {
+            static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| table().into_keys().collect());
+            let mut bytes = odd(&NAMES[file.index(NAMES.len())]);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(if is_cut { end.index(bytes.len()) } else { bytes.len() });
+            decode_unguarded(&bytes);
         }
     }
 }

@@ -43,6 +43,16 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     Ok(pixels.into())
 }
 
+/// Whether the header tells of grey of more than eight bits, or of real numbers.
+pub fn has_deep_grey(bytes: &[u8]) -> bool {
+    let mut header = Header { bytes, at: 2 };
+    match bytes.get(1) {
+        Some(b'f') => true,
+        Some(b'2' | b'5') => (0..3).map_while(|_| header.number().ok()).nth(2).is_some_and(|most| most > 255),
+        _ => false,
+    }
+}
+
 /// What each value is in eight bits. Rounds halves to even, as Python does.
 fn scale(most: u16, whole_numbers: bool) -> Vec<u8> {
     let to = if whole_numbers { 65_535.0 } else { 255.0 };

@@ -58,6 +58,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     Ok(pixels.into())
 }
 
+/// Whether the first page is grey that is cut off at 255.
+pub fn has_deep_grey(bytes: &[u8]) -> bool {
+    let colour =
+        Directory::read(bytes).and_then(|directory| Colour::read(&directory, &Page::read(&directory).ok()?).ok());
+    matches!(colour, Some(Colour::Clipped))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Unsigned,
@@ -504,7 +511,7 @@ fn unpacked_bits(mut data: &[u8], size: usize) -> Vec<u8> {
             out.extend(literal);
             data = rest;
         } else if let (true, [byte, rest @ ..]) = (head != -128, data) {
-            out.extend(std::iter::repeat_n(*byte, 1 - isize::from(head) as usize));
+            out.extend(std::iter::repeat_n(*byte, usize::from(head.unsigned_abs()) + 1));
             data = rest;
         }
     }
