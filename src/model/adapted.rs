@@ -48,7 +48,7 @@ impl Adapted {
         Ok(Self { targets, excluded: names("exclude_modules", settings)?, layers })
     }
 
-    /// Looks whether the modules of all `tensors`, PEFT's names, are meant.
+    /// Looks whether the modules of all `tensors`, PEFT's names of the decoder's factors, are meant.
     ///
     /// # Errors
     /// Those that are not.
@@ -59,10 +59,6 @@ impl Adapted {
         for name in tensors {
             let module = name.rsplit_once(".lora_").map_or(name, |(module, _)| module);
             let module = module.strip_prefix("base_model.model.").unwrap_or(module);
-            // Of the tower nothing is taken anyway, and only zeros are put up with.
-            if module.contains("vision_tower.") {
-                continue;
-            }
             let by = if excluded.as_ref().is_some_and(|matches| matches(module)) {
                 "exclude_modules"
             } else if targets.as_ref().is_some_and(|matches| !matches(module)) {
@@ -83,7 +79,10 @@ impl Adapted {
             "the settings leave out modules that the adapter has tensors of{}",
             listed(&left_out)
         ))
-        .help("take these tensors out of `adapter_model.safetensors`, or name their modules in the settings"))
+        .help(
+            "settings and tensors are of different adapters, or one of them was edited: save both again with PEFT's \
+             `save_pretrained`",
+        ))
     }
 
     /// Whether the layer of `module` is meant. As in PEFT, a pattern says all there is to say.
@@ -143,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said about an adapter of `q_proj` in layer 0 and `up_proj` in layer 1, and a tower's `q_proj`.
+    /// What is said about an adapter of `q_proj` in layer 0 and `up_proj` in layer 1.
     fn said(settings: Value) -> String {
         let tensors = ["language_model.model.layers.0.self_attn.q_proj", "language_model.model.layers.1.mlp.up_proj"]
             .map(|module| format!("base_model.model.{module}.lora_A.weight"));

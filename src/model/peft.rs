@@ -27,6 +27,10 @@ mod settings;
 use names::{Names, PREFIX, Place, looks_wrapped, place};
 pub use settings::Settings;
 
+/// What to do about an adapter that does what is not computed here.
+const MERGE: &str = "PEFT's `merge_and_unload()` merges any adapter into its base model, and the merged checkpoint can be \
+                     named as `source`";
+
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
 /// The name of the tensors' file.
@@ -162,33 +166,13 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, 
 pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
     let Settings { rank, alpha, dropout, base, adapted, mut notes } = settings;
     let file = tensors(bytes)?;
-    let names = Names::read(file.names())?;
-    adapted.check(names.plain.values().map(String::as_str))?;
-    let mut factors: BTreeMap<(usize, Target, char), (String, TensorView<'_>)> = BTreeMap::new();
-    let (mut problems, mut tower, mut nonzero) = (Vec::new(), 0, None);
-    for (name, view) in file.tensors() {
-        match place(&names.plain[&name]) {
-            Some(Place::Tower(factor)) => {
-                tower += 1;
-                if factor == 'B' && !is_zero(&view) {
-                    nonzero.get_or_insert(name);
-                }
-            }
-            Some(Place::Decoder(layer, target, factor)) => {
-                factors.insert((layer, target, factor), (name, view));
-            }
-            None => problems.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model")),
-        }
-    }
-    let outside = problems.len();
-    if let Some(name) = nonzero {
-        return Err(ModelError::new(format!("the adapter changes the vision tower: `{name}` is not zero"))
-            .help("only adapters of the language model are supported"));
-    }
+    let Sorted { factors, tower, outside, notes: renamed } = Sorted::of(&file)?;
+    adapted.check(factors.values().map(|factor| factor.plain.as_str()))?;
 
     let mut layers: Vec<LayerLora> =
         (0..config.layers).map(|_| LayerLora { scale: alpha / rank as f64, pairs: [const { None }; 7] }).collect();
-    for (&(layer, target, factor), (name, view)) in &factors {
+    let mut problems = outside.clone();
+    for (&(layer, target, factor), Factor { name, view, .. }) in &factors {
         let [outputs, inputs] = config.shape(target);
         let expected = if factor == 'A' { [rank, inputs] } else { [outputs, rank] };
         if layer >= config.layers {
@@ -204,35 +188,25 @@ pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Dev
     if factors.is_empty() && problems.is_empty() {
         problems.push("no LoRA of the language model".to_owned());
     }
-    if !problems.is_empty() && problems.len() == outside {
-        let help = if looks_wrapped(names.plain.values().map(String::as_str)) {
-            "these look like the names of torch.compile or FSDP: gather the whole state and save the unwrapped model with \
-             PEFT's `save_pretrained`"
-        } else {
-            "supported is LoRA of these layers: train with `target_modules` that name them alone"
-        };
-        return Err(ModelError::new(format!(
-            "the adapter changes more than the language model's linear layers{}",
-            listed(&problems)
-        ))
-        .help(help));
+    if problems.len() == outside.len() {
+        none_outside(&outside, &file)?;
     }
     if !problems.is_empty() {
         return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
             .help("the adapter was made for another model"));
     }
     let mut targets = Vec::new();
-    for (&(layer, target, factor), (_, a)) in &factors {
+    for (&(layer, target, factor), a) in &factors {
         if factor == 'A' {
-            let (_, b) = &factors[&(layer, target, 'B')];
+            let b = &factors[&(layer, target, 'B')];
             layers[layer].pairs[target as usize] =
-                Some(LoraPair { a: upload(a, device), b: upload(b, device), dropout: None });
+                Some(LoraPair { a: upload(&a.view, device), b: upload(&b.view, device), dropout: None });
             targets.push(target);
         }
     }
     targets.sort_unstable();
     targets.dedup();
-    notes.extend(names.notes);
+    notes.extend(renamed);
     if tower > 0 {
         notes.push(format!("left out {tower} tensors of the vision tower's adapter, which changes nothing"));
     }
@@ -250,12 +224,91 @@ pub fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ModelError> {
     })
 }
 
-/// PEFT's names of the tensors in `bytes`, the content of an adapter's file.
+/// The modules of the decoder that the adapter in `bytes` is for, in the order of a layer.
 ///
 /// # Errors
-/// As [`plain`].
-pub fn names(bytes: &[u8]) -> Result<Vec<String>, ModelError> {
-    Ok(Names::read(tensors(bytes)?.names())?.plain.into_values().collect())
+/// When it is no safetensors file, or holds more than LoRA of the decoder, or of modules that `settings` leave out.
+pub fn targets(settings: &Settings, bytes: &[u8]) -> Result<Vec<Target>, ModelError> {
+    let file = tensors(bytes)?;
+    let Sorted { factors, outside, .. } = Sorted::of(&file)?;
+    none_outside(&outside, &file)?;
+    settings.adapted.check(factors.values().map(|factor| factor.plain.as_str()))?;
+    let mut targets: Vec<Target> = factors.into_keys().map(|(_, target, _)| target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    if targets.is_empty() {
+        return Err(ModelError::new("no LoRA of the language model"));
+    }
+    Ok(targets)
+}
+
+/// A factor of the decoder's LoRA.
+struct Factor<'a> {
+    /// Its name in the file.
+    name: String,
+    /// PEFT's name.
+    plain: String,
+    view: TensorView<'a>,
+}
+
+/// The tensors of an adapter's file by what they are for.
+struct Sorted<'a> {
+    /// By layer, target and letter.
+    factors: BTreeMap<(usize, Target, char), Factor<'a>>,
+    /// How many are of the vision tower. They change nothing.
+    tower: usize,
+    /// What is to be told of those that are for something else.
+    outside: Vec<String>,
+    /// How names were understood.
+    notes: Vec<String>,
+}
+
+impl<'a> Sorted<'a> {
+    fn of(file: &SafeTensors<'a>) -> Result<Self, ModelError> {
+        let names = Names::read(file.names())?;
+        let mut sorted = Self { factors: BTreeMap::new(), tower: 0, outside: Vec::new(), notes: names.notes };
+        for (name, view) in file.tensors() {
+            let plain = &names.plain[&name];
+            match place(plain) {
+                Some(Place::Tower('B')) if !is_zero(&view) => {
+                    return Err(ModelError::new(format!("the adapter changes the vision tower: `{name}` is not zero"))
+                        .help(format!("only adapters of the language model are read; {MERGE}")));
+                }
+                Some(Place::Tower(_)) => sorted.tower += 1,
+                Some(Place::Decoder(layer, target, factor)) => {
+                    let plain = plain.clone();
+                    let other = sorted.factors.insert((layer, target, factor), Factor { name, plain, view });
+                    if let Some(other) = other {
+                        return Err(ModelError::new(format!(
+                            "`{}` is there twice, by names of two versions",
+                            other.name
+                        ))
+                        .help("keep one of them, as PEFT's `save_pretrained` writes it"));
+                    }
+                }
+                None => {
+                    sorted.outside.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model"));
+                }
+            }
+        }
+        Ok(sorted)
+    }
+}
+
+/// That nothing in `file` is for something else than the decoder; `outside` is what is.
+fn none_outside(outside: &[String], file: &SafeTensors<'_>) -> Result<(), ModelError> {
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let help = if looks_wrapped(file.names()) {
+        "these look like the names of torch.compile or FSDP: gather the whole state and save the unwrapped model with \
+         PEFT's `save_pretrained`"
+            .to_owned()
+    } else {
+        format!("only LoRA of these layers is read, which `target_modules` can name; {MERGE}")
+    };
+    let message = format!("the adapter changes more than the language model's linear layers{}", listed(outside));
+    Err(ModelError::new(message).help(help))
 }
 
 /// `bytes`, the content of an adapter's file, with PEFT's own names of tensors, and what had to be changed for it.

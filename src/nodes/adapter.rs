@@ -161,14 +161,9 @@ pub fn export(
 
 /// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
 fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<Target>, ModelError> {
-    let named = |message: String| format!("{}: {message}", folder.join(peft::TENSORS).display());
-    let names = peft::names(tensors).map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;
-    let adapted = settings.adapted.check(names.iter().map(String::as_str));
-    adapted.map_err(|error| ModelError { message: named(error.message.clone()), ..error })?;
-    let decoder = |name: &&String| !name.contains("vision_tower.");
-    let belongs =
-        |target: Target| names.iter().filter(decoder).any(|name| name.contains(&format!(".{}.", target.path())));
-    Ok(Target::ALL.into_iter().filter(|target| belongs(*target)).collect())
+    let path = folder.join(peft::TENSORS);
+    peft::targets(settings, tensors)
+        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
 /// An adapter's shape as parameters: what a node that trains on from it may repeat.
@@ -185,4 +180,37 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     let mut text = serde_json::to_vec(value).expect("the value has string keys");
     text.push(b'\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::nodes::trial::Trial;
+
+    #[test]
+    fn an_import_of_wrapped_names_is_the_import_of_plain_ones_and_says_so() {
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava/adapter");
+        let trial = Trial::new();
+        let (plain, notes) = import(&reference, &*trial.shelf).unwrap();
+        assert_eq!(notes, Vec::<String>::new());
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(reference.join(peft::SETTINGS), folder.path().join(peft::SETTINGS)).unwrap();
+        let bytes = trial.shelf.read(&plain.identity[0].digest).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let wrapped = |name: &str| format!("_orig_mod.module.{}", name.replace(".lora_A.", ".lora_A.default."));
+        let views = file.tensors().into_iter().map(|(name, view)| (wrapped(&name), view));
+        let text = safetensors::serialize(views, None).unwrap();
+        fs::write(folder.path().join(peft::TENSORS), text).unwrap();
+        let (found, notes) = import(folder.path(), &*trial.shelf).unwrap();
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert_eq!(found.identity[1], plain.identity[1]);
+        let bytes = trial.shelf.read(&found.identity[0].digest).unwrap();
+        let found = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, view) in file.tensors() {
+            assert_eq!(found.tensor(&name).unwrap(), view, "{name}");
+        }
+    }
 }

@@ -313,6 +313,68 @@ mod tests {
     }
 
     #[test]
+    fn a_training_whose_loss_did_not_fall_is_warned_of() {
+        let (trial, pictures) = trial();
+        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        for kind in [&DpoKind as &dyn NodeKind, &SftKind] {
+            let port = kind.ports()[0].name;
+            let run = |rate: &str| {
+                let trial = Trial { shelf: trial.shelf.clone(), ..Trial::new() };
+                let text = format!(
+                    "model = 'base'\nbatch_size = 2\nepochs = 6\nlearning_rate = {rate}\nlora = {{ rank = 2 }}"
+                );
+                let node = read(kind, &text, &[], &reference("llava")).unwrap();
+                trial.run(&*node, connect(port, rows.clone()))
+            };
+            let good = run("1e-2").unwrap().summary;
+            assert_eq!(good.warnings, Vec::<String>::new());
+            match run("1e6") {
+                Ok(output) => assert!(output.summary.warnings[0].contains("did not fall"), "{:?}", output.summary),
+                Err(failure) => assert!(failure.to_string().contains("is NaN"), "{failure}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_course_are_means_that_do_not_meet() {
+        assert_eq!(ends(&[]), None);
+        assert_eq!(ends(&[2.0]), Some([2.0, 2.0]));
+        assert_eq!(ends(&[2.0, 4.0, 6.0]), Some([2.0, 6.0]));
+        assert_eq!(ends(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), Some([2.0, 6.0]));
+        let hundred: Vec<f64> = (0..100).map(f64::from).collect();
+        assert_eq!(ends(&hundred), Some([4.5, 94.5]));
+    }
+
+    #[test]
+    fn skipped_steps_and_empty_answers_are_counted_and_warned_of() {
+        let line = |step: usize, skipped: bool| Line {
+            step,
+            epoch: 1,
+            loss: if skipped { f64::NAN } else { 4.0 / step as f64 },
+            preference: None,
+            learning_rate: 0.1,
+            gradient_norm: 1.0,
+            loss_scale: Some(512.0),
+            skipped,
+            tokens: 10,
+            seconds: 1.0,
+        };
+        let mut set = Set::new(9);
+        ["a", " ", "b", ""].iter().for_each(|answer| set.wanted(answer));
+        let log = [line(1, true), line(2, false), line(3, true), line(4, false)];
+        let summary = summary(&log, &set, 0);
+        assert!(summary.line.starts_with("4 steps on 0 examples: loss 2.000 → 1.000, "), "{}", summary.line);
+        assert!(summary.line.ends_with("; 2 skipped, loss scale 512"), "{}", summary.line);
+        assert_eq!(
+            summary.warnings,
+            [
+                "2 of 4 steps were skipped, whose gradients overflowed f16: compute in another `dtype`, or train for longer",
+                "2 of 4 answers to be learnt are empty",
+            ]
+        );
+    }
+
+    #[test]
     fn sft_goes_on_from_the_input_adapter() {
         let (trial, pictures) = trial();
         let imported = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;

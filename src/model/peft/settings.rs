@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::MERGE;
 use crate::model::adapted::Adapted;
 use crate::model::llava::Fields;
 use crate::model::{ModelError, listed};
@@ -84,9 +85,6 @@ const ASIDE: [&str; 14] = [
 /// Ways to begin an adapter that leave the base model as it is. Others take something out of it.
 const BEGINNINGS: [&str; 4] = ["eva", "gaussian", "mica", "orthogonal"];
 
-const MERGE: &str = "read is plain LoRA: one rank, no bias, no replaced modules; PEFT's `merge_and_unload()` merges any other \
-                     adapter into its base model, and the merged checkpoint can be named as `source`";
-
 impl Settings {
     /// Reads the object in `adapter_config.json`.
     ///
@@ -131,11 +129,12 @@ impl Settings {
         };
         if !refused.is_empty() {
             refused.append(&mut unknown);
-            return Err(ModelError::new(told("unsupported", &refused)).help(MERGE));
+            let help = format!("read is plain LoRA: one rank, no bias, no replaced modules; {MERGE}");
+            return Err(ModelError::new(told("unsupported", &refused)).help(help));
         }
         if !unknown.is_empty() {
             let message = told("unknown", &unknown);
-            let help = format!("it may change what the adapter computes, which is not known here: {MERGE}");
+            let help = format!("it may change what the adapter computes, and this version does not know how; {MERGE}");
             return Err(ModelError::new(message).help(help));
         }
         match object.get("init_lora_weights") {
