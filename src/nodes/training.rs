@@ -214,6 +214,16 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
              too high, or too low for so few steps"
         ));
     }
+    // A model whose factors have grown beyond all measure says the same to everything, and learns no more, whatever its
+    // loss.
+    let norms: Vec<f64> = taken.iter().map(|line| line.gradient_norm).collect();
+    let largest = norms.iter().copied().fold(0.0, f64::max);
+    if let Some([_, last]) = ends(&norms).filter(|[_, last]| *last <= VANISHED * largest) {
+        warnings.push(format!(
+            "the gradient vanished: its norm was {largest:.3} at most and is {last:.1e} over the last steps; `learning_rate` \
+             may be too high"
+        ));
+    }
     let skipped = log.len() - taken.len();
     if skipped > 0 {
         let scale = log.last().and_then(|line| line.loss_scale).unwrap_or(1.0);
@@ -235,6 +245,9 @@ fn ends(values: &[f64]) -> Option<[f64; 2]> {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     (count > 0).then(|| [mean(&values[..window]), mean(&values[count - window..])])
 }
+
+/// The share of the largest gradient below which one no longer teaches anything.
+const VANISHED: f64 = 1e-9;
 
 /// How many points a course is shown in.
 const POINTS: usize = 10;
@@ -313,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_whose_loss_did_not_fall_is_warned_of() {
+    fn a_training_that_learns_nothing_is_warned_of() {
         let (trial, pictures) = trial();
         let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
         for kind in [&DpoKind as &dyn NodeKind, &SftKind] {
@@ -329,7 +342,10 @@ mod tests {
             let good = run("1e-2").unwrap().summary;
             assert_eq!(good.warnings, Vec::<String>::new());
             match run("1e6") {
-                Ok(output) => assert!(output.summary.warnings[0].contains("did not fall"), "{:?}", output.summary),
+                Ok(output) => {
+                    let warnings = output.summary.warnings.join("\n");
+                    assert!(warnings.contains("did not fall") || warnings.contains("vanished"), "{:?}", output.summary);
+                }
                 Err(failure) => assert!(failure.to_string().contains("is NaN"), "{failure}"),
             }
         }
