@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::{ArtifactKind, InvalidLine, ItemId, Label, read_lines};
+use crate::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines};
 use crate::device::DeviceChoice;
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
@@ -189,6 +189,11 @@ pub trait Node: Send + Sync {
     /// Whether the files and folders that parameters name exist and are what they should be. Cheap: nothing large is
     /// read.
     fn check_files(&self) -> Vec<FileProblem> {
+        Vec::new()
+    }
+
+    /// What is worth knowing of these files and folders, though the node can run. As cheap as [`Node::check_files`].
+    fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -475,6 +480,12 @@ impl Inputs {
             Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
                 .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
         })
+    }
+
+    /// The labels of the rows of one artifact, in their order; none where it has none.
+    pub fn labels(&self, artifact: &Artifact) -> Vec<Label> {
+        let text = artifact.part(LABELS).and_then(|digest| self.objects.read(&digest).ok());
+        text.and_then(|text| read_lines(&text).ok()).unwrap_or_default()
     }
 }
 

@@ -190,4 +190,7 @@ pub struct Label {
     /// The picture's path when it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Where it stands in the file that it was read from, for messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }

@@ -13,7 +13,10 @@ pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Tr
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
     match data {
-        Data::Wanted => file.check_data(&[])?,
+        Data::Wanted => {
+            file.check_data(&[])?;
+            file.say_remarks(&[], voice);
+        }
         Data::Ignored => file.check_inputs()?,
     }
     let count = file.graph.nodes.len();

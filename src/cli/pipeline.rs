@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::voice::Trouble;
+use super::voice::{Paint, Trouble, Voice};
 use crate::data::sniff::{Found, behind_mark};
 use crate::device::{DeviceChoice, DeviceRequest, Devices};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
@@ -87,8 +87,8 @@ impl PipelineFile {
                     .flat_map(|index| promised[*index].clone())
                     .collect()
             };
-            // What a file that is imported holds is data, too.
-            let known = *needed && (data == Data::Wanted || !node.imported);
+            // What a file that is imported or sampled holds is data, too.
+            let known = *needed && (data == Data::Wanted || !node.ports.is_empty());
             let found = if known { node.node.promises(&above) } else { Vec::new() };
             if *needed {
                 mistakes.extend(node.node.check_inputs(&above).into_iter().map(|problem| place(node, problem)));
@@ -96,6 +96,17 @@ impl PipelineFile {
             promised.push(found);
         }
         if mistakes.is_empty() { Ok(()) } else { Err(Trouble::mistakes(self.source.clone(), mistakes)) }
+    }
+
+    /// Says what is worth knowing of the files of `targets` and all that they need, though nothing is wrong with them.
+    pub fn say_remarks(&self, targets: &[usize], voice: &Voice) {
+        let needed = self.graph.needed(targets);
+        for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
+            for remark in node.node.remarks() {
+                let word = voice.paint(Paint::Busy, format_args!("{:<7}", "note"));
+                voice.say(format_args!("{word} {}  {remark}", node.name));
+            }
+        }
     }
 
     /// The index of the node called `name`.

@@ -22,6 +22,7 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, voice: &Voic
         ..plan::Options::default()
     };
     file.check_data(&options.targets)?;
+    file.say_remarks(&options.targets, voice);
     let store = read_cache(&global.cache)?;
     show(&file, &store, &options, arguments.json, voice)
 }

@@ -82,6 +82,7 @@ mod tests {
             picture: value["image"].as_str().map(Into::into),
             conversations: None,
             fields: value["fields"].as_object().cloned().unwrap_or_default(),
+            remarks: Vec::new(),
         }
     }
 

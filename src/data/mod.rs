@@ -4,10 +4,14 @@
 
 mod colour;
 pub mod corrupt;
+mod fields;
 pub mod filter;
+pub mod lookup;
 pub mod picture;
 pub mod prompts;
 pub mod published;
+pub mod records;
+pub mod remarks;
 pub mod resample;
 pub mod sniff;
 pub mod source;

@@ -4,8 +4,10 @@
 
 use serde_json::{Map, Value};
 
-use super::source::take_image;
-use super::turns::{read_turns, without_image};
+use super::fields::{fields_of, take_picture};
+use super::records::RawRecord;
+use super::remarks::Remark;
+use super::turns::{Conversed, read_open_turns, without_image};
 use crate::artifact::{Origin, OriginKind, Speaker, Turn};
 
 /// A description, as the published generator writes it: `image`, `prompt`, `description`.
@@ -34,42 +36,61 @@ pub struct Preference {
     pub origin: Origin,
 }
 
-/// Reads a description.
+/// Reads a description; and what was done to read it.
 ///
 /// # Errors
 /// What is wrong with the record.
-pub fn read_description(value: Value) -> Result<Description, String> {
+pub fn read_description(record: RawRecord) -> Result<(Description, Vec<Remark>), String> {
+    let RawRecord { value, mut remarks } = record;
     let mut fields = object(value)?;
-    let image = take_image(&mut fields)?.ok_or("the record has no `image`")?;
+    let image = picture(&mut fields, &[], &mut remarks)?;
     let prompt = text(&fields, "prompt").map(without_image).unwrap_or_default();
-    let text =
-        text(&fields, "description").or_else(|| text(&fields, "text")).ok_or("the record has no `description`")?;
-    Ok(Description { image, prompt, text: text.trim().to_owned() })
+    let description = text(&fields, "description").or_else(|| text(&fields, "text"));
+    let description =
+        description.ok_or_else(|| format!("the record has no `description`{}", fields_of(&fields)))?.trim().to_owned();
+    Ok((Description { image, prompt, text: description }, remarks))
 }
 
-/// Reads a preference record. Its two conversations have one question each, and the same; plain texts with the
-/// question under `prompt` are read as well.
+/// Where the question of a preference record may stand, when its responses are without it.
+const QUESTIONS: [&str; 7] =
+    ["prompt", "question", "instruction", "query", "conversations", "messages", "conversation"];
+
+/// Reads a preference record; and what was done to read it. Its two sides are conversations of one question, the same,
+/// and one answer; or answers, with the question under `prompt`: texts, or messages, as TRL has them.
 ///
 /// # Errors
 /// What is wrong with the record.
-pub fn read_preference(value: Value) -> Result<Preference, String> {
+pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), String> {
+    let RawRecord { value, mut remarks } = record;
     let mut fields = object(value)?;
-    let image = take_image(&mut fields)?.ok_or("the record has no `image`")?;
-    let side = |name: &str| match fields.get(name) {
-        Some(Value::String(answer)) => {
-            let question = text(&fields, "prompt").or_else(|| text(&fields, "question"));
-            question
-                .map(|question| (question.to_owned(), answer.clone()))
-                .ok_or("the record has no `prompt`".to_owned())
-        }
-        Some(turns) => read_turns(turns).and_then(one_round).map_err(|cause| format!("`{name}`: {cause}")),
-        None => Err(format!("the record has no `{name}`")),
+    let mut inline = Vec::new();
+    let mut side = |name: &str| {
+        let value = fields.get(name).filter(|value| !value.is_null());
+        let value = value.ok_or_else(|| format!("the record has no `{name}`{}", fields_of(&fields)))?;
+        read_side(value, &mut inline, &mut remarks).map_err(|cause| format!("`{name}`: {cause}"))
     };
     let (asked, chosen) = side("chosen")?;
     let (also_asked, rejected) = side("rejected")?;
+    let given = QUESTIONS.into_iter().find(|name| fields.get(*name).is_some_and(|value| !value.is_null()));
+    let prompt = given
+        .map(|name| {
+            read_question(&fields[name], &mut inline, &mut remarks).map_err(|cause| format!("`{name}`: {cause}"))
+        })
+        .transpose()?;
+    let asked = asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
+    let also_asked = also_asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
     let instruction = without_image(&asked);
     if instruction != without_image(&also_asked) {
         return Err("`chosen` and `rejected` answer different questions".to_owned());
+    }
+    if let (Some(name), Some(prompt)) = (given, prompt)
+        && without_image(&prompt).trim() != instruction.trim()
+    {
+        return Err(format!("`{name}` is another question than the one that `chosen` answers"));
+    }
+    let image = picture(&mut fields, &inline, &mut remarks)?;
+    if chosen.trim().is_empty() {
+        remarks.push(Remark::EmptyChosen);
     }
     let misleading = text(&fields, "hallu_prompt").filter(|prompt| !prompt.is_empty());
     let corrupted = fields.get("image_corruption").and_then(Value::as_bool).unwrap_or(false);
@@ -79,7 +100,56 @@ pub fn read_preference(value: Value) -> Result<Preference, String> {
         None => (OriginKind::Imported, instruction.as_str()),
     };
     let origin = Origin { kind, prompt: prompt.to_owned(), altered: None };
-    Ok(Preference { image, instruction, chosen, rejected, origin })
+    remarks.dedup();
+    Ok((Preference { image, instruction, chosen, rejected, origin }, remarks))
+}
+
+/// A response, and the question before it where it has one.
+fn read_side(
+    value: &Value,
+    pictures: &mut Vec<String>,
+    remarks: &mut Vec<Remark>,
+) -> Result<(Option<String>, String), String> {
+    if let Value::String(answer) = value {
+        return Ok((None, answer.clone()));
+    }
+    let turns = open_turns(value, pictures, remarks)?;
+    match <[Turn; 2]>::try_from(turns) {
+        Ok([question, answer]) if (question.from, answer.from) == (Speaker::Human, Speaker::Gpt) => {
+            Ok((Some(question.value), answer.value))
+        }
+        Err(turns) if turns.len() == 1 && turns[0].from == Speaker::Gpt => {
+            Ok((None, turns.into_iter().map(|turn| turn.value).collect()))
+        }
+        Err(turns) if turns.is_empty() => Err("the conversation has no human turn".to_owned()),
+        _ => Err("not one question and one answer".to_owned()),
+    }
+}
+
+/// A question: a text, or one message.
+fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<String, String> {
+    if let Value::String(question) = value {
+        return Ok(question.clone());
+    }
+    match <[Turn; 1]>::try_from(open_turns(value, pictures, remarks)?) {
+        Ok([question]) if question.from == Speaker::Human => Ok(question.value),
+        _ => Err("not one question".to_owned()),
+    }
+}
+
+/// Turns, or one alone.
+fn open_turns(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<Vec<Turn>, String> {
+    let alone = value.is_object().then(|| Value::Array(vec![value.clone()]));
+    let Conversed { turns, pictures: named, remarks: made } = read_open_turns(alone.as_ref().unwrap_or(value))?;
+    pictures.extend(named);
+    remarks.extend(made.into_iter().filter(|remark| !remarks.contains(remark)).collect::<Vec<_>>());
+    Ok(turns)
+}
+
+fn picture(fields: &mut Map<String, Value>, inline: &[String], remarks: &mut Vec<Remark>) -> Result<String, String> {
+    let (image, remark) = take_picture(fields, inline)?;
+    remarks.extend(remark);
+    image.ok_or_else(|| format!("the record has no `image`{}", fields_of(fields)))
 }
 
 fn object(value: Value) -> Result<Map<String, Value>, String> {
@@ -93,18 +163,19 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     fields.get(name).and_then(Value::as_str)
 }
 
-fn one_round(turns: Vec<Turn>) -> Result<(String, String), String> {
-    match <[Turn; 2]>::try_from(turns) {
-        Ok([question, answer]) if answer.from == Speaker::Gpt => Ok((question.value, answer.value)),
-        _ => Err("not one question and one answer".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    fn preference(value: Value) -> Result<Preference, String> {
+        read_preference(RawRecord { value, remarks: Vec::new() }).map(|(preference, _)| preference)
+    }
+
+    fn description(value: Value) -> Result<Description, String> {
+        read_description(RawRecord { value, remarks: Vec::new() }).map(|(description, _)| description)
+    }
 
     #[test]
     fn the_published_forms_of_preference_data_are_read_alike() {
@@ -113,52 +184,120 @@ mod tests {
             "chosen": [{"role": "user", "content": "Explain."}, {"role": "assistant", "content": "A table."}],
             "rejected": [{"role": "user", "content": "Explain."}, {"role": "assistant", "content": "A dragon."}],
         });
-        let preference = read_preference(published).unwrap();
-        assert_eq!((preference.instruction.as_str(), preference.rejected.as_str()), ("Explain.", "A dragon."));
-        assert_eq!(preference.origin, Origin { kind: OriginKind::Misled, prompt: "Imagine.".into(), altered: None });
+        let read = preference(published).unwrap();
+        assert_eq!((read.instruction.as_str(), read.rejected.as_str()), ("Explain.", "A dragon."));
+        assert_eq!(read.origin, Origin { kind: OriginKind::Misled, prompt: "Imagine.".into(), altered: None });
 
         let llava = json!({
             "image": "a.jpg", "image_corruption": true, "hallu_prompt": "",
             "chosen": [{"from": "human", "value": "<image>\nExplain."}, {"from": "gpt", "value": "A table."}],
             "rejected": [{"from": "human", "value": "Explain."}, {"from": "gpt", "value": "A dragon."}],
         });
-        let preference = read_preference(llava).unwrap();
-        assert_eq!((preference.instruction.as_str(), preference.origin.kind), ("Explain.", OriginKind::Corrupted));
+        let read = preference(llava).unwrap();
+        assert_eq!((read.instruction.as_str(), read.origin.kind), ("Explain.", OriginKind::Corrupted));
+    }
 
-        let plain = json!({"image": "a.jpg", "prompt": "Explain.", "chosen": "A table.", "rejected": "A dragon."});
-        let preference = read_preference(plain).unwrap();
-        assert_eq!((preference.chosen.as_str(), preference.origin.kind), ("A table.", OriginKind::Imported));
+    #[test]
+    fn the_forms_of_other_tools_are_read_alike() {
+        let user = |content: Value| json!({"role": "user", "content": content});
+        let assistant = |content: Value| json!({"role": "assistant", "content": content});
+        let parts = |text: &str| json!([{"type": "text", "text": text}]);
+        let asked = json!([{"type": "image"}, {"type": "text", "text": "Explain."}]);
+        let round = |text: &str| json!([user(asked.clone()), assistant(parts(text))]);
+        let system = json!({"role": "system", "content": "Be brief."});
+        let mut named = json!({"chosen": round("A table."), "rejected": round("A dragon.")});
+        named["chosen"][0]["content"][0] = json!({"type": "image", "image": "a.jpg"});
+        for value in [
+            json!({"image": "a.jpg", "prompt": "Explain.", "chosen": "A table.", "rejected": "A dragon."}),
+            json!({"image": ["a.jpg"], "question": "<image>\nExplain.", "chosen": "A table.", "rejected": "A dragon."}),
+            json!({"images": ["a.jpg"], "chosen": round("A table."), "rejected": round("A dragon.")}),
+            json!({"images": ["a.jpg"], "prompt": "Explain.", "chosen": round("A table."), "rejected": round("A dragon.")}),
+            json!({
+                "images": ["a.jpg"], "prompt": [system, user(asked.clone())],
+                "chosen": [assistant(parts("A table."))], "rejected": [assistant(json!("A dragon."))],
+            }),
+            json!({
+                "images": [{"bytes": null, "path": "a.jpg"}], "prompt": [user(json!("Explain."))],
+                "chosen": "A table.", "rejected": [assistant(parts("A dragon."))],
+            }),
+            json!({
+                "images": ["a.jpg"], "conversations": [{"from": "human", "value": "<image>Explain."}],
+                "chosen": {"from": "gpt", "value": "A table."}, "rejected": {"from": "gpt", "value": "A dragon."},
+            }),
+            named,
+        ] {
+            let read = preference(value.clone()).map_err(|cause| format!("{cause}: {value}")).unwrap();
+            let texts = (read.image.as_str(), read.instruction.as_str(), read.chosen.as_str(), read.rejected.as_str());
+            assert_eq!(texts, ("a.jpg", "Explain.", "A table.", "A dragon."), "{value}");
+            assert_eq!(read.origin.kind, OriginKind::Imported);
+        }
     }
 
     #[test]
     fn what_is_wrong_with_a_record_is_said() {
         let round = |question: &str| json!([{"from": "human", "value": question}, {"from": "gpt", "value": "x"}]);
-        let cause = |value| read_preference(value).unwrap_err();
+        let cause = |value| preference(value).unwrap_err();
         assert_eq!(cause(json!([])), "not a record");
-        assert_eq!(cause(json!({"chosen": [], "rejected": []})), "the record has no `image`");
-        assert_eq!(cause(json!({"image": "a"})), "the record has no `chosen`");
+        assert_eq!(
+            cause(json!({"chosen": round("a"), "rejected": round("a")})),
+            "the record has no `image` (it has `chosen`, `rejected`)"
+        );
+        assert_eq!(cause(json!({"image": "a"})), "the record has no `chosen` (it has `image`)");
         assert_eq!(
             cause(json!({"image": "a", "chosen": [], "rejected": []})),
             "`chosen`: the conversation has no human turn"
         );
+        let long = [round("a").as_array().unwrap().as_slice(), round("b").as_array().unwrap()].concat();
+        assert_eq!(
+            cause(json!({"image": "a", "chosen": long, "rejected": long})),
+            "`chosen`: not one question and one answer"
+        );
         let differ = json!({"image": "a", "chosen": round("a"), "rejected": round("b")});
         assert_eq!(cause(differ), "`chosen` and `rejected` answer different questions");
-        assert_eq!(read_description(json!({"image": "a"})).unwrap_err(), "the record has no `description`");
-        let description =
-            read_description(json!({"image": "/d/a.jpg", "prompt": "<image>\nSay.", "description": " So. "}));
+        let differ = json!({"image": "a", "prompt": "c", "chosen": round("a"), "rejected": round("a")});
+        assert_eq!(cause(differ), "`prompt` is another question than the one that `chosen` answers");
+        assert_eq!(cause(json!({"image": "a", "chosen": "x", "rejected": "y"})), "the record has no `prompt`");
         assert_eq!(
-            description.unwrap(),
-            Description { image: "/d/a.jpg".into(), prompt: "Say.".into(), text: "So.".into() }
+            cause(json!({"images": ["a.png", "b.png"], "prompt": "a", "chosen": "x", "rejected": "y"})),
+            "`images` names 2 pictures; a record is read with one"
         );
+        assert_eq!(description(json!({"image": "a"})).unwrap_err(), "the record has no `description`");
+        let read = description(json!({"image": "/d/a.jpg", "prompt": "<image>\nSay.", "description": " So. "}));
+        assert_eq!(read.unwrap(), Description { image: "/d/a.jpg".into(), prompt: "Say.".into(), text: "So.".into() });
+    }
+
+    #[test]
+    fn an_empty_chosen_text_is_remarked() {
+        let record = |chosen: &str| json!({"image": "a", "prompt": "q", "chosen": chosen, "rejected": "r"});
+        let remarks = |value| read_preference(RawRecord { value, remarks: Vec::new() }).unwrap().1;
+        assert_eq!(remarks(record(" ")), [Remark::EmptyChosen]);
+        assert_eq!(remarks(record("a")), []);
     }
 
     proptest! {
         #[test]
         fn any_text_is_a_record_or_an_error(text in r#"[\[\]{}",:a-z0-9 ]{0,60}"#) {
             if let Ok(value) = serde_json::from_str::<Value>(&text) {
-                let _ = read_preference(value.clone());
-                let _ = read_description(value);
+                let _ = preference(value.clone());
+                let _ = description(value);
             }
+        }
+
+        #[test]
+        fn any_sides_are_read_or_refused(
+            prompt in prop::option::of("[a<image>]{0,9}"),
+            sides in prop::collection::vec(prop::collection::vec(("user|assistant|system|x", "[a<image>]{0,9}", any::<bool>()), 0..4), 2),
+        ) {
+            let message = |(role, text, part): &(String, String, bool)| {
+                let content = if *part { json!([{"type": "image"}, {"type": "text", "text": text}]) } else { json!(text) };
+                json!({"role": role, "content": content})
+            };
+            let side = |messages: &Vec<_>| Value::from(messages.iter().map(message).collect::<Vec<_>>());
+            let mut record = json!({"image": "a", "chosen": side(&sides[0]), "rejected": side(&sides[1])});
+            if let Some(prompt) = prompt {
+                record["prompt"] = json!(prompt);
+            }
+            let _ = preference(record);
         }
     }
 }

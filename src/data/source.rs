@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use globset::GlobBuilder;
-use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
+use super::fields::{fields_of, take_conversation, take_picture};
 use super::picture::{HEAD, is_picture};
-use super::sniff::{Found, behind_mark};
+use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
+use super::remarks::Remark;
+use super::sniff::Found;
 use super::turns::{place_image, read_turns};
 use crate::artifact::Turn;
 
@@ -34,6 +36,8 @@ pub struct Entry {
     pub conversations: Option<Vec<Turn>>,
     /// The other fields.
     pub fields: Map<String, Value>,
+    /// What was done to read it.
+    pub remarks: Vec<Remark>,
 }
 
 /// Why a source cannot be read.
@@ -56,7 +60,7 @@ pub enum SourceError {
         /// The file.
         path: PathBuf,
         /// Why.
-        cause: serde_json::Error,
+        cause: String,
     },
     /// Something else stands in its place.
     #[error("`{}`: {found}", .path.display())]
@@ -89,24 +93,6 @@ pub enum SourceError {
     },
 }
 
-/// Where in a file a record stands, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line.
-    Line(usize),
-    /// An element of an array.
-    Record(usize),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(line) => write!(f, "line {line}"),
-            Self::Record(record) => write!(f, "record {record}"),
-        }
-    }
-}
-
 /// What is wrong with a file, record by record: all is counted, the first of it kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -120,9 +106,14 @@ impl Faults {
 
     /// Adds what is wrong at `place`.
     pub fn add(&mut self, place: impl fmt::Display, cause: impl fmt::Display) {
+        self.add_with(place, || cause);
+    }
+
+    /// Adds what is wrong at `place`; `cause` is asked for when it is kept to be told.
+    pub fn add_with<C: fmt::Display>(&mut self, place: impl fmt::Display, cause: impl FnOnce() -> C) {
         self.count += 1;
         if self.first.len() < Self::TOLD {
-            self.first.push(format!("{place}: {cause}"));
+            self.first.push(format!("{place}: {}", cause()));
         }
     }
 
@@ -214,8 +205,8 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
     let images = images.or(from.parent()).unwrap_or(Path::new(""));
     let wrong = |place, cause| SourceError::Record { path: from.to_owned(), place, cause };
     if is_records(from) {
-        each_record(from, &mut |place, value| {
-            let entry = value.and_then(|value| read_entry(value, place, images));
+        each_record(from, &mut |place, record| {
+            let entry = record.and_then(|record| read_entry(record, place, images));
             take(entry.map_err(|cause| wrong(place, cause)))
         })?;
         return Ok(PassedOver::default());
@@ -227,67 +218,15 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
     }
     each_line(from, &mut |number, line| {
         let place = Place::Line(number);
-        let Ok(written) = std::str::from_utf8(line) else {
-            return take(Err(wrong(place, "not a list of paths: the line is not UTF-8".to_owned())));
+        let text = line.and_then(|line| std::str::from_utf8(line).map_err(|_| "the line is not UTF-8"));
+        let written = match text {
+            Ok(written) => written,
+            Err(cause) => return take(Err(wrong(place, format!("not a list of paths: {cause}")))),
         };
         let written = written.trim();
         take(Ok(picture_entry(written.to_owned(), images.join(written), Some(place))))
     })?;
     Ok(PassedOver::default())
-}
-
-/// Where below `images` the picture is that a file calls `written`, when that is a whole path which is not here: files
-/// move between machines, with the paths in them. The longest end of the path that is there counts, at least the
-/// file's name. `None` when `written` is relative, is here, or nothing is found.
-pub fn found_elsewhere(images: &Path, written: &str) -> Option<PathBuf> {
-    let ends = ends(written);
-    if ends.is_empty() || Path::new(written).exists() {
-        return None;
-    }
-    ends.iter().map(|end| images.join(end)).find(|path| path.is_file())
-}
-
-/// That there is no picture `written`, and where it was looked for.
-pub fn missing_picture(images: &Path, written: &str) -> String {
-    let joined = images.join(written);
-    let images = if images.as_os_str().is_empty() { Path::new(".") } else { images };
-    match ends(written).as_slice() {
-        [] => format!("there is no picture `{}`", joined.display()),
-        [name] => format!("there is no picture `{written}`, and no `{name}` in `{}`", images.display()),
-        [longest, .., name] => format!(
-            "there is no picture `{written}`, and nothing in `{}` by an end of that path, from `{longest}` to `{name}`",
-            images.display()
-        ),
-    }
-}
-
-/// The ends of a whole path, of this system or another, the longest first; none of a relative name.
-fn ends(written: &str) -> Vec<String> {
-    let drive = matches!(written.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
-    let foreign = drive || written.starts_with("\\\\");
-    if !foreign && !written.starts_with('/') {
-        return Vec::new();
-    }
-    let parts: Vec<&str> = written[if drive { 2 } else { 0 }..]
-        .split(|c| c == '/' || (foreign && c == '\\'))
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
-    let first = parts.iter().rposition(|part| *part == "..").map_or(0, |at| at + 1);
-    (first..parts.len()).map(|at| parts[at..].join("/")).collect()
-}
-
-/// Whether the file holds records rather than a list of paths, by its extension.
-pub fn is_records(path: &Path) -> bool {
-    is_lines(path) || has_extension(path, &["json"])
-}
-
-fn is_lines(path: &Path) -> bool {
-    has_extension(path, &["jsonl", "ndjson"])
-}
-
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
 /// Whether the file is called a picture: what is not one, or broken, in a file so named is a mistake to be told.
@@ -304,7 +243,8 @@ fn holds_picture(path: &Path) -> bool {
 }
 
 fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Entry {
-    Entry { place, name: None, written: Some(written), picture: Some(picture), conversations: None, fields: Map::new() }
+    let (written, picture) = (Some(written), Some(picture));
+    Entry { place, name: None, written, picture, conversations: None, fields: Map::new(), remarks: Vec::new() }
 }
 
 /// The files below `base`: those that match `pattern`, or the pictures. Hidden ones are left out (some systems leave
@@ -374,116 +314,15 @@ fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
     (!rest.is_empty()).then(|| (base, rest.join("/")))
 }
 
-/// Takes a record at its place, or what is wrong with it; an error ends the reading.
-pub type TakeRecord<'a> = dyn FnMut(Place, Result<Value, String>) -> Result<(), SourceError> + 'a;
-
-/// Hands every element of an array, or every line of a `.jsonl` file that is none, to `take`; none is held.
-///
-/// # Errors
-/// When the file as a whole cannot be read (see [`SourceError`]), and what `take` reports.
-pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
-    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = open(path)?;
-    let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
-    let array = first.is_none_or(|first| first == b'[');
-    if is_lines(path) && (first.is_none() || !array) {
-        return each_line(path, &mut |number, line| {
-            let value = serde_json::from_slice(line).map_err(|error| {
-                format!("not sound JSON: {}", error.to_string().replace(" at line 1 column", ", column"))
-            });
-            take(Place::Line(number), value)
-        });
-    }
-    if !array {
-        return Err(SourceError::NoArray(path.to_owned()));
-    }
-    let mut failure = None;
-    let mut json = serde_json::Deserializer::from_reader(reader);
-    let read = Array { take, failure: &mut failure }.deserialize(&mut json).and_then(|()| json.end());
-    match (failure, read) {
-        (Some(failure), _) => Err(failure),
-        (None, Ok(())) => Ok(()),
-        (None, Err(cause)) if cause.is_io() => Err(unreadable(cause.into())),
-        (None, Err(cause)) => Err(match Found::in_text_file(path) {
-            Some(found) => SourceError::Other { path: path.to_owned(), found },
-            None => SourceError::Json { path: path.to_owned(), cause },
-        }),
-    }
-}
-
-/// Hands every line of a file that is not empty to `take`, with its number.
-fn each_line(path: &Path, take: &mut impl FnMut(usize, &[u8]) -> Result<(), SourceError>) -> Result<(), SourceError> {
-    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = open(path)?;
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
-            break;
-        }
-        if !line.trim_ascii().is_empty() {
-            take(number, line.trim_ascii_end())?;
-        }
-    }
-    Ok(())
-}
-
-/// Opens a text, behind the byte-order mark that editors on Windows put in front of it.
-fn open(path: &Path) -> Result<BufReader<File>, SourceError> {
-    let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
-    let head = reader.fill_buf().map_err(unreadable)?;
-    // Looked at before anything is parsed: as a list of paths, a pointer or a page would be so many missing pictures.
-    if let Some(found) = Found::in_any(head).filter(|_| !head.is_empty()) {
-        return Err(SourceError::Other { path: path.to_owned(), found });
-    }
-    let mark = head.len() - behind_mark(head).len();
-    reader.consume(mark);
-    Ok(reader)
-}
-
-/// Reads an array element by element, so that a file of gigabytes is not held as a tree.
-struct Array<'a, 'b> {
-    take: &'a mut TakeRecord<'b>,
-    failure: &'a mut Option<SourceError>,
-}
-
-impl<'de> DeserializeSeed<'de> for Array<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Array<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of records")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let mut number = 0;
-        while let Some(value) = elements.next_element()? {
-            number += 1;
-            if let Err(failure) = (self.take)(Place::Record(number), Ok(value)) {
-                *self.failure = Some(failure);
-                return Err(serde::de::Error::custom("see the failure"));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// An element of LLaVA-style data: an object with `id`, `image`, `conversations` and others, or a picture's name.
-fn read_entry(value: Value, place: Place, images: &Path) -> Result<Entry, String> {
+fn read_entry(record: RawRecord, place: Place, images: &Path) -> Result<Entry, String> {
+    let RawRecord { value, mut remarks } = record;
     let place = Some(place);
     let mut fields = match value {
         Value::Object(fields) => fields,
         Value::String(written) => {
             let picture = images.join(&written);
-            return Ok(picture_entry(written, picture, place));
+            return Ok(Entry { remarks, ..picture_entry(written, picture, place) });
         }
         _ => return Err("neither a record nor a picture's name".to_owned()),
     };
@@ -493,28 +332,23 @@ fn read_entry(value: Value, place: Place, images: &Path) -> Result<Entry, String
         Some(Value::Number(name)) => Some(name.to_string()),
         Some(_) => return Err("`id` is neither a text nor a number".to_owned()),
     };
-    let written = take_image(&mut fields)?;
-    let mut conversations = match fields.shift_remove("conversations") {
-        None | Some(Value::Null) => None,
-        Some(turns) => Some(read_turns(&turns)?),
+    let read = take_conversation(&mut fields)?.map(|turns| read_turns(&turns)).transpose()?;
+    let inline = read.as_ref().map_or(&[][..], |read| &read.pictures);
+    let (written, remark) = take_picture(&mut fields, inline)?;
+    remarks.extend(remark);
+    let conversations = match read {
+        Some(mut read) => {
+            place_image(&mut read.turns, written.is_some())?;
+            remarks.extend(read.remarks);
+            Some(read.turns)
+        }
+        None if written.is_none() => {
+            return Err(format!("the record has neither `image` nor `conversations`{}", fields_of(&fields)));
+        }
+        None => None,
     };
-    if let Some(turns) = &mut conversations {
-        place_image(turns, written.is_some())?;
-    } else if written.is_none() {
-        return Err("the record has neither `image` nor `conversations`".to_owned());
-    }
     let picture = written.as_ref().map(|written| images.join(written));
-    Ok(Entry { place, name, written, picture, conversations, fields })
-}
-
-/// The picture's name in a record, taken out of it.
-pub(super) fn take_image(fields: &mut Map<String, Value>) -> Result<Option<String>, String> {
-    match fields.shift_remove("image") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(image)) if !image.trim().is_empty() => Ok(Some(image)),
-        Some(Value::Array(_)) => Err("`image` names several pictures; one a record is read".to_owned()),
-        Some(_) => Err("`image` is not a picture's name".to_owned()),
-    }
+    Ok(Entry { place, name, written, picture, conversations, fields, remarks })
 }
 
 #[cfg(test)]
@@ -631,38 +465,40 @@ mod tests {
         );
         assert!(cause("a.json", "{\"image\": \"a\"}").starts_with("a.json` is not a JSON array of records"));
         assert!(cause("a.jsonl", "[{\"image\": \"a\"},").starts_with("a.jsonl` is not sound JSON: EOF"));
-        assert!(cause("a.json", "[{\"image\": \"a\"},").starts_with("a.json` is not sound JSON: EOF"));
         assert!(cause("a.json", "").starts_with("a.json`: an empty file"));
         assert_eq!(
-            cause("a.json", "[{\"image\": \"a\"}, {}]"),
-            "a.json`, record 2: the record has neither `image` nor `conversations`"
+            cause("a.json", "[{\"image\": \"a\"}, {\"file\": 3}]"),
+            "a.json`, record 2: the record has neither `image` nor `conversations` (it has `file`)"
         );
         assert_eq!(
-            cause("a.json", "[{\"image\": [\"a\"]}]"),
-            "a.json`, record 1: `image` names several pictures; one a record is read"
+            cause("a.json", "[{\"image\": [\"a\", \"b\"]}]"),
+            "a.json`, record 1: `image` names 2 pictures; a record is read with one"
         );
         assert_eq!(cause("a.jsonl", "3"), "a.jsonl`, line 1: neither a record nor a picture's name");
     }
 
     #[test]
-    fn a_whole_path_is_found_by_its_longest_end_and_a_relative_one_is_not_guessed() {
-        let folder = folder(&[("b/c.png", ""), ("c.png", ""), ("d e\n.png", "")]);
-        let found = |written: &str| {
-            let found = found_elsewhere(folder.path(), written)?;
-            Some(found.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_owned())
-        };
-        assert_eq!(found("/a/b/c.png").as_deref(), Some("b/c.png"));
-        assert_eq!(found("C:\\a\\b\\c.png").as_deref(), Some("b/c.png"));
-        assert_eq!(found("\\\\host\\a\\c.png").as_deref(), Some("c.png"));
-        assert_eq!(found("/a/../b/./c.png").as_deref(), Some("b/c.png"));
-        assert_eq!(found("/x/d e\n.png").as_deref(), Some("d e\n.png"));
-        assert_eq!((found("/a/none.png"), found("a/b/c.png"), found("/"), found("")), (None, None, None, None));
-        assert_eq!(found(folder.path().join("c.png").to_str().unwrap()), None, "it is where it says");
-        let told = missing_picture(Path::new("images"), "/a/b/c.png");
-        assert_eq!(
-            told,
-            "there is no picture `/a/b/c.png`, and nothing in `images` by an end of that path, from `a/b/c.png` to `c.png`"
-        );
+    fn records_of_other_tools_are_read_as_those_of_llava() {
+        let turns = json!([{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]);
+        let parts = json!([
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "That."}]},
+        ]);
+        let plain = json!([{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]);
+        let records = json!([
+            {"image": "a.png", "conversations": turns},
+            {"image": ["a.png"], "conversations": turns},
+            {"images": ["a.png"], "conversations": plain},
+            {"messages": parts, "images": ["a.png"]},
+            {"img": "a.png", "conversations": plain},
+        ]);
+        let folder = folder(&[("r.json", &records.to_string())]);
+        let read = entries(&folder.path().join("r.json"), None).unwrap();
+        for entry in &read {
+            assert_eq!((&entry.picture, &entry.conversations), (&read[0].picture, &read[0].conversations), "{entry:?}");
+            assert!(entry.fields.is_empty());
+        }
+        assert_eq!(read[4].remarks, [Remark::Key("img".to_owned())]);
     }
 
     #[test]

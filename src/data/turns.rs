@@ -1,27 +1,85 @@
-//! Conversations as data files write them → turns: `from` and `value` (LLaVA) or `role` and `content` (preference data).
+//! Conversations as data files write them → turns: `from` and `value` (LLaVA, ShareGPT) or `role` and `content` (chat
+//! messages, whose content may be a list of parts).
 
 use serde_json::Value;
 
+use super::fields::names;
+use super::remarks::Remark;
 use crate::artifact::{Speaker, Turn};
 
 /// What stands for the picture in a turn.
 pub const IMAGE: &str = "<image>";
 
-/// The turns of `value`: a human one first (a leading model turn is dropped, as LLaVA drops it), then by turns.
+/// A conversation that was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversed {
+    /// A human turn first, then by turns. The last one is an answer, unless there is none.
+    pub turns: Vec<Turn>,
+    /// The pictures that its parts name.
+    pub pictures: Vec<String>,
+    /// What was left out, and what is worth knowing.
+    pub remarks: Vec<Remark>,
+}
+
+/// Reads the conversation `value`: a human turn first, then by turns, an answer last. What stands before the first
+/// question (a system message, an answer) and a question at the end are left out, as LLaVA leaves them out of training.
 ///
 /// # Errors
-/// What is wrong with them, with the number of the turn.
-pub fn read_turns(value: &Value) -> Result<Vec<Turn>, String> {
-    let list = value.as_array().ok_or("the conversation is not a list of turns")?;
-    let mut turns = Vec::with_capacity(list.len());
-    for (index, value) in list.iter().enumerate() {
-        turns.push(read_turn(value).map_err(|cause| format!("turn {}: {cause}", index + 1))?);
-    }
+/// What is wrong with it, with the number of the turn.
+pub fn read_turns(value: &Value) -> Result<Conversed, String> {
+    let mut read = read_open_turns(value)?;
+    let Conversed { turns, remarks, .. } = &mut read;
     if turns.first().is_some_and(|turn| turn.from == Speaker::Gpt) {
         turns.remove(0);
+        remarks.push(Remark::LeadingAnswer);
     }
-    check_order_after(&turns, list.len() - turns.len())?;
-    Ok(turns)
+    let dropped = value.as_array().map_or(0, Vec::len) - turns.len();
+    check_order_after(turns, dropped)?;
+    remarks.extend(end_with_an_answer(turns));
+    Ok(read)
+}
+
+/// Reads turns of any order, without the system messages in front.
+///
+/// # Errors
+/// What is wrong with one, with its number.
+pub fn read_open_turns(value: &Value) -> Result<Conversed, String> {
+    let list = value.as_array().ok_or("the conversation is not a list of turns")?;
+    let mut read = Conversed::default();
+    for (index, value) in list.iter().enumerate() {
+        let named = |cause| format!("turn {}: {cause}", index + 1);
+        let (speaker, value) = read_turn(value, &mut read.pictures).map_err(named)?;
+        match speaker {
+            Role::Speaker(from) => read.turns.push(Turn { from, value }),
+            Role::System if !read.turns.is_empty() => {
+                return Err(named("a system message stands in front of a conversation, or nowhere".to_owned()));
+            }
+            Role::System if read.remarks.is_empty() && !value.trim().is_empty() => read.remarks.push(Remark::System),
+            Role::System => {}
+        }
+    }
+    Ok(read)
+}
+
+/// Takes a question at the end out of `turns`, unless there is no answer at all; tells what there is to tell.
+pub fn end_with_an_answer(turns: &mut Vec<Turn>) -> Option<Remark> {
+    let answered = turns.iter().any(|turn| turn.from == Speaker::Gpt);
+    match turns.last() {
+        Some(last) if last.from == Speaker::Human && answered => {
+            turns.pop();
+            Some(Remark::TrailingQuestion)
+        }
+        _ if !answered => Some(Remark::Unanswered),
+        _ => {
+            let empty = turns.iter().any(|turn| turn.from == Speaker::Gpt && turn.value.trim().is_empty());
+            empty.then_some(Remark::EmptyAnswer)
+        }
+    }
+}
+
+/// Whether there is an answer to train on.
+pub fn is_answered(turns: &[Turn]) -> bool {
+    turns.iter().any(|turn| turn.from == Speaker::Gpt)
 }
 
 /// Whether a human turn comes first, then the speakers by turns.
@@ -42,16 +100,95 @@ fn check_order_after(turns: &[Turn], dropped: usize) -> Result<(), String> {
     }
 }
 
-fn read_turn(value: &Value) -> Result<Turn, String> {
-    let text = |names: [&str; 2]| names.into_iter().find_map(|name| value.get(name)).and_then(Value::as_str);
-    let speaker = text(["from", "role"]).ok_or("it has neither `from` nor `role`")?;
-    let said = text(["value", "content"]).ok_or("it has neither `value` nor `content`")?;
-    let from = match speaker {
-        "human" | "user" => Speaker::Human,
-        "gpt" | "assistant" => Speaker::Gpt,
-        other => return Err(format!("`{other}` is neither `human` nor `gpt`")),
+enum Role {
+    Speaker(Speaker),
+    System,
+}
+
+fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String), String> {
+    let field = |names: [&str; 2]| names.into_iter().find_map(|name| value.get(name)).filter(|value| !value.is_null());
+    let speaker = field(["from", "role"]).and_then(Value::as_str).ok_or("it has neither `from` nor `role`")?;
+    let said = field(["value", "content"]).ok_or("it has neither `value` nor `content`")?;
+    let role = match speaker.to_ascii_lowercase().as_str() {
+        "human" | "user" => Role::Speaker(Speaker::Human),
+        "gpt" | "assistant" | "chatgpt" | "model" | "bot" => Role::Speaker(Speaker::Gpt),
+        "system" => Role::System,
+        _ => return Err(format!("`{speaker}` is neither `human` (`user`) nor `gpt` (`assistant`)")),
     };
-    Ok(Turn { from, value: said.to_owned() })
+    let before = pictures.len();
+    let (text, images) = read_content(said, pictures)?;
+    if images > 0 && !matches!(role, Role::Speaker(Speaker::Human)) {
+        pictures.truncate(before);
+        return Err("a picture stands where nobody asks about it".to_owned());
+    }
+    Ok((role, text))
+}
+
+/// The text of a turn, with the placeholder for each picture part; and how many of these there are.
+fn read_content(value: &Value, pictures: &mut Vec<String>) -> Result<(String, usize), String> {
+    let parts = match value {
+        Value::String(text) => return Ok((text.clone(), 0)),
+        Value::Array(parts) => parts.as_slice(),
+        Value::Object(_) => std::slice::from_ref(value),
+        _ => return Err("it has neither `value` nor `content`".to_owned()),
+    };
+    let (mut text, mut images, mut after_image) = (String::new(), 0, false);
+    for part in parts {
+        match read_part(part)? {
+            Part::Nothing => {}
+            Part::Text(more) => {
+                if after_image && !more.is_empty() && !more.starts_with('\n') {
+                    text.push('\n');
+                }
+                after_image &= more.is_empty();
+                text += more;
+            }
+            Part::Picture(names) => {
+                if !text.is_empty() && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                text += IMAGE;
+                images += 1;
+                after_image = true;
+                pictures.extend(names);
+            }
+        }
+    }
+    Ok((text, images))
+}
+
+enum Part<'a> {
+    Text(&'a str),
+    Picture(Vec<String>),
+    Nothing,
+}
+
+fn read_part(part: &Value) -> Result<Part<'_>, String> {
+    let fields = match part {
+        Value::Null => return Ok(Part::Nothing),
+        Value::String(text) => return Ok(Part::Text(text)),
+        Value::Object(fields) => fields,
+        _ => return Err("a part of it is neither a text nor a picture".to_owned()),
+    };
+    let given = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)).filter(|value| !value.is_null());
+    let kind = match given(&["type"]).and_then(Value::as_str) {
+        Some(kind) => kind,
+        None if fields.contains_key("text") => "text",
+        None if fields.contains_key("image") || fields.contains_key("image_url") => "image",
+        None => return Err("a part of it has no `type`".to_owned()),
+    };
+    match kind {
+        "text" | "input_text" => {
+            let text = given(&["text", "content", "value"]).and_then(Value::as_str);
+            text.map(Part::Text).ok_or("a part of it has no `text`".to_owned())
+        }
+        "image" | "image_url" | "input_image" => {
+            let name = given(&["image", "image_url", "path", "url", "file_name"]);
+            let names = name.map(names).transpose().map_err(|cause| format!("the picture of a part {cause}"))?;
+            Ok(Part::Picture(names.unwrap_or_default()))
+        }
+        other => Err(format!("a part of it is of type `{other}`; texts and pictures are read")),
+    }
 }
 
 /// Puts the placeholder in front of the first turn when there is a picture and no human turn names it. In an answer it
@@ -81,21 +218,86 @@ pub fn without_image(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
-    #[test]
-    fn both_forms_of_turns_are_read() {
-        let llava = json!([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]);
-        let preference = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
-        assert_eq!(read_turns(&llava).unwrap(), read_turns(&preference).unwrap());
+    fn turn(from: &str, value: &str) -> Value {
+        json!({"from": from, "value": value})
+    }
+
+    fn said(value: Value) -> Vec<(Speaker, String)> {
+        read_turns(&value).unwrap().turns.into_iter().map(|turn| (turn.from, turn.value)).collect()
     }
 
     #[test]
-    fn a_leading_model_turn_is_dropped() {
-        let turns =
-            json!([{"from": "gpt", "value": "hello"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]);
-        let turns = read_turns(&turns).unwrap();
-        assert_eq!((turns.len(), turns[0].value.as_str()), (2, "a"));
+    fn all_forms_of_turns_are_read_alike() {
+        let llava = json!([turn("human", "a"), turn("gpt", "b")]);
+        let preference = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+        let parts = json!([
+            {"role": "User", "content": [{"type": "text", "text": "a"}]},
+            {"role": "Assistant", "content": [{"type": "text", "text": "b", "index": null}]},
+        ]);
+        assert_eq!(said(llava.clone()), said(preference));
+        assert_eq!(said(llava.clone()), said(parts));
+        assert_eq!(said(llava), said(json!([turn("user", "a"), turn("chatgpt", "b")])));
+    }
+
+    #[test]
+    fn picture_parts_become_the_placeholder_and_name_the_picture() {
+        let content = |parts: Value| {
+            let read = read_turns(&json!([{"role": "user", "content": parts}, turn("gpt", "b")]))?;
+            Ok::<_, String>((read.turns[0].value.clone(), read.pictures))
+        };
+        let text = json!({"type": "text", "text": "What?"});
+        let image = json!({"type": "image"});
+        assert_eq!(content(json!([image, text])), Ok(("<image>\nWhat?".to_owned(), vec![])));
+        assert_eq!(content(json!([text, image])), Ok(("What?\n<image>".to_owned(), vec![])));
+        assert_eq!(content(json!([text, image, text])), Ok(("What?\n<image>\nWhat?".to_owned(), vec![])));
+        assert_eq!(
+            content(json!([{"type": "image", "text": null}, text, text])),
+            Ok(("<image>\nWhat?What?".to_owned(), vec![]))
+        );
+        for named in [
+            json!({"type": "image", "image": "a.png"}),
+            json!({"type": "image", "path": "a.png"}),
+            json!({"type": "image_url", "image_url": {"url": "file://a.png"}}),
+            json!({"image": "a.png"}),
+        ] {
+            assert_eq!(content(json!([named, text])), Ok(("<image>\nWhat?".to_owned(), vec!["a.png".to_owned()])));
+        }
+        assert_eq!(
+            content(json!([{"type": "video"}])).unwrap_err(),
+            "turn 1: a part of it is of type `video`; texts and pictures are read"
+        );
+        assert!(
+            content(json!([{"type": "image", "url": "https://a.org/b.png"}]))
+                .unwrap_err()
+                .contains("an address on the web")
+        );
+        let answer = json!([turn("human", "a"), {"from": "gpt", "value": [image]}]);
+        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture stands where nobody asks about it");
+    }
+
+    #[test]
+    fn what_is_in_front_of_the_first_question_and_behind_the_last_answer_is_left_out_and_told() {
+        let rounds = [turn("human", "a"), turn("gpt", "b")];
+        let read = |before: &[Value], after: &[Value]| {
+            let read = read_turns(&Value::from([before, &rounds, after].concat())).unwrap();
+            assert_eq!(read.turns, read_turns(&Value::from(rounds.to_vec())).unwrap().turns);
+            read.remarks
+        };
+        assert_eq!(read(&[turn("gpt", "hello")], &[]), [Remark::LeadingAnswer]);
+        assert_eq!(read(&[turn("system", "Be brief.")], &[]), [Remark::System]);
+        assert_eq!(read(&[turn("system", "")], &[]), []);
+        assert_eq!(read(&[], &[turn("human", "c")]), [Remark::TrailingQuestion]);
+        assert_eq!(
+            read(&[turn("system", "Be brief."), turn("gpt", "hello")], &[turn("human", "c")]),
+            [Remark::System, Remark::LeadingAnswer, Remark::TrailingQuestion]
+        );
+        let open = read_turns(&json!([turn("human", "a")])).unwrap();
+        assert_eq!((open.turns.len(), open.remarks), (1, vec![Remark::Unanswered]));
+        let silent = read_turns(&json!([turn("human", "a"), turn("gpt", " ")])).unwrap();
+        assert_eq!(silent.remarks, [Remark::EmptyAnswer]);
     }
 
     #[test]
@@ -103,10 +305,21 @@ mod tests {
         let cause = |value: Value| read_turns(&value).unwrap_err();
         assert_eq!(cause(json!("a")), "the conversation is not a list of turns");
         assert_eq!(cause(json!([])), "the conversation has no human turn");
+        assert_eq!(cause(json!([turn("gpt", "a")])), "the conversation has no human turn");
         assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: it has neither `value` nor `content`");
-        assert_eq!(cause(json!([{"from": "system", "value": ""}])), "turn 1: `system` is neither `human` nor `gpt`");
-        let twice = json!([{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]);
+        assert_eq!(cause(json!([{"from": "human", "value": null}])), "turn 1: it has neither `value` nor `content`");
+        assert_eq!(
+            cause(json!([turn("tool", "")])),
+            "turn 1: `tool` is neither `human` (`user`) nor `gpt` (`assistant`)"
+        );
+        assert_eq!(
+            cause(json!([turn("human", "a"), turn("system", "b")])),
+            "turn 2: a system message stands in front of a conversation, or nowhere"
+        );
+        let twice = json!([turn("human", "a"), turn("human", "b")]);
         assert_eq!(cause(twice), "turn 2 is the same speaker's as the one before");
+        let twice = json!([turn("system", "s"), turn("human", "a"), turn("human", "b")]);
+        assert_eq!(cause(twice), "turn 3 is the same speaker's as the one before");
     }
 
     #[test]
@@ -128,5 +341,25 @@ mod tests {
         assert_eq!((place_image(&mut turns, true), turns[0].value.as_str()), (Ok(()), "<image>\nWhat is it?"));
         assert_eq!(without_image("<image>\nWhat is it?"), "What is it?");
         assert_eq!(without_image("What is it?\n<image>"), "What is it?");
+    }
+
+    proptest! {
+        #[test]
+        fn any_turns_are_read_or_refused(
+            turns in prop::collection::vec(("human|gpt|system|user|x", prop_oneof![Just(0), 1..6], "[a-z<>]{0,4}"), 0..6)
+        ) {
+            let content = |form: i32, text: String| match form {
+                0 | 1 => json!(text),
+                2 => json!([{"type": "text", "text": text}]),
+                3 => json!([{"type": "image"}, {"type": "text", "text": text}, null]),
+                4 => json!([{"type": text}]),
+                _ => json!({"type": "image", "path": text}),
+            };
+            let turns: Vec<Value> = turns.into_iter().map(|(from, form, text)| json!({"from": from, "value": content(form, text)})).collect();
+            if let Ok(read) = read_turns(&Value::from(turns)) {
+                prop_assert_eq!(check_order(&read.turns), Ok(()));
+                prop_assert!(read.turns.last().unwrap().from == Speaker::Gpt || !is_answered(&read.turns));
+            }
+        }
     }
 }

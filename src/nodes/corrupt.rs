@@ -9,15 +9,17 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::Fraction;
-use super::listing::{picture_label, record_parts};
+use super::labels::{LeftOut, carried, item_name, labelled};
+use super::listing::record_parts;
 use super::operations::read_operations;
-use crate::artifact::{Altered, ArtifactKind, Record};
+use super::survey::check_pictures;
+use crate::artifact::{Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, Inputs, Item, ItemValue, ItemWork, Node, NodeKind, OnBadItem,
-    Output, Parameter, Port, Progress, SeedUse, Summary, Work,
+    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, NodeKind,
+    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Summary, Work,
 };
 use crate::spec::Reader;
 
@@ -85,6 +87,10 @@ impl Node for Corrupt {
         }
     }
 
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        check_pictures("images", above).into_iter().collect()
+    }
+
     fn on_bad_item(&self) -> OnBadItem {
         self.on_bad_item
     }
@@ -97,44 +103,57 @@ impl Node for Corrupt {
 /// A record, the picture that is altered, and how.
 struct Subject<'a> {
     record: Record,
+    label: Label,
     shown: Digest,
     operation: &'a Operation,
 }
 
 impl Corrupt {
-    fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Subject<'_>>, Failure> {
-        let records: Vec<Record> = inputs.rows("images")?;
+    /// The records that the node takes; those without a picture are left out.
+    fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Subject<'_>>, LeftOut), Failure> {
+        let records = labelled::<Record>(inputs, "images")?;
         let mut seen = std::collections::HashSet::new();
         let mut subjects = Vec::new();
-        for record in records.into_iter().filter(|record| self.fraction.keeps(pipeline_seed, &record.id)) {
+        let mut left_out = LeftOut::without_picture();
+        for (record, label) in records.into_iter().filter(|(record, _)| self.fraction.keeps(pipeline_seed, &record.id))
+        {
             let Some(shown) = record.shown() else {
-                return Err(Failure::node(format!("the item {} has no picture to corrupt", record.id.short()))
-                    .help("sample with `where = { image = true }` to leave records without a picture out"));
+                left_out.add(&record.id, &label);
+                continue;
             };
             if !seen.insert(record.id.clone()) {
-                return Err(Failure::node(format!("the item {} comes in twice", record.id.short()))
+                return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
                     .help("connect each picture once, or sample with `dedupe = true`"));
             }
             let operation = choose(&self.operations, pipeline_seed, &record.id);
-            subjects.push(Subject { record, shown, operation });
+            subjects.push(Subject { record, label, shown, operation });
         }
-        Ok(subjects)
+        left_out.check_rest(subjects.len())?;
+        Ok((subjects, left_out))
     }
 }
 
 impl Subject<'_> {
     fn item(&self) -> Item {
-        let fields = vec![
+        let mut fields = vec![
             ("picture".to_owned(), Value::from(self.shown)),
             ("operation".to_owned(), Value::Table(self.operation.fields())),
         ];
+        // What became of the picture before is part of the value.
+        if let Some(before) = &self.record.altered {
+            let before = json!({ "operation": before.operation, "values": before.values }).to_string();
+            fields.push(("after".to_owned(), Value::from(before)));
+        }
         Item { id: self.record.id.clone(), reads: Digest::of_fields("stic corrupt reads v1", &fields) }
     }
 
     fn alter(&self, context: &dyn Context) -> Result<Result<ItemValue, BadItem>, Failure> {
         let bad = |cause: String| {
             let path = context.picture_path(&self.shown);
-            BadItem { what: path.map_or_else(|| self.record.id.short(), |path| path.display().to_string()), cause }
+            BadItem {
+                what: path.map_or_else(|| item_name(&self.record.id, &self.label), |path| path.display().to_string()),
+                cause,
+            }
         };
         let bytes = match context.picture(&self.shown) {
             Ok(bytes) => bytes,
@@ -166,7 +185,7 @@ impl ItemWork for Corrupt {
     }
 
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, _: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
-        Ok(self.subjects(inputs, pipeline_seed)?.iter().map(Subject::item).collect())
+        Ok(self.subjects(inputs, pipeline_seed)?.0.iter().map(Subject::item).collect())
     }
 
     fn map(
@@ -176,7 +195,7 @@ impl ItemWork for Corrupt {
         context: &dyn Context,
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let subjects = self.subjects(inputs, context.pipeline_seed())?;
+        let (subjects, _) = self.subjects(inputs, context.pipeline_seed())?;
         let mut progress = Progress { total: pending.len(), ..Progress::default() };
         for indices in pending.chunks(TOGETHER) {
             let made: Vec<_> = indices.par_iter().map(|index| subjects[*index].alter(context)).collect();
@@ -201,23 +220,25 @@ impl ItemWork for Corrupt {
         values: &[(usize, ItemValue)],
         context: &dyn Context,
     ) -> Result<Output, Failure> {
-        let subjects = self.subjects(inputs, context.pipeline_seed())?;
+        let (subjects, left_out) = self.subjects(inputs, context.pipeline_seed())?;
+        left_out.tell(context);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         let mut items = Vec::with_capacity(values.len());
         let mut objects = Vec::with_capacity(values.len());
         for (index, ItemValue { value, .. }) in values {
-            let record = &subjects[*index].record;
-            let altered: Altered = serde_json::from_value(value.clone())
-                .map_err(|cause| Failure::node(format!("the journal's entry of {}: {cause}", record.id.short())))?;
+            let Subject { record, label, .. } = &subjects[*index];
+            let altered: Altered = serde_json::from_value(value.clone()).map_err(|cause| {
+                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
+            })?;
             *counts.entry(altered.operation.clone()).or_default() += 1;
             objects.push(altered.picture);
-            let label = picture_label(record.picture, context);
+            let label = carried(label.clone(), record.picture, context);
             items.push((Record { altered: Some(altered), ..record.clone() }, label));
         }
         let (records, labels) = record_parts(&items, context.objects())?;
         let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let colon = if counts.is_empty() { "" } else { ": " };
-        let line = format!("{} altered pictures{colon}{}", items.len(), counts.join(", "));
+        let line = format!("{} altered pictures{colon}{}{}", items.len(), counts.join(", "), left_out.clause());
         Ok(Output {
             identity: vec![records],
             side: vec![labels],
@@ -339,6 +360,64 @@ mod tests {
         let (before, after) = (items(BOTH), items(&BOTH.replace("size = 3", "size = 4")));
         let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
         assert!((5..26).contains(&same), "{same}");
+    }
+
+    #[test]
+    fn what_became_of_a_picture_before_is_part_of_what_an_item_reads() {
+        let trial = Trial::new();
+        let (mut records, plain) = images(&trial, 1);
+        let node = node("operations = [{ op = \"greyscale\" }]");
+        let mut made = |sigma: f64| {
+            let picture = records[0].picture.unwrap();
+            let values = json!({ "sigma": sigma }).as_object().cloned().unwrap();
+            records[0].altered = Some(Altered { picture, operation: "noise".to_owned(), values });
+            let inputs = inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records)));
+            let (items, mut made) = mapped(&trial, node.as_ref(), &inputs);
+            (items[0].reads, made.remove(0).1.unwrap().value)
+        };
+        let ((reads, value), (other_reads, other_value)) = (made(0.1), made(0.2));
+        assert_ne!(value, other_value, "the same pixels, but another way to them");
+        assert_ne!(reads, other_reads);
+        // What an untouched picture reads is what it was: caches stay.
+        let (items, _) = mapped(&trial, node.as_ref(), &inputs(&trial, plain));
+        let operation = Operation::Greyscale;
+        let fields = vec![
+            ("picture".to_owned(), Value::from(records[0].picture.unwrap())),
+            ("operation".to_owned(), Value::Table(operation.fields())),
+        ];
+        assert_eq!(items[0].reads, Digest::of_fields("stic corrupt reads v1", &fields));
+    }
+
+    #[test]
+    fn records_without_a_picture_are_left_out_and_counted() {
+        let trial = Trial::new();
+        let (mut records, _) = images(&trial, 2);
+        let node = node("operations = [{ op = \"greyscale\" }]");
+        let turns = vec![crate::artifact::Turn { from: crate::artifact::Speaker::Human, value: "What?".to_owned() }];
+        records.push(Record {
+            id: ItemId::new(Digest::of(b"text")),
+            picture: None,
+            conversations: Some(turns),
+            ..records[0].clone()
+        });
+        let inputs = inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records)));
+        let (items, made) = mapped(&trial, node.as_ref(), &inputs);
+        let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
+        let Work::Items(work) = node.work() else { panic!("items") };
+        let output = work.collect(&inputs, &values, &trial).unwrap();
+        assert_eq!(
+            (items.len(), output.summary.line.as_str()),
+            (2, "2 altered pictures: 2 greyscale; 1 record without a picture left out")
+        );
+        assert!(trial.notes.lock().unwrap()[0].starts_with("left out a record without a picture: the item "));
+        let none = self::inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records[2..])));
+        assert!(work.items(&none, 7, &trial).is_err());
+        let promised = |count: usize| move |_: &str| vec![Parameter::selection("pictures", count)];
+        assert!(node.check_inputs(&promised(1)).is_empty());
+        assert_eq!(
+            node.check_inputs(&promised(0))[0].message,
+            "none of the records that come in by `images` has a picture"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
 
+use super::labels::{item_name, labelled};
 use super::training::{Goal, POSITIVE, TrainingParameters};
 use crate::artifact::{ArtifactKind, Pair};
 use crate::digest::Value;
@@ -137,13 +138,17 @@ impl Node for DpoNode {
 
 impl WholeWork for DpoNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        let pairs: Vec<Pair> = inputs.rows("pairs")?;
+        let pairs = labelled::<Pair>(inputs, "pairs")?;
         let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
         self.training.run(inputs, context, goal, &|scribe, set| {
-            pairs.iter().try_for_each(|pair| {
+            pairs.iter().try_for_each(|(pair, label)| {
                 set.wanted(&pair.chosen);
                 let answered = |response| scribe.round(&pair.instruction, Some(response), true);
-                set.add(&pair.id, Some(pair.picture), [answered(&pair.chosen), answered(&pair.rejected)])
+                set.add(
+                    item_name(&pair.id, label),
+                    Some(pair.picture),
+                    [answered(&pair.chosen), answered(&pair.rejected)],
+                )
             })
         })
     }

@@ -298,7 +298,7 @@ impl Node for EvaluateNode {
             .map(|((asked, picture), item)| Labelled {
                 id: item.id,
                 picture: Some(*picture),
-                label: Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)) },
+                label: Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None },
             })
             .collect())
     }

@@ -166,7 +166,7 @@ mod tests {
             serde_json::json!({"id": id, "picture": stored}),
         ];
         let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&rows));
-        let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()) };
+        let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()), place: None };
         let labels = [Labelled { id, picture: Some(clean), label }];
         let folder = exported(&artifact, &trial.shelf, &labels).unwrap();
         let text = fs::read_to_string(folder.path().join("records.jsonl")).unwrap();

@@ -5,22 +5,27 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::adapter::{self, part};
-use super::listing::{Source, Survey, absolute, check_unreadable, elsewhere_note, failure, label, unreadable};
+use super::labels::{item_name, label, placed};
+use super::listing::{Conversations, Listed, Source, absolute, check_unreadable, elsewhere_note, failure, unreadable};
+use super::survey::{Survey, Surveyed};
 use crate::artifact::{
     ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
     write_lines,
 };
 use crate::data::filter::Filter;
+use crate::data::lookup::{Found, Lookup};
 use crate::data::published::{Preference, read_description, read_preference};
-use crate::data::source::{Entry, Place, SourceError, each_entry, each_record, found_elsewhere, is_records};
-use crate::data::turns::IMAGE;
+use crate::data::records::{Place, RawRecord, each_record, is_records};
+use crate::data::remarks::{Remark, Remarks};
+use crate::data::source::{Entry, SourceError, each_entry};
+use crate::data::turns::{IMAGE, is_answered};
 use crate::digest::{Digest, Value};
 use crate::model::{ModelError, peft};
 use crate::node::{
@@ -44,7 +49,7 @@ impl Importer for FileImporter {
         images: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
         let kind = accepts.first().copied().unwrap_or(ArtifactKind::Records);
-        (kind, Arc::new(ImportKind(kind)), Box::new(Import { kind, file, images }))
+        (kind, Arc::new(ImportKind(kind)), Box::new(Import::new(kind, file, images)))
     }
 }
 
@@ -69,7 +74,7 @@ impl NodeKind for ImportKind {
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
         let (file, images) = (table.required_path("file"), table.path("images"));
-        Some(Box::new(Import { kind: self.0, file: file?, images }))
+        Some(Box::new(Import::new(self.0, file?, images)))
     }
 }
 
@@ -77,6 +82,27 @@ struct Import {
     kind: ArtifactKind,
     file: PathBuf,
     images: Option<PathBuf>,
+    /// What was seen of the file before anything runs: it is looked through once.
+    surveyed: OnceLock<Surveyed>,
+}
+
+/// What a look at one record tells.
+struct Seen {
+    /// The name of the picture, to be looked for.
+    image: Option<String>,
+    /// Whether there is a picture, by name or by content.
+    pictured: bool,
+    /// Whether there is an answer to train on.
+    answered: bool,
+    remarks: Vec<Remark>,
+}
+
+/// The records of a file: what each says, by its place and the name of its picture.
+struct Read<T> {
+    rows: Vec<(Place, String, T)>,
+    /// What is told of the records that cannot be read.
+    bad: Vec<String>,
+    remarks: Remarks,
 }
 
 /// The rows of an artifact as text, and what goes beside them.
@@ -110,20 +136,28 @@ impl Node for Import {
                     vec![FileProblem { parameter: "file".to_owned(), message, help }]
                 }
             },
-            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => self.check_entries(),
+            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => {
+                self.surveyed().problems.clone()
+            }
             _ if self.file.is_dir() => problem(
                 "file",
                 format!("`{shown}` is a folder"),
                 "name the file in it, such as the `.jsonl` of an export",
             ),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
-            _ => self.check_rows(),
+            _ => self.surveyed().problems.clone(),
         }
     }
 
+    fn remarks(&self) -> Vec<String> {
+        if self.kind == ArtifactKind::Adapter { Vec::new() } else { self.surveyed().notes.clone() }
+    }
+
     fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        let adapter = self.kind == ArtifactKind::Adapter;
-        adapter.then(|| adapter::read_shape(&self.file).ok()).flatten().unwrap_or_default()
+        match self.kind {
+            ArtifactKind::Adapter => adapter::read_shape(&self.file).unwrap_or_default(),
+            _ => self.surveyed().promises(),
+        }
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -188,69 +222,82 @@ impl WholeWork for Import {
 }
 
 impl Import {
+    fn new(kind: ArtifactKind, file: PathBuf, images: Option<PathBuf>) -> Self {
+        Self { kind, file, images, surveyed: OnceLock::new() }
+    }
+
     fn images(&self) -> &Path {
         self.images.as_deref().or(self.file.parent()).unwrap_or(Path::new(""))
     }
 
-    /// What is wrong with the file's rows, without reading a picture.
-    fn check_rows(&self) -> Vec<FileProblem> {
+    fn surveyed(&self) -> &Surveyed {
+        self.surveyed.get_or_init(|| {
+            let mut surveyed = if is_records(&self.file) { self.survey_rows() } else { self.survey_entries() };
+            if surveyed.entries == 0 && surveyed.problems.is_empty() {
+                let (parameter, message) =
+                    ("file".to_owned(), format!("there is nothing in `{}`", self.file.display()));
+                surveyed.problems.push(FileProblem { parameter, message, help: None });
+            }
+            surveyed
+        })
+    }
+
+    /// Looks at the file's rows, without reading a picture.
+    fn survey_rows(&self) -> Surveyed {
         // What cannot be read is told of the whole file.
         let first = self.first().ok().flatten();
         let own = first.as_ref().is_some_and(is_own);
-        let mut ids = HashSet::new();
         match self.kind {
-            ArtifactKind::Records if own => self.check_each(|value| own_row::<Record>(value, &mut ids).map(|_| None)),
-            ArtifactKind::Responses if own => {
-                self.check_each(|value| own_row::<Response>(value, &mut ids).map(|_| None))
-            }
-            ArtifactKind::Pairs if own => self.check_each(|value| own_row::<Pair>(value, &mut ids).map(|_| None)),
-            ArtifactKind::Conversations if own => {
-                self.check_each(|value| own_row::<Conversation>(value, &mut ids).map(|_| None))
-            }
-            ArtifactKind::Responses => self.check_each(|value| read_description(value).map(|row| Some(row.image))),
-            ArtifactKind::Conversations if !first.as_ref().is_some_and(is_preference) => self.check_entries(),
-            ArtifactKind::Pairs | ArtifactKind::Conversations => {
-                self.check_each(|value| read_preference(value).map(|row| Some(row.image)))
-            }
-            ArtifactKind::Records | ArtifactKind::Adapter | ArtifactKind::Scores => self.check_entries(),
+            ArtifactKind::Records if own => self.survey_own::<Record>(),
+            ArtifactKind::Responses if own => self.survey_own::<Response>(),
+            ArtifactKind::Pairs if own => self.survey_own::<Pair>(),
+            ArtifactKind::Conversations if own => self.survey_own::<Conversation>(),
+            ArtifactKind::Responses => self.survey_each(|record| {
+                let (image, remarks) = read_description(record).map(|(row, remarks)| (row.image, remarks))?;
+                Ok(Seen { image: Some(image), pictured: true, answered: false, remarks })
+            }),
+            ArtifactKind::Conversations if !first.as_ref().is_some_and(is_preference) => self.survey_entries(),
+            ArtifactKind::Pairs | ArtifactKind::Conversations => self.survey_each(|record| {
+                let (image, remarks) = read_preference(record).map(|(row, remarks)| (row.image, remarks))?;
+                Ok(Seen { image: Some(image), pictured: true, answered: true, remarks })
+            }),
+            ArtifactKind::Records | ArtifactKind::Adapter | ArtifactKind::Scores => self.survey_entries(),
         }
     }
 
-    /// What is wrong with rows, each of which `read` makes the name of its picture of, where it has one.
-    fn check_each(&self, mut read: impl FnMut(Json) -> Result<Option<String>, String>) -> Vec<FileProblem> {
+    fn survey_own<T: Own>(&self) -> Surveyed {
+        let mut ids = HashSet::new();
+        self.survey_each(|record| {
+            let (mut row, remarks) = own_row::<T>(record, &mut ids)?;
+            let answered = row.turns().map_or(self.kind != ArtifactKind::Records, |turns| is_answered(turns));
+            Ok(Seen { image: None, pictured: row.pictures()[0].is_some(), answered, remarks })
+        })
+    }
+
+    /// Looks at rows, of each of which `read` tells what there is to see.
+    fn survey_each(&self, mut read: impl FnMut(RawRecord) -> Result<Seen, String>) -> Surveyed {
         let mut survey = Survey::new(&self.file, self.images());
-        let done = each_record(&self.file, &mut |place, value| {
-            match value.and_then(&mut read) {
-                Ok(Some(image)) => survey.picture(place, image),
-                Ok(None) => survey.entries += 1,
+        let done = each_record(&self.file, &mut |place, record| {
+            match record.and_then(&mut read) {
+                Ok(Seen { image, pictured, answered, remarks }) => {
+                    survey.remarks(remarks, place);
+                    survey.answered(answered);
+                    match image {
+                        Some(image) => survey.picture(place, image),
+                        None => survey.sound(pictured),
+                    }
+                }
                 Err(cause) => survey.fault(place, &cause),
             }
             Ok(())
         });
-        let found = survey.entries;
-        self.or_empty(found, survey.problems("file", OnBadItem::default(), done))
+        survey.surveyed("file", OnBadItem::default(), done)
     }
 
-    fn check_entries(&self) -> Vec<FileProblem> {
-        let silent = |entry: &Entry| match entry.conversations.as_deref() {
-            _ if self.kind != ArtifactKind::Conversations => None,
-            None => Some("the record has no `conversations`"),
-            Some(turns) => turns
-                .last()
-                .is_none_or(|turn| turn.from == Speaker::Human)
-                .then_some("the last turn of the conversation has no answer"),
-        };
-        let (found, _, problems) = self.source().check("file", OnBadItem::default(), silent);
-        self.or_empty(found, problems)
-    }
-
-    /// `problems`, or that there is nothing at all.
-    fn or_empty(&self, found: usize, mut problems: Vec<FileProblem>) -> Vec<FileProblem> {
-        if found == 0 && problems.is_empty() {
-            let (parameter, message) = ("file".to_owned(), format!("there is nothing in `{}`", self.file.display()));
-            problems.push(FileProblem { parameter, message, help: None });
-        }
-        problems
+    fn survey_entries(&self) -> Surveyed {
+        let conversations = self.kind == ArtifactKind::Conversations;
+        let silent = |entry: &Entry| (conversations && entry.conversations.is_none()).then_some(NO_CONVERSATION);
+        self.source().survey("file", OnBadItem::default(), silent)
     }
 
     fn source(&self) -> Source {
@@ -258,6 +305,10 @@ impl Import {
     }
 
     fn rows(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
+        if self.file.is_file() {
+            // Asked for so that the engine notices a change under the run.
+            digests.file(&self.file).map_err(|cause| Failure::io(&self.file, &cause))?;
+        }
         let first = self.first()?;
         let own = first.as_ref().is_some_and(is_own);
         match self.kind {
@@ -281,9 +332,9 @@ impl Import {
         if !is_records(&self.file) {
             return Ok(first);
         }
-        let read = each_record(&self.file, &mut |_, value| match value {
-            Ok(value) => {
-                first = Some(value);
+        let read = each_record(&self.file, &mut |_, record| match record {
+            Ok(record) => {
+                first = Some(record.value);
                 // Enough is known: the error only ends the reading.
                 Err(SourceError::NoArray(self.file.clone()))
             }
@@ -295,37 +346,41 @@ impl Import {
         }
     }
 
-    /// Hands what `read` makes of every record to `take`.
+    /// What `read` makes of every record: a row, and the name of its picture.
     fn each<T>(
         &self,
-        mut read: impl FnMut(Json) -> Result<T, String>,
-        mut take: impl FnMut(Place, T),
-    ) -> Result<(), Failure> {
-        each_record(&self.file, &mut |place, value| {
-            take(place, value.and_then(&mut read).map_err(|cause| self.wrong(place, cause))?);
+        mut read: impl FnMut(RawRecord) -> Result<(T, Vec<Remark>), String>,
+        image: impl Fn(&T) -> String,
+    ) -> Result<Read<T>, Failure> {
+        let mut all = Read { rows: Vec::new(), bad: Vec::new(), remarks: Remarks::default() };
+        each_record(&self.file, &mut |place, record| {
+            match record.and_then(&mut read) {
+                Ok((row, remarks)) => {
+                    remarks.into_iter().for_each(|remark| all.remarks.add(remark, place));
+                    all.rows.push((place, image(&row), row));
+                }
+                Err(cause) => all.bad.push(format!("{}: {cause}", placed(&self.file, place))),
+            }
             Ok(())
         })
-        .map_err(failure)
-    }
-
-    fn wrong(&self, place: Place, cause: String) -> SourceError {
-        SourceError::Record { path: self.file.clone(), place, cause }
+        .map_err(failure)?;
+        Ok(all)
     }
 
     /// Rows of our own, as they are. Their pictures are looked for where they say, and in `images`.
     fn own<T: Own>(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
-        let mut rows: Vec<T> = Vec::new();
-        let mut labels: Vec<Label> = Vec::new();
-        let mut ids = HashSet::new();
         let beside = self.file.parent().unwrap_or(Path::new(""));
-        let read = |value: Json| {
-            let label = own_label(&value, beside);
-            Ok((own_row(value, &mut ids)?, label))
+        let mut ids = HashSet::new();
+        let read = |record: RawRecord| {
+            let label = own_label(&record.value, beside);
+            own_row::<T>(record, &mut ids).map(|(row, remarks)| ((row, label), remarks))
         };
-        self.each(read, |_, (row, label)| {
-            rows.push(row);
-            labels.push(label);
-        })?;
+        let Read { rows: read, bad, remarks } = self.each(read, |_| String::new())?;
+        check_unreadable(&bad, "records", read.len(), OnBadItem::default())?;
+        let notes = self.notes(0, &bad, 0, &remarks);
+        let label = |place, label| Label { place: Some(placed(&self.file, place)), ..label };
+        let (rows, mut labels): (Vec<T>, Vec<Label>) =
+            read.into_iter().map(|(place, _, (row, named))| (row, label(place, named))).unzip();
         let mut paths = Vec::new();
         let mut take = |path: Option<PathBuf>| paths.extend(path.filter(|path| path.is_file()));
         labels.iter().for_each(|label| take(label.path.as_ref().map(PathBuf::from)));
@@ -341,26 +396,32 @@ impl Import {
             label.path = pictures[0].and_then(|picture| found.get(&picture)).map(|path| absolute(path));
             wanted.extend(pictures.into_iter().flatten().filter(|picture| !found.contains_key(picture)));
         }
-        Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted, notes: Vec::new() })
+        Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted, notes })
     }
 
     /// Pictures, instruction records, or description-infused ones, which have the same form.
     fn instructions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
-        let listing = self.source().list(true, digests)?;
+        let mut listing = self.source().list(true, Conversations::Kept, digests)?;
+        if self.kind == ArtifactKind::Conversations {
+            let (spoken, silent) = listing.items.into_iter().partition(|item| item.entry.conversations.is_some());
+            let silent: Vec<Listed> = silent;
+            listing.items = spoken;
+            listing.faults += silent.len();
+            let named = |item: &Listed| item_name(&item.id, &label(&item.entry, &self.file));
+            listing.unreadable.extend(silent.iter().map(|item| format!("{}: {NO_CONVERSATION}", named(item))));
+        }
         listing.check_unreadable(OnBadItem::default())?;
-        let notes = notes(listing.repeats, &listing.unreadable, listing.elsewhere);
-        let labels: Vec<Label> = listing.items.iter().map(|item| label(&item.entry)).collect();
+        let mut notes = repeats_note(listing.repeats);
+        notes.extend(listing.notes(&self.file));
+        let labels: Vec<Label> = listing.items.iter().map(|item| label(&item.entry, &self.file)).collect();
         let count = labels.len();
         let text = if self.kind == ArtifactKind::Conversations {
-            let mut rows = Vec::with_capacity(count);
-            for item in listing.items {
-                let conversations = item.entry.conversations.ok_or_else(|| {
-                    let named = item.entry.name.or(item.entry.written).unwrap_or_else(|| item.id.short());
-                    Failure::node(format!("`{}`: the record `{named}` has no conversation", self.file.display()))
-                })?;
-                rows.push(Conversation { id: item.id, picture: item.picture, conversations });
-            }
-            write_lines(&rows)
+            let rows = listing.items.into_iter().map(|item| Conversation {
+                id: item.id,
+                picture: item.picture,
+                conversations: item.entry.conversations.unwrap_or_default(),
+            });
+            write_lines(&rows.collect::<Vec<_>>())
         } else {
             let rows = listing.items.into_iter().map(|item| Record {
                 id: item.id,
@@ -375,8 +436,7 @@ impl Import {
     }
 
     fn descriptions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
-        let mut read = Vec::new();
-        self.each(read_description, |place, row| read.push((place, row.image.clone(), row)))?;
+        let read = self.each(read_description, |row| row.image.clone())?;
         self.with_pictures(read, digests, |id, picture, description| Response {
             id,
             picture,
@@ -388,10 +448,8 @@ impl Import {
         })
     }
 
-    fn read_preferences(&self) -> Result<Vec<(Place, String, Preference)>, Failure> {
-        let mut read = Vec::new();
-        self.each(read_preference, |place, row| read.push((place, row.image.clone(), row)))?;
-        Ok(read)
+    fn read_preferences(&self) -> Result<Read<Preference>, Failure> {
+        self.each(read_preference, |row| row.image.clone())
     }
 
     fn preferences(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
@@ -421,27 +479,34 @@ impl Import {
     /// equal ones are one, and the others carry their ordinals.
     fn with_pictures<T, R: Serialize>(
         &self,
-        read: Vec<(Place, String, T)>,
+        read: Read<T>,
         digests: &dyn FileDigests,
         row: impl Fn(ItemId, Digest, T) -> R,
     ) -> Result<Rows, Failure>
     where
         T: PartialEq + Clone + Sync,
     {
-        let images = self.images();
-        let located: Vec<_> = read.par_iter().map(|(_, image, _)| found_elsewhere(images, image)).collect();
-        let elsewhere = located.iter().flatten().count();
+        let lookup = Lookup::new(self.images());
+        let Read { rows: read, bad: mut lost, mut remarks } = read;
+        let what = if lost.is_empty() { "pictures" } else { "records" };
+        let located: Vec<_> = read.par_iter().map(|(_, image, _)| lookup.find(image)).collect();
+        let elsewhere = located.iter().filter(|found| matches!(found, Some(Found::Elsewhere(_)))).count();
+        for ((place, image, _), found) in read.iter().zip(&located) {
+            if matches!(found, Some(Found::Respelled(_))) {
+                remarks.add(Remark::Spelling, format!("{place}, `{image}`"));
+            }
+        }
         let paths: Vec<PathBuf> = std::iter::zip(&read, located)
-            .map(|((_, image, _), found)| found.unwrap_or_else(|| images.join(image)))
+            .map(|((_, image, _), found)| found.map_or_else(|| self.images().join(image), Found::into_path))
             .collect();
         let mut before: HashMap<Digest, Vec<T>> = HashMap::new();
-        let (mut repeats, mut lost) = (0, Vec::new());
+        let mut repeats = 0;
         let (mut rows, mut labels) = (Vec::new(), Vec::new());
         for (((place, image, value), path), digest) in read.into_iter().zip(&paths).zip(digests.files(&paths)) {
             let picture = match digest {
                 Ok(digest) => digest,
                 Err(cause) => {
-                    lost.push(unreadable(&self.file, images, Some(place), Some(&image), path, &cause));
+                    lost.push(unreadable(&self.file, &lookup, Some(place), Some(&image), path, &cause));
                     continue;
                 }
             };
@@ -452,25 +517,30 @@ impl Import {
             }
             others.push(value.clone());
             rows.push(row(ItemId::repeated(picture, others.len()), picture, value));
-            labels.push(Label { name: None, path: Some(absolute(path)) });
+            labels.push(Label { name: None, path: Some(absolute(path)), place: Some(placed(&self.file, place)) });
         }
-        check_unreadable(&lost, rows.len() + repeats, OnBadItem::default())?;
-        let notes = notes(repeats, &lost, elsewhere);
+        check_unreadable(&lost, what, rows.len() + repeats, OnBadItem::default())?;
+        let notes = self.notes(repeats, &lost, elsewhere, &remarks);
         Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted: Vec::new(), notes })
+    }
+
+    fn notes(&self, repeats: usize, unreadable: &[String], elsewhere: usize, remarks: &Remarks) -> Vec<String> {
+        let mut notes = repeats_note(repeats);
+        if let Some(first) = unreadable.first() {
+            notes.push(format!("left out {} rows that cannot be read, first {first}", unreadable.len()));
+        }
+        notes.extend(remarks.lines().map(|line| format!("`{}`: {line}", self.file.display())));
+        notes.extend(elsewhere_note(elsewhere));
+        notes
     }
 }
 
-fn notes(repeats: usize, unreadable: &[String], elsewhere: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    if repeats > 0 {
-        notes.push(format!("left out {repeats} rows that repeat another"));
-    }
-    if let Some(first) = unreadable.first() {
-        notes.push(format!("left out {} rows whose pictures cannot be read, first {first}", unreadable.len()));
-    }
-    notes.extend(elsewhere_note(elsewhere));
-    notes
+fn repeats_note(repeats: usize) -> Vec<String> {
+    if repeats == 0 { Vec::new() } else { vec![format!("left out {repeats} rows that repeat another")] }
 }
+
+/// What is wrong with a record where conversations are expected.
+const NO_CONVERSATION: &str = "the record has no `conversations`";
 
 /// Whether a record is preference data.
 fn is_preference(value: &Json) -> bool {

@@ -5,11 +5,13 @@
 use std::collections::HashMap;
 
 use super::adapter::part;
-use super::listing::picture_label;
+use super::labels::{LeftOut, carried, item_name, labelled};
+use super::survey::check_answers;
 use crate::artifact::{ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
-use crate::data::turns::IMAGE;
+use crate::data::turns::{IMAGE, is_answered};
 use crate::node::{
-    Arity, Context, Failure, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work, by_default,
+    Arity, Context, Failure, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work,
+    by_default,
 };
 use crate::spec::Reader;
 
@@ -70,6 +72,10 @@ impl Node for Infuse {
         }
     }
 
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        check_answers("instructions", above).into_iter().collect()
+    }
+
     fn work(&self) -> Work<'_> {
         Work::Whole(self)
     }
@@ -90,22 +96,23 @@ pub fn infused(question: &str, description: &str, prefix: &str, separator: &str)
 impl WholeWork for Infuse {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let mut descriptions: HashMap<ItemId, String> = HashMap::new();
-        for response in inputs.rows::<Response>("descriptions")? {
+        for (response, label) in labelled::<Response>(inputs, "descriptions")? {
             if descriptions.insert(response.id.clone(), response.text).is_some() {
-                return Err(Failure::node(format!("the item {} has two descriptions", response.id.short()))
+                return Err(Failure::node(format!("{} has two descriptions", item_name(&response.id, &label)))
                     .help("connect one description a record"));
             }
         }
         let mut conversations = Vec::new();
         let mut labels = Vec::new();
-        let (mut text_only, mut undescribed) = (0, 0);
-        for record in inputs.rows::<Record>("instructions")? {
-            let Some(mut turns) = record.conversations else {
-                return Err(Failure::node(format!("the item {} has no conversation to infuse", record.id.short()))
-                    .help("`instructions` are records with conversations, such as LLaVA's instruction data"));
+        let mut undescribed = 0;
+        let (mut text_only, mut unanswered) = (LeftOut::without_picture(), LeftOut::without_answer());
+        for (record, label) in labelled::<Record>(inputs, "instructions")? {
+            let Some(mut turns) = record.conversations.filter(|turns| is_answered(turns)) else {
+                unanswered.add(&record.id, &label);
+                continue;
             };
             let Some(picture) = record.picture else {
-                text_only += 1;
+                text_only.add(&record.id, &label);
                 continue;
             };
             // A description that was made of the picture alone serves every record about it.
@@ -116,21 +123,27 @@ impl WholeWork for Infuse {
             };
             let human = turns.iter_mut().find(|turn| turn.from == Speaker::Human);
             let Some(Turn { value, .. }) = human else {
-                return Err(Failure::node(format!("the item {} has no human turn", record.id.short())));
+                return Err(Failure::node(format!("{} has no human turn", item_name(&record.id, &label))));
             };
             *value = infused(value, description, &self.prefix, &self.separator);
-            labels.push(picture_label(Some(picture), context));
+            labels.push(carried(label, Some(picture), context));
             conversations.push(Conversation { id: record.id, picture: Some(picture), conversations: turns });
+        }
+        if conversations.is_empty() && undescribed == 0 {
+            unanswered.check_rest(0)?;
+            text_only.check_rest(0)?;
         }
         if conversations.is_empty() {
             return Err(Failure::node("no record has a description")
                 .help("describe the very records that are infused: connect one `sample` to both"));
         }
         let mut line = format!("{} conversations", conversations.len());
-        for (count, what) in [(undescribed, "without a description"), (text_only, "without a picture")] {
-            if count > 0 {
-                line += &format!("; {count} records {what} left out");
-            }
+        if undescribed > 0 {
+            line += &format!("; {undescribed} records without a description left out");
+        }
+        for left_out in [&text_only, &unanswered] {
+            left_out.tell(context);
+            line += &left_out.clause();
         }
         let objects = context.objects();
         Ok(Output {
@@ -216,7 +229,7 @@ mod tests {
         assert_eq!(rows.iter().map(|row| &row.id).collect::<Vec<_>>(), [&records[0].id, &records[3].id]);
         assert_eq!(
             line,
-            "2 conversations; 1 records without a description left out; 1 records without a picture left out"
+            "2 conversations; 1 records without a description left out; 1 record without a picture left out"
         );
         assert!(run("", &records[1..2], &described).is_err());
     }

@@ -7,14 +7,16 @@ use std::{fmt, io};
 use rayon::prelude::*;
 
 use super::adapter::part;
+use super::labels::label;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
-use crate::data::source::{
-    Entry, Faults, PassedOver, Place, SourceError, each_entry, found_elsewhere, missing_picture,
-};
+use crate::data::lookup::{Found, Lookup};
+use crate::data::records::{Place, is_records};
+use crate::data::remarks::{Remark, Remarks};
+use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
-use crate::node::{Context, Failure, FileDigests, FileProblem, Labelled, Objects, OnBadItem, Part};
+use crate::node::{Failure, FileDigests, Labelled, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
@@ -42,10 +44,14 @@ pub struct Listed {
 /// glob in the order of their contents' digests, so that names and nesting play no part.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// Those whose pictures could be read.
+    /// Those that could be read, and their pictures.
     pub items: Vec<Listed>,
     /// What is told of those that could not, and why.
     pub unreadable: Vec<String>,
+    /// How many of these are records that are not as they should be, not pictures.
+    pub faults: usize,
+    /// What was done to read the others.
+    pub remarks: Remarks,
     /// How many pictures were found by an end of the path that their entry gives.
     pub elsewhere: usize,
     /// How many entries were left out because they repeat another.
@@ -56,118 +62,210 @@ pub struct Listing {
     pub passed_over: PassedOver,
 }
 
+/// What is kept of the conversations of a listing: a file of records may be larger than the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conversations {
+    /// All of them.
+    Kept,
+    /// None: [`Source::read_again`] gives those that are wanted.
+    Dropped,
+}
+
 impl Source {
     /// Reads the source. With `dedupe`, of entries of the same content the first is kept; without, later ones carry
     /// their ordinal in their ids.
     ///
     /// # Errors
     /// When the source itself cannot be read.
-    pub fn list(&self, dedupe: bool, digests: &dyn FileDigests) -> Result<Listing, Failure> {
-        let mut entries = Vec::new();
-        let mut take = |entry: Result<Entry, SourceError>| {
-            entry.map(|entry| entries.extend(self.filter.takes(&entry).then_some(entry)))
-        };
-        let passed_over = each_entry(&self.from, self.images.as_deref(), &mut take).map_err(failure)?;
-
-        let elsewhere = self.look_elsewhere(&mut entries);
-        let mut listing = Listing { elsewhere, passed_over, ..Listing::default() };
-        // A picture that many records are about is read once.
-        let mut paths: Vec<PathBuf> = entries.iter().filter_map(|entry| entry.picture.clone()).collect();
-        paths.sort();
-        paths.dedup();
-        let found: HashMap<&PathBuf, _> = paths.iter().zip(digests.files(&paths)).collect();
-        let mut seen: HashMap<Digest, usize> = HashMap::new();
-        let mut names: HashMap<String, Digest> = HashMap::new();
-        for entry in entries {
-            let picture = match entry.picture.as_ref().map(|path| (path, &found[path])) {
-                None => None,
-                Some((_, Ok(digest))) => Some(*digest),
-                Some((path, Err(cause))) => {
-                    listing.unreadable.push(self.unreadable(&entry, path, cause));
-                    continue;
-                }
-            };
-            let content = identity(picture, entry.conversations.as_deref());
-            if let Some(name) = &entry.name {
-                let other = names.insert(name.clone(), content).is_some_and(|before| before != content);
-                listing.shared_names += usize::from(other);
-            }
-            let ordinal = seen.entry(content).and_modify(|count| *count += 1).or_insert(1);
-            if dedupe && *ordinal > 1 {
-                listing.repeats += 1;
-            } else {
-                listing.items.push(Listed { id: ItemId::repeated(content, *ordinal), picture, entry });
-            }
+    pub fn list(
+        &self,
+        dedupe: bool,
+        conversations: Conversations,
+        digests: &dyn FileDigests,
+    ) -> Result<Listing, Failure> {
+        if self.from.is_file() {
+            // Asked for so that the engine notices a change under the run.
+            digests.file(&self.from).map_err(|cause| Failure::io(&self.from, &cause))?;
         }
+        let mut lister = Lister {
+            source: self,
+            dedupe,
+            conversations,
+            digests,
+            lookup: Lookup::new(self.images()),
+            waiting: Vec::new(),
+            pictures: HashMap::new(),
+            seen: HashMap::new(),
+            names: HashMap::new(),
+            listing: Listing::default(),
+        };
+        let passed_over =
+            each_entry(&self.from, self.images.as_deref(), &mut |entry| lister.take(entry)).map_err(failure)?;
+        lister.identify();
+        let mut listing = Listing { passed_over, ..lister.listing };
         if !self.from.is_file() {
             listing.items.sort_by_key(|item| item.picture);
         }
         Ok(listing)
     }
 
-    /// Where relative picture names in the source are looked up.
-    fn images(&self) -> &Path {
-        self.images.as_deref().or(self.from.parent()).unwrap_or(Path::new(""))
-    }
-
-    /// Gives entries whose pictures are not where their file says the pictures that are found by an end of what it
-    /// says; tells how many.
-    fn look_elsewhere(&self, entries: &mut [Entry]) -> usize {
-        if !self.from.is_file() {
-            return 0;
+    /// Gives the conversations back to `items`, out of a listing without them.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or is not what it was.
+    pub fn read_again(&self, items: &mut [Listed]) -> Result<(), Failure> {
+        let places: HashMap<Place, usize> =
+            items.iter().enumerate().filter_map(|(index, item)| Some((item.entry.place?, index))).collect();
+        if places.is_empty() || !is_records(&self.from) {
+            return Ok(());
         }
-        let images = self.images();
-        let look = |entry: &mut Entry| {
-            let found = found_elsewhere(images, entry.written.as_deref()?)?;
-            entry.picture.replace(found)
-        };
-        entries.par_iter_mut().filter_map(look).count()
-    }
-
-    /// What is told of an entry whose picture cannot be read.
-    fn unreadable(&self, entry: &Entry, path: &Path, cause: &io::Error) -> String {
-        unreadable(&self.from, self.images(), entry.place, entry.written.as_deref(), path, cause)
-    }
-
-    /// What is wrong with what `parameter` names, as far as it can be told without reading a picture, how many entries
-    /// the filter takes, and what is passed over. `wrong` says what is wrong with an entry that is sound in itself.
-    pub fn check(
-        &self,
-        parameter: &str,
-        on_bad_item: OnBadItem,
-        wrong: impl Fn(&Entry) -> Option<&'static str>,
-    ) -> (usize, PassedOver, Vec<FileProblem>) {
-        let mut survey = Survey::new(&self.from, self.images());
-        let mut found = 0;
-        let in_folder = !self.from.is_file();
-        let read = each_entry(&self.from, self.images.as_deref(), &mut |entry| {
-            match entry {
-                Err(SourceError::Record { place, cause, .. }) => survey.fault(place, &cause),
-                Err(error) => return Err(error),
-                Ok(entry) if !self.filter.takes(&entry) => {}
-                Ok(entry) => {
-                    found += 1;
-                    match (wrong(&entry), entry.place, entry.written) {
-                        (Some(cause), Some(place), _) => survey.fault(place, cause),
-                        (Some(cause), None, written) => {
-                            survey.fault(format_args!("`{}`", written.unwrap_or_default()), cause)
-                        }
-                        (None, Some(place), Some(written)) if !in_folder => survey.picture(place, written),
-                        _ => survey.entries += 1,
-                    }
-                }
+        let mut same = 0;
+        each_entry(&self.from, self.images.as_deref(), &mut |entry| {
+            let Ok(Entry { place: Some(place), conversations, .. }) = entry else { return Ok(()) };
+            if let Some(index) = places.get(&place) {
+                let item = &mut items[*index];
+                let content = identity(item.picture, conversations.as_deref());
+                same += usize::from(item.id.as_str().starts_with(&content.to_string()));
+                item.entry.conversations = conversations;
             }
             Ok(())
-        });
-        let (passed_over, read) = read.map_or_else(|error| (PassedOver::default(), Err(error)), |all| (all, Ok(())));
-        (found, passed_over, survey.problems(parameter, on_bad_item, read))
+        })
+        .map_err(failure)?;
+        if same == places.len() {
+            return Ok(());
+        }
+        Err(Failure::environment(format!("`{}` changed while it was read", self.from.display())))
     }
+
+    /// Where relative picture names in the source are looked up.
+    pub(super) fn images(&self) -> &Path {
+        self.images.as_deref().or(self.from.parent()).unwrap_or(Path::new(""))
+    }
+}
+
+/// How many entries wait for the digests of their pictures at a time.
+const IDENTIFIED: usize = 8192;
+
+/// A listing on its way: entries wait in batches, so that pictures are digested on all threads.
+struct Lister<'a> {
+    source: &'a Source,
+    dedupe: bool,
+    conversations: Conversations,
+    digests: &'a dyn FileDigests,
+    lookup: Lookup<'a>,
+    waiting: Vec<Entry>,
+    /// A picture that many records are about is read once.
+    pictures: HashMap<PathBuf, Digest>,
+    seen: HashMap<Digest, usize>,
+    names: HashMap<String, Digest>,
+    listing: Listing,
+}
+
+impl Lister<'_> {
+    fn take(&mut self, entry: Result<Entry, SourceError>) -> Result<(), SourceError> {
+        match entry {
+            Err(error @ SourceError::Record { .. }) => {
+                self.listing.unreadable.push(error.to_string());
+                self.listing.faults += 1;
+            }
+            Err(error) => return Err(error),
+            Ok(entry) if !self.source.filter.takes(&entry) => {}
+            Ok(mut entry) => {
+                let remarks = std::mem::take(&mut entry.remarks);
+                remarks.into_iter().for_each(|remark| self.listing.remarks.add(remark, named(&entry)));
+                self.waiting.push(entry);
+                if self.waiting.len() == IDENTIFIED {
+                    self.identify();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the entries that wait their identities.
+    fn identify(&mut self) {
+        let mut entries = std::mem::take(&mut self.waiting);
+        self.look_elsewhere(&mut entries);
+        let wanted = entries.iter().filter_map(|entry| entry.picture.as_ref());
+        let mut paths: Vec<PathBuf> = wanted.filter(|path| !self.pictures.contains_key(*path)).cloned().collect();
+        paths.sort();
+        paths.dedup();
+        let mut broken = HashMap::new();
+        let digests = self.digests.files(&paths);
+        for (path, digest) in paths.into_iter().zip(digests) {
+            match digest {
+                Ok(digest) => drop(self.pictures.insert(path, digest)),
+                Err(cause) => drop(broken.insert(path, cause)),
+            }
+        }
+        for mut entry in entries {
+            let picture = entry.picture.as_ref().and_then(|path| self.pictures.get(path)).copied();
+            if let Some((path, cause)) = entry.picture.as_ref().and_then(|path| broken.get_key_value(path)) {
+                let (from, written) = (&self.source.from, entry.written.as_deref());
+                self.listing.unreadable.push(unreadable(from, &self.lookup, entry.place, written, path, cause));
+                continue;
+            }
+            let content = identity(picture, entry.conversations.as_deref());
+            if let Some(name) = &entry.name {
+                let other = self.names.insert(name.clone(), content).is_some_and(|before| before != content);
+                self.listing.shared_names += usize::from(other);
+            }
+            let ordinal = self.seen.entry(content).and_modify(|count| *count += 1).or_insert(1);
+            if self.dedupe && *ordinal > 1 {
+                self.listing.repeats += 1;
+            } else {
+                if self.conversations == Conversations::Dropped {
+                    entry.conversations = None;
+                }
+                self.listing.items.push(Listed { id: ItemId::repeated(content, *ordinal), picture, entry });
+            }
+        }
+    }
+
+    /// Gives entries whose pictures are not where their file says the pictures that are found by what it says.
+    fn look_elsewhere(&mut self, entries: &mut [Entry]) {
+        if !self.source.from.is_file() {
+            return;
+        }
+        let lookup = &self.lookup;
+        let look = |entry: &mut Entry| match lookup.find(entry.written.as_deref()?)? {
+            Found::There(_) => None,
+            Found::Elsewhere(path) => {
+                entry.picture = Some(path);
+                Some(None)
+            }
+            Found::Respelled(path) => {
+                entry.picture = Some(path);
+                Some(Some(respelled(named(entry), entry.written.as_deref().unwrap_or_default())))
+            }
+        };
+        let found: Vec<Option<String>> = entries.par_iter_mut().filter_map(look).collect();
+        for found in found {
+            match found {
+                None => self.listing.elsewhere += 1,
+                Some(name) => self.listing.remarks.add(Remark::Spelling, name),
+            }
+        }
+    }
+}
+
+/// What to call an entry: its place in its file, or the picture's name in its folder.
+pub(super) fn named(entry: &Entry) -> String {
+    match (entry.place, &entry.written) {
+        (Some(place), _) => place.to_string(),
+        (None, written) => format!("`{}`", written.as_deref().unwrap_or_default()),
+    }
+}
+
+/// What to call an entry whose picture, as it calls it, is found under another spelling.
+pub(super) fn respelled(name: impl fmt::Display, written: &str) -> String {
+    format!("{name}, `{written}`")
 }
 
 /// What is told of a picture at `path` that cannot be read, which `file` calls `written` at `place`.
 pub fn unreadable(
     file: &Path,
-    images: &Path,
+    lookup: &Lookup<'_>,
     place: Option<Place>,
     written: Option<&str>,
     path: &Path,
@@ -175,90 +273,14 @@ pub fn unreadable(
 ) -> String {
     let (Some(place), Some(written)) = (place, written) else { return format!("`{}`: {cause}", path.display()) };
     let cause = match cause.kind() {
-        io::ErrorKind::NotFound => missing_picture(images, written),
+        io::ErrorKind::NotFound => lookup.missing(written),
         _ => format!("`{}`: {cause}", path.display()),
     };
     format!("`{}`, {place}: {cause}", file.display())
 }
 
-/// A look at a file of records before anything runs: keeps what is wrong, and nothing of what is sound.
-pub struct Survey<'a> {
-    file: &'a Path,
-    images: &'a Path,
-    /// How many records there were.
-    pub entries: usize,
-    faults: Faults,
-    missing: Faults,
-    waiting: Vec<(Place, String)>,
-}
-
-/// How many pictures are looked for at a time, on all threads.
-const LOOKED_FOR: usize = 4096;
-
-impl<'a> Survey<'a> {
-    /// A look at `file`, whose pictures are in `images`.
-    pub fn new(file: &'a Path, images: &'a Path) -> Self {
-        let (faults, missing) = (Faults::default(), Faults::default());
-        Self { file, images, entries: 0, faults, missing, waiting: Vec::new() }
-    }
-
-    /// Something is wrong with the record at `place`.
-    pub fn fault(&mut self, place: impl fmt::Display, cause: &str) {
-        self.faults.add(place, cause);
-    }
-
-    /// The record at `place` is about a picture.
-    pub fn picture(&mut self, place: Place, written: String) {
-        self.entries += 1;
-        self.waiting.push((place, written));
-        if self.waiting.len() == LOOKED_FOR {
-            self.look();
-        }
-    }
-
-    fn look(&mut self) {
-        let images = self.images;
-        let is_there = |written: &str| images.join(written).is_file() || found_elsewhere(images, written).is_some();
-        let missing: Vec<_> = self.waiting.par_drain(..).filter(|(_, written)| !is_there(written)).collect();
-        for (place, written) in missing {
-            self.missing.add(place, missing_picture(images, &written));
-        }
-    }
-
-    /// What came of reading the file (`read`), as problems of `parameter`. Missing pictures that `on_bad_item` skips
-    /// are none.
-    pub fn problems(
-        mut self,
-        parameter: &str,
-        on_bad_item: OnBadItem,
-        read: Result<(), SourceError>,
-    ) -> Vec<FileProblem> {
-        self.look();
-        let problem =
-            |message: String, help: Option<String>| FileProblem { parameter: parameter.to_owned(), message, help };
-        let file = self.file.display();
-        let faults =
-            self.faults.told(format_args!("`{file}`"), |count| format!("{count} records of `{file}` cannot be read:"));
-        let mut problems: Vec<FileProblem> = faults.map(|message| problem(message, None)).into_iter().collect();
-        if !allows(on_bad_item, self.missing.count(), self.entries) {
-            let headline = |count| format!("{count} pictures of {} that `{file}` names are not there:", self.entries);
-            let missing = self.missing.told(format_args!("`{file}`"), headline);
-            problems.extend(missing.map(|message| problem(message, Some(LOOKED_UP.to_owned()))));
-        }
-        if let Err(error) = read {
-            let help = match &error {
-                SourceError::Missing(_) => Some("paths are relative to the pipeline file"),
-                SourceError::Glob { .. } => Some("name a folder, a glob, a list of paths or a JSON file"),
-                error => help(error),
-            };
-            problems.push(problem(error.to_string(), help.map(str::to_owned)));
-        }
-        problems
-    }
-}
-
 /// What to do about pictures that are not there.
-const LOOKED_UP: &str = "say in which folder they are with `images = \"…\"`, by default the file's own: relative names are \
+pub(super) const LOOKED_UP: &str = "say in which folder they are with `images = \"…\"`, by default the file's own: relative names are \
                          looked up there, whole paths that are not here by their ends";
 
 /// The content that identifies an item: the picture's, or of an instruction record that of picture and conversations.
@@ -283,36 +305,54 @@ impl Listing {
         Digest::of_fields("stic listing v1", &vec![("items".to_owned(), Value::List(items.collect()))])
     }
 
-    /// What the source calls its entries.
-    pub fn labels(&self) -> Vec<Labelled> {
+    /// What the source, called `from`, calls its entries.
+    pub fn labels(&self, from: &Path) -> Vec<Labelled> {
         let named = |Listed { id, picture, entry }: &Listed| Labelled {
             id: id.clone(),
             picture: *picture,
-            label: label(entry),
+            label: label(entry, from),
         };
         self.items.iter().map(named).collect()
     }
 
-    /// Fails when more pictures cannot be read than `on_bad_item` allows, and names the first.
+    /// Fails when more cannot be read than `on_bad_item` allows, and names the first.
     ///
     /// # Errors
     /// See there.
     pub fn check_unreadable(&self, on_bad_item: OnBadItem) -> Result<(), Failure> {
-        check_unreadable(&self.unreadable, self.items.len() + self.repeats, on_bad_item)
+        let what = if self.faults > 0 { "records" } else { "pictures" };
+        check_unreadable(&self.unreadable, what, self.items.len() + self.repeats, on_bad_item)
+    }
+
+    /// What is worth knowing of how the source, called `from`, was read.
+    pub fn notes(&self, from: &Path) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(first) = self.unreadable.first() {
+            notes.push(format!("left out {} that cannot be read, first {first}", self.unreadable.len()));
+        }
+        notes.extend(self.remarks.lines().map(|line| format!("`{}`: {line}", from.display())));
+        notes.extend(passed_over_note(&self.passed_over));
+        notes.extend(elsewhere_note(self.elsewhere));
+        notes
     }
 }
 
-/// Fails when there are more `unreadable` pictures beside `readable` ones than `on_bad_item` allows, and names the
-/// first.
+/// Fails when there are more `unreadable` pictures (or records: `what`) beside `readable` ones than `on_bad_item` allows,
+/// and names the first.
 ///
 /// # Errors
 /// See there.
-pub fn check_unreadable(unreadable: &[String], readable: usize, on_bad_item: OnBadItem) -> Result<(), Failure> {
+pub fn check_unreadable(
+    unreadable: &[String],
+    what: &str,
+    readable: usize,
+    on_bad_item: OnBadItem,
+) -> Result<(), Failure> {
     let (bad, all) = (unreadable.len(), unreadable.len() + readable);
     match unreadable.first() {
         Some(first) if !allows(on_bad_item, bad, all) => {
             let help = if first.contains("there is no picture ") { LOOKED_UP } else { "mend or remove what is named" };
-            Err(Failure::node(format!("{bad} of {all} pictures cannot be read, first {first}")).help(help))
+            Err(Failure::node(format!("{bad} of {all} {what} cannot be read, first {first}")).help(help))
         }
         _ => Ok(()),
     }
@@ -321,6 +361,12 @@ pub fn check_unreadable(unreadable: &[String], readable: usize, on_bad_item: OnB
 /// Whether `bad` of `all` items may be left out; never all of them.
 pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
     on_bad_item.allows(bad, all)
+}
+
+/// What is said of the files of a folder that are no pictures.
+pub(super) fn passed_over_note(passed_over: &PassedOver) -> Option<String> {
+    (*passed_over != PassedOver::default())
+        .then(|| format!("passed over {passed_over}: not a picture in a format that is read"))
 }
 
 /// What is said once of pictures that were found by an end of their paths.
@@ -337,17 +383,6 @@ pub fn elsewhere_note(elsewhere: usize) -> Option<String> {
 pub fn record_parts(items: &[(Record, Label)], objects: &dyn Objects) -> Result<(Part, Part), Failure> {
     let records = part("records.jsonl", &write_lines(items.iter().map(|(record, _)| record)), objects)?;
     Ok((records, part(LABELS, &write_lines(items.iter().map(|(_, label)| label)), objects)?))
-}
-
-/// What a person would look for: the source's id and the picture's path.
-pub fn label(entry: &Entry) -> Label {
-    Label { name: entry.name.clone(), path: entry.picture.as_deref().map(absolute) }
-}
-
-/// The path of a picture that a row names by digest.
-pub fn picture_label(picture: Option<Digest>, context: &dyn Context) -> Label {
-    let path = picture.and_then(|picture| context.picture_path(&picture));
-    Label { name: None, path: path.as_deref().map(absolute) }
 }
 
 /// `path` as it is found from anywhere.
@@ -367,7 +402,8 @@ pub fn failure(error: SourceError) -> Failure {
     }
 }
 
-fn help(error: &SourceError) -> Option<&'static str> {
+/// What to do about a source that cannot be read.
+pub(super) fn help(error: &SourceError) -> Option<&'static str> {
     match error {
         SourceError::NoArray(_) => Some("wrap the records in `[` and `]`, or name the file `.jsonl`"),
         SourceError::Unreadable { cause, .. } => io_help(cause),

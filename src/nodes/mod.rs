@@ -10,6 +10,7 @@ mod evaluate;
 mod export;
 mod import;
 pub mod infuse;
+mod labels;
 mod listing;
 mod mislead;
 mod model;
@@ -20,6 +21,7 @@ mod respond;
 mod sample;
 mod sft;
 mod share;
+mod survey;
 mod training;
 #[cfg(test)]
 mod trial;

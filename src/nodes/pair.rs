@@ -9,9 +9,9 @@ use rand_core::RngCore;
 
 use super::Prompts;
 use super::adapter::part;
-use super::listing::picture_label;
+use super::labels::{carried, item_name, labelled, labelled_of};
 use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
-use crate::data::prompts::PromptSet;
+use crate::data::prompts::{BUILT_IN, PromptSet};
 use crate::draw::Draws;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
@@ -107,20 +107,23 @@ struct Counts {
     without_rejected: usize,
     without_preferred: usize,
     identical: usize,
+    /// Pairs whose preferred response says nothing.
+    empty_chosen: usize,
+    /// Pairs with a response to a prompt that is of no built-in set.
+    own_prompts: usize,
 }
 
 impl PairNode {
     /// One pair for each preferred response that has a rejected one, in the order of the preferred.
-    fn pairs(&self, inputs: &Inputs, context: &dyn Context) -> Result<(Vec<Pair>, Counts), Failure> {
+    fn pairs(&self, inputs: &Inputs, context: &dyn Context) -> Result<(Vec<(Pair, Label)>, Counts), Failure> {
         let instructions = self.instructions.load()?;
-        let name = |id: &ItemId, response: &Response| name(id, response, context);
         let mut rejected: HashMap<ItemId, (Response, &str)> = HashMap::new();
         for artifact in inputs.artifacts("rejected") {
-            for response in inputs.rows_of::<Response>(artifact)? {
+            for (response, label) in labelled_of::<Response>(inputs, artifact)? {
                 let id = response.id.clone();
-                if let Some((first, node)) = rejected.get(&id) {
-                    let message =
-                        format!("{} has two rejected responses, of `{node}` and `{}`", name(&id, first), artifact.node);
+                if let Some((_, node)) = rejected.get(&id) {
+                    let name = name(&id, &label);
+                    let message = format!("{name} has two rejected responses, of `{node}` and `{}`", artifact.node);
                     return Err(Failure::node(message).help("give the nodes shares that complement each other, such as `fraction = [0.0, 0.5]` and `[0.5, 1.0]`"));
                 }
                 rejected.insert(id, (response, &artifact.node));
@@ -129,10 +132,11 @@ impl PairNode {
         let mut counts = Counts::default();
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
-        for preferred in inputs.rows::<Response>("preferred")? {
+        for (preferred, label) in labelled::<Response>(inputs, "preferred")? {
             let id = preferred.id.clone();
+            let label = carried(label, Some(preferred.picture), context);
             if !seen.insert(id.clone()) {
-                let message = format!("{} has two preferred responses", name(&id, &preferred));
+                let message = format!("{} has two preferred responses", name(&id, &label));
                 return Err(Failure::node(message).help("connect each picture's preferred responses once"));
             }
             let Some((rejected, node)) = rejected.remove(&id) else {
@@ -143,7 +147,7 @@ impl PairNode {
             if rejected.altered.is_some() && rejected.prompt != instruction {
                 let message = format!(
                     "the rejected response about {}, made by `{node}` from an altered picture, answers {:?}, but its instruction is {instruction:?}",
-                    name(&id, &rejected),
+                    name(&id, &label),
                     rejected.prompt,
                 );
                 return Err(Failure::node(message)
@@ -155,27 +159,60 @@ impl PairNode {
                     continue;
                 }
             }
+            counts.empty_chosen += usize::from(preferred.text.trim().is_empty());
+            counts.own_prompts +=
+                usize::from([&preferred.prompt, &rejected.prompt].into_iter().any(|prompt| is_own(prompt)));
             let kind = if rejected.altered.is_some() { OriginKind::Corrupted } else { OriginKind::Misled };
-            pairs.push(Pair {
+            let pair = Pair {
                 id,
                 picture: preferred.picture,
                 instruction: instruction.to_owned(),
                 chosen: preferred.text,
                 rejected: rejected.text,
                 origin: Origin { kind, prompt: rejected.prompt, altered: rejected.altered },
-            });
+            };
+            pairs.push((pair, label));
         }
         counts.without_preferred = rejected.len();
         Ok((pairs, counts))
     }
 }
 
-/// What to call an item in messages: its picture's path and its id.
-fn name(id: &ItemId, response: &Response, context: &dyn Context) -> String {
-    match context.picture_path(&response.picture) {
-        Some(path) => format!("`{}` ({})", path.display(), id.short()),
-        None => id.short(),
+impl PairNode {
+    /// What the line of the summary says of the instructions, where somebody's own prompts play a part: with prompts of
+    /// one's own on one side alone, it is easily overlooked what the pairs answer.
+    fn told_instructions(&self, counts: &Counts) -> Result<String, Failure> {
+        let set = self.instructions.load()?;
+        let built_in = BUILT_IN.into_iter().find(|name| PromptSet::built_in(name).as_ref() == Some(&set));
+        let own = built_in.is_none();
+        Ok(match (&self.instructions, built_in, set.texts()) {
+            _ if !own && counts.own_prompts == 0 => String::new(),
+            (_, Some(name), texts) => format!("; instructions: `{name}` ({} prompts)", texts.len()),
+            (Prompts::File(path), None, texts) => {
+                format!("; instructions: `{}` ({} prompts)", path.display(), texts.len())
+            }
+            (Prompts::Given(_), None, [only]) => format!("; instruction: {only:?}"),
+            (Prompts::Given(_), None, [first, rest @ ..]) => {
+                format!("; instructions: {first:?} and {} more of this node's own", rest.len())
+            }
+            (Prompts::Given(_), None, []) => String::new(),
+        })
     }
+}
+
+/// What to call an item in messages: where it comes from, and its id.
+fn name(id: &ItemId, label: &Label) -> String {
+    match label {
+        Label { place: None, path: None, name: None } => item_name(id, label),
+        _ => format!("{} ({})", item_name(id, label), id.short()),
+    }
+}
+
+/// Whether a prompt is somebody's own, and of no built-in set. Imported responses may not say theirs.
+fn is_own(prompt: &str) -> bool {
+    let built_in =
+        |name: &&str| PromptSet::built_in(name).is_some_and(|set| set.texts().iter().any(|text| text == prompt));
+    !prompt.is_empty() && !BUILT_IN.iter().any(|name| built_in(&name))
 }
 
 /// Gives every pair another's rejected response: the next one's in a random ring, so none keeps its own.
@@ -194,7 +231,8 @@ fn shuffle(pairs: &mut [Pair], seed: u64) {
 
 impl WholeWork for PairNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        let (mut pairs, counts) = self.pairs(inputs, context)?;
+        let (pairs, counts) = self.pairs(inputs, context)?;
+        let (mut pairs, labels): (Vec<Pair>, Vec<Label>) = pairs.into_iter().unzip();
         if pairs.is_empty() {
             return Err(Failure::node("no picture has both a preferred and a rejected response")
                 .help("describe the same pictures on both sides, and let the shares of the rejected side cover them"));
@@ -211,7 +249,14 @@ impl WholeWork for PairNode {
                 counts.identical
             ));
         }
-        let labels: Vec<Label> = pairs.iter().map(|pair| picture_label(Some(pair.picture), context)).collect();
+        if counts.empty_chosen > 0 {
+            context.note(&format!(
+                "{} of {} pairs have an empty `chosen`: training prefers saying nothing there",
+                counts.empty_chosen,
+                pairs.len()
+            ));
+        }
+        let instructions = self.told_instructions(&counts)?;
         let objects = context.objects();
         // Of imported responses the altered pictures may lie elsewhere, or nowhere.
         let altered = pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture));
@@ -222,7 +267,11 @@ impl WholeWork for PairNode {
             identity: vec![part("pairs.jsonl", &write_lines(&pairs), objects)?],
             side: vec![part(LABELS, &write_lines(&labels), objects)?],
             objects: altered,
-            summary: Summary { line: line(&pairs, &counts, self.drop_identical), samples, ..Summary::default() },
+            summary: Summary {
+                line: line(&pairs, &counts, self.drop_identical) + &instructions,
+                samples,
+                ..Summary::default()
+            },
         })
     }
 }
@@ -244,6 +293,9 @@ fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
     let mut line = format!("{} pairs: {}", pairs.len(), origins.join(", "));
     if counts.without_rejected > 0 {
         line += &format!("; {} pictures without a rejected response", counts.without_rejected);
+    }
+    if counts.empty_chosen > 0 {
+        line += &format!("; {} with an empty `chosen`", counts.empty_chosen);
     }
     if dropped && counts.identical > 0 {
         line += &format!("; {} identical ones left out", counts.identical);
@@ -326,7 +378,10 @@ mod tests {
         assert_eq!((pairs[1].origin.kind, pairs[1].origin.prompt.as_str()), (OriginKind::Misled, "Imagine."));
         assert_eq!(pairs[0].picture, Digest::of(&[3]));
         assert!(output.objects.is_empty(), "the altered picture lies elsewhere, as one of imported responses may");
-        assert_eq!(output.summary.line, "2 pairs: 1 low_resolution, 1 misled; 1 pictures without a rejected response");
+        assert_eq!(
+            output.summary.line,
+            "2 pairs: 1 low_resolution, 1 misled; 1 pictures without a rejected response; instructions: `stic:captions` (8 prompts)"
+        );
         assert_eq!(output.summary.samples.len(), 2);
         assert!(output.summary.samples[0].contains("chosen: good 3\n  rejected (low_resolution): bad 3"));
     }
@@ -352,7 +407,36 @@ mod tests {
         assert_eq!((pairs.len(), trial.notes.lock().unwrap().len()), (2, 1));
         let (pairs, output, _) = paired("drop_identical = true", &preferred, &[&rejected]).unwrap();
         assert_eq!(pairs.len(), 1);
-        assert!(output.summary.line.ends_with("; 1 identical ones left out"), "{}", output.summary.line);
+        assert!(output.summary.line.contains("; 1 identical ones left out"), "{}", output.summary.line);
+    }
+
+    #[test]
+    fn the_instructions_are_named_where_prompts_are_not_the_papers() {
+        let line = |text: &str, prompt: &str| {
+            let made = paired(text, &[response(1, prompt, "a")], &[&[response(1, "stic", "b")]]);
+            made.unwrap().1.summary.line.strip_prefix("1 pairs: 1 misled").unwrap().to_owned()
+        };
+        assert_eq!(line("instructions = [\"Say.\"]", "x"), "; instruction: \"Say.\"");
+        assert_eq!(
+            line("instructions = [\"Say.\", \"Tell.\"]", "x"),
+            "; instructions: \"Say.\" and 1 more of this node's own"
+        );
+        assert_eq!(line("instructions = \"stic:preferred\"", "x"), "; instructions: `stic:preferred` (1 prompts)");
+        let [preferred, misleading] =
+            ["stic:preferred", "stic:hallucination"].map(|name| PromptSet::built_in(name).unwrap().texts()[0].clone());
+        let made = paired("", &[response(1, &preferred, "a")], &[&[response(1, &misleading, "b")]]).unwrap();
+        assert_eq!(made.1.summary.line, "1 pairs: 1 misled", "the recipe's own prompts are what everybody expects");
+    }
+
+    #[test]
+    fn pairs_that_prefer_saying_nothing_are_counted() {
+        let preferred = [response(1, "", " "), response(2, "", "a")];
+        let (_, output, trial) = paired("", &preferred, &[&[response(1, "", "b"), response(2, "", "c")]]).unwrap();
+        assert_eq!(output.summary.line, "2 pairs: 2 misled; 1 with an empty `chosen`");
+        assert_eq!(
+            *trial.notes.lock().unwrap(),
+            ["1 of 2 pairs have an empty `chosen`: training prefers saying nothing there"]
+        );
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::sync::mpsc::sync_channel;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
-use super::listing::picture_label;
+use super::labels::{LeftOut, carried, item_name, labelled};
+use super::survey::check_pictures;
 use super::{Fraction, Prompts, adapter, model};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
-use crate::data::prompts::PromptSet;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
 use crate::model::generate::{Generator, Request, Settings, Step};
@@ -90,41 +90,42 @@ impl RespondNode {
         })
     }
 
-    /// The records that the node takes, with the picture that the model is to see and the prompt that it gets.
-    fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<Vec<Question>, Failure> {
+    /// The records that the node takes, with the picture that the model is to see and the prompt that it gets; those
+    /// without a picture are left out.
+    fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
         let prompts = self.prompts.load()?;
-        let records: Vec<Record> = inputs.rows("images")?;
+        let records = labelled::<Record>(inputs, "images")?;
         let mut seen = HashSet::new();
         let mut questions = Vec::new();
-        for record in records.into_iter().filter(|record| self.fraction.keeps(pipeline_seed, &record.id)) {
+        let mut left_out = LeftOut::without_picture();
+        for (record, label) in records.into_iter().filter(|(record, _)| self.fraction.keeps(pipeline_seed, &record.id))
+        {
+            let (Some(picture), Some(shown)) = (record.picture, record.shown()) else {
+                left_out.add(&record.id, &label);
+                continue;
+            };
             if !seen.insert(record.id.clone()) {
-                return Err(Failure::node(format!("the item {} comes in twice", record.id.short()))
+                return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
                     .help("connect each picture once, or sample with `dedupe = true`"));
             }
-            questions.push(Question::new(record, &prompts, pipeline_seed)?);
+            let prompt = prompts.draw(pipeline_seed, &record.id).to_owned();
+            questions.push(Question { record, label, picture, shown, prompt });
         }
-        Ok(questions)
+        left_out.check_rest(questions.len())?;
+        Ok((questions, left_out))
     }
 }
 
 /// A record, what is shown of it, and what is asked.
 struct Question {
     record: Record,
+    label: Label,
     picture: Digest,
     shown: Digest,
     prompt: String,
 }
 
 impl Question {
-    fn new(record: Record, prompts: &PromptSet, pipeline_seed: u64) -> Result<Self, Failure> {
-        let (Some(picture), Some(shown)) = (record.picture, record.shown()) else {
-            return Err(Failure::node(format!("the item {} has no picture to ask about", record.id.short()))
-                .help("sample with `where = { image = true }` to leave records without a picture out"));
-        };
-        let prompt = prompts.draw(pipeline_seed, &record.id).to_owned();
-        Ok(Self { record, picture, shown, prompt })
-    }
-
     fn item(&self) -> Item {
         let fields: Vec<(String, Value)> =
             vec![("picture".to_owned(), self.shown.into()), ("prompt".to_owned(), self.prompt.as_str().into())];
@@ -187,6 +188,10 @@ impl Node for RespondNode {
         problems
     }
 
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        check_pictures("images", above).into_iter().collect()
+    }
+
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
         list.extend(model::manner(&self.model, self.template, self.views)?);
@@ -209,7 +214,7 @@ impl ItemWork for RespondNode {
     }
 
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
-        Ok(self.questions(inputs, pipeline_seed)?.iter().map(Question::item).collect())
+        Ok(self.questions(inputs, pipeline_seed)?.0.iter().map(Question::item).collect())
     }
 
     fn map(
@@ -219,7 +224,7 @@ impl ItemWork for RespondNode {
         context: &dyn Context,
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let questions = self.questions(inputs, context.pipeline_seed())?;
+        let (questions, _) = self.questions(inputs, context.pipeline_seed())?;
         let model = model::load(&self.model, context)?;
         let lora = adapter::load(inputs, "adapter", &model)?;
         let scribe = Scribe::read(
@@ -285,12 +290,16 @@ impl ItemWork for RespondNode {
         values: &[(usize, ItemValue)],
         context: &dyn Context,
     ) -> Result<Output, Failure> {
-        let questions = self.questions(inputs, context.pipeline_seed())?;
+        let (questions, left_out) = self.questions(inputs, context.pipeline_seed())?;
+        left_out.tell(context);
+        let mut labels = Vec::with_capacity(values.len());
         let mut responses = Vec::with_capacity(values.len());
         for (index, ItemValue { value, .. }) in values {
-            let Question { record, picture, prompt, .. } = &questions[*index];
-            let Said { text, tokens, finish } = serde_json::from_value(value.clone())
-                .map_err(|cause| Failure::node(format!("the journal's entry of {}: {cause}", record.id.short())))?;
+            let Question { record, label, picture, prompt, .. } = &questions[*index];
+            let Said { text, tokens, finish } = serde_json::from_value(value.clone()).map_err(|cause| {
+                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
+            })?;
+            labels.push(carried(label.clone(), Some(*picture), context));
             responses.push(Response {
                 id: record.id.clone(),
                 picture: *picture,
@@ -301,15 +310,15 @@ impl ItemWork for RespondNode {
                 finish,
             });
         }
-        let labels: Vec<Label> =
-            responses.iter().map(|response| picture_label(Some(response.picture), context)).collect();
+        let mut summary = summary(&responses);
+        summary.line += &left_out.clause();
         let objects = context.objects();
         let name = ArtifactKind::Responses.rows_name().unwrap_or_default();
         Ok(Output {
             identity: vec![Part { name: name.to_owned(), digest: objects.put(&write_lines(&responses))? }],
             side: vec![Part { name: LABELS.to_owned(), digest: objects.put(&write_lines(&labels))? }],
             objects: Vec::new(),
-            summary: summary(&responses),
+            summary,
         })
     }
 }
@@ -325,7 +334,8 @@ fn prepared(digest: &Digest, processor: &Processor, context: &dyn Context) -> Re
 fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
     let bad = |cause: String| {
         let path = context.picture_path(&question.shown);
-        let what = path.map_or_else(|| question.record.id.short(), |path| path.display().to_string());
+        let what =
+            path.map_or_else(|| item_name(&question.record.id, &question.label), |path| path.display().to_string());
         BadItem { what, cause }
     };
     let said = said.map_err(|error| bad(error.message))?;
@@ -512,7 +522,9 @@ mod tests {
         assert!(error.to_string().ends_with("comes in twice"), "{error}");
         records[0].picture = None;
         let error = items(&records[..1]).unwrap_err();
-        assert!(error.to_string().ends_with("has no picture to ask about"), "{error}");
+        assert!(error.to_string().starts_with("all 1 records are without a picture, first "), "{error}");
+        let node = node.check_inputs(&|_| vec![Parameter::selection("pictures", 0usize)]);
+        assert_eq!(node[0].message, "none of the records that come in by `images` has a picture");
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
 //! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
+use std::path::Path;
+use std::sync::OnceLock;
+
 use image::metadata::Orientation;
 use rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::conditions::{filter_parameters, read_filter};
-use super::listing::{Listed, Listing, Source, elsewhere_note, label, record_parts};
+use super::labels::label;
+use super::listing::{Conversations, Listed, Listing, Source, record_parts};
+use super::survey::Surveyed;
 use crate::artifact::{ArtifactKind, Label, Record};
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
@@ -51,7 +56,8 @@ impl NodeKind for SampleKind {
         let ignore_orientation = table.choice("orientation", &[("apply", false), ("ignore", true)], false);
         let on_bad_item = OnBadItem::read(table);
         let source = Source { from: from?, images, filter };
-        Some(Box::new(Sample { source, count, dedupe, ignore_orientation, on_bad_item }))
+        let surveyed = OnceLock::new();
+        Some(Box::new(Sample { source, count, dedupe, ignore_orientation, on_bad_item, surveyed }))
     }
 }
 
@@ -62,6 +68,8 @@ struct Sample {
     dedupe: bool,
     ignore_orientation: bool,
     on_bad_item: OnBadItem,
+    /// What was seen of the source before anything runs: it is looked through once.
+    surveyed: OnceLock<Surveyed>,
 }
 
 impl Node for Sample {
@@ -98,15 +106,23 @@ impl Node for Sample {
                 "paths are relative to the pipeline file",
             );
         }
-        let (found, passed_over, problems) = self.source.check("from", self.on_bad_item, |_| None);
-        match self.too_few(found, &passed_over) {
+        let Surveyed { entries, passed_over, problems, .. } = self.surveyed();
+        match self.too_few(*entries, passed_over) {
             Some((parameter, message, help)) if problems.is_empty() => problem(parameter, message, help),
-            _ => problems,
+            _ => problems.clone(),
         }
     }
 
+    fn remarks(&self) -> Vec<String> {
+        self.surveyed().notes.clone()
+    }
+
+    fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        self.surveyed().promises()
+    }
+
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        let listing = self.list(digests)?;
+        let listing = self.list(Conversations::Dropped, digests)?;
         let content = Value::Table(
             [("items".to_owned(), listing.items.len().into()), ("content".to_owned(), listing.digest().into())].into(),
         );
@@ -118,7 +134,7 @@ impl Node for Sample {
     }
 
     fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
-        Ok(self.list(files)?.labels())
+        Ok(self.list(Conversations::Dropped, files)?.labels(&self.source.from))
     }
 
     fn work(&self) -> Work<'_> {
@@ -127,8 +143,12 @@ impl Node for Sample {
 }
 
 impl Sample {
-    fn list(&self, digests: &dyn FileDigests) -> Result<Listing, Failure> {
-        let listing = self.source.list(self.dedupe, digests)?;
+    fn surveyed(&self) -> &Surveyed {
+        self.surveyed.get_or_init(|| self.source.survey("from", self.on_bad_item, |_| None))
+    }
+
+    fn list(&self, conversations: Conversations, digests: &dyn FileDigests) -> Result<Listing, Failure> {
+        let listing = self.source.list(self.dedupe, conversations, digests)?;
         listing.check_unreadable(self.on_bad_item)?;
         if let Some((_, message, help)) = self.too_few(listing.items.len(), &listing.passed_over) {
             let repeats = listing.repeats;
@@ -178,20 +198,18 @@ impl Sample {
 
 impl WholeWork for Sample {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        let listing = self.list(context.files())?;
+        let conversations = if self.count.is_some() { Conversations::Dropped } else { Conversations::Kept };
+        let listing = self.list(conversations, context.files())?;
         let (found, repeats) = (listing.items.len(), listing.repeats);
-        if let Some(first) = listing.unreadable.first() {
-            context.note(&format!("left out {} that cannot be read, first {first}", listing.unreadable.len()));
-        }
-        if listing.passed_over != PassedOver::default() {
-            context.note(&format!("passed over {}: not a picture in a format that is read", listing.passed_over));
-        }
-        elsewhere_note(listing.elsewhere).iter().for_each(|note| context.note(note));
+        listing.notes(&self.source.from).iter().for_each(|note| context.note(note));
         if listing.shared_names > 0 {
             let count = listing.shared_names;
             context.note(&format!("{count} records share their `id` with another; records are told apart by content"));
         }
-        let chosen = self.choose(listing.items, context.seed());
+        let mut chosen = self.choose(listing.items, context.seed());
+        if conversations == Conversations::Dropped {
+            self.source.read_again(&mut chosen)?;
+        }
         let looks: Vec<Look> = chosen.par_iter().map(Look::at).collect();
         let turned = looks.iter().filter(|look| look.turn != Orientation::NoTransforms).count();
         let deep = looks.iter().filter(|look| look.has_deep_grey).count();
@@ -214,7 +232,7 @@ impl WholeWork for Sample {
             }
             let unturned = if self.ignore_orientation { unturned(&item, look.turn, context)? } else { None };
             objects.extend(unturned);
-            items.push(record(item, unturned));
+            items.push(record(item, unturned, &self.source.from));
         }
         let (records, labels) = record_parts(&items, context.objects())?;
         let mut line = format!("{} of {found} {}", items.len(), if conversations { "records" } else { "pictures" });
@@ -226,8 +244,8 @@ impl WholeWork for Sample {
     }
 }
 
-fn record(item: Listed, picture: Option<Digest>) -> (Record, Label) {
-    let label = label(&item.entry);
+fn record(item: Listed, picture: Option<Digest>, from: &Path) -> (Record, Label) {
+    let label = label(&item.entry, from);
     let Listed { id, picture: source, entry } = item;
     let picture = picture.or(source);
     (Record { id, picture, altered: None, conversations: entry.conversations, fields: entry.fields }, label)
@@ -260,7 +278,7 @@ fn unturned(item: &Listed, turn: Orientation, context: &dyn Context) -> Result<O
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::super::trial::{Trial, read};
     use super::*;

@@ -1,7 +1,10 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
+use super::labels::{LeftOut, item_name, labelled_of};
+use super::survey::check_answers;
 use super::training::{Goal, Set, TrainingParameters};
 use crate::artifact::{ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
+use crate::data::turns::is_answered;
 use crate::model::sequence::Scribe;
 use crate::node::{
     Arity, Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port,
@@ -76,7 +79,9 @@ impl Node for SftNode {
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        self.training.check_inputs(above)
+        let mut problems = self.training.check_inputs(above);
+        problems.extend(check_answers("conversations", above));
+        problems
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -91,44 +96,63 @@ impl Node for SftNode {
 impl WholeWork for SftNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         self.training.run(inputs, context, Goal::Sft, &|scribe, set| {
-            let mut artifacts = inputs.artifacts("conversations").iter();
-            artifacts.try_for_each(|artifact| add(set, scribe, artifact, inputs))
+            let mut left_out = LeftOut::without_answer();
+            let mut taken = 0;
+            for artifact in inputs.artifacts("conversations") {
+                taken += add(set, scribe, artifact, inputs, &mut left_out)?;
+            }
+            left_out.check_rest(taken)?;
+            left_out.tell(context);
+            Ok(())
         })
     }
 }
 
-/// Adds the rows of one artifact: conversations as they are, and pairs as `x` answered by the chosen response.
-fn add(set: &mut Set, scribe: &Scribe, artifact: &Artifact, inputs: &Inputs) -> Result<(), Failure> {
+/// Adds the rows of one artifact: conversations as they are, and pairs as `x` answered by the chosen response;
+/// tells how many.
+fn add(
+    set: &mut Set,
+    scribe: &Scribe,
+    artifact: &Artifact,
+    inputs: &Inputs,
+    left_out: &mut LeftOut,
+) -> Result<usize, Failure> {
+    let mut taken = 0;
     match artifact.kind {
         ArtifactKind::Pairs => {
-            for Pair { id, picture, instruction, chosen, .. } in inputs.rows_of(artifact)? {
+            for (Pair { id, picture, instruction, chosen, .. }, label) in labelled_of(inputs, artifact)? {
                 set.wanted(&chosen);
-                set.add(&id, Some(picture), [scribe.round(&instruction, Some(&chosen), true)])?;
+                let sequence = scribe.round(&instruction, Some(&chosen), true);
+                set.add(item_name(&id, &label), Some(picture), [sequence])?;
+                taken += 1;
             }
         }
         ArtifactKind::Records => {
-            for record in inputs.rows_of::<Record>(artifact)? {
-                let turns = record.conversations.as_ref().ok_or_else(|| {
-                    Failure::node(format!(
-                        "item {} of `{}` has no conversation to train on",
-                        record.id.short(),
-                        artifact.node
-                    ))
-                    .help("`sft` takes instruction records: a LLaVA-style JSON file given to `sample`")
-                })?;
+            for (record, label) in labelled_of::<Record>(inputs, artifact)? {
+                let Some(turns) = record.conversations.as_ref().filter(|turns| is_answered(turns)) else {
+                    left_out.add(&record.id, &label);
+                    continue;
+                };
                 answers(turns).for_each(|answer| set.wanted(answer));
                 let picture = record.shown();
-                set.add(&record.id, picture, [scribe.conversation(turns, picture.is_some())])?;
+                set.add(item_name(&record.id, &label), picture, [scribe.conversation(turns, picture.is_some())])?;
+                taken += 1;
             }
         }
         _ => {
-            for Conversation { id, picture, conversations } in inputs.rows_of(artifact)? {
-                answers(&conversations).for_each(|answer| set.wanted(answer));
-                set.add(&id, picture, [scribe.conversation(&conversations, picture.is_some())])?;
+            for (Conversation { id, picture, conversations }, label) in labelled_of(inputs, artifact)? {
+                if is_answered(&conversations) {
+                    answers(&conversations).for_each(|answer| set.wanted(answer));
+                    let sequence = scribe.conversation(&conversations, picture.is_some());
+                    set.add(item_name(&id, &label), picture, [sequence])?;
+                    taken += 1;
+                } else {
+                    left_out.add(&id, &label);
+                }
             }
         }
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// What the model says in a conversation.

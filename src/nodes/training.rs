@@ -442,7 +442,7 @@ mod tests {
         let Err(Failure::Node { message, help }) = trial.run(&*node, connect("pairs", rows)) else {
             panic!("accepted")
         };
-        assert!(message.starts_with(&format!("item {}: the prompt takes ", ItemId::new(pictures[0]).short())));
+        assert!(message.starts_with(&format!("the item {}: the prompt takes ", ItemId::new(pictures[0]).short())));
         assert!(help.is_some());
     }
 

@@ -143,7 +143,8 @@ impl Execution<'_> {
                 }
                 // Whatever it met, it met it after another process had taken over: what that one makes is awaited.
                 Ending::Failed(_) | Ending::Interrupted
-                    if !self.shared.interrupt.is_set() && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
+                    if !self.shared.interrupt.is_set()
+                        && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
                 {
                     self.note("this process was not heard of for a while, and another took the node over".to_owned());
                     continue;

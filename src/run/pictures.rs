@@ -137,7 +137,7 @@ mod tests {
             conversations: None,
             fields: Default::default(),
         };
-        let label = Label { name: None, path: Some(path.to_str().unwrap().to_owned()) };
+        let label = Label { path: Some(path.to_str().unwrap().to_owned()), ..Label::default() };
         let part =
             |name: &str, content: Vec<u8>| Part { name: name.to_owned(), digest: store.put_object(&content).unwrap() };
         let identity = vec![part("records.jsonl", write_lines([&record]))];

@@ -248,9 +248,7 @@ impl<'env> Scheduler<'env> {
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
         // Another node may have found the same, and they are there again, or soon will be.
-        let lost = |object: &StoredObject| {
-            objects.contains(&object.digest) && !self.is_there(&object.digest)
-        };
+        let lost = |object: &StoredObject| objects.contains(&object.digest) && !self.is_there(&object.digest);
         let has_lost = |candidate: &usize| {
             let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key).ok().flatten());
             record.is_some_and(|record| record.objects.iter().any(lost))

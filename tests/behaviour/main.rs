@@ -6,6 +6,7 @@ mod commands;
 mod interrupts;
 mod mistakes;
 mod one_call;
+mod records;
 mod replaced_files;
 mod runs;
 mod stages;

@@ -233,7 +233,7 @@ impl WholeWork for ToyNode {
                 let folder = self.folder.as_ref().unwrap();
                 for (name, digest) in list(folder, context.files())? {
                     let path = folder.join(&name).to_str().unwrap().to_owned();
-                    labels.push(Label { name: Some(name.clone()), path: Some(path) });
+                    labels.push(Label { name: Some(name.clone()), path: Some(path), place: None });
                     rows.push(Row { id: ItemId::new(digest), picture: Some(digest), text: name });
                 }
             }

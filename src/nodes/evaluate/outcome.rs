@@ -68,7 +68,7 @@ pub(super) fn outcome(
             invented,
             missed,
         });
-        labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)) });
+        labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None });
         marked.push((*index, picture, mark));
     }
     let measured = Measured {

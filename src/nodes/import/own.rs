@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::artifact::{Conversation, ItemId, Label, Pair, Record, Response, Turn};
-use crate::data::turns::check_order;
+use crate::data::records::RawRecord;
+use crate::data::remarks::Remark;
+use crate::data::turns::{check_order, end_with_an_answer};
 use crate::digest::Digest;
 
 /// A row as `stic export` writes it.
@@ -19,7 +21,7 @@ pub trait Own: Serialize + DeserializeOwned {
     /// said, and not needed again.
     fn pictures(&self) -> [Option<Digest>; 2];
 
-    fn turns(&self) -> Option<&[Turn]> {
+    fn turns(&mut self) -> Option<&mut Vec<Turn>> {
         None
     }
 }
@@ -33,8 +35,8 @@ impl Own for Record {
         [self.picture, self.altered.as_ref().map(|altered| altered.picture)]
     }
 
-    fn turns(&self) -> Option<&[Turn]> {
-        self.conversations.as_deref()
+    fn turns(&mut self) -> Option<&mut Vec<Turn>> {
+        self.conversations.as_mut()
     }
 }
 
@@ -67,26 +69,30 @@ impl Own for Conversation {
         [self.picture, None]
     }
 
-    fn turns(&self) -> Option<&[Turn]> {
-        Some(&self.conversations)
+    fn turns(&mut self) -> Option<&mut Vec<Turn>> {
+        Some(&mut self.conversations)
     }
 }
 
-/// Reads a row of our own; `ids` are those of the rows before it.
-pub fn own_row<T: Own>(value: Json, ids: &mut HashSet<ItemId>) -> Result<T, String> {
-    let row: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    row.turns().map_or(Ok(()), check_order)?;
+/// Reads a row of our own, and what there is to remark; `ids` are those of the rows before it.
+pub fn own_row<T: Own>(record: RawRecord, ids: &mut HashSet<ItemId>) -> Result<(T, Vec<Remark>), String> {
+    let RawRecord { value, mut remarks } = record;
+    let mut row: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    if let Some(turns) = row.turns() {
+        check_order(turns)?;
+        remarks.extend(end_with_an_answer(turns));
+    }
     if !ids.insert(row.id().clone()) {
         return Err(format!("the id {} was there before", row.id().short()));
     }
-    Ok(row)
+    Ok((row, remarks))
 }
 
 /// What a row of our own says of its source; paths in it are relative to `folder`.
 pub fn own_label(value: &Json, folder: &Path) -> Label {
     let text = |key: &str| value.get(key).and_then(Json::as_str);
     let path = text("image").map(|path| folder.join(path).to_string_lossy().into_owned());
-    Label { name: text("source_id").map(str::to_owned), path }
+    Label { name: text("source_id").map(str::to_owned), path, place: None }
 }
 
 /// Whether a record is one of ours: its id is a digest, and so is what it calls its picture.

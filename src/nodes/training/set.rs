@@ -8,7 +8,6 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::super::listing::allows;
-use crate::artifact::ItemId;
 use crate::data::picture::decode;
 use crate::digest::Digest;
 use crate::model::ModelError;
@@ -45,18 +44,18 @@ impl Set {
         }
     }
 
-    /// Adds what belongs to one item, unless there is nothing in it to learn from: an empty answer has no tokens.
+    /// Adds what belongs to one item, which is called `name` in messages, unless there is nothing in it to learn from: an
+    /// empty answer has no tokens.
     ///
     /// # Errors
     /// When a sequence could not be made, or cutting it would leave nothing of its answer.
     pub fn add<const N: usize>(
         &mut self,
-        id: &ItemId,
+        name: String,
         picture: Option<Digest>,
         sequences: [Result<Sequence, ModelError>; N],
     ) -> Result<(), Failure> {
-        let name = || format!("item {}", id.short());
-        let named = |error: ModelError| ModelError { message: format!("{}: {}", name(), error.message), ..error };
+        let named = |error: ModelError| ModelError { message: format!("{name}: {}", error.message), ..error };
         let sequences: Vec<Sequence> = sequences
             .into_iter()
             .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
@@ -71,7 +70,7 @@ impl Set {
                 self.pictures.len() - 1
             })
         });
-        self.examples.push(Example { name: name(), sequences, picture });
+        self.examples.push(Example { name, sequences, picture });
         Ok(())
     }
 
@@ -180,7 +179,7 @@ mod tests {
         let set = |good: usize| {
             let mut set = Set::new(9);
             let digests = pictures.iter().cycle().take(good).chain([&bad]);
-            digests.for_each(|digest| set.add::<0>(&ItemId::new(*digest), Some(*digest), []).unwrap());
+            digests.for_each(|digest| set.add::<0>(digest.short(), Some(*digest), []).unwrap());
             set
         };
         let mut many = set(200);

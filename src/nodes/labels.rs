@@ -1,0 +1,128 @@
+//! Where rows come from, and what messages call them: a digest tells a person nothing.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::listing::absolute;
+use crate::artifact::{ItemId, Label};
+use crate::data::records::Place;
+use crate::data::source::Entry;
+use crate::digest::Digest;
+use crate::node::{Artifact, Context, Failure, Inputs};
+
+/// What a person would look for: the source's id, the picture's path, and where in `from` it stands.
+pub fn label(entry: &Entry, from: &Path) -> Label {
+    Label {
+        name: entry.name.clone(),
+        path: entry.picture.as_deref().map(absolute),
+        place: entry.place.map(|place| placed(from, place)),
+    }
+}
+
+/// A place in a file, for labels and messages.
+pub fn placed(file: &Path, place: Place) -> String {
+    format!("`{}`, {place}", file.display())
+}
+
+/// The label of a row that was made of the one labelled `label`, with the current path of its picture.
+pub fn carried(label: Label, picture: Option<Digest>, context: &dyn Context) -> Label {
+    let path = picture.and_then(|picture| context.picture_path(&picture));
+    Label { path: path.as_deref().map(absolute).or(label.path), ..label }
+}
+
+/// The rows of all artifacts of `port`, with their labels.
+///
+/// # Errors
+/// See [`Inputs::rows_of`].
+pub fn labelled<T: DeserializeOwned>(inputs: &Inputs, port: &str) -> Result<Vec<(T, Label)>, Failure> {
+    let mut all = Vec::new();
+    for artifact in inputs.artifacts(port) {
+        all.extend(labelled_of(inputs, artifact)?);
+    }
+    Ok(all)
+}
+
+/// The rows of one artifact, with their labels.
+///
+/// # Errors
+/// See [`Inputs::rows_of`].
+pub fn labelled_of<T: DeserializeOwned>(inputs: &Inputs, artifact: &Artifact) -> Result<Vec<(T, Label)>, Failure> {
+    let rows = inputs.rows_of(artifact)?;
+    let mut labels = inputs.labels(artifact);
+    labels.resize(rows.len(), Label::default());
+    Ok(rows.into_iter().zip(labels).collect())
+}
+
+/// What to call an item in messages: where it stands in its file, else its picture's path, else the source's name for
+/// it, else the beginning of its id.
+pub fn item_name(id: &ItemId, label: &Label) -> String {
+    match label {
+        Label { place: Some(place), .. } => place.clone(),
+        Label { path: Some(path), .. } => format!("`{path}`"),
+        Label { name: Some(name), .. } => format!("`{name}`"),
+        _ => format!("the item {}", id.short()),
+    }
+}
+
+/// Records that a node leaves out for one reason: how many, and which is the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftOut {
+    what: &'static str,
+    help: &'static str,
+    count: usize,
+    first: String,
+}
+
+impl LeftOut {
+    /// Records without a picture, where pictures are looked at.
+    pub fn without_picture() -> Self {
+        let help = "sample with `where = { image = true }` to take those with a picture alone";
+        Self { what: "without a picture", help, count: 0, first: String::new() }
+    }
+
+    /// Records without an answer, where answers are trained on.
+    pub fn without_answer() -> Self {
+        let help = "records to train on have `conversations` of questions and answers";
+        Self { what: "without an answer", help, count: 0, first: String::new() }
+    }
+
+    /// Leaves out a record.
+    pub fn add(&mut self, id: &ItemId, label: &Label) {
+        if self.count == 0 {
+            self.first = item_name(id, label);
+        }
+        self.count += 1;
+    }
+
+    /// Says so, if there are any.
+    pub fn tell(&self, context: &dyn Context) {
+        let Self { what, help, count, first } = self;
+        match count {
+            0 => {}
+            1 => context.note(&format!("left out a record {what}: {first}; {help}")),
+            _ => context.note(&format!("left out {count} records {what}, first {first}; {help}")),
+        }
+    }
+
+    /// What the line of a summary says of them, with a semicolon in front.
+    pub fn clause(&self) -> String {
+        match self.count {
+            0 => String::new(),
+            1 => format!("; 1 record {} left out", self.what),
+            count => format!("; {count} records {} left out", self.what),
+        }
+    }
+
+    /// Fails when nothing but what is left out came in.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn check_rest(&self, rest: usize) -> Result<(), Failure> {
+        if rest > 0 || self.count == 0 {
+            return Ok(());
+        }
+        let Self { what, help, count, first } = self;
+        Err(Failure::node(format!("all {count} records are {what}, first {first}")).help(*help))
+    }
+}
