@@ -151,7 +151,8 @@ impl<'a> Lookup<'a> {
             return names;
         }
         let mut names = Names::new();
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        for entry in std::fs::read_dir(here).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if let Some(text) = name.to_str() {
                 names.entry(folded(text)).or_default().push(name);

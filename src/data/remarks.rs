@@ -41,7 +41,7 @@ impl Remark {
             }
             Self::LeadingAnswer => format!("{count} {conversations} begin{s} with an answer, which is left out"),
             Self::TrailingQuestion => format!("{count} {conversations} end{s} with a question, which is left out"),
-            Self::Unanswered => format!("{count} {conversations} without an answer: nothing in them is trained on"),
+            Self::Unanswered => format!("{count} {conversations} without an answer to train on"),
             Self::EmptyAnswer => format!("{count} {conversations} with an empty answer"),
             Self::EmptyChosen => format!("{count} {records} with an empty `chosen`"),
             Self::Spelling => {
