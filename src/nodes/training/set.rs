@@ -163,12 +163,12 @@ mod tests {
             Ok(Sequence { tokens: vec![5; answer.len()], picture: None, answer: answer.to_vec(), cut: 0 })
         };
         let (answered, empty) = (|| sequence(&[false, true]), || sequence(&[false, false]));
-        let id = ItemId::new(Digest::of(b"item"));
+        let name = || "item".to_owned();
         let mut set = Set::new(9);
-        set.add(&id, None, [empty()]).unwrap();
-        set.add(&id, None, [empty(), empty()]).unwrap();
-        set.add(&id, None, [answered(), empty()]).unwrap();
-        set.add(&id, None, [answered()]).unwrap();
+        set.add(name(), None, [empty()]).unwrap();
+        set.add(name(), None, [empty(), empty()]).unwrap();
+        set.add(name(), None, [answered(), empty()]).unwrap();
+        set.add(name(), None, [answered()]).unwrap();
         assert_eq!((set.examples.len(), set.unanswered), (2, 2));
     }
 
