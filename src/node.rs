@@ -633,6 +633,9 @@ pub struct Progress {
 
 /// What the engine offers a running node.
 pub trait Context: Send + Sync {
+    /// The node's name, for messages that say where something is to be written.
+    fn node(&self) -> &str;
+
     /// The node's own seed.
     fn seed(&self) -> u64;
 

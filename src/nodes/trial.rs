@@ -113,6 +113,10 @@ impl Trial {
 }
 
 impl Context for Trial {
+    fn node(&self) -> &str {
+        "trial"
+    }
+
     fn seed(&self) -> u64 {
         7
     }

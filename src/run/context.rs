@@ -143,6 +143,10 @@ impl NodeContext<'_> {
 }
 
 impl Context for NodeContext<'_> {
+    fn node(&self) -> &str {
+        self.node
+    }
+
     fn seed(&self) -> u64 {
         self.seed
     }

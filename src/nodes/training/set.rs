@@ -98,11 +98,18 @@ impl Set {
         let count = all - self.examples.len();
         if !allows(on_bad_item, count, all) {
             let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
+            let table = format!("[nodes.{}]", context.node());
             return Err(Failure::node(message).help(match on_bad_item {
-                OnBadItem::Fail => "put them right or take them out, or leave out `on_bad_item = \"fail\"`",
-                OnBadItem::Skip { .. } if count == all => "put them right: nothing would be left to train on",
+                OnBadItem::Fail => {
+                    format!("put them right or take them out, or leave out `on_bad_item = \"fail\"` in {table}")
+                }
+                OnBadItem::Skip { .. } if count == all => {
+                    "put them right: nothing would be left to train on".to_owned()
+                }
                 OnBadItem::Skip { .. } => {
-                    "put them right or take them out; `on_bad_item = \"skip\"` leaves any number out"
+                    format!(
+                        "put them right or take them out; `on_bad_item = \"skip\"` in {table} leaves any number out"
+                    )
                 }
             }));
         }
