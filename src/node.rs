@@ -263,6 +263,11 @@ pub trait Node: Send + Sync {
 
     /// How the node runs.
     fn work(&self) -> Work<'_>;
+
+    /// Whether it runs item by item.
+    fn maps_items(&self) -> bool {
+        matches!(self.work(), Work::Items(_))
+    }
 }
 
 /// An item as the files call it that it came from.
@@ -603,7 +608,7 @@ pub trait Objects: Send + Sync {
     /// When it is not there or cannot be read.
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, Failure>;
 
-    /// The file that holds the content named by `digest`, for mapping into memory. It must not be written to.
+    /// The file that holds the content named by `digest`. It must not be written to.
     ///
     /// # Errors
     /// When it is not there.

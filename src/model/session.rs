@@ -42,3 +42,8 @@ pub fn model(folder: &Path, digest: Digest, choice: DeviceChoice) -> Result<Arc<
     *kept = Some((key, model.clone()));
     Ok(model)
 }
+
+/// Lets go of the loaded model.
+pub fn forget() {
+    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}

@@ -179,8 +179,15 @@ pub fn digest(model: &ModelSource, digests: &dyn FileDigests) -> Result<Digest, 
 /// # Errors
 /// When it cannot be loaded.
 pub fn load(model: &ModelSource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
-    let digest = digest(model, context.files())?;
-    let loaded = session::model(&model.path, digest, context.device())?;
+    let before = digest(model, context.files())?;
+    let loaded = session::model(&model.path, before, context.device())?;
+    // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
+    let after = digest(model, context.files());
+    if after.as_ref() != Ok(&before) {
+        session::forget();
+        after?;
+        return Err(Failure::environment(format!("{}: the model changed while it was loaded", model.path.display())));
+    }
     loaded.notes.iter().for_each(|note| context.note(note));
     Ok(loaded)
 }

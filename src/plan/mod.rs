@@ -252,7 +252,8 @@ fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDiges
         };
         match planner.decide(index, inputs, records, digests).map_err(|failure| failed(failure, &hits))? {
             Decision::Hit(hit) => {
-                let items = hit.entry.items.map(|items| ItemCounts { total: items.total, cached: items.total });
+                let items = hit.entry.items.filter(|_| node.node.maps_items());
+                let items = items.map(|items| ItemCounts { total: items.total, cached: items.total });
                 nodes.push(planned(State::Hit, hit.remark.clone().into_iter().collect(), items, Some(hit.entry.key)));
                 hits.push(hit.entry.key);
                 results[index] = Some(hit.artifact(node));

@@ -267,7 +267,7 @@ impl Execution<'_> {
             pictures: self.shared.pictures,
             claim,
             scratch: self.shared.store.scratch(claim, self.scratch())?,
-            interrupt: Noticing::new(self.shared.interrupt, matches!(self.node.node.work(), Work::Whole(_))),
+            interrupt: Noticing::new(self.shared.interrupt, !self.node.node.maps_items()),
             halt: AtomicBool::new(false),
             telling: self.shared.telling,
             items: Mutex::default(),

@@ -210,7 +210,7 @@ impl<'env> Scheduler<'env> {
         if let Some(remark) = &hit.remark {
             self.shared.telling.note(&node.name, remark.clone());
         }
-        let items = hit.entry.items.map(|items| ItemCounts {
+        let items = hit.entry.items.filter(|_| node.node.maps_items()).map(|items| ItemCounts {
             done: 0,
             cached: items.total - items.skipped,
             skipped: items.skipped,
