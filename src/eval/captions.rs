@@ -71,7 +71,10 @@ impl Vocabulary {
     pub fn new<'a>(objects: impl IntoIterator<Item = &'a Phrases> + Clone) -> Result<Self, Ambiguous> {
         let mut vocabulary = Self::default();
         for phrases in objects.clone().into_iter().filter(|phrases| phrases.len() > 1) {
-            let name = words(&phrases[0]).join(" ");
+            let own = words(&phrases[0]).join(" ");
+            // `["sofas", "settee"]` beside `["sofa", "couch"]` is the same object.
+            let name =
+                vocabulary.name(&phrases[0]).filter(|name| !apart(&own, name)).map_or(own.clone(), str::to_owned);
             for phrase in phrases {
                 vocabulary.insert(phrase, &name)?;
             }
@@ -85,8 +88,16 @@ impl Vocabulary {
     }
 
     fn insert(&mut self, phrase: &str, name: &str) -> Result<(), Ambiguous> {
+        let words = words(phrase);
+        if let Some(first) = self.name(phrase)
+            && first != name
+            && (self.has(&words) || !apart(&words.join(" "), first))
+        {
+            let (first, second) = (first.to_owned(), name.to_owned());
+            return Err(Ambiguous { phrase: phrase.to_owned(), first, second });
+        }
         let mut tree = &mut self.phrases;
-        for word in words(phrase) {
+        for word in words {
             if self.words.insert(word.clone()) {
                 for singular in singulars(&word) {
                     self.by_singular.entry(singular).or_default().push(word.clone());
@@ -94,15 +105,14 @@ impl Vocabulary {
             }
             tree = tree.longer.entry(word).or_default();
         }
-        match &tree.name {
-            Some(first) if first != name => {
-                Err(Ambiguous { phrase: phrase.to_owned(), first: first.clone(), second: name.to_owned() })
-            }
-            _ => {
-                tree.name = Some(name.to_owned());
-                Ok(())
-            }
-        }
+        tree.name = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Whether these very words are a phrase.
+    fn has(&self, words: &[String]) -> bool {
+        let found = words.iter().try_fold(&self.phrases, |tree, word| tree.longer.get(word));
+        found.is_some_and(|tree| tree.name.is_some())
     }
 
     /// Whether no phrase is a claim.
@@ -155,6 +165,11 @@ impl Vocabulary {
         };
         words.iter().map(readings).collect()
     }
+}
+
+/// Whether two names that may be singular and plural of each other are different things where data list them apart.
+fn apart(one: &str, other: &str) -> bool {
+    one != other && [one, other].contains(&"glasses")
 }
 
 /// What a description claims of a picture whose objects are known, by the names of objects.
@@ -329,6 +344,16 @@ mod tests {
         assert_eq!(vocabulary.claims("glasses"), ["glasses"]);
         assert_eq!(vocabulary.claims("wine glasses"), ["glass"]);
         assert_eq!(vocabulary.claims("axes"), ["axe"]);
+        let turned: Vec<Phrases> = all.iter().rev().cloned().collect();
+        assert_eq!(Vocabulary::new(&turned).unwrap().claims("glasses beside a glass"), ["glasses", "glass"]);
+    }
+
+    #[test]
+    fn lists_that_begin_with_singular_and_plural_are_of_one_object() {
+        let vocabulary = Vocabulary::new(&objects(&[&["sofa", "couch"], &["sofas", "settee"]])).unwrap();
+        assert_eq!(vocabulary.claims("a settee"), ["sofa"]);
+        let error = Vocabulary::new(&objects(&[&["dog", "puppy"], &["animal", "puppies"]])).unwrap_err();
+        assert_eq!(error.to_string(), "`puppies` stands for `dog` and for `animal`");
     }
 
     #[test]
