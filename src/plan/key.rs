@@ -70,6 +70,9 @@ impl Determinants<'_> {
     }
 }
 
+/// What stands between a numerics class and those whose finished items were taken in its place, in that field.
+pub const ACCEPTED: &str = " with items of ";
+
 /// The name of the field that holds the numerics class.
 pub const NUMERICS: &str = "numerics class";
 

@@ -9,6 +9,7 @@
 mod key;
 mod why;
 
+use key::ACCEPTED;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
 pub use why::{Change, changes, sentences};
 
@@ -439,7 +440,7 @@ impl<'a> Planner<'a> {
                 // A result of its own: whoever accepts no other class is not to find it.
                 let names: Vec<&str> = accepted.iter().map(|other| other.class.as_str()).collect();
                 let names = names.join(", ");
-                let mixed = format!("{class} with items of {names}");
+                let mixed = format!("{class}{ACCEPTED}{names}");
                 let determinants = under(Some(&mixed));
                 key = determinants.key();
                 listing = Listing::default();

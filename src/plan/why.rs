@@ -1,7 +1,7 @@
 //! Why a node would run: the fields of its key against those of an earlier result, old → new. It does not know what
 //! fields mean, but for one: that two numerics classes may be asked to stand for one another.
 
-use super::key::NUMERICS;
+use super::key::{ACCEPTED, NUMERICS};
 use crate::digest::Value;
 
 /// A field that is not what it was.
@@ -38,9 +38,12 @@ pub fn sentences(changes: &[Change], left_out: &dyn Fn(&str) -> Option<String>) 
     if let [Change { field, old: Some(Value::Text(old)), new: Some(Value::Text(new)) }] = changes
         && field == NUMERICS
     {
+        let classes = old.split(ACCEPTED).flat_map(|classes| classes.split(", ")).filter(|class| class != new);
+        let classes: Vec<String> = classes.map(|class| format!("\"{class}\"")).collect();
         return vec![format!(
             "only the numerics class differs: {old} → {new} (the earlier result is used with \
-             `accept_numerics = [\"{old}\"]` under `[device]`)"
+             `accept_numerics = [{}]` under `[device]`)",
+            classes.join(", ")
         )];
     }
     changes.iter().map(|change| change.told(left_out(&change.field))).collect()
@@ -128,6 +131,11 @@ mod tests {
         let [only] = &sentences(&changes(&old, &new), &|_| None)[..] else { panic!("one sentence") };
         assert!(only.starts_with("only the numerics class differs: cuda-bf16 → cpu-f32"));
         assert!(only.contains("accept_numerics = [\"cuda-bf16\"]"));
+        // A result that took finished items of other classes.
+        let old =
+            fields(&[("kind", "describe".into()), (NUMERICS, "cpu-f32 with items of cuda-bf16, cuda-f32".into())]);
+        let [only] = &sentences(&changes(&old, &new), &|_| None)[..] else { panic!("one sentence") };
+        assert!(only.contains("accept_numerics = [\"cuda-bf16\", \"cuda-f32\"]"), "{only}");
     }
 
     #[test]
