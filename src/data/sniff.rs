@@ -201,11 +201,6 @@ impl Found {
     pub fn in_text_file(path: &Path) -> Option<Self> {
         head_of(path).and_then(|head| Self::instead_of_text(&head))
     }
-
-    /// [`Found::instead_of_tensors`] of the file `path`; `None` also when it cannot be read.
-    pub fn in_tensors_file(path: &Path) -> Option<Self> {
-        head_of(path).and_then(|head| Self::instead_of_tensors(&head))
-    }
 }
 
 /// `text` behind the byte-order mark that editors on Windows put in front of it.
@@ -302,9 +297,8 @@ mod tests {
     fn a_file_is_looked_at_by_its_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        assert_eq!(Found::in_tensors_file(&path), None);
+        assert_eq!(Found::in_text_file(&path), None);
         std::fs::write(&path, LFS).unwrap();
-        assert_eq!(Found::in_tensors_file(&path), Some(POINTER));
         assert_eq!(Found::in_text_file(&path), Some(POINTER));
     }
 }

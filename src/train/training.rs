@@ -1,8 +1,9 @@
 //! A whole training: epochs, batches, micro-batches, steps, checkpoints.
 //!
 //! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is fixed when
-//! a training first starts; so a training that was stopped ends with the bits of one that was not. This module does not
-//! know where examples and pictures come from, nor what becomes of the adapter.
+//! a training first starts; so a training that was stopped ends with the bits of one that was not. A step that overflows
+//! keeps its place in the order and in the schedule, and changes nothing but the loss scale. This module does not know
+//! where examples and pictures come from, nor what becomes of the adapter.
 
 use std::collections::HashMap;
 use std::path::Path;

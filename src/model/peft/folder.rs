@@ -37,9 +37,10 @@ pub(super) fn no_adapter(folder: &Path, missing: &str) -> ModelError {
         }
         [] => error.help(format!("an adapter's folder holds `{SETTINGS}` and `{TENSORS}`")),
         [only] => error.help(format!("there is an adapter in {only}: name that folder")),
-        [first, rest @ ..] => {
-            let rest = rest[..rest.len().min(3)].join(", ");
-            error.help(format!("there are adapters in {first} and {rest}: name one of these folders"))
+        several => {
+            let told = &several[..several.len().min(4)];
+            let more = if told.len() < several.len() { ", …" } else { "" };
+            error.help(format!("there are adapters in {}{more}: name one of these folders", told.join(", ")))
         }
     }
 }
@@ -146,7 +147,7 @@ mod tests {
         touch(root, &["good/adapter_config.json", "good/adapter_model.safetensors", "empty/adapter_config.json"]);
         assert_eq!(
             advice(root),
-            "there are adapters in `checkpoint-1000` and `checkpoint-500`, `good`: name one of these folders"
+            "there are adapters in `checkpoint-1000`, `checkpoint-500`, `good`: name one of these folders"
         );
         let file = root.join("config.json");
         assert_eq!(advice(&file), format!("name the folder that it lies in, `{}`", root.display()));
