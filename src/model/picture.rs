@@ -164,9 +164,9 @@ impl Processor {
                 let empty = Map::new();
                 let size = fields.object("size", &empty)?;
                 let side = self.size as usize;
-                if size.map.contains_key("shortest_edge") {
+                if size.get("shortest_edge").is_some() {
                     Scale::ShortestSide(size.positive("shortest_edge", side, MOST_PIXELS)? as u32)
-                } else if size.map.contains_key("width") && size.map.contains_key("height") {
+                } else if size.get("width").is_some() && size.get("height").is_some() {
                     Scale::Exactly(
                         size.positive("width", side, MOST_PIXELS)? as u32,
                         size.positive("height", side, MOST_PIXELS)? as u32,

@@ -100,6 +100,7 @@ impl Reference {
         let found = parameters(&found);
         let share = distance(&found, &expected) / distance(&expected, &before);
         assert!(share < UPDATE, "{name}: the update differs by {share} of its norm");
+        println!("{name}: the update differs by {share} of its norm");
     }
 }
 

@@ -116,6 +116,7 @@ fn logits_of_pictures_and_text_equal_those_of_transformers() {
             let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), None));
             let worst = distance(&found, &reference.floats(&format!("{picture}.logits")));
             assert!(worst < LOGITS, "{name}, {picture}: {worst}");
+            println!("{name}, {picture}: logits differ by at most {worst}");
             let sums =
                 [log_probability(&found, &tokens), reference.floats(&format!("{picture}.logprobs")).iter().sum()];
             assert!((sums[0] - sums[1]).abs() < 1e-3, "{name}, {picture}: {sums:?}");
@@ -379,6 +380,7 @@ fn logits_with_an_adapter_equal_those_of_peft() {
         let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.lora)));
         let worst = distance(&found, &reference.floats("square.adapter_logits"));
         assert!(worst < LOGITS, "{name}: {worst}");
+        println!("{name}, with an adapter: logits differ by at most {worst}");
         assert!(distance(&found, &reference.floats("square.logits")) > 0.1, "the adapter changes the logits");
     }
 }

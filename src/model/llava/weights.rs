@@ -262,16 +262,21 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     }
     let index = folder.join("model.safetensors.index.json");
     if !index.is_file() {
+        let message = format!("{}: neither `model.safetensors` nor `model.safetensors.index.json`", folder.display());
+        let others = others(folder);
         let pickled =
-            folder.join("pytorch_model.bin").is_file() || folder.join("pytorch_model.bin.index.json").is_file();
-        return Err(ModelError::new(format!(
-            "{}: neither `model.safetensors` nor `model.safetensors.index.json`",
-            folder.display()
-        ))
-        .help(if pickled {
-            "pickled weights (`pytorch_model*.bin`) are not read: save the model with `safe_serialization=True`"
+            ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| folder.join(name).is_file());
+        return Err(ModelError::new(message).help(if !others.is_empty() {
+            format!(
+                "{} {} there: a variant such as `fp16` is read under the name `model.safetensors`, shards with the index \
+                 that names them",
+                others.join(", "),
+                if others.len() == 1 { "is" } else { "are" }
+            )
+        } else if pickled {
+            "pickled weights (`pytorch_model*.bin`) are not read: save the model with `safe_serialization=True`".to_owned()
         } else {
-            "a model folder holds `config.json`, `*.safetensors` and `tokenizer.json`"
+            "a model folder holds `config.json`, `*.safetensors` and `tokenizer.json`".to_owned()
         }));
     }
     let object = read_object(&index)?;
@@ -290,6 +295,16 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
             .help("download the checkpoint again; every shard must lie beside the index"));
     }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The first few files of tensors in `folder`, by whatever name.
+fn others(folder: &Path) -> Vec<String> {
+    const MOST: usize = 3;
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let mut found: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    found.sort();
+    found.iter().take(MOST).map(|name| format!("`{name}`")).collect()
 }
 
 impl TensorFile {
@@ -452,6 +467,10 @@ mod tests {
     fn a_missing_shard_is_named_and_so_are_missing_weights() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(refused(folder.path()), "FOLDER: neither `model.safetensors` nor `model.safetensors.index.json`");
+        let variant = folder.path().join("model.fp16.safetensors");
+        fs::write(&variant, file(&[("a", Dtype::F32, &[1])])).expect("written");
+        let help = open(folder.path()).err().and_then(|error| error.help).expect("a remedy");
+        assert!(help.starts_with("`model.fp16.safetensors` is there: a variant"), "{help}");
         let index = folder.path().join("model.safetensors.index.json");
         fs::write(index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
         fs::write(folder.path().join("1.safetensors"), file(&[("a", Dtype::F32, &[1])])).expect("written");
