@@ -476,6 +476,7 @@ def tiff_files():
     save("tiff_one_bit.tif", PICTURE.convert("1"))
     for compression in ["group4", "group3", "tiff_ccitt"]:
         save(f"tiff_{compression}.tif", SMOOTH.convert("1"), compression=compression)
+    save("tiff_group3_large.tif", photo().convert("1"), compression="group3")
     save("tiff_cmyk.tif", PICTURE.convert("CMYK"))
     save("tiff_cmyk_lzw.tif", PICTURE.convert("CMYK"), compression="tiff_lzw")
     save("tiff_ycbcr.tif", PICTURE.convert("YCbCr"))

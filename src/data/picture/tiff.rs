@@ -526,7 +526,7 @@ fn fax(page: &Page, data: &[u8], width: usize, height: usize) -> Result<Vec<u8>,
         return Err(unread("a fax of more than 65535 pixels a side"));
     };
     let mut out = Vec::with_capacity(stride * height);
-    let line = |changes: &[u16]| {
+    let mut line = |changes: &[u16]| {
         let start = out.len();
         if start == stride * height {
             return;
@@ -542,8 +542,15 @@ fn fax(page: &Page, data: &[u8], width: usize, height: usize) -> Result<Vec<u8>,
     if page.compression == 4 {
         fax::decoder::decode_g4(data, across, Some(down), line).ok_or(TRUNCATED)?;
     } else {
-        // Ends with the data or with a mark.
-        fax::decoder::decode_g3(data, line);
+        let bytes = data.map(Result::<u8, std::convert::Infallible>::Ok);
+        let mut decoder = fax::decoder::Group3Decoder::new(bytes).map_err(|_| TRUNCATED)?;
+        while matches!(decoder.advance(), Ok(fax::decoder::DecodeStatus::Incomplete)) {
+            line(decoder.transitions());
+        }
+        // The last line may lack the mark behind it.
+        if decoder.transitions().last() == Some(&across) {
+            line(decoder.transitions());
+        }
     }
     Ok(out)
 }
