@@ -366,7 +366,7 @@ pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
 /// What is said of the files of a folder that are no pictures.
 pub(super) fn passed_over_note(passed_over: &PassedOver) -> Option<String> {
     (*passed_over != PassedOver::default())
-        .then(|| format!("passed over {passed_over}: not a picture in a format that is read"))
+        .then(|| format!("passed over {passed_over}: not in a picture format that is read"))
 }
 
 /// What is said once of pictures that were found by an end of their paths.

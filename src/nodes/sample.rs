@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(records.len(), 1);
         assert_eq!(
             *trial.notes.lock().unwrap(),
-            ["passed over 1 file (1 .txt): not a picture in a format that is read"]
+            ["passed over 1 file (1 .txt): not in a picture format that is read"]
         );
 
         let folder = tempfile::tempdir().unwrap();
