@@ -32,7 +32,7 @@ impl NodeKind for CorruptKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {
@@ -181,7 +181,7 @@ const TOGETHER: usize = 16;
 
 impl ItemWork for Corrupt {
     fn item_version(&self) -> u32 {
-        1
+        2
     }
 
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, _: &dyn FileDigests) -> Result<Vec<Item>, Failure> {

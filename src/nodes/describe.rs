@@ -15,7 +15,7 @@ impl NodeKind for DescribeKind {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn ports(&self) -> &'static [Port] {
