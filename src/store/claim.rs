@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Disk, Store, StoreError, unique};
+use super::{Disk, Scratch, Store, StoreError, unique};
 use crate::digest::Digest;
 
 /// How often a claim's owner says that it lives.
@@ -156,6 +156,10 @@ impl Drop for Claim {
             let _ = thread.join();
         }
         if self.this.holds().unwrap_or(false) {
+            // Succeeds only when nothing is unfinished.
+            for which in [Scratch::Ordinary, Scratch::Forced] {
+                self.this.disk.remove_empty(&self.folder.join(self.scratch_name(which)));
+            }
             let _ = self.this.disk.remove(&self.this.path);
         }
         // Succeeds only when nothing is left in it.
@@ -477,8 +481,8 @@ mod tests {
 
     #[test]
     fn an_owner_that_lost_its_claim_publishes_nothing_and_leaves_the_scratch_to_the_next() {
+        use super::super::Publication;
         use super::super::record::tests::example;
-        use super::super::{Publication, Scratch};
         let (_folder, store, _) = store();
         let (mut first, second) = (example(&store, "key", "one"), example(&store, "key", "two"));
         let Claiming::Held(suspended) = store.claim(&first.key).unwrap() else { panic!("taken") };

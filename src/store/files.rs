@@ -67,9 +67,11 @@ impl FileStamp {
     /// Whether no other content can have this stamp, for a file that had it at the time `now_ns`, before it was read.
     fn lasts(&self, now_ns: i64) -> bool {
         let settled = SETTLED.as_nanos() as i64;
+        // Some file systems keep times that are centuries away.
+        let since = |time_ns: i64| now_ns.saturating_sub(time_ns);
         // Only the inode's own time cannot be set by hand: a file from the future may be an old one.
         let quiet =
-            now_ns - self.changed_ns >= settled && (now_ns - self.modified_ns >= settled || self.modified_ns > now_ns);
+            since(self.changed_ns) >= settled && (since(self.modified_ns) >= settled || self.modified_ns > now_ns);
         self.inode != 0 && self.changed_ns % COARSE_NS != 0 && quiet
     }
 }

@@ -1,6 +1,7 @@
 //! The real program in folders of its own: what it says, what it leaves, and how it ends.
 
 mod bad_input;
+mod caches;
 mod commands;
 #[cfg(unix)]
 mod interrupts;

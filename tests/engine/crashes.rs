@@ -5,10 +5,20 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stic::draw::Draws;
+use walkdir::WalkDir;
 
 use super::toys::Bench;
 
 const FOLDER: &str = "STIC_TEST_CHILD";
+
+/// Set for a process that makes everything below the source anew by force.
+const FORCE: &str = "STIC_TEST_FORCE";
+
+/// How many processes are killed while two at a time work on one cache; CI has a few, and who wants to know 500.
+const KILLS: &str = "STIC_TEST_KILLS";
+
+/// The steps of the training.
+const STEPS: usize = 25;
 
 /// Thirty items through every way of running: files made and read, items, wholes, a join.
 fn pipeline() -> String {
@@ -36,6 +46,13 @@ fn pipeline() -> String {
         kind = "each"
         inputs.rows = "pair"
         log = "log"
+        [nodes.trained]
+        kind = "all"
+        inputs.rows = ["shown", "source"]
+        keep = 20
+        trouble = "steps:{STEPS}"
+        pause = 300
+        log = "steps"
         "#,
         words.join(", ")
     )
@@ -50,16 +67,21 @@ fn child() {
         let store = std::sync::Arc::new(stic::store::Store::open(&folder.join("cache")).unwrap());
         let machine = super::toys::Machine(Ok(stic::device::Backend::Cpu));
         let memory = super::toys::Memory::default();
-        let report =
-            stic::run::run(&graph, &store, &machine, &Default::default(), &memory, &Default::default()).unwrap();
+        let mut options = stic::run::Options::default();
+        if std::env::var_os(FORCE).is_some() {
+            let forced = ["described", "trained"].into_iter().map(|name| graph.find(name).unwrap());
+            options.plan.force = forced.collect();
+        }
+        let report = stic::run::run(&graph, &store, &machine, &options, &memory, &Default::default()).unwrap();
         assert!(report.is_complete(), "{report:#?}");
     }
 }
 
-fn start(folder: &Path) -> Child {
+fn start(folder: &Path, force: bool) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::child", "--test-threads", "1"])
         .env(FOLDER, folder)
+        .envs(force.then_some((FORCE, "1")))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -74,7 +96,7 @@ fn a_pipeline_that_is_killed_again_and_again_ends_with_the_same_digests() {
         let mut draws = Draws::new(round, "kill", "");
         let (begun, mut kills) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_secs(3) {
-            let mut child = start(bench.folder.path());
+            let mut child = start(bench.folder.path(), false);
             std::thread::sleep(Duration::from_micros(draws.between(2_000.0, 60_000.0) as u64));
             let finished = child.try_wait().unwrap().is_some();
             child.kill().unwrap();
@@ -99,7 +121,7 @@ fn a_pipeline_that_is_killed_again_and_again_ends_with_the_same_digests() {
 #[test]
 fn two_processes_share_a_cache_and_do_everything_once() {
     let bench = Bench::new();
-    let children: Vec<Child> = (0..3).map(|_| start(bench.folder.path())).collect();
+    let children: Vec<Child> = (0..3).map(|_| start(bench.folder.path(), false)).collect();
     for child in children {
         assert!(child.wait_with_output().unwrap().status.success());
     }
@@ -107,4 +129,63 @@ fn two_processes_share_a_cache_and_do_everything_once() {
     let run = bench.run(&pipeline());
     assert!(run.what().iter().all(|what| what.starts_with("hit ")));
     assert_eq!(run.contents(), Bench::new().run(&pipeline()).contents());
+}
+
+/// Kills processes that work two at a time on one cache, some of them by force; what comes out is what a single process
+/// makes, and a kill costs a training the step in flight and no other.
+#[test]
+fn processes_that_are_killed_in_pairs_and_by_force_lose_no_scratch_and_end_with_the_same_digests() {
+    let wanted: usize = std::env::var(KILLS).map_or(12, |text| text.parse().expect("a number of kills"));
+    let clean = Bench::new().run(&pipeline()).contents();
+    let bench = Bench::new();
+    let mut draws = Draws::new(0, "kill two", "");
+    let (mut kills, mut finished, mut starts) = (0, 0, 0);
+    let mut start_one = || {
+        starts += 1;
+        start(bench.folder.path(), starts % 3 == 0)
+    };
+    let mut running = [start_one(), start_one()];
+    while kills < wanted {
+        std::thread::sleep(Duration::from_micros(draws.between(1_000.0, 150_000.0) as u64));
+        let victim = &mut running[draws.between(0.0, 2.0) as usize];
+        match victim.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "a process failed");
+                finished += 1;
+            }
+            None => {
+                victim.kill().unwrap();
+                victim.wait().unwrap();
+                kills += 1;
+            }
+        }
+        *victim = start_one();
+    }
+    for mut child in running {
+        assert!(child.wait().unwrap().success());
+    }
+    let run = bench.run(&pipeline());
+    assert_eq!(run.contents(), clean, "after {kills} kills");
+    let store = bench.store();
+    let trained = store.last("toy", "trained").unwrap().unwrap();
+    for node in ["source", "described", "shown", "pair", "last", "trained"] {
+        let record = store.last("toy", node).unwrap().unwrap();
+        assert!(record.provenance.superseded.iter().all(|content| *content == record.content));
+        record.objects.iter().for_each(|object| store.verify_object(&object.digest).unwrap());
+    }
+
+    let logged = std::fs::read_to_string(bench.path("steps")).unwrap();
+    let taken = logged.lines().filter(|line| *line == "step").count();
+    let unfinished = WalkDir::new(bench.path("cache").join("work")).into_iter().map(Result::unwrap);
+    let unfinished = unfinished.filter(|entry| entry.file_name() == "steps");
+    let kept: usize =
+        unfinished.map(|entry| std::fs::read_to_string(entry.path()).unwrap().parse::<usize>().unwrap()).sum();
+    let published = STEPS * trained.generation as usize;
+    println!(
+        "{kills} kills, {finished} processes ended by themselves; trained {} times, {taken} steps taken, {kept} of them \
+         in unfinished scratch, {} lost",
+        trained.generation,
+        taken as isize - (published + kept) as isize,
+    );
+    assert!((published + kept..=published + kept + kills).contains(&taken), "{taken} steps, {published} and {kept}");
 }

@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod crashes;
+mod faults;
 mod keys;
 mod properties;
 mod toys;

@@ -188,6 +188,20 @@ impl ToyNode {
                     return Err(Failure::environment("no memory"));
                 }
             }
+            ("steps", count) => {
+                // As a training does: a checkpoint after every step, put in its place as a whole.
+                let (path, partial) = (context.scratch().join("steps"), context.scratch().join("steps.partial"));
+                let begun = fs::read_to_string(&path).map_or(0, |text| text.parse().unwrap());
+                for step in begun..count.parse::<u32>().unwrap() {
+                    if context.interrupted() {
+                        return Err(Failure::Interrupted);
+                    }
+                    std::thread::sleep(self.pause);
+                    self.note("step");
+                    let saved = fs::write(&partial, (step + 1).to_string()).and_then(|()| fs::rename(&partial, &path));
+                    saved.map_err(|cause| Failure::io(&path, &cause))?;
+                }
+            }
             ("node", text) => return Err(Failure::node(text).help("do it otherwise")),
             ("touch", path) => fs::write(path, "changed under the run").unwrap(),
             ("copy", path) => {
@@ -371,7 +385,7 @@ type At = Box<dyn Fn(&Event) + Send + Sync>;
 /// Remembers events, and may do something at each.
 #[derive(Default)]
 pub struct Memory {
-    events: Mutex<Vec<Event>>,
+    pub events: Mutex<Vec<Event>>,
     at: Option<At>,
 }
 
