@@ -573,38 +573,15 @@ fn spread(data: &[u8], width: usize, height: usize, (across, down): (usize, usiz
 /// Adds up what is stored as differences along a row.
 fn undo_predictor(page: &Page, rows: &mut Rows) -> Result<(), PictureError> {
     let (samples, big_endian) = (rows.samples, rows.big_endian);
+    let all = rows.data.chunks_exact_mut(rows.stride);
     match (page.predictor, rows.bits) {
-        (2, 8) => {
-            for row in rows.data.chunks_exact_mut(rows.stride) {
-                (samples..row.len()).for_each(|at| row[at] = row[at].wrapping_add(row[at - samples]));
-            }
-        }
-        (2, 16) => {
-            let (read, write): (fn([u8; 2]) -> u16, fn(u16) -> [u8; 2]) = match big_endian {
-                true => (u16::from_be_bytes, u16::to_be_bytes),
-                false => (u16::from_le_bytes, u16::to_le_bytes),
-            };
-            for row in rows.data.chunks_exact_mut(rows.stride) {
-                let words = row.as_chunks_mut().0;
-                (samples..words.len())
-                    .for_each(|at| words[at] = write(read(words[at]).wrapping_add(read(words[at - samples]))));
-            }
-        }
-        (2, 32) => {
-            let (read, write): (fn([u8; 4]) -> u32, fn(u32) -> [u8; 4]) = match big_endian {
-                true => (u32::from_be_bytes, u32::to_be_bytes),
-                false => (u32::from_le_bytes, u32::to_le_bytes),
-            };
-            for row in rows.data.chunks_exact_mut(rows.stride) {
-                let words = row.as_chunks_mut().0;
-                (samples..words.len())
-                    .for_each(|at| words[at] = write(read(words[at]).wrapping_add(read(words[at - samples]))));
-            }
-        }
+        (2, 8) => all.for_each(|row| add_up::<1>(row, samples, big_endian)),
+        (2, 16) => all.for_each(|row| add_up::<2>(row, samples, big_endian)),
+        (2, 32) => all.for_each(|row| add_up::<4>(row, samples, big_endian)),
         // The bytes of a row's numbers, the most significant of all first.
         (3, 32) if page.format == Format::Real => {
-            for row in rows.data.chunks_exact_mut(rows.stride) {
-                (samples..row.len()).for_each(|at| row[at] = row[at].wrapping_add(row[at - samples]));
+            for row in all {
+                add_up::<1>(row, samples, big_endian);
                 let planes = row.to_vec();
                 let count = row.len() / 4;
                 row.iter_mut().enumerate().for_each(|(at, byte)| *byte = planes[at % 4 * count + at / 4]);
@@ -615,4 +592,19 @@ fn undo_predictor(page: &Page, rows: &mut Rows) -> Result<(), PictureError> {
         (predictor, bits) => return Err(unread(format_args!("predictor {predictor} of {bits} bits"))),
     }
     Ok(())
+}
+
+/// Adds to every number of `SIZE` bytes the one `samples` before it.
+fn add_up<const SIZE: usize>(row: &mut [u8], samples: usize, big_endian: bool) {
+    let numbers: &mut [[u8; SIZE]] = row.as_chunks_mut().0;
+    for at in samples..numbers.len() {
+        let mut carry = 0;
+        let before = numbers[at - samples];
+        for digit in 0..SIZE {
+            let place = if big_endian { SIZE - 1 - digit } else { digit };
+            carry += u16::from(numbers[at][place]) + u16::from(before[place]);
+            numbers[at][place] = carry as u8;
+            carry >>= 8;
+        }
+    }
 }
