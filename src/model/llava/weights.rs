@@ -59,7 +59,8 @@ impl Weights {
             paths(folder)?.into_iter().map(TensorFile::open).collect::<Result<_, ModelError>>()?;
         let mut weights = Self { files, places: BTreeMap::new(), device: device.clone(), dtype, uploaded: 0 };
         for file in 0..weights.files.len() {
-            for (stored, info) in weights.files[file].header()? {
+            // In the order of their names, so that a message does not depend on chance.
+            for (stored, info) in BTreeMap::from_iter(weights.files[file].header()?) {
                 weights.place(Place { file, stored, info })?;
             }
         }
