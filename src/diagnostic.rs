@@ -255,6 +255,19 @@ pub fn did_you_mean(written: &str, what: &str, known: &[&str]) -> Option<String>
     }
 }
 
+/// Whether `text`, which is to be something else, ends as files do.
+pub fn has_file_ending(text: &str) -> bool {
+    const ENDINGS: [&str; 12] =
+        ["txt", "json", "jsonl", "ndjson", "md", "csv", "tsv", "yaml", "yml", "toml", "safetensors", "parquet"];
+    let ending = text.rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
+    !text.contains(char::is_whitespace) && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+}
+
+/// Whether `text`, which is to be a name, looks like the path of a file or folder.
+pub fn looks_like_path(text: &str) -> bool {
+    has_file_ending(text) || (!text.contains(' ') && text.contains(['/', '\\']))
+}
+
 /// Names in backticks, with commas; the rest of a long list is counted.
 pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 16;

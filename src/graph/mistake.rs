@@ -1,7 +1,7 @@
 //! What can be wrong with how nodes are joined: the mistakes as data, and their prose in one place.
 
 use crate::artifact::ArtifactKind;
-use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, looks_like_path, nearest};
 use crate::node::{Arity, Port};
 
 /// A mistake in how nodes are joined.
@@ -127,9 +127,14 @@ impl From<Mistake> for Diagnostic {
                 .help("name one node or file".to_owned()),
             Mistake::UnknownNode { written, known, span } => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                Self::new(format!("unknown node `{written}`"))
-                    .label(span, "no node has this name")
-                    .help(did_you_mean(&written, "nodes", &known))
+                let help = if looks_like_path(&written) {
+                    Some(format!("a file is written `{{ file = \"{written}\" }}`"))
+                } else if let Some(name) = written.strip_prefix("nodes.").filter(|name| known.contains(name)) {
+                    Some(format!("a node is named without its table: `{name}`"))
+                } else {
+                    did_you_mean(&written, "nodes", &known)
+                };
+                Self::new(format!("unknown node `{written}`")).label(span, "no node has this name").help(help)
             }
             Mistake::WrongArtifact { from, makes, port, kind, makers, span } => {
                 let takes = artifacts(port.accepts);

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use self::mistake::{Mistake, fits};
 use crate::artifact::ArtifactKind;
 use crate::device::DeviceRequest;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
-use crate::spec::syntax::Table;
-use crate::spec::{InputSource, InputTable, Mistakes, NodeTable, Pipeline, Reader, Scope};
+use crate::spec::keys::meant;
+use crate::spec::syntax::{Syntax, Table};
+use crate::spec::{InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, Reader, Scope};
 
 /// A pipeline without mistakes.
 pub struct Graph {
@@ -33,6 +34,8 @@ pub struct Graph {
     pub device: DeviceRequest,
     /// Numerics classes whose results may be used as they are.
     pub accept_numerics: Vec<String>,
+    /// The nodes whose samples a run shows; `None`: pairs and trainings.
+    pub show: Option<Vec<String>>,
     /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
     pub nodes: Vec<GraphNode>,
     root: Table,
@@ -63,6 +66,16 @@ pub struct GraphNode {
     parameters: Table,
 }
 
+impl GraphNode {
+    /// What the pipeline file says of a parameter, where that is a text.
+    pub fn written(&self, parameter: &str) -> Option<String> {
+        match &self.parameters.get(parameter)?.value.value {
+            Syntax::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl Graph {
     /// Reads the text of a pipeline file that lies in `folder`; `default_name` is for a file that gives no name.
     ///
@@ -71,10 +84,10 @@ impl Graph {
     pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
         let (pipeline, mistakes) = Pipeline::read(text, default_name, folder);
         let Some(pipeline) = pipeline else {
-            return Err(Rejected { mistakes: mistakes.into_list(), nodes: Vec::new(), root: Table::default() });
+            return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
         let result = Joining::new(&pipeline, kinds, &mistakes).graph();
-        result.map_err(|nodes| Rejected { mistakes: mistakes.into_list(), nodes, root: pipeline.root })
+        result.map_err(|(nodes, unread)| Rejected { mistakes: mistakes.into_list(), nodes, unread, root: pipeline.root })
     }
 
     /// The index of the node called `name`.
@@ -105,7 +118,7 @@ impl Graph {
 
     /// What is wrong with a file that a parameter of `node` names, at its place in the pipeline file.
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, node, problem)
+        file_mistake(&self.root, &node.parameters, problem)
     }
 
     /// What is wrong with the device that the file asks for.
@@ -119,26 +132,41 @@ impl Graph {
 }
 
 /// A pipeline file with mistakes.
+#[derive(Default)]
 pub struct Rejected {
     /// The mistakes.
     pub mistakes: Vec<Diagnostic>,
     /// The nodes without mistakes of their own, whose files can still be looked at; they are not joined.
     pub nodes: Vec<GraphNode>,
+    /// The nodes with mistakes of their own: what they name can still be looked for.
+    pub unread: Vec<Unread>,
     root: Table,
+}
+
+/// A node that could not be made.
+pub struct Unread {
+    /// What it names.
+    pub named: Named,
+    parameters: Table,
 }
 
 impl Rejected {
     /// See [`Graph::file_mistake`].
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, node, problem)
+        file_mistake(&self.root, &node.parameters, problem)
+    }
+
+    /// The same for what a node names that could not be made.
+    pub fn unread_mistake(&self, node: &Unread, problem: FileProblem) -> Diagnostic {
+        file_mistake(&self.root, &node.parameters, problem)
     }
 }
 
-fn file_mistake(root: &Table, node: &GraphNode, problem: FileProblem) -> Diagnostic {
+fn file_mistake(root: &Table, parameters: &Table, problem: FileProblem) -> Diagnostic {
     let model = problem.parameter.starts_with("models.").then(|| root.place(&problem.parameter)).flatten();
-    let place = model.or_else(|| node.parameters.place(&problem.parameter));
+    let place = model.or_else(|| parameters.place(&problem.parameter));
     Diagnostic::new(problem.message)
-        .label(place.unwrap_or_else(|| node.parameters.span.clone()), "named here")
+        .label(place.unwrap_or_else(|| parameters.span.clone()), "named here")
         .help(problem.help)
 }
 
@@ -162,14 +190,21 @@ impl<'a> Joining<'a> {
         }
     }
 
-    /// The graph, or the nodes without mistakes of their own.
-    fn graph(&self) -> Result<Graph, Vec<GraphNode>> {
+    /// The graph, or the nodes without mistakes of their own and what the others name.
+    fn graph(&self) -> Result<Graph, (Vec<GraphNode>, Vec<Unread>)> {
         let tables = &self.pipeline.nodes;
         let kinds: Vec<Option<&Arc<dyn NodeKind>>> = tables.iter().map(|table| self.kind(table)).collect();
         let mut nodes: Vec<Option<GraphNode>> = Vec::with_capacity(tables.len());
         let mut imports: Vec<VecDeque<GraphNode>> = Vec::with_capacity(tables.len());
+        let mut unread = Vec::new();
         for (table, kind) in tables.iter().zip(&kinds) {
-            nodes.push(kind.and_then(|kind| self.read(table, kind.as_ref())));
+            nodes.push(kind.and_then(|kind| {
+                let (node, named) = self.read(table, kind.as_ref());
+                if node.is_none() {
+                    unread.push(Unread { named, parameters: table.parameters.clone() });
+                }
+                node
+            }));
             imports.push(kind.map(|kind| self.imports(table, kind.ports())).unwrap_or_default());
         }
         for (table, kind) in tables.iter().zip(&kinds) {
@@ -182,7 +217,7 @@ impl<'a> Joining<'a> {
             Some(order) if self.mistakes.count() == 0 && nodes.iter().all(Option::is_some) => {
                 Ok(self.assemble(nodes, imports, &order))
             }
-            _ => Err(nodes.into_iter().flatten().chain(imports.into_iter().flatten()).collect()),
+            _ => Err((nodes.into_iter().flatten().chain(imports.into_iter().flatten()).collect(), unread)),
         }
     }
 
@@ -191,31 +226,36 @@ impl<'a> Joining<'a> {
         let kind = self.kinds.get(written);
         if kind.is_none() {
             let (written, span, known) = (written.clone(), span.clone(), self.kinds.names());
-            self.report(Mistake::UnknownKind { written, known, span });
+            // As the kind that was meant, the rest of the table is read all the same.
+            let near = nearest(&written, known.iter().copied());
+            self.report(Mistake::UnknownKind { written: written.clone(), known: known.clone(), span });
+            return near.and_then(|near| self.kinds.get(near));
         }
         kind
     }
 
-    fn read(&self, table: &NodeTable, kind: &dyn NodeKind) -> Option<GraphNode> {
+    fn read(&self, table: &NodeTable, kind: &dyn NodeKind) -> (Option<GraphNode>, Named) {
         let pipeline = self.pipeline;
-        let scope = Scope { folder: &pipeline.folder, models: &pipeline.models, mistakes: self.mistakes };
+        let scope = Scope::new(&pipeline.folder, &pipeline.models, self.mistakes);
         let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
         let node = kind.read(&mut reader, &|port| table.inputs.iter().any(|input| input.port == port));
-        reader.read_elsewhere(&["kind", "inputs", "seed", "retries"]);
+        reader.read_elsewhere(["kind", "inputs", "seed", "retries"].map(str::to_owned));
+        reader.read_elsewhere(kind.ports().iter().map(|port| format!("inputs.{}", port.name)));
         drop(reader);
-        Some(GraphNode {
+        let node = node.map(|node| GraphNode {
             name: table.name.clone(),
             kind: kind.name(),
             version: kind.version(),
             ports: kind.ports(),
             output: kind.output(),
-            node: node?,
+            node,
             seed: table.seed.unwrap_or(pipeline.seed),
             retries: table.retries,
             inputs: kind.ports().iter().map(|_| Vec::new()).collect(),
             imported: false,
             parameters: table.parameters.clone(),
-        })
+        });
+        (node, scope.named())
     }
 
     /// The files that `table` imports, in the order of `ports` and, within one, of the text.
@@ -291,7 +331,16 @@ impl<'a> Joining<'a> {
             }
         }
         for port in kind.ports().iter().filter(|port| port.arity != Arity::Optional) {
-            if !table.inputs.iter().any(|input| input.port == port.name) {
+            let names: Vec<&str> = kind.ports().iter().map(|port| port.name).collect();
+            let dotted = format!("inputs.{}", port.name);
+            // An input under another name, or in another place, is one mistake.
+            let elsewhere = table.inputs.iter().any(|input| {
+                !names.contains(&input.port.as_str()) && nearest(&input.port, names.iter().copied()) == Some(port.name)
+            }) || table.parameters.entries.iter().any(|entry| {
+                let meant = meant(&entry.key, &["inputs", &dotted]);
+                meant.contains(&dotted.as_str()) || (meant == ["inputs"] && matches!(entry.value.value, Syntax::Table(_)))
+            });
+            if !elsewhere && !table.inputs.iter().any(|input| input.port == port.name) {
                 self.report(Mistake::MissingInput {
                     node: table.name.clone(),
                     kind: kind.name(),
@@ -363,6 +412,7 @@ impl<'a> Joining<'a> {
             seed: self.pipeline.seed,
             device: self.pipeline.device,
             accept_numerics: self.pipeline.accept_numerics.clone(),
+            show: self.pipeline.show.clone(),
             nodes: ordered,
             root: self.pipeline.root.clone(),
         }

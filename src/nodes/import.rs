@@ -32,7 +32,7 @@ use crate::node::{
     Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output,
     Parameter, Port, Summary, WholeWork, Work,
 };
-use crate::spec::Reader;
+use crate::spec::{ModelSource, Reader};
 
 mod own;
 
@@ -50,6 +50,10 @@ impl Importer for FileImporter {
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
         let kind = accepts.first().copied().unwrap_or(ArtifactKind::Records);
         (kind, Arc::new(ImportKind(kind)), Box::new(Import::new(kind, file, images)))
+    }
+
+    fn check_model(&self, model: &ModelSource) -> Vec<FileProblem> {
+        super::model::check_files(model)
     }
 }
 

@@ -8,6 +8,7 @@ mod describe;
 mod dpo;
 mod evaluate;
 mod export;
+pub mod folder;
 mod import;
 pub mod infuse;
 mod labels;
@@ -58,4 +59,43 @@ pub fn kinds() -> Kinds {
         Arc::new(EvaluateKind),
     ];
     Kinds::new(kinds, Arc::new(FileImporter))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::spec::{Mistakes, ModelSource, Reader, Scope, syntax};
+
+    /// The keys of `kind` that are known after its parameters were read from `text`.
+    fn known(kind: &dyn NodeKind, text: &str) -> Vec<String> {
+        let mistakes = Mistakes::default();
+        let models = [ModelSource { name: "m".into(), source: "m".into(), path: "m".into(), revision: None }];
+        let scope = Scope::new(Path::new(""), &models, &mistakes);
+        let table = syntax::parse(text).root;
+        let mut reader = Reader::new(&scope, &table, "node `n`");
+        let _ = kind.read(&mut reader, &|_| false);
+        let mut known = reader.known();
+        known.sort();
+        known
+    }
+
+    #[test]
+    fn the_known_keys_of_a_kind_are_all_of_them_whatever_is_written() {
+        for name in kinds().names() {
+            let kinds = kinds();
+            let kind = kinds.get(name).unwrap().as_ref();
+            let all = known(kind, "");
+            assert!(!all.is_empty() && !all.contains(&"judge".to_owned()), "{name}: {all:?}");
+            // A value of any type, alone or with all other keys, makes no key known or unknown.
+            for value in ["1", "0.5", "true", "\"m\"", "[]", "[1, 2]", "[\"a\"]", "{ file = \"x\" }", "{}", "[{}]"] {
+                for key in &all {
+                    assert_eq!(known(kind, &format!("{key} = {value}\n")), all, "{name}: {key} = {value}");
+                }
+                let text: String = all.iter().map(|key| format!("{key} = {value}\n")).collect();
+                assert_eq!(known(kind, &text), all, "{name}: all = {value}");
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::folder::{self, hub_id};
 use crate::digest::Digest;
 use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
 use crate::model::picture::Processor;
@@ -37,9 +38,11 @@ pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
         return Vec::new();
     }
     if !folder.exists() {
-        let help = "`source` names a folder with a Hugging Face checkpoint; download it first, for example with \
-                    `huggingface-cli download`";
-        return problem(format!("{}: no such folder", folder.display()), Some(help.to_owned()));
+        let (message, help) = absent(model);
+        return problem(message, Some(help));
+    }
+    if let Some((message, help)) = another(model) {
+        return problem(message, help);
     }
     if model.revision.is_some() {
         return vec![FileProblem {
@@ -116,6 +119,69 @@ impl Views {
             _ => None,
         }
     }
+}
+
+/// What is said of a model whose folder is not there, and what to do.
+fn absent(model: &ModelSource) -> (String, String) {
+    // The pipeline file's folder: what stands in front of `source`.
+    let steps = Path::new(&model.source).components().count();
+    let home = model.path.ancestors().nth(steps).unwrap_or(Path::new(""));
+    let Some((id, revision)) = hub_id(&model.source).filter(|(id, _)| {
+        // A folder that is there was meant, and what is in it misspelt.
+        id.split('/').next().is_none_or(|org| org.is_empty() || !home.join(org).is_dir())
+    }) else {
+        let folder = model.path.display();
+        let help = format!(
+            "`source` names a folder with a Hugging Face checkpoint, relative to the pipeline file; `hf download ORG/NAME \
+             --local-dir {folder}` downloads one"
+        );
+        return (format!("{folder}: no such folder"), help);
+    };
+    let name = id.rsplit('/').next().unwrap_or_default();
+    let home = if model.source.contains("://") { Path::new("") } else { home };
+    let folder = Path::new("models").join(name);
+    let option = revision.or(model.revision.clone()).map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+    let help = format!(
+        "download it with `hf download {id}{option} --local-dir {}`, then write `source = \"{}\"`",
+        home.join(&folder).display(),
+        folder.display()
+    );
+    (format!("`{id}` is not a folder here, and nothing is downloaded from a hub yet"), help)
+}
+
+/// What is said of a folder, or a file, that is not a checkpoint's but near one, and what to do.
+fn another(model: &ModelSource) -> Option<(String, Option<String>)> {
+    let folder = &model.path;
+    let name = folder.display();
+    let source = Path::new(&model.source);
+    if !folder.is_dir() {
+        let parent = source.parent().filter(|_| folder.parent().is_some_and(|parent| parent.join("config.json").is_file()));
+        let help = match parent {
+            Some(parent) if parent.as_os_str().is_empty() => "write `source = \".\"`".to_owned(),
+            Some(parent) => format!("write `source = \"{}\"`", parent.display()),
+            None => "`source` names a folder with a Hugging Face checkpoint".to_owned(),
+        };
+        return Some((format!("`{name}` is a file where the folder of a checkpoint is expected"), Some(help)));
+    }
+    if folder.join("config.json").exists() {
+        return None;
+    }
+    let adapter = |path: PathBuf| {
+        let file = source.join(path);
+        let help = "name the base model's folder as `source`, and the adapter in a node: \
+                    `inputs.adapter = { file = \"FILE\" }`";
+        Some(help.replace("FILE", &file.display().to_string()))
+    };
+    if folder.join("adapter_config.json").exists() {
+        return Some((format!("`{name}` holds an adapter, no model"), adapter(PathBuf::new())));
+    }
+    let found = folder::below(folder, "config.json");
+    if !found.is_empty() {
+        let help = folder::written("source", &model.source, &found);
+        return Some((format!("`{name}` holds no checkpoint itself, a folder in it does"), help));
+    }
+    let found = folder::below(folder, "adapter_config.json").into_iter().next()?;
+    Some((format!("`{name}` holds adapters, no model"), adapter(found)))
 }
 
 /// What is wrong with `template` and `image_mode` for `model`, whose folder is sound.

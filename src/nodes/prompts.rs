@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::data::prompts::{BUILT_IN, PromptError, PromptSet};
+use crate::diagnostic::{has_file_ending, looks_like_path};
 use crate::node::{Failure, FileDigests, FileProblem, Parameter};
 use crate::spec::Reader;
 
@@ -16,6 +17,10 @@ pub enum Prompts {
     Given(PromptSet),
     /// The set that a file holds.
     File(PathBuf),
+}
+
+fn file_help(key: &str, file: &str) -> String {
+    format!("prompts in a file: `{key} = {{ file = \"{file}\" }}`")
 }
 
 impl Prompts {
@@ -33,7 +38,9 @@ impl Prompts {
         if table.is_text(key) {
             let name: String = table.optional(key)?;
             let set = PromptSet::built_in(&name);
-            if set.is_none() && name.contains(char::is_whitespace) {
+            if set.is_none() && looks_like_path(&name) {
+                table.reject(key, "a text names a prompt set", "this looks like a file", Some(file_help(key, &name)));
+            } else if set.is_none() && name.contains(char::is_whitespace) {
                 let help = format!("a prompt of one's own stands in a list: `{key} = [\"…\"]`");
                 table.reject(key, "a text names a prompt set", "no prompt set has this name", Some(help));
             } else if set.is_none() {
@@ -43,6 +50,10 @@ impl Prompts {
         }
         if table.is_list(key) {
             let texts: Vec<String> = table.optional(key)?;
+            if let Some(file) = texts.iter().find(|text| has_file_ending(text)) {
+                table.reject(key, "a list holds prompts", "one of these looks like a file", Some(file_help(key, file)));
+                return None;
+            }
             return match PromptSet::new(texts) {
                 Ok(set) => Some(Self::Given(set)),
                 Err(error) => {

@@ -19,11 +19,11 @@ use crate::spec::{Mistakes, ModelSource, Reader, Scope, syntax};
 /// Reads `text` as the parameters of a node of `kind`, with inputs on the ports `connected`; `base` is a model in
 /// `model`. Gives the node, or messages and labels of all mistakes.
 pub fn read(kind: &dyn NodeKind, text: &str, connected: &[&str], model: &Path) -> Result<Box<dyn Node>, Vec<String>> {
-    let (table, errors) = syntax::parse(text);
-    let mistakes = Mistakes::after(errors);
+    let syntax::Parsed { root: table, mistakes, incomplete } = syntax::parse(text);
+    let mistakes = Mistakes::after(mistakes, incomplete);
     let source = ModelSource { name: "base".into(), source: "m".into(), path: model.to_owned(), revision: None };
     let models = [source];
-    let scope = Scope { folder: Path::new("folder"), models: &models, mistakes: &mistakes };
+    let scope = Scope::new(Path::new("folder"), &models, &mistakes);
     let node = {
         let mut reader = Reader::new(&scope, &table, "node `n`");
         kind.read(&mut reader, &|port| connected.contains(&port))

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::keys::suggestion;
 use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
 
 /// A mistake in a pipeline file. `key` is the key as written, `place` names the table that it is in.
@@ -116,17 +117,15 @@ impl Mistake {
     /// The prose, and `span` as the place.
     pub fn at(self, span: Span) -> Diagnostic {
         match self {
-            Self::UnknownKey { key, place, known } => {
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                Diagnostic::new(format!("unknown key `{key}` in {place}"))
-                    .label(span, "nothing reads this")
-                    .help(did_you_mean(&key, "keys", &known))
-            }
+            Self::UnknownKey { key, place, known } => Diagnostic::new(format!("unknown key `{key}` in {place}"))
+                .label(span, "nothing reads this")
+                .help(suggestion(&key, &known)),
             Self::Missing { key, place, expected } => Diagnostic::new(format!("`{key}` is missing in {place}"))
                 .label(span, format!("needs `{key}`, {expected}"))
                 .help(format!("add `{key} = …`")),
             Self::Type { key, expected, found } => {
-                Diagnostic::new(format!("`{key}` is to be {expected}")).label(span, format!("this is {found}"))
+                let help = retyped(&expected, found).map(str::to_owned);
+                Diagnostic::new(format!("`{key}` is to be {expected}")).label(span, format!("this is {found}")).help(help)
             }
             Self::Range { key, expected } => {
                 Diagnostic::new(format!("`{key}` is out of range")).label(span, format!("expected {expected}"))
@@ -141,12 +140,15 @@ impl Mistake {
             }
             Self::UnknownName { what, written, known } => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                let near = did_you_mean(&written, &format!("{what}s"), &known);
+                let help = if written.contains(['/', '\\']) {
+                    format!("give it a name: a table `[{what}s.NAME]` with `source = \"{written}\"`, and that name here")
+                } else {
+                    near.unwrap_or(format!("the file has no {what}s: add a table `[{what}s.{written}]` with a `source`"))
+                };
                 Diagnostic::new(format!("unknown {what} `{written}`"))
                     .label(span, format!("no {what} has this name"))
-                    .help(
-                        did_you_mean(&written, &format!("{what}s"), &known)
-                            .unwrap_or(format!("the file has no {what}s")),
-                    )
+                    .help(help)
             }
             Self::Empty { key, expected } => {
                 Diagnostic::new(format!("`{key}` is empty")).label(span, format!("expected {expected}"))
@@ -172,6 +174,21 @@ impl Mistake {
     }
 }
 
+/// What to do about a value of another type, where its type tells.
+fn retyped(expected: &str, found: &str) -> Option<&'static str> {
+    let one = |nouns: &[&str]| nouns.iter().any(|noun| expected == *noun || expected.starts_with(&format!("{noun},")));
+    match found {
+        "a list" if one(&["a number", "a whole number", "a text", "true or false"]) => {
+            Some("a node takes one value; sweeps are not there yet: write a node for each value")
+        }
+        "a text" if one(&["a number", "a whole number", "true or false"]) => Some("write it without quotes"),
+        "a number" if one(&["a whole number"]) => Some("write it without a point or an exponent"),
+        "true or false" | "a whole number" | "a number" if one(&["a text"]) => Some("put it in quotes"),
+        "a list" if expected == "a table" => Some("a table has one pair of brackets or braces"),
+        _ => None,
+    }
+}
+
 /// All mistakes of a file so far. Readers of several tables share one.
 #[derive(Debug, Default)]
 pub struct Mistakes {
@@ -180,10 +197,15 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// Mistakes of a text of which a part could not be read, for the reasons in `syntax`: what is missing from it is
-    /// not held against it.
-    pub fn after(syntax: Vec<Diagnostic>) -> Self {
-        Self { incomplete: Cell::new(!syntax.is_empty()), list: RefCell::new(syntax) }
+    /// Mistakes of a text that has those of `syntax` already. When it is `incomplete`, what is missing from it is not held
+    /// against it.
+    pub fn after(syntax: Vec<Diagnostic>, incomplete: bool) -> Self {
+        Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax) }
+    }
+
+    /// A part of the text stands where nobody reads it: from now on, what is missing is not held against it.
+    pub fn set_incomplete(&self) {
+        self.incomplete.set(true);
     }
 
     /// Adds one.

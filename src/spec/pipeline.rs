@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{ModelSource, Reader, Scope, resolve};
-use super::syntax::{self, Entry, Located, Syntax, Table};
+use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
 use crate::device::{Backend, DeviceRequest, Precision, is_numerics_class};
-use crate::diagnostic::{Span, nearest};
+use crate::diagnostic::Span;
 
 /// A pipeline file as it is written.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Pipeline {
     pub device: DeviceRequest,
     /// Numerics classes whose results may be used as they are.
     pub accept_numerics: Vec<String>,
+    /// The nodes whose samples a run shows; `None`: pairs and trainings.
+    pub show: Option<Vec<String>>,
     /// The models that it names.
     pub models: Vec<ModelSource>,
     /// Its nodes, in the order of the text.
@@ -85,31 +88,32 @@ pub enum InputSource {
 }
 
 /// Keys of a node that the engine reads; the rest are parameters of its kind.
-const ENGINE_KEYS: [&str; 6] = ["kind", "inputs", "seed", "retries", "matrix", "freeze"];
+const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "sweep", "freeze"];
 
 impl Pipeline {
     /// Reads the text of a pipeline file that lies in `folder`. `None` when the file is for a newer version; whatever
     /// else is wrong is left out of the pipeline and reported in `mistakes`.
     pub fn read(text: &str, default_name: &str, folder: &Path) -> (Option<Self>, Mistakes) {
-        let (root, errors) = syntax::parse(text);
+        let Parsed { root, mistakes, incomplete } = syntax::parse(text);
         if let Some((language, span)) = newer_language(&root) {
             let newer = Mistakes::default();
             newer.add(Mistake::Newer { language }, span);
             return (None, newer);
         }
-        let mistakes = Mistakes::after(errors);
+        let mistakes = Mistakes::after(mistakes, incomplete);
         let end = text.trim_end().len();
         let pipeline = Self::of_table(root, default_name, folder, &mistakes, end);
         (Some(pipeline), mistakes)
     }
 
     fn of_table(root: Table, default_name: &str, folder: &Path, mistakes: &Mistakes, end: usize) -> Self {
-        let scope = Scope { folder, models: &[], mistakes };
+        let scope = Scope::new(folder, &[], mistakes);
         let mut pipeline = Self {
             name: default_name.to_owned(),
             seed: 0,
             device: DeviceRequest::default(),
             accept_numerics: Vec::new(),
+            show: None,
             models: Vec::new(),
             nodes: Vec::new(),
             folder: folder.to_owned(),
@@ -117,6 +121,14 @@ impl Pipeline {
         };
         let mut file = Reader::new(&scope, &root, "the file");
         file.refuse("include", "put the tables of both files into one");
+        ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
+        // Tables under another name leave names without what they stand for.
+        let misnamed = |entry: &Entry| {
+            !TABLES.contains(&entry.key.as_str()) && matches!(meant(&entry.key, &TABLES)[..], ["nodes" | "models", ..])
+        };
+        if root.entries.iter().any(misnamed) {
+            mistakes.set_incomplete();
+        }
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
             pipeline.read_pipeline(&mut table);
         }
@@ -128,6 +140,13 @@ impl Pipeline {
         }
         for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
             pipeline.read_node(entry, &scope);
+        }
+        for name in pipeline.show.iter().flatten() {
+            if !pipeline.nodes.iter().any(|node| node.name == *name) {
+                let known = pipeline.nodes.iter().map(|node| node.name.clone()).collect();
+                let place = root.place("pipeline.show").unwrap_or_default();
+                mistakes.add(Mistake::UnknownName { what: "node", written: name.clone(), known }, place);
+            }
         }
         if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.rest().is_empty()) {
             mistakes.add(Mistake::NoNodes, end..end);
@@ -143,7 +162,8 @@ impl Pipeline {
         }
         table.integer("language", super::LANGUAGE, 1..=super::LANGUAGE);
         self.seed = table.integer("seed", 0, ..);
-        table.refuse("matrix", MATRIX_INSTEAD);
+        self.show = table.optional("show");
+        ["matrix", "sweep"].into_iter().for_each(|key| table.refuse(key, MATRIX_INSTEAD));
     }
 
     fn read_device(&mut self, table: &mut Reader<'_>) {
@@ -187,8 +207,10 @@ impl Pipeline {
     fn read_model(&mut self, entry: &Entry, scope: &Scope<'_>) {
         let Some(table) = table_of(entry, scope.mistakes) else { return };
         let mut table = Reader::new(scope, table, format!("model `{}`", entry.key));
-        let source = table.required_text("source", "a folder or a hub id");
+        let source = table.required_text("source", "the folder of a checkpoint");
         let revision = table.text("revision", "a revision");
+        // That a hub is named is told with the command that downloads from it, once it is known that there is no such folder.
+        let source = source.filter(|source| is_of_hub(source) || table.is_plain_path("source", source));
         // A model whose source is wrong is still known by its name.
         let source = source.unwrap_or_default();
         let path = resolve(scope.folder, &source);
@@ -202,20 +224,26 @@ impl Pipeline {
             table.entries.iter().cloned().partition(|entry| engine(&entry.key));
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
-        let kind = reader.required_text("kind", "the name of a kind of node");
-        let kind = kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()));
-        let seed = reader.optional_integer("seed", ..);
-        let retries = reader.optional_integer("retries", ..=100).map(|retries| retries as u32);
-        reader.refuse("matrix", MATRIX_INSTEAD);
-        reader.refuse("freeze", "leave it out; what is cached is used anyway");
-        if kind.is_none() {
-            // Without a kind nothing reads the parameters, and a slip in this very word would go unnoticed.
-            let slip = parameters.iter().find(|entry| nearest(&entry.key, ["kind"]).is_some());
-            if let Some(Entry { key, key_span, .. }) = slip {
+        let slip = parameters.iter().find(|entry| !keys.entries.iter().any(|key| key.key == "kind") && meant(&entry.key, &["kind"]) == ["kind"]);
+        let kind = match slip {
+            // The kind under another name: its table is read all the same.
+            Some(Entry { key, key_span, value }) => {
                 let (key, place, known) = (key.clone(), format!("node `{}`", entry.key), vec!["kind".to_owned()]);
                 scope.mistakes.add(Mistake::UnknownKey { key, place, known }, key_span.clone());
+                let text = |text: &String| (text.clone(), value.span.clone());
+                if let Syntax::Text(kind) = &value.value { Some(text(kind)) } else { None }
             }
-        }
+            None => {
+                let kind = reader.required_text("kind", "the name of a kind of node");
+                kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()))
+            }
+        };
+        let slip = slip.map(|slip| slip.key.clone());
+        let parameters: Vec<Entry> = parameters.into_iter().filter(|entry| Some(&entry.key) != slip.as_ref()).collect();
+        let seed = reader.optional_integer("seed", ..);
+        let retries = reader.optional_integer("retries", ..=100).map(|retries| retries as u32);
+        ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
+        reader.refuse("freeze", "leave it out; what is cached is used anyway");
         let mut inputs = Vec::new();
         if let Some(mut table) = reader.table("inputs") {
             inputs.extend(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)));
@@ -233,7 +261,15 @@ impl Pipeline {
     }
 }
 
-const MATRIX_INSTEAD: &str = "write a node for each value";
+const MATRIX_INSTEAD: &str = "sweeps are not there yet: write a node for each value";
+
+/// The tables of a file.
+const TABLES: [&str; 4] = ["pipeline", "device", "models", "nodes"];
+
+/// Whether a model's source says that it is on a hub.
+fn is_of_hub(source: &str) -> bool {
+    ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"].iter().any(|hub| source.starts_with(hub))
+}
 
 fn newer_language(root: &Table) -> Option<(u64, Span)> {
     let Syntax::Table(pipeline) = &root.get("pipeline")?.value.value else { return None };

@@ -1,12 +1,16 @@
 //! Typed reading of one table of a pipeline file; every mistake is collected, none stops the reading.
 //!
 //! A reader knows no key by itself: what is asked for is known, what is written and was never asked for is reported
-//! when the reader goes. So ask for every key first, and give up (`?`) on missing values only then.
+//! when the reader goes. Every question about a key counts, so that none can be forgotten: whoever looks at a key in any
+//! way makes it known. So ask for every key first, and give up (`?`) on missing values only then.
 
+use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
 
+use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
+use super::paths;
 use super::syntax::{Entry, Located, Syntax, Table};
 use crate::diagnostic::{Span, did_you_mean};
 
@@ -31,6 +35,28 @@ pub struct Scope<'a> {
     pub models: &'a [ModelSource],
     /// Where mistakes go.
     pub mistakes: &'a Mistakes,
+    named: RefCell<Named>,
+}
+
+/// What the tables that were read name outside the pipeline file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Named {
+    /// Models.
+    pub models: Vec<ModelSource>,
+    /// Files and folders, each with the dotted key that names it.
+    pub paths: Vec<(String, PathBuf)>,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope in which nothing was read yet.
+    pub fn new(folder: &'a Path, models: &'a [ModelSource], mistakes: &'a Mistakes) -> Self {
+        Self { folder, models, mistakes, named: RefCell::default() }
+    }
+
+    /// What was named so far.
+    pub fn named(&self) -> Named {
+        self.named.borrow().clone()
+    }
 }
 
 /// A TOML value that a key can have.
@@ -184,7 +210,10 @@ pub struct Reader<'a> {
     scope: &'a Scope<'a>,
     table: &'a Table,
     place: String,
-    asked: Vec<String>,
+    /// The dotted key of the table, with a point behind it; empty for the table of a node.
+    path: String,
+    asked: RefCell<Vec<String>>,
+    missing: RefCell<Vec<(String, String)>>,
     all_read: bool,
     before: usize,
 }
@@ -192,17 +221,32 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of `table`, which messages call `place`.
     pub fn new(scope: &'a Scope<'a>, table: &'a Table, place: impl Into<String>) -> Self {
-        Self { scope, table, place: place.into(), asked: Vec::new(), all_read: false, before: scope.mistakes.count() }
+        Self {
+            scope,
+            table,
+            place: place.into(),
+            path: String::new(),
+            asked: RefCell::default(),
+            missing: RefCell::default(),
+            all_read: false,
+            before: scope.mistakes.count(),
+        }
     }
 
-    fn ask(&mut self, key: &str) -> Option<&'a Entry> {
-        if !self.asked.iter().any(|asked| asked == key) {
-            self.asked.push(key.to_owned());
+    fn ask(&self, key: &str) -> Option<&'a Entry> {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.iter().any(|asked| asked == key) {
+            asked.push(key.to_owned());
         }
         self.table.get(key)
     }
 
-    fn ask_value(&mut self, key: &str) -> Option<&'a Located> {
+    /// The keys that were asked for so far.
+    pub fn known(&self) -> Vec<String> {
+        self.asked.borrow().clone()
+    }
+
+    fn ask_value(&self, key: &str) -> Option<&'a Located> {
         self.ask(key).map(|entry| &entry.value).filter(|value| value.value != Syntax::Broken)
     }
 
@@ -210,10 +254,11 @@ impl<'a> Reader<'a> {
         self.scope.mistakes.add(mistake, span);
     }
 
+    /// A key that is missing is reported when the reader goes: it may be there by another name.
     fn report_missing(&self, key: &str, expected: String) {
-        if self.table.get(key).is_none() {
-            let mistake = Mistake::Missing { key: key.to_owned(), place: self.place.clone(), expected };
-            self.report(mistake, self.table.span.clone());
+        let known = |missing: &[(String, String)]| missing.iter().any(|(known, _)| known == key);
+        if self.ask(key).is_none() && !known(&self.missing.borrow()) {
+            self.missing.borrow_mut().push((key.to_owned(), expected));
         }
     }
 
@@ -224,7 +269,7 @@ impl<'a> Reader<'a> {
 
     /// Whether `key` is written in the table.
     pub fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some()
+        self.ask(key).is_some()
     }
 
     /// The value of `key`; `None` when it is absent, or ill-typed (which is reported).
@@ -352,7 +397,21 @@ impl<'a> Reader<'a> {
 
     /// A path, resolved against the pipeline file's folder.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key, "a path").map(|path| resolve(self.scope.folder, &path))
+        let written = self.text(key, "a path")?;
+        self.is_plain_path(key, &written).then(|| {
+            let path = resolve(self.scope.folder, &written);
+            self.scope.named.borrow_mut().paths.push((format!("{}{key}", self.path), path.clone()));
+            path
+        })
+    }
+
+    /// Whether `written` can be a path as it is; what a shell, a string's escapes or a browser would make of it is reported.
+    pub(super) fn is_plain_path(&mut self, key: &str, written: &str) -> bool {
+        let problem = paths::problem(written);
+        if let Some((message, label, help)) = &problem {
+            self.reject(key, message.clone(), *label, Some(help.clone()));
+        }
+        problem.is_none()
     }
 
     /// As [`Reader::path`]; a missing one is reported.
@@ -370,6 +429,7 @@ impl<'a> Reader<'a> {
             let known = self.scope.models.iter().map(|model| model.name.clone()).collect();
             self.report(Mistake::UnknownName { what: "model", written, known }, self.span_of(key));
         }
+        self.scope.named.borrow_mut().models.extend(found.clone());
         found
     }
 
@@ -386,17 +446,17 @@ impl<'a> Reader<'a> {
         Some(table)
     }
 
-    /// Refuses `key`, which this version does not read yet.
-    pub(super) fn refuse(&mut self, key: &'static str, instead: &'static str) {
+    /// Refuses `key`, which this version does not read yet; unless it is written, it is not among the known keys.
+    pub fn refuse(&mut self, key: &'static str, instead: &'static str) {
         if let Some(entry) = self.table.get(key) {
             self.ask(key);
             self.report(Mistake::NotYet { key, instead }, entry.key_span.clone());
         }
     }
 
-    /// Names keys that somebody else reads, for the nearest of an unknown one.
-    pub fn read_elsewhere(&mut self, keys: &[&str]) {
-        self.asked.extend(keys.iter().map(|key| (*key).to_owned()));
+    /// Names keys that somebody else reads, for what may be meant by an unknown one; dotted ones belong to tables below.
+    pub fn read_elsewhere(&mut self, keys: impl IntoIterator<Item = String>) {
+        self.asked.borrow_mut().extend(keys);
     }
 
     /// The array of tables under `key`.
@@ -413,7 +473,9 @@ impl<'a> Reader<'a> {
 
     fn reader_of(&self, value: &'a Located, key: &str, name: &str) -> Option<Reader<'a>> {
         if let Syntax::Table(table) = &value.value {
-            return Some(Reader::new(self.scope, table, format!("{name} of {}", self.place)));
+            let mut reader = Reader::new(self.scope, table, format!("{name} of {}", self.place));
+            reader.path = format!("{}{key}.", self.path);
+            return Some(reader);
         }
         if value.value != Syntax::Broken {
             let mistake =
@@ -449,7 +511,7 @@ impl<'a> Reader<'a> {
     }
 
     fn syntax(&self, key: &str) -> Option<&'a Syntax> {
-        self.table.get(key).map(|entry| &entry.value.value)
+        self.ask(key).map(|entry| &entry.value.value)
     }
 
     /// All keys of the table that were not read yet, marked as read: for tables with free names (`where`).
@@ -459,7 +521,8 @@ impl<'a> Reader<'a> {
 
     /// The entries of the table that were not read yet, marked as read.
     pub(super) fn rest(&mut self) -> Vec<&'a Entry> {
-        let rest = self.table.entries.iter().filter(|entry| !self.asked.contains(&entry.key)).collect();
+        let asked = self.asked.borrow();
+        let rest = self.table.entries.iter().filter(|entry| !asked.contains(&entry.key)).collect();
         self.all_read = true;
         rest
     }
@@ -497,12 +560,20 @@ impl<'a> Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if self.all_read {
-            return;
+        let known = self.known();
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        let mut missing = self.missing.take();
+        if !self.all_read {
+            for entry in self.table.entries.iter().filter(|entry| !known.contains(&entry.key)) {
+                // A key under another name is one mistake, not an unknown key and a missing one.
+                let meant = meant(&entry.key, &names);
+                missing.retain(|(key, _)| meant.first() != Some(&key.as_str()));
+                let (key, place, known) = (entry.key.clone(), self.place.clone(), known.clone());
+                self.report(Mistake::UnknownKey { key, place, known }, entry.key_span.clone());
+            }
         }
-        for entry in self.table.entries.iter().filter(|entry| !self.asked.contains(&entry.key)) {
-            let (key, place, known) = (entry.key.clone(), self.place.clone(), self.asked.clone());
-            self.report(Mistake::UnknownKey { key, place, known }, entry.key_span.clone());
+        for (key, expected) in missing {
+            self.report(Mistake::Missing { key, place: self.place.clone(), expected }, self.table.span.clone());
         }
     }
 }
@@ -554,10 +625,10 @@ mod tests {
     use crate::diagnostic::Diagnostic;
 
     fn read<T>(text: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Diagnostic>) {
-        let (table, errors) = syntax::parse(text);
-        let mistakes = Mistakes::after(errors);
+        let syntax::Parsed { root: table, mistakes, incomplete } = syntax::parse(text);
+        let mistakes = Mistakes::after(mistakes, incomplete);
         let models = [ModelSource { name: "base".into(), source: "m".into(), path: "m".into(), revision: None }];
-        let scope = Scope { folder: Path::new("folder"), models: &models, mistakes: &mistakes };
+        let scope = Scope::new(Path::new("folder"), &models, &mistakes);
         let value = read(&mut Reader::new(&scope, &table, "node `n`"));
         (value, mistakes.into_list())
     }

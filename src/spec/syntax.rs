@@ -4,6 +4,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::slips::{self, Draft};
 use crate::diagnostic::{Diagnostic, Span};
 
 /// A table.
@@ -97,21 +98,38 @@ impl Entry {
     }
 }
 
-/// Reads TOML; what cannot be read is reported, and the rest is still there.
-pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
-    let (root, errors) = recovered(text);
+/// What became of a text.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// All that could be read.
+    pub root: Table,
+    /// What is wrong with it as TOML.
+    pub mistakes: Vec<Diagnostic>,
+    /// Whether something could not be read: what is missing from `root` may be there.
+    pub incomplete: bool,
+}
+
+/// Reads TOML; what cannot be read is reported, and the rest is still there. Slips of which it is plain what was meant are
+/// reported, too, and read as that.
+pub fn parse(text: &str) -> Parsed {
+    if let Some(other) = slips::other_format(text) {
+        return Parsed { mistakes: vec![other], incomplete: true, ..Parsed::default() };
+    }
+    let draft = Draft::of(text);
+    let (root, errors) = recovered(&draft);
     let headers = headers(text);
-    let mut mistakes = Vec::new();
+    let mut mistakes = draft.slips.clone();
+    let mut incomplete = draft.lossy;
     let mut repeated_sections: Vec<Span> = Vec::new();
-    for error in errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
-        let message = error.message();
+    for (span, message) in errors {
         if message != "duplicate key" {
-            // What the parser says of `key =` with nothing after it is about quotes.
-            let message = if span.is_empty() && message.contains("must be quoted") {
-                "there is no value, expected a value"
-            } else {
-                message
+            incomplete = true;
+            let line = text[span.start.min(text.len())..].lines().next().unwrap_or_default();
+            let message = match message.as_str() {
+                // What the parser says of `key =` with nothing after it is about quotes.
+                message if span.is_empty() && message.contains("must be quoted") => "there is no value, expected a value",
+                "key with no value, expected `=`" if line.trim_start().starts_with('=') => "there is no value, expected a value",
+                message => message,
             };
             let expected = message.split_once(", expected ");
             let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| {
@@ -120,6 +138,8 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
             mistakes.push(Diagnostic::new(format!("this is not TOML: {message}")).label(span, label));
             continue;
         }
+        // What stood there the second time is nowhere now.
+        incomplete = true;
         if repeated_sections.iter().any(|section| section.contains(&span.start)) {
             continue;
         }
@@ -143,12 +163,13 @@ pub fn parse(text: &str) -> (Table, Vec<Diagnostic>) {
         }
         mistakes.push(mistake.help("remove one of the two, or give one another name".to_owned()));
     }
-    (root, mistakes)
+    Parsed { root, mistakes, incomplete }
 }
 
-/// All that can be read of `text`, and all errors. The parser gives up on what follows a key without a value: such a line
-/// is blanked, and the rest read again, unless it opens something whose rest would mean nothing.
-fn recovered(text: &str) -> (Table, Vec<toml::de::Error>) {
+/// All that can be read of the draft, and all errors, at their places in the text as it was written. The parser gives up
+/// on what follows a key without a value: such a line is blanked, and the rest read again, unless it opens something whose
+/// rest would mean nothing.
+fn recovered(draft: &Draft) -> (Table, Vec<(Span, String)>) {
     const MOST: usize = 8;
     /// No pipeline is longer, and what is not one need not be read often.
     const LONGEST: usize = 1 << 20;
@@ -156,9 +177,11 @@ fn recovered(text: &str) -> (Table, Vec<toml::de::Error>) {
         let brackets = line.matches(['[', '{']).count() != line.matches([']', '}']).count();
         brackets || line.contains("\"\"\"") || line.contains("'''")
     };
-    let (mut left, mut stops) = (text.to_owned(), Vec::new());
+    let place = |span: Span| draft.place(span);
+    let told = |error: &toml::de::Error, end: usize| (place(error.span().unwrap_or(end..end)), error.message().to_owned());
+    let (mut left, mut stops) = (draft.text.clone(), Vec::new());
     loop {
-        let (root, mut errors) = DeTable::parse_recoverable(&left);
+        let (root, errors) = DeTable::parse_recoverable(&left);
         let stop = errors.iter().position(|error| error.message().starts_with("key with no value"));
         let line = stop.and_then(|index| errors[index].span()).map(|span| {
             let start = left[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
@@ -166,11 +189,11 @@ fn recovered(text: &str) -> (Table, Vec<toml::de::Error>) {
         });
         let line = line.filter(|line| stops.len() < MOST && left.len() <= LONGEST && !opens(&left[line.clone()]));
         let (Some(index), Some(Span { start, end })) = (stop, line) else {
-            let root = table(0..0, root.into_inner());
-            errors.extend(stops);
-            return (root, errors);
+            let root = table(0..0, root.into_inner(), &place);
+            stops.extend(errors.iter().map(|error| told(error, left.len())));
+            return (root, stops);
         };
-        stops.push(errors.swap_remove(index));
+        stops.push(told(&errors[index], left.len()));
         drop(root);
         let blank = " ".repeat(end - start);
         left.replace_range(start..end, &blank);
@@ -235,27 +258,31 @@ fn innermost_inline<'a>(table: &'a Table, span: &Span) -> Option<&'a Table> {
     table.entries.iter().find_map(|entry| of_value(&entry.value, span))
 }
 
-fn table(span: Span, table: DeTable<'_>) -> Table {
-    let mut entries: Vec<Entry> = table
-        .into_iter()
-        .map(|(key, value)| Entry { key_span: key.span(), key: key.into_inner().into_owned(), value: located(value) })
-        .collect();
+/// `place` is where a part of what was parsed is in the text as it was written.
+fn table(span: Span, table: DeTable<'_>, place: &dyn Fn(Span) -> Span) -> Table {
+    let entry = |(key, value): (toml::Spanned<std::borrow::Cow<'_, str>>, _)| Entry {
+        key_span: place(key.span()),
+        key: key.into_inner().into_owned(),
+        value: located(value, place),
+    };
+    let mut entries: Vec<Entry> = table.into_iter().map(entry).collect();
     entries.sort_by_key(|entry| entry.key_span.start);
     Table { span, entries }
 }
 
-fn located(value: toml::Spanned<DeValue<'_>>) -> Located {
-    let span = value.span();
+fn located(value: toml::Spanned<DeValue<'_>>, place: &dyn Fn(Span) -> Span) -> Located {
+    let parsed = value.span();
+    let span = place(parsed.clone());
     let value = match value.into_inner() {
         // The parser's stand-in for a value that is not there.
-        _ if span.is_empty() => Syntax::Broken,
+        _ if parsed.is_empty() => Syntax::Broken,
         DeValue::Boolean(value) => Syntax::Boolean(value),
         DeValue::Integer(value) => Syntax::Integer(i128::from_str_radix(value.as_str(), value.radix()).ok()),
         DeValue::Float(value) => value.as_str().parse().map_or(Syntax::Broken, Syntax::Float),
         DeValue::String(value) => Syntax::Text(value.into_owned()),
         DeValue::Datetime(_) => Syntax::Moment,
-        DeValue::Array(values) => Syntax::List(values.into_iter().map(located).collect()),
-        DeValue::Table(inner) => Syntax::Table(table(span.clone(), inner)),
+        DeValue::Array(values) => Syntax::List(values.into_iter().map(|value| located(value, place)).collect()),
+        DeValue::Table(inner) => Syntax::Table(table(span.clone(), inner, place)),
     };
     Located { span, value }
 }

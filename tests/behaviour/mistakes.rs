@@ -118,6 +118,30 @@ mistakes! {
 learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets = [\"q_proj\"] }";
     a_sweep: "batch_size = 4" => "batch_size = 4\nmatrix = { beta = [0.1, 0.2] }";
     an_include: "[pipeline]" => "include = [\"prompts.toml\"]\n\n[pipeline]";
+    a_sweep_by_that_name: "batch_size = 4" => "batch_size = 4\nsweep = { beta = [0.1, 0.2] }";
+    a_list_where_a_sweep_is_meant: "batch_size = 4" => "batch_size = 4\nbeta = [0.1, 0.2]";
+    a_path_of_windows: "from = \"pictures\"" => "from = \"C:\\Users\\me\\photos\"";
+    a_path_of_windows_whose_backslashes_are_escapes: "from = \"pictures\"" => "from = \"C:\\new\\table\"";
+    curly_quotes: "from = \"pictures\"" => "from = \u{201c}pictures\u{201d}", "name = \"small\"" => "name = \u{2018}small\u{2019}";
+    a_text_without_quotes: "from = \"pictures\"" => "from = pictures";
+    values_of_python: "from = \"pictures\"" => "from = \"pictures\"\ndedupe = False\ncount = None";
+    colons_for_equals: "from = \"pictures\"" => "from: \"pictures\"", "kind = \"sample\"" => "kind: \"sample\"";
+    numbers_of_other_languages: "seed = 1" => "seed = 1,000", "learning_rate = 1e-4" => "learning_rate = .0001";
+    commas_that_end_lines: "kind = \"sample\"" => "kind = \"sample\",", "from = \"pictures\"" => "from = \"pictures\",";
+    a_header_without_its_bracket: "[nodes.images]" => "[nodes.images";
+    a_bracket_that_is_not_closed: "inputs.rejected = [\"rejected\"]" => "inputs.rejected = [\"rejected\"";
+    a_file_of_prompts_as_a_text: "prompts = \"stic:preferred\"" => "prompts = \"prompts.txt\"";
+    a_file_of_prompts_in_a_list: "prompts = \"stic:preferred\"" => "prompts = [\"prompts.txt\"]";
+    a_file_as_an_input: "inputs.pairs = \"pairs\"" => "inputs.pairs = \"pref_data.json\"";
+    a_model_by_its_path: "model = \"base\"\nprompts = \"stic:preferred\"" => "model = \"llava-hf/llava-1.5-7b-hf\"\nprompts = \"stic:preferred\"";
+    names_of_other_programs:
+        "learning_rate = 1e-4\nbatch_size = 4" =>
+        "lr = 1e-4\nbs = 4\nnum_epochs = 2\nr = 8\nlora = { lora_alpha = 16 }\nmax_tokens = 5\nbanana = 1";
+    keys_that_take_several_forms:
+        "inputs.rejected = [\"rejected\"]" => "inputs.rejected = [\"rejected\"]\ninstruction = \"stic:captions\"",
+        "benchmark = \"vqa\"" => "benchmark = \"vqa\"\ndescribe_and_repond = true\nbanana = 1";
+    an_input_outside_of_inputs: "inputs.pairs = \"pairs\"" => "pairs = \"pairs\"";
+    nodes_by_another_name: "[nodes.images]" => "[node.images]";
     a_frozen_node: "batch_size = 4" => "batch_size = 4\nfreeze = true";
     many_at_once:
         "seed = 1" => "sed = 1",
@@ -133,6 +157,75 @@ fn data_and_models_that_are_missing_are_told_with_the_rest() {
     let said = workspace.stic(&["check", "p.toml"]);
     assert_eq!(said.code, Some(64));
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn what_is_missing_is_told_with_typos_once_each_whatever_its_nodes_lack() {
+    let text = SOUND
+        .replace("inputs.adapter = \"stage1\"\n", "")
+        .replace("prompts = \"stic:preferred\"", "prompts = { file = \"mine.txt\" }\ntemprature = 1")
+        .replace("prompts = \"stic:hallucination\"\n", "")
+        .replace("batch_size = 4\n", "")
+        .replace("inputs.pairs = \"pairs\"", "inputs.pairs = { file = \"pref.json\" }")
+        .replace("benchmark = \"vqa\"\n", "benchmark = \"vqaa\"\n");
+    let said = Workspace::with_pipeline(&text).stic(&["check", "p.toml"]);
+    assert_eq!(said.code, Some(64));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn other_formats_than_toml_are_one_mistake() {
+    let workspace = Workspace::new();
+    workspace.write("p.json", "{\"nodes\": {\"a\": {\"kind\": \"sample\"}}}\n");
+    workspace.write("p.yaml", "nodes:\n  a:\n    kind: sample\n");
+    workspace.write("p.html", "<!DOCTYPE html>\n<html></html>\n");
+    let said = ["p.json", "p.yaml", "p.html"].map(|file| workspace.stic(&["run", file]).to_string());
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn a_source_that_is_nearly_right_says_which_folder_is_meant() {
+    let check = |source: &str, files: &[&str]| {
+        let text = SOUND.replace("source = \"model\"", &format!("source = \"{source}\""));
+        let workspace = Workspace::with_pipeline(&text.replace("data = \"questions.jsonl\"", "data = \"pictures\""));
+        workspace.pictures("pictures", 1);
+        let question = "{\"image\": \"0.png\", \"question\": \"?\", \"answer\": \"a\"}\n";
+        workspace.write("pictures/questions.jsonl", question);
+        for file in files {
+            workspace.write(file, if file.ends_with("main") { "abc" } else { "{}" });
+        }
+        let said = workspace.stic(&["check", "p.toml"]);
+        assert_eq!(said.code, Some(64), "{said}");
+        assert!(said.err.contains("\n1 mistake in p.toml"), "{said}");
+        let from = said.err.find("  x ").expect("a mistake");
+        let line = said.err.lines().next().unwrap_or_default().to_owned();
+        let help = said.err.find("  help: ").map_or("", |at| &said.err[at..]).split("\n\n").next().unwrap_or_default();
+        format!("{source}\n{}\n{help}\n", &line[from..])
+    };
+    let hub = "models--llava-hf--llava";
+    let said = [
+        check("llava-hf/llava-v1.6-mistral-7b-hf", &[]),
+        check("https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main", &[]),
+        check("models/llava", &[]),
+        check("model/model.safetensors", &["model/model.safetensors", "model/config.json"]),
+        check(hub, &[&format!("{hub}/refs/main"), &format!("{hub}/snapshots/abc/config.json")]),
+        check("out", &["out/checkpoint-500/config.json", "out/checkpoint-1000/config.json"]),
+        check("out", &["out/checkpoint-500/adapter_config.json"]),
+        check("adapter", &["adapter/adapter_config.json"]),
+    ];
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn a_path_of_the_shell_is_written_out() {
+    let said = ["~/models/x", "$HOME/models/x", "$DATA/x"].map(|source| {
+        let text = SOUND.replace("source = \"model\"", &format!("source = \"{source}\""));
+        let workspace = Workspace::with_pipeline(&text);
+        let mut command = workspace.command(&["check", "--without-data", "p.toml"]);
+        let output = command.env("HOME", "/home/me").output().expect("the program begins");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    });
+    insta::assert_snapshot!(said.join("\n"));
 }
 
 #[test]
