@@ -16,7 +16,7 @@ use crate::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lin
 use crate::device::DeviceChoice;
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
-use crate::spec::Reader;
+use crate::spec::{ModelSource, Reader};
 
 /// How many inputs a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,12 @@ pub trait Importer: Send + Sync {
         file: PathBuf,
         images: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>);
+
+    /// What is wrong with the folder of `model`, for models that only nodes with mistakes name.
+    fn check_model(&self, model: &ModelSource) -> Vec<FileProblem> {
+        let _ = model;
+        Vec::new()
+    }
 }
 
 /// The kinds of node that there are.
@@ -217,6 +223,20 @@ pub trait Node: Send + Sync {
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let _ = digests;
         Ok(Vec::new())
+    }
+
+    /// What changed in what `parameter` names outside the pipeline since the result `earlier` was made, when it had the value
+    /// `old`: which entries came, went and changed. `None` where that cannot be told.
+    fn source_changes(
+        &self,
+        parameter: &str,
+        old: &Value,
+        earlier: &Artifact,
+        objects: &dyn Objects,
+        digests: &dyn FileDigests,
+    ) -> Option<String> {
+        let _ = (parameter, old, earlier, objects, digests);
+        None
     }
 
     /// What a failure to decode or read one item does, and after how many.

@@ -5,6 +5,7 @@
 //! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
 //! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -16,14 +17,14 @@ use super::conditions::{filter_parameters, read_filter};
 use super::labels::label;
 use super::listing::{Conversations, Listed, Listing, Source, record_parts};
 use super::survey::Surveyed;
-use crate::artifact::{ArtifactKind, Label, Record};
+use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, OnBadItem, Output, Parameter, Port,
-    SeedUse, Summary, WholeWork, Work, by_default,
+    Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, Objects, OnBadItem, Output,
+    Parameter, Port, SeedUse, Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 
@@ -129,6 +130,28 @@ impl Node for Sample {
         Ok(vec![Parameter::selection("from", content)])
     }
 
+    fn source_changes(
+        &self,
+        parameter: &str,
+        old: &Value,
+        earlier: &Artifact,
+        objects: &dyn Objects,
+        digests: &dyn FileDigests,
+    ) -> Option<String> {
+        if parameter != "from" {
+            return None;
+        }
+        let listing = self.source.list(self.dedupe, digests).ok()?;
+        let before = Before::read(earlier, objects)?;
+        let Value::Table(old) = old else { return None };
+        // Of a choice it is known how many there were, not which.
+        let whole = old.get("items") == Some(&Value::from(before.0.len()));
+        match (whole, old.get("items")) {
+            (false, Some(Value::Integer(count))) => Some(counted(*count as usize, listing.items.len())),
+            _ => Some(before.told(&listing)),
+        }
+    }
+
     fn on_bad_item(&self) -> OnBadItem {
         self.on_bad_item
     }
@@ -194,6 +217,67 @@ impl Sample {
         order.par_sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         order.into_iter().take(count).map(|(_, item)| item).collect()
     }
+}
+
+/// What an earlier result holds: ids, and what people call them.
+struct Before(Vec<(ItemId, Label)>);
+
+impl Before {
+    fn read(earlier: &Artifact, objects: &dyn Objects) -> Option<Self> {
+        let rows = objects.read(&earlier.part(earlier.kind.rows_name()?)?).ok()?;
+        let labels = objects.read(&earlier.part(LABELS)?).ok()?;
+        let (rows, labels) = (read_lines::<Record>(&rows).ok()?, read_lines::<Label>(&labels).ok()?);
+        Some(Self(rows.into_iter().map(|row| row.id).zip(labels).collect()))
+    }
+
+    /// What came, went and changed, by name.
+    fn told(&self, listing: &Listing) -> String {
+        let now: Vec<(&ItemId, Label)> = listing.items.iter().map(|item| (&item.id, label(&item.entry))).collect();
+        let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
+            (self.0.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
+        let added: Vec<&Label> = now.iter().filter(|(id, _)| !old_ids.contains(id)).map(|(_, label)| label).collect();
+        let removed: Vec<&Label> = self.0.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
+        // The same place with another content is a change.
+        let (changed, added): (Vec<&Label>, Vec<&Label>) =
+            added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
+        let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
+        let records = listing.items.iter().any(|item| item.entry.conversations.is_some());
+        let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
+        let told: Vec<String> = parts
+            .into_iter()
+            .filter(|(labels, _)| !labels.is_empty())
+            .map(|(labels, word)| {
+                let noun = match (records, labels.len()) {
+                    (false, 1) => "picture",
+                    (false, _) => "pictures",
+                    (true, 1) => "record",
+                    (true, _) => "records",
+                };
+                format!("{} {noun} {word}: {}", labels.len(), named(&labels))
+            })
+            .collect();
+        if told.is_empty() { "the order of the entries, or their other fields, changed".to_owned() } else { told.join("; ") }
+    }
+}
+
+fn counted(old: usize, new: usize) -> String {
+    match new.cmp(&old) {
+        std::cmp::Ordering::Greater => format!("{} more entries to choose from: {new} in place of {old}", new - old),
+        std::cmp::Ordering::Less => format!("{} fewer entries to choose from: {new} in place of {old}", old - new),
+        std::cmp::Ordering::Equal => format!("some of the {new} entries to choose from changed"),
+    }
+}
+
+/// The first few names.
+fn named(labels: &[&Label]) -> String {
+    const SHOWN: usize = 3;
+    let name = |label: &&Label| {
+        let file = label.path.as_deref().map(|path| Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned());
+        label.name.clone().or(file).unwrap_or_else(|| "one without a name".to_owned())
+    };
+    let shown: Vec<String> = labels.iter().take(SHOWN).map(name).collect();
+    let more = labels.len().saturating_sub(SHOWN);
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
 impl WholeWork for Sample {

@@ -11,7 +11,7 @@ mod why;
 
 use key::ACCEPTED;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
-pub use why::{Change, changes, sentences};
+pub use why::{Change, Words, changes, sentences};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -117,6 +117,9 @@ pub struct Options {
     pub force: BTreeSet<usize>,
     /// Numerics classes whose results are used as they are, beside those that the pipeline names.
     pub accept_numerics: Vec<String>,
+    /// Whether a node that has no earlier result is compared with what it may have been: nodes of its name in other
+    /// pipelines, nodes of its kind that are gone. And whether sources are compared however large they are.
+    pub thorough: bool,
 }
 
 /// What is to happen to a node.
@@ -421,7 +424,7 @@ impl<'a> Planner<'a> {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
             Found::Incomplete(lost) => (vec![lost_in_words(lost, records)?], lost.clone(), false),
-            Found::Nothing => (self.why(node, &listing.0, records)?, Vec::new(), false),
+            Found::Nothing => (self.why(node, &listing.0, records, digests)?, Vec::new(), false),
         };
         let mut accepted = Vec::new();
         if let (Some(class), false) = (&class, again) {
@@ -527,17 +530,27 @@ impl<'a> Planner<'a> {
     }
 
     /// What differs from the result that the last run had of the node, or else from the nearest earlier result.
-    fn why(&self, node: &GraphNode, fields: &[(String, Value)], records: &dyn Records) -> Result<Vec<String>, Failure> {
-        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name)).as_ref();
-        let last = match last_used.map_err(Clone::clone)?.get(&node.name) {
-            Some(key) => records.fields(key)?.map(|old| changes(&old, fields)),
-            None => None,
+    fn why(
+        &self,
+        node: &GraphNode,
+        fields: &[(String, Value)],
+        records: &dyn Records,
+        digests: &dyn FileDigests,
+    ) -> Result<Vec<String>, Failure> {
+        let told = |changes: &[Change], entry: Option<Entry>| {
+            let objects = records.objects();
+            sentences(changes, &NodeWords { planner: self, node, entry, objects: &*objects, digests })
         };
-        if let Some(changes) = last.filter(|changes| !changes.is_empty()) {
-            return Ok(sentences(&changes, &|name| node.node.left_out(name)));
+        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name)).as_ref();
+        if let Some(key) = last_used.map_err(Clone::clone)?.get(&node.name)
+            && let Some(changes) = records.fields(key)?.map(|old| changes(&old, fields))
+            && !changes.is_empty()
+        {
+            let entry = if let Found::Complete(entry) = records.find(key)? { Some(*entry) } else { None };
+            return Ok(told(&changes, entry));
         }
         let mut earlier = records.earlier(&self.graph.name, &node.name)?;
-        if earlier.is_empty() {
+        if earlier.is_empty() && self.options.thorough {
             earlier = self.likely_ancestors(node, records)?;
         }
         let mut compared = Vec::new();
@@ -545,17 +558,17 @@ impl<'a> Planner<'a> {
             compared.extend(records.fields(&entry.key)?.map(|old| (changes(&old, fields), entry)));
         }
         let Some((changes, entry)) = compared.into_iter().min_by_key(|(changes, _)| changes.len()) else {
-            return Ok(vec!["no earlier result".to_owned()]);
+            return Ok(vec!["new".to_owned()]);
         };
         let name = &entry.node;
         let other = if entry.pipeline != self.graph.name {
-            Some(format!("compared with `{name}` of the pipeline `{}`", entry.pipeline))
+            Some(format!("new; compared with `{name}` of the pipeline `{}`", entry.pipeline))
         } else if *name != node.name {
-            Some(format!("compared with `{name}`, which is gone"))
+            Some(format!("new; compared with `{name}`, which is gone"))
         } else {
             None
         };
-        Ok(other.into_iter().chain(sentences(&changes, &|name| node.node.left_out(name))).collect())
+        Ok(other.into_iter().chain(told(&changes, Some(entry.clone()))).collect())
     }
 
     /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name
@@ -586,6 +599,47 @@ impl<'a> Planner<'a> {
         numerics: Option<&'b str>,
     ) -> Determinants<'b> {
         Determinants { node, pipeline_seed: self.graph.seed, inputs, sources, numerics }
+    }
+}
+
+/// How many entries a source may have to be compared entry by entry unasked.
+const COMPARED_ENTRIES: i64 = 2000;
+
+/// A node, and the earlier result that it is compared with.
+struct NodeWords<'a> {
+    planner: &'a Planner<'a>,
+    node: &'a GraphNode,
+    entry: Option<Entry>,
+    objects: &'a dyn Objects,
+    digests: &'a dyn FileDigests,
+}
+
+impl Words for NodeWords<'_> {
+    fn left_out(&self, field: &str) -> Option<String> {
+        self.node.node.left_out(field)
+    }
+
+    fn inputs(&self, port: &str) -> Vec<String> {
+        let position = self.node.ports.iter().position(|known| known.name == port);
+        let nodes = position.map_or(&[][..], |position| &self.node.inputs[position]);
+        nodes.iter().map(|index| self.planner.graph.nodes[*index].name.clone()).collect()
+    }
+
+    fn written(&self, field: &str) -> Option<String> {
+        self.node.written(field)
+    }
+
+    fn source(&self, change: &Change) -> Option<String> {
+        let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
+        let count = |value: &Value| match value {
+            Value::Table(values) => values.get("items").and_then(|items| if let Value::Integer(n) = items { Some(*n) } else { None }),
+            _ => None,
+        };
+        if !self.planner.options.thorough && count(new).is_some_and(|count| count > COMPARED_ENTRIES) {
+            return None;
+        }
+        let earlier = Hit { entry: self.entry.clone()?, remark: None }.artifact(self.node);
+        self.node.node.source_changes(&change.field, old, &earlier, self.objects, self.digests)
     }
 }
 
