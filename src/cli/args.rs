@@ -1,16 +1,16 @@
 //! The command line as types.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command as Parsed, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::device::{Backend, Precision, is_numerics_class};
+use crate::store::is_cache;
 
 /// STIC: self-training on image comprehension, as a cached pipeline.
 #[derive(Parser, Debug)]
-#[command(name = "stic", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "stic", version, about, max_term_width = 100)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -24,17 +24,18 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// The cache folder
+    /// The cache folder [default: the nearest `cache` that stic made, in the folder of the pipeline file or above, else
+    /// `cache` where the command is run]
     #[arg(
         long,
         value_name = "DIR",
         env = "STIC_CACHE",
-        default_value = CACHE,
-        value_parser = OsStringValueParser::new().map(cache),
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         global = true,
         help_heading = "Global"
     )]
-    pub cache: PathBuf,
+    pub cache: Option<PathBuf>,
 
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global")]
@@ -47,6 +48,10 @@ pub struct Global {
     /// When to use colours; `auto` follows the terminal and NO_COLOR
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, help_heading = "Global")]
     pub color: Color,
+
+    /// Not there yet
+    #[arg(short = 'S', long, alias = "override", value_name = "NODE.KEY=VALUE", global = true, hide = true)]
+    pub set: Vec<String>,
 }
 
 /// When to use colours.
@@ -123,9 +128,6 @@ pub struct Run {
     /// Write what happens to standard output, one JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Not there yet
-    #[arg(short = 'S', value_name = "NODE.KEY=VALUE", hide = true)]
-    pub set: Vec<String>,
 }
 
 /// What `check` takes.
@@ -136,6 +138,9 @@ pub struct Check {
     /// Do not look whether data and models exist
     #[arg(long)]
     pub without_data: bool,
+    /// Write one JSON object a mistake: `message`, `help`, and `places` with `line`, `column`, `text` and `label`
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `plan` takes.
@@ -149,7 +154,7 @@ pub struct Plan {
     /// Numerics class, such as `cuda-bf16`, whose results are used as they are
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
-    /// Write the plan to standard output, one JSON object a node
+    /// Write one JSON object a node: `node`, `kind`, `state` (`hit`, `run`, `awaits`), `why`, `items`, `key`
     #[arg(long)]
     pub json: bool,
 }
@@ -161,6 +166,10 @@ pub struct Why {
     pub file: PathBuf,
     /// The node
     pub node: String,
+    /// Write one JSON object a node that has to run first, the node itself last: `node`, `kind`, `state` (`hit`, `run`,
+    /// `awaits`), `why`, `items`, `key`
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `graph` takes.
@@ -195,6 +204,9 @@ pub struct Export {
     /// Write into a folder that holds something else; files of the same name are replaced
     #[arg(long)]
     pub force: bool,
+    /// Write one JSON object: `node`, `kind`, `folder`, `files`, `written` (false where the folder held this result)
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `cache` takes.
@@ -210,7 +222,7 @@ pub struct Cache {
 pub enum CacheCommand {
     /// Say how much it holds
     Stats {
-        /// Write it to standard output as one JSON object
+        /// Write one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -219,7 +231,7 @@ pub enum CacheCommand {
 /// What `devices` takes.
 #[derive(Args, Debug)]
 pub struct Devices {
-    /// Write them to standard output, one JSON object a device
+    /// Write one JSON object a device
     #[arg(long)]
     pub json: bool,
 }
@@ -300,20 +312,46 @@ pub struct Score {
     pub json: bool,
 }
 
-/// The cache folder unless the command line or the environment names another.
-const CACHE: &str = "cache";
-
 impl Global {
-    /// ` --cache DIR` where a command that is to use this cache has to say so, otherwise nothing.
-    pub fn cache_option(&self) -> String {
-        let implied = cache(std::env::var_os("STIC_CACHE").unwrap_or_default());
-        if self.cache == implied { String::new() } else { format!(" --cache {}", self.cache.display()) }
+    /// The cache that a command about the pipeline in `file` uses: the one that is named, else the nearest folder `cache` that
+    /// this program made, in the folder of the file or above it, else `cache` where the command is run. Without a file the
+    /// looking begins where the command is run.
+    pub fn cache(&self, file: Option<&Path>) -> PathBuf {
+        // An empty name is none: scripts empty a variable to be rid of it.
+        let named = self.cache.clone().filter(|cache| !cache.as_os_str().is_empty());
+        named.unwrap_or_else(|| found(file))
+    }
+
+    /// ` --cache DIR` where a command about `file` that is to use this cache has to say so, otherwise nothing.
+    pub fn cache_option(&self, file: &Path) -> String {
+        let environment = std::env::var_os("STIC_CACHE").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let implied = environment.unwrap_or_else(|| found(Some(file)));
+        let cache = self.cache(Some(file));
+        if cache == implied { String::new() } else { format!(" --cache {}", cache.display()) }
     }
 }
 
-/// An empty name is none: scripts empty a variable to be rid of it.
-fn cache(name: OsString) -> PathBuf {
-    PathBuf::from(if name.is_empty() { CACHE.into() } else { name })
+fn found(file: Option<&Path>) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let folder = file.and_then(Path::parent).map_or(here.clone(), |folder| here.join(folder));
+    let nearest = folder.ancestors().map(|folder| folder.join("cache")).find(|cache| is_cache(cache));
+    let cache = nearest.unwrap_or_else(|| here.join("cache"));
+    cache.strip_prefix(&here).map(Path::to_owned).unwrap_or(cache)
+}
+
+/// The command line. Options of every command are shown with the program, and named with each command.
+pub fn command() -> Parsed {
+    let mut command = Arguments::command();
+    command.build();
+    let hidden = |argument: clap::Arg| {
+        let global = argument.is_global_set();
+        if global { argument.hide(true) } else { argument }
+    };
+    for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
+        let shown = std::mem::take(subcommand).mut_args(hidden);
+        *subcommand = shown.after_help("Options of every command (--cache, --quiet, --verbose, --color): `stic --help`");
+    }
+    command
 }
 
 fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
@@ -352,6 +390,7 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -2,19 +2,20 @@
 
 use super::args::{CacheCommand, Global};
 use super::pipeline::read_cache;
-use super::voice::{Exit, Trouble, Voice, write_json};
+use super::voice::{Exit, Trouble, write_json, write_out};
 
 /// Looks after the cache.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn cache(command: &CacheCommand, global: &Global, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn cache(command: &CacheCommand, global: &Global) -> Result<Exit, Trouble> {
     let CacheCommand::Stats { json } = command;
-    let stats = read_cache(&global.cache)?.stats();
+    let root = global.cache(None);
+    let stats = read_cache(&root)?.stats();
     if *json {
         write_json(&stats)?;
     } else {
-        voice.insist(format_args!("{}", stats.to_string().trim_end()));
+        write_out(&format!("{}\n{}\n", root.display(), stats.to_string().trim_end()))?;
     }
     Ok(Exit::Success)
 }

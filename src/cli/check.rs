@@ -1,8 +1,11 @@
 //! `stic check`: all that is wrong with a pipeline file.
 
+use serde_json::{Value, json};
+
 use super::args::Check;
 use super::pipeline::{Data, PipelineFile};
-use super::voice::{Exit, Trouble, Voice};
+use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use crate::diagnostic::{Diagnostic, Label, Source};
 use crate::node::Kinds;
 
 /// Checks the file.
@@ -10,6 +13,27 @@ use crate::node::Kinds;
 /// # Errors
 /// All mistakes.
 pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+    match checked(arguments, kinds) {
+        Err(trouble) if arguments.json => {
+            for mistake in &trouble.mistakes {
+                write_json(&as_json(mistake, &arguments.file.display().to_string(), trouble.source.as_ref()))?;
+            }
+            Ok(trouble.exit)
+        }
+        Err(trouble) => Err(trouble),
+        Ok(count) => {
+            let without = if arguments.without_data { ", its data and models unseen" } else { "" };
+            let nodes = if count == 1 { "node" } else { "nodes" };
+            if !arguments.json && !voice.quiet {
+                write_out(&format!("{}: no mistakes in {count} {nodes}{without}\n", arguments.file.display()))?;
+            }
+            Ok(Exit::Success)
+        }
+    }
+}
+
+/// How many nodes the file has, when all of them are sound.
+fn checked(arguments: &Check, kinds: &Kinds) -> Result<usize, Trouble> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
     match data {
@@ -19,9 +43,21 @@ pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Tr
         }
         Data::Ignored => file.check_inputs()?,
     }
-    let count = file.graph.nodes.len();
-    let without = if arguments.without_data { ", its data and models unseen" } else { "" };
-    let nodes = if count == 1 { "node" } else { "nodes" };
-    voice.say(format_args!("{}: no mistakes in {count} {nodes}{without}", arguments.file.display()));
-    Ok(Exit::Success)
+    Ok(file.graph.nodes.len())
+}
+
+/// A mistake for programs: lines and columns count from 1, columns in characters.
+fn as_json(mistake: &Diagnostic, file: &str, source: Option<&Source>) -> Value {
+    let place = |label: &Label| {
+        let text = source.map_or("", |source| source.text.as_str());
+        let before = text.get(..label.span.start.min(text.len())).unwrap_or_default();
+        json!({
+            "line": before.matches('\n').count() + 1,
+            "column": before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+            "text": text.get(label.span.clone()).unwrap_or_default(),
+            "label": label.text,
+        })
+    };
+    let places: Vec<Value> = mistake.labels.iter().map(place).collect();
+    json!({ "file": file, "message": mistake.message, "help": mistake.help, "places": places })
 }

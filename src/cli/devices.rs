@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::voice::{Exit, Paint, Trouble, Voice, table, write_json};
+use super::table::table;
+use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines};
 use crate::device::Precision;
 use crate::model::device::{BackendReport, DeviceReport, survey};
 
@@ -32,15 +33,16 @@ pub fn devices(json: bool, voice: &Voice) -> Result<Exit, Trouble> {
         }
         return Ok(Exit::Success);
     }
+    let voice = voice.answering();
     let mut rows = Vec::new();
     for found in &backends {
-        rows.extend(found.devices.iter().map(|device| row(found, device, voice)));
+        rows.extend(found.devices.iter().map(|device| row(found, device, &voice)));
         if found.devices.is_empty() {
             let none = voice.paint(Paint::Dim, "-");
             rows.push(vec![found.backend.name().to_owned(), none, why_none(found).unwrap_or_default()]);
         }
     }
-    table(&rows).iter().for_each(|line| voice.insist(line));
+    write_lines(&table(&rows, false, voice.width))?;
     Ok(Exit::Success)
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::args::{Export, Global};
 use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
-use super::voice::{Exit, Trouble, Voice};
+use super::voice::{Exit, Trouble, Voice, write_json};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Kinds};
 use crate::nodes;
@@ -22,17 +24,21 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
-    let store = read_cache(&global.cache)?;
+    let cache = global.cache(Some(&arguments.file));
+    let store = read_cache(&cache)?;
     let options = plan::Options { targets: vec![target], ..plan::Options::default() };
     let plan = super::plan::make(&file, &store, &options)?;
     let node = plan.nodes.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
     let Some(record) = record.map_err(|error| cache_trouble(&error))?.flatten() else {
-        let (path, cache) = (arguments.file.display(), global.cache_option());
-        let run = format!("run it first: stic run {path} {}{cache}", arguments.node);
-        return Err(
-            Trouble::usage(format!("`{}` has no result for the pipeline as it stands", arguments.node)).help(run)
+        let (path, option) = (arguments.file.display(), global.cache_option(&arguments.file));
+        let run = format!("run it first: stic run {path} {}{option}", arguments.node);
+        let message = format!(
+            "`{}` has no result for the pipeline as it stands in the cache `{}`",
+            arguments.node,
+            cache.display()
         );
+        return Err(Trouble::usage(message).help(run));
     };
 
     let Record { content, identity, side, .. } = record;
@@ -78,8 +84,22 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
 
     let others = others(folder, &new).map_err(io(folder))?;
     let same = |(relative, digest): (&PathBuf, &Digest)| Digest::of_file(&folder.join(relative)).ok() == Some(*digest);
+    let told = |written: bool| {
+        let files: Vec<String> = new.keys().map(|file| file.display().to_string()).collect();
+        json!({
+            "node": arguments.node,
+            "kind": kind.name(),
+            "folder": folder.display().to_string(),
+            "files": files,
+            "written": written,
+        })
+    };
     if !others && new.iter().all(same) {
-        voice.say(format_args!("{} holds this very result already", folder.display()));
+        if arguments.json {
+            write_json(&told(false))?;
+        } else {
+            voice.say(format_args!("{} holds this very result already", folder.display()));
+        }
         return Ok(Exit::Success);
     }
     let taken = new.keys().any(|relative| folder.join(relative).exists());
@@ -93,6 +113,10 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
             fs::create_dir_all(parent).map_err(io(parent))?;
         }
         put(&from, &to).map_err(io(&to))?;
+    }
+    if arguments.json {
+        write_json(&told(true))?;
+        return Ok(Exit::Success);
     }
     voice.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
     for relative in new.keys().take(12) {

@@ -14,12 +14,13 @@ mod progress;
 mod run;
 mod score;
 mod summary;
+mod table;
 mod voice;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use self::args::{Arguments, Command};
 use self::voice::{Exit, Trouble, Voice};
@@ -27,7 +28,8 @@ use crate::node::Kinds;
 
 /// Runs the command that `arguments` (the program's name first) ask for, over these `kinds` of node.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let matched = args::command().try_get_matches_from(arguments);
+    let arguments = match matched.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help that was asked for goes to standard output, everything else to standard error.
@@ -47,6 +49,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
 
 fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
     let global = &arguments.global;
+    if !global.set.is_empty() {
+        let help = "edit the pipeline file; only what the edit touches runs again";
+        return Err(Trouble::usage("`--set` and `-S` are not there yet").help(help.to_owned()));
+    }
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, global, kinds, voice),
         Command::Check(arguments) => check::check(arguments, kinds, voice),
@@ -54,13 +60,13 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit,
         Command::Why(arguments) => plan::why(arguments, global, kinds, voice),
         Command::Graph(arguments) => plan::graph(arguments, global, kinds, voice),
         Command::Export(arguments) => export::export(arguments, global, kinds, voice),
-        Command::Cache(arguments) => cache::cache(&arguments.command, global, voice),
+        Command::Cache(arguments) => cache::cache(&arguments.command, global),
         Command::Devices(arguments) => devices::devices(arguments.json, voice),
         Command::Generate(arguments) => generate::generate(arguments, voice),
         Command::Score(arguments) => score::score(arguments, voice),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Arguments::command(), "stic", &mut script);
+            clap_complete::generate(*shell, &mut args::command(), "stic", &mut script);
             voice::write_out(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Success)
         }

@@ -11,7 +11,8 @@ use crate::device::{DeviceChoice, DeviceRequest, Devices};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
 use crate::model;
-use crate::node::{Kinds, Parameter};
+use crate::node::{FileProblem, Kinds, Parameter};
+use crate::spec::Named;
 use crate::store::{Store, StoreError};
 
 /// A pipeline file without mistakes.
@@ -47,7 +48,13 @@ impl PipelineFile {
                 let mut mistakes = std::mem::take(&mut rejected.mistakes);
                 if data == Data::Wanted {
                     let place = |node: &GraphNode, problem| rejected.file_mistake(node, problem);
-                    add_data_mistakes(rejected.nodes.iter(), place, &mut mistakes);
+                    add_data_mistakes(rejected.nodes.iter(), place, &source, &mut mistakes);
+                    for node in &rejected.unread {
+                        let models = node.named.models.iter().flat_map(|model| kinds.importer().check_model(model));
+                        let problems: Vec<FileProblem> = models.chain(missing_paths(&node.named)).collect();
+                        let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
+                        found.for_each(|mistake| add(mistake, &source, &mut mistakes));
+                    }
                 }
                 Err(Trouble::mistakes(source, mistakes))
             }
@@ -76,7 +83,7 @@ impl PipelineFile {
         let mut mistakes = Vec::new();
         if data == Data::Wanted {
             let nodes = self.graph.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| node);
-            add_data_mistakes(nodes, place, &mut mistakes);
+            add_data_mistakes(nodes, place, &self.source, &mut mistakes);
         }
         let mut promised: Vec<Vec<Parameter>> = Vec::with_capacity(needed.len());
         for (node, needed) in self.graph.nodes.iter().zip(&needed) {
@@ -149,18 +156,37 @@ impl PipelineFile {
 
 fn add_data_mistakes<'a>(
     nodes: impl Iterator<Item = &'a GraphNode>,
-    place: impl Fn(&GraphNode, crate::node::FileProblem) -> Diagnostic,
+    place: impl Fn(&GraphNode, FileProblem) -> Diagnostic,
+    source: &Source,
     mistakes: &mut Vec<Diagnostic>,
 ) {
     for node in nodes {
         for problem in node.node.check_files() {
-            let mistake = place(node, problem);
-            // Several nodes may name one model: it is missing once.
-            if !mistakes.contains(&mistake) {
-                mistakes.push(mistake);
-            }
+            add(place(node, problem), source, mistakes);
         }
     }
+}
+
+/// Several nodes may name one model, or one file: it is missing once, and the lines of all places that name it are told.
+fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
+    let same = |known: &&mut Diagnostic| known.message == mistake.message && known.help == mistake.help;
+    let Some(known) = mistakes.iter_mut().find(same) else { return mistakes.push(mistake) };
+    let (Some(first), Some(place)) = (known.labels.first_mut(), mistake.labels.first()) else { return };
+    if first.span != place.span {
+        let line = source.text[..place.span.start.min(source.text.len())].matches('\n').count() + 1;
+        let joined = if first.text.contains("also in line") { "," } else { ", also in line" };
+        first.text.push_str(&format!("{joined} {line}"));
+    }
+}
+
+/// The files and folders that a node with mistakes of its own names and that are not there.
+fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
+    let is_glob = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
+    named.paths.iter().filter(move |(_, path)| !path.exists() && !is_glob(path)).map(|(key, path)| FileProblem {
+        parameter: key.clone(),
+        message: format!("there is no `{}`", path.display()),
+        help: Some("paths are relative to the pipeline file".to_owned()),
+    })
 }
 
 fn text_of(path: &Path) -> Result<String, Trouble> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::args::{self, Format, Global, Why};
 use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, read_cache};
-use super::voice::{Exit, Paint, Trouble, Voice, table, write_json, write_out};
+use super::table::{table, wrapped};
+use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
 use crate::graph;
 use crate::node::{Failure, Kinds};
 use crate::plan::{self, NodePlan, PlanError, State};
@@ -23,7 +24,7 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, voice: &Voic
     };
     file.check_data(&options.targets)?;
     file.say_remarks(&options.targets, voice);
-    let store = read_cache(&global.cache)?;
+    let store = read_cache(&global.cache(Some(&arguments.file)))?;
     show(&file, &store, &options, arguments.json, voice)
 }
 
@@ -44,22 +45,31 @@ pub fn show(
         plan.nodes.iter().try_for_each(write_json)?;
         return Ok(exit);
     }
-    let rows: Vec<Vec<String>> = plan.nodes.iter().map(|node| row(node, voice)).collect();
-    for (line, node) in table(&rows).iter().zip(&plan.nodes) {
-        voice.say(line);
+    if voice.quiet {
+        return Ok(exit);
+    }
+    let voice = &voice.answering();
+    let mut rows = Vec::new();
+    for node in &plan.nodes {
+        rows.push(row(node, voice));
         if let Some(key) = node.key.filter(|_| voice.verbose) {
-            voice.say(voice.paint(Paint::Dim, format_args!("        key {key}")));
+            rows.push(vec![String::new(), voice.paint(Paint::Dim, "key"), String::new(), key.to_string()]);
         }
     }
-    if let Some(device) = plan.device {
-        voice.say(format_args!("device: {}:{}, {}", device.backend, device.index, device.precision));
-    }
+    let mut lines = table(&rows, false, voice.width);
+    lines.extend(plan.device.map(|device| format!("device: {}:{}, {}", device.backend, device.index, device.precision)));
     let count = |state| plan.nodes.iter().filter(|node| node.state == state).count();
-    voice.say(match (count(State::Run), count(State::Awaits)) {
-        (0, 0) => format!("nothing to do: all {} results are in the cache", plan.nodes.len()),
-        (run, 0) => format!("{run} of {} nodes to run", plan.nodes.len()),
-        (run, awaits) => format!("{run} of {} nodes to run, then to be decided: {awaits}", plan.nodes.len()),
-    });
+    let all = plan.nodes.len();
+    let told = match (count(State::Run), count(State::Awaits)) {
+        (0, 0) => format!("nothing to do: all {all} results are in the cache"),
+        (run, 0) => format!("{run} of {all} nodes to run"),
+        (run, awaits) => format!("{run} of {all} nodes to run, then to be decided: {awaits}"),
+    };
+    lines.push(told);
+    if count(State::Hit) == 0 {
+        lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), voice.width));
+    }
+    write_lines(&lines)?;
     Ok(exit)
 }
 
@@ -96,7 +106,9 @@ fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
     if let Some(items) = node.items.filter(|items| node.state == State::Hit || items.cached == 0) {
         why.push(format!("{} items", items.total));
     }
-    why.extend(node.why.iter().map(|why| why.strip_prefix("awaits ").unwrap_or(why).to_owned()));
+    // The first line of a reason; `why` says the rest.
+    let first = |why: &String| why.lines().next().unwrap_or_default().trim_start_matches("awaits ").to_owned();
+    why.extend(node.why.iter().map(first));
     vec![voice.paint(paint, word), node.node.clone(), voice.paint(Paint::Dim, &node.kind), why.join("; ")]
 }
 
@@ -108,11 +120,18 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
-    let store = read_cache(&global.cache)?;
-    let plan = make(&file, &store, &plan::Options { targets: vec![target], ..plan::Options::default() })?;
+    let store = read_cache(&global.cache(Some(&arguments.file)))?;
+    let options = plan::Options { targets: vec![target], thorough: voice.verbose, ..plan::Options::default() };
+    let plan = make(&file, &store, &options)?;
     let Some(node) = plan.nodes.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
+    let above = || plan.nodes.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
+    if arguments.json {
+        above().chain([node]).try_for_each(write_json)?;
+        return Ok(Exit::Success);
+    }
+    let voice = &voice.answering();
     let name = &node.node;
-    let lines = |node: &NodePlan| node.why.iter().for_each(|why| voice.insist(format_args!("  {why}")));
+    let mut lines = Vec::new();
     match node.state {
         State::Hit => {
             let record = node.key.map(|key| store.record(&key)).transpose();
@@ -121,22 +140,47 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
                 let of = record.provenance;
                 format!(": made {} by `{}` of {} in run {}", of.finished, of.node, of.pipeline, of.run)
             });
-            voice.insist(format_args!("`{name}` would not run{}", made.unwrap_or_default()));
-            lines(node);
+            lines.extend(wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), voice.width));
+            lines.extend(reasons(node, voice));
         }
         State::Run => {
-            voice.insist(format_args!("`{name}` would run:"));
-            lines(node);
+            lines.push(format!("`{name}` would run:"));
+            lines.extend(reasons(node, voice));
         }
         State::Awaits => {
-            voice.insist(format_args!("`{name}` is decided when these have run:"));
-            for above in plan.nodes.iter().filter(|node| node.state == State::Run) {
-                voice.insist(format_args!("`{}` would run:", above.node));
-                lines(above);
+            lines.push(format!("`{name}` is decided when these have run:"));
+            for above in above() {
+                lines.push(format!("`{}` would run:", above.node));
+                lines.extend(reasons(above, voice));
             }
         }
     }
+    let is_new = |node: &NodePlan| node.state != State::Hit && (node.state == State::Awaits || node.why == ["new"]);
+    if plan.nodes.iter().all(is_new) {
+        let cache = store.root().display();
+        lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), voice.width));
+    }
+    write_lines(&lines)?;
     Ok(Exit::Success)
+}
+
+/// Why a node would run, a reason a paragraph; lines that came and went are painted.
+fn reasons(node: &NodePlan, voice: &Voice) -> Vec<String> {
+    let mut lines = Vec::new();
+    for reason in &node.why {
+        for (index, line) in reason.lines().enumerate() {
+            let indent = if index == 0 { 2 } else { 4 };
+            let painted = match line.chars().next().filter(|_| index > 0) {
+                Some('-') => voice.paint(Paint::Bad, line),
+                Some('+') => voice.paint(Paint::Good, line),
+                _ => line.to_owned(),
+            };
+            for (part, line) in wrapped(&painted, voice.width.saturating_sub(indent + 2).max(20)).into_iter().enumerate() {
+                lines.push(format!("{}{line}", " ".repeat(if part == 0 { indent } else { indent + 2 })));
+            }
+        }
+    }
+    lines
 }
 
 /// Draws the graph to standard output. Where nothing can be planned, it is drawn without colours.
@@ -161,7 +205,7 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Vo
 
 fn states(file: &PipelineFile, global: &Global) -> Result<Vec<graph::State>, Trouble> {
     file.check_data(&[])?;
-    let store = read_cache(&global.cache)?;
+    let store = read_cache(&global.cache(Some(&file.path)))?;
     let plan = make(file, &store, &plan::Options::default())?;
     let state = |node: &NodePlan| match node.state {
         State::Hit => graph::State::Hit,

@@ -82,6 +82,7 @@ impl Watch {
         });
         let running = Running { kind: kind.to_owned(), since: now, first: None, told: now, bar };
         self.running().insert(node.to_owned(), running);
+        let why: Vec<&str> = why.iter().filter_map(|why| why.lines().next()).collect();
         self.line(Paint::Busy, "run", node, &self.voice.paint(Paint::Dim, why.join("; ")));
     }
 

@@ -19,12 +19,9 @@ use crate::{plan, run as engine};
 /// # Errors
 /// When nothing could be begun, or events could not be written. A node that fails is told as it happens, and in the exit code.
 pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
-    if !arguments.set.is_empty() {
-        let help = "edit the pipeline file; only what the edit touches runs again";
-        return Err(Trouble::usage("`-S` is not there yet").help(help.to_owned()));
-    }
     let watch = Arc::new(Watch::new(*voice, arguments.json));
-    let cache_option = global.cache_option();
+    let cache = global.cache(Some(&arguments.file));
+    let cache_option = global.cache_option(&arguments.file);
     let interrupt = Interrupt::listen(
         {
             let watch = Arc::clone(&watch);
@@ -42,13 +39,14 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     let force: BTreeSet<usize> = file.nodes(&arguments.force)?.into_iter().collect();
     check_forced(&file, &targets, &force)?;
     file.check_data(&targets)?;
-    let plan = plan::Options { targets, force, accept_numerics: arguments.accept_numerics.clone() };
+    let accept_numerics = arguments.accept_numerics.clone();
+    let plan = plan::Options { targets, force, accept_numerics, ..plan::Options::default() };
     if arguments.dry_run {
-        let store = read_cache(&global.cache)?;
+        let store = read_cache(&cache)?;
         return super::plan::show(&file, &store, &plan, arguments.json, voice);
     }
 
-    let store = open_cache(&global.cache)?;
+    let store = open_cache(&cache)?;
     let options = run::Options {
         plan,
         jobs: arguments.jobs.unwrap_or(run::Options::default().jobs),
@@ -66,7 +64,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     if let Some(cause) = &report.not_kept {
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
-    let (cache, cache_option) = (global.cache.as_path(), cache_option.as_str());
+    let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
     Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option }.say(voice);
     watch.written()?;
     Ok(if report.interrupted {

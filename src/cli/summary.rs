@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::voice::{Paint, Voice, duration, harmless, table};
+use super::table::{natural_width, table, wrapped};
+use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact::ArtifactKind;
 use crate::event::{Difference, How};
 use crate::graph::Graph;
@@ -36,22 +37,26 @@ impl Told<'_> {
         if report.is_complete() {
             self.say_samples(&told, voice);
         }
-        self.say_results(voice);
         if report.is_complete() {
-            for lines in tables(&told, &report.differences) {
+            for lines in tables(&told, &report.differences, voice.width) {
                 voice.say("");
                 lines.iter().for_each(|line| voice.say(line));
             }
         }
+        self.say_results(voice);
         self.say_count(voice);
         self.say_next(voice);
     }
 
-    /// What pairs look like and how training went; with `-v` what every node shows of its result.
+    /// What pairs look like and how training went, or what the pipeline asks for; with `-v` what every node shows of its
+    /// result.
     fn say_samples(&self, told: &[Row<'_>], voice: &Voice) {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
-        let shown =
-            |node: &str| voice.verbose || matches!(output(node), Some(ArtifactKind::Pairs | ArtifactKind::Adapter));
+        let wanted = |node: &str| match &self.graph.show {
+            Some(names) => names.iter().any(|name| name == node),
+            None => matches!(output(node), Some(ArtifactKind::Pairs | ArtifactKind::Adapter)),
+        };
+        let shown = |node: &str| voice.verbose || wanted(node);
         for (node, summary) in told.iter().filter(|(node, summary)| !summary.samples.is_empty() && shown(node)) {
             voice.say("");
             voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
@@ -76,7 +81,8 @@ impl Told<'_> {
         if !rows.is_empty() {
             voice.say("");
             voice.say(format_args!("results in {}", self.cache.display()));
-            table(&rows).iter().for_each(|line| voice.say(format_args!("  {line}")));
+            let width = voice.width.saturating_sub(2);
+            table(&rows, false, width).iter().for_each(|line| voice.say(format_args!("  {line}")));
         }
     }
 
@@ -150,7 +156,7 @@ type Row<'a> = (&'a str, &'a Summary);
 
 /// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
 /// share goes into the head line; a metric that is not defined for a row is a dash.
-fn tables(told: &[Row<'_>], differences: &[Difference]) -> Vec<Vec<String>> {
+fn tables(told: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec<String>> {
     let measured: Vec<&Row<'_>> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
     // What was compared measures the same, whichever metrics are defined for it.
     let group = |node: &str, summary: &Summary| {
@@ -168,7 +174,7 @@ fn tables(told: &[Row<'_>], differences: &[Difference]) -> Vec<Vec<String>> {
             None => groups.push((key, vec![row])),
         }
     }
-    groups.into_iter().map(|(_, rows)| one_table(&rows, differences)).collect()
+    groups.into_iter().map(|(_, rows)| one_table(&rows, differences, width)).collect()
 }
 
 /// What makes rows one table.
@@ -180,7 +186,7 @@ enum Group {
     Metrics(Vec<String>),
 }
 
-fn one_table(rows: &[&Row<'_>], differences: &[Difference]) -> Vec<String> {
+fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec<String> {
     let labels: BTreeSet<&String> = rows.iter().flat_map(|(_, summary)| summary.labels.keys()).collect();
     let value = |summary: &Summary, label: &str| summary.labels.get(label).map_or("-", String::as_str).to_owned();
     let shared = |label: &&String| rows.iter().all(|(_, s)| value(s, label) == value(rows[0].1, label));
@@ -201,9 +207,9 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference]) -> Vec<String> {
     let mut lines = Vec::new();
     if !common.is_empty() {
         let common: Vec<String> = common.iter().map(|label| format!("{label} {}", value(rows[0].1, label))).collect();
-        lines.push(common.join(", "));
+        lines.extend(wrapped(&common.join(", "), width));
     }
-    lines.extend(table(&cells));
+    lines.extend(beside_or_below(&cells, own.len() + 1, width));
     if rows.iter().any(|(_, summary)| summary.metrics.iter().any(|metric| metric.interval.is_some())) {
         lines.push("in brackets: 95 % intervals".to_owned());
     }
@@ -215,7 +221,8 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference]) -> Vec<String> {
         let items = first.compared.items;
         let all_same = compared.iter().all(|difference| difference.compared.items == items);
         let same = if all_same { format!("the same {items} items") } else { "what both answered".to_owned() };
-        lines.push(format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference));
+        let told = format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference);
+        lines.extend(wrapped(&told, width));
         let rows = compared.iter().map(|Difference { node, compared, .. }| {
             let numbers = metrics.iter().map(|name| cell(&compared.metrics, name, &signed));
             let count = (!all_same).then(|| compared.items.to_string());
@@ -224,7 +231,7 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference]) -> Vec<String> {
         let count = (!all_same).then(|| "items".to_owned());
         let head = std::iter::once("node".to_owned()).chain(count).chain(metrics.iter().map(|name| (*name).to_owned()));
         let cells: Vec<Vec<String>> = std::iter::once(head.collect()).chain(rows).collect();
-        lines.extend(table(&cells));
+        lines.extend(beside_or_below(&cells, if all_same { 1 } else { 2 }, width));
     }
     lines
 }
@@ -235,6 +242,27 @@ fn signed(metric: &Metric) -> String {
         Some([low, high]) => format!("{:+.3} [{low:+.3}, {high:+.3}]", metric.value),
         None => format!("{:+.3}", metric.value),
     }
+}
+
+/// A table, or several below each other where its columns do not fit: each begins with the columns that say what a row is,
+/// the first `keys`; those after the first table with the node alone.
+fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<String> {
+    let columns = cells.first().map_or(0, Vec::len);
+    let chosen = |columns: &[usize]| -> Vec<Vec<String>> {
+        cells.iter().map(|row| columns.iter().map(|column| row[*column].clone()).collect()).collect()
+    };
+    let mut tables: Vec<Vec<usize>> = vec![(0..keys).collect()];
+    let mut full = keys;
+    for column in keys..columns {
+        let last = tables.last_mut().expect("there is a table");
+        last.push(column);
+        if natural_width(&chosen(last)) > width && last.len() > full + 1 {
+            last.pop();
+            full = 1;
+            tables.push(vec![0, column]);
+        }
+    }
+    tables.iter().flat_map(|columns| table(&chosen(columns), true, width)).collect()
 }
 
 /// `0.713 [0.681, 0.744]`.
@@ -277,7 +305,7 @@ mod tests {
         let base = summary(&direct, &[("accuracy", 0.5, Some([0.4, 0.6]))]);
         let stage1 = summary(&described, &[("accuracy", 0.0, Some([0.0, 0.00004]))]);
         let other = summary(&[], &[("margin", 0.25, None), ("steps", 30.0, None)]);
-        let lines = tables(&[("base", &base), ("trained", &other), ("after_stage1", &stage1)], &[]);
+        let lines = tables(&[("base", &base), ("trained", &other), ("after_stage1", &stage1)], &[], 80);
         insta::assert_snapshot!(lines.iter().map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n"), @r"
         data shapes
         node          form                  accuracy
@@ -301,7 +329,7 @@ mod tests {
             metrics: vec![Metric { name: "recall".to_owned(), value: -0.5, interval: Some([-0.6, -0.4]) }],
         };
         let difference = Difference { node: "silent".to_owned(), reference: "base".to_owned(), compared };
-        let lines = tables(&[("base", &base), ("silent", &silent)], &[difference]);
+        let lines = tables(&[("base", &base), ("silent", &silent)], &[difference], 80);
         insta::assert_snapshot!(lines.iter().map(|lines| lines.join("\n")).collect::<Vec<_>>().join("\n\n"), @r"
         data shapes
         node    recall                precision

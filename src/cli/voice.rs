@@ -1,4 +1,4 @@
-//! What is said to people (standard error) and to programs (standard output), and how a command ends.
+//! What a command answers (standard output), what is said beside it (standard error), and how a command ends.
 //!
 //! A closed pipe ends the talking, never the work, and is no reason to panic.
 
@@ -105,28 +105,56 @@ pub struct Voice {
     pub verbose: bool,
     /// Whether somebody watches.
     pub terminal: bool,
+    /// How wide tables are on standard error.
+    pub width: usize,
     style: Style,
+    answer: Answer,
 }
+
+/// How answers look on standard output.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    color: bool,
+    width: usize,
+}
+
+/// How wide tables are where there is no terminal.
+const WIDTH: usize = 80;
 
 impl Voice {
     /// The voice that `global` asks for.
     pub fn new(global: &Global) -> Self {
-        let terminal = io::stderr().is_terminal();
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let color = match global.color {
+        let color = |terminal: bool| match global.color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => terminal && !dumb && !set("NO_COLOR"),
         };
         let written = std::env::var("COLUMNS").ok().and_then(|width| width.parse::<usize>().ok());
-        let width = written.or_else(columns).filter(|width| terminal && *width > 0);
+        let written = written.filter(|width| *width > 0);
+        let (terminal, listens) = (io::stderr().is_terminal(), io::stdout().is_terminal());
+        let told = written.or_else(|| columns(io::stderr(), terminal));
         let style = Style {
             unicode: terminal && !dumb,
-            color,
-            width: width.map_or(Style::PLAIN.width, |width| width.clamp(40, 140)),
+            color: color(terminal),
+            width: told.filter(|_| terminal).map_or(Style::PLAIN.width, |width| width.clamp(40, 140)),
         };
-        Self { quiet: global.quiet, verbose: global.verbose, terminal: terminal && !dumb, style }
+        let answered = written.or_else(|| columns(io::stdout(), listens));
+        Self {
+            quiet: global.quiet,
+            verbose: global.verbose,
+            terminal: terminal && !dumb,
+            width: told.unwrap_or(WIDTH),
+            style,
+            answer: Answer { color: color(listens), width: answered.unwrap_or(WIDTH) },
+        }
+    }
+
+    /// The voice for answers: it paints and measures for standard output.
+    #[must_use]
+    pub fn answering(&self) -> Self {
+        Self { width: self.answer.width, style: Style { color: self.answer.color, ..self.style }, ..*self }
     }
 
     /// Says a line, unless it is to be quiet.
@@ -166,11 +194,15 @@ impl Voice {
     }
 }
 
-/// How wide the terminal is.
-fn columns() -> Option<usize> {
-    #[cfg(unix)]
-    return rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col.into());
-    #[cfg(not(unix))]
+/// How wide the terminal behind `stream` is.
+#[cfg(unix)]
+fn columns(stream: impl std::os::fd::AsFd, terminal: bool) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok().filter(|_| terminal)?;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
+#[cfg(not(unix))]
+fn columns(_: impl Sized, _: bool) -> Option<usize> {
     None
 }
 
@@ -186,6 +218,14 @@ pub fn write_out(text: &str) -> Result<(), Trouble> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes the lines of an answer to standard output.
+///
+/// # Errors
+/// See [`write_out`].
+pub fn write_lines(lines: &[String]) -> Result<(), Trouble> {
+    if lines.is_empty() { Ok(()) } else { write_out(&(lines.join("\n") + "\n")) }
 }
 
 /// Writes one JSON object and a line break to standard output.
@@ -208,40 +248,9 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Columns, each as wide as its widest cell, two blanks apart; the last is not filled up.
-pub fn table(rows: &[Vec<String>]) -> Vec<String> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let fill = |row: &Vec<String>| {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', width - visible(cell) + 2));
-        }
-        line.trim_end().to_owned()
-    };
-    rows.iter().map(fill).collect()
-}
-
 /// `text` with control characters shown as what they are not: a model's text must not move anybody's cursor.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
-/// How many characters of `text` are seen: colours are not.
-fn visible(text: &str) -> usize {
-    let mut count = 0;
-    let mut hidden = false;
-    for character in text.chars() {
-        match character {
-            '\x1b' => hidden = true,
-            'm' if hidden => hidden = false,
-            _ if !hidden => count += 1,
-            _ => {}
-        }
-    }
-    count
 }
 
 #[cfg(test)]
@@ -252,12 +261,5 @@ mod tests {
     fn times_are_told_in_their_unit() {
         let told: Vec<String> = [0.04, 9.94, 9.96, 59.4, 61.0, 3599.0, 7500.0].map(duration).to_vec();
         assert_eq!(told, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min"]);
-    }
-
-    #[test]
-    fn columns_line_up_whatever_their_colour() {
-        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
-        let lines = table(&[row(["\x1b[32mhit\x1b[0m", "a"]), row(["awaits", ""])]);
-        assert_eq!(lines, ["\x1b[32mhit\x1b[0m     a", "awaits"]);
     }
 }

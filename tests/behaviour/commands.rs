@@ -61,7 +61,7 @@ fn a_plan_says_what_is_pending_and_exits_with_it() {
     assert_eq!(before.code, Some(2), "{before}");
     insta::assert_snapshot!("plan_before", before);
     let dry = workspace.stic(&["run", "-n", "p.toml"]);
-    assert_eq!((dry.code, dry.err), (Some(2), before.err), "a dry run says what a plan says");
+    assert_eq!((dry.code, dry.out), (Some(2), before.out), "a dry run says what a plan says");
     assert_eq!(workspace.stic(&["run", "-q", "p.toml"]).code, Some(0));
     let after = workspace.stic(&["plan", "p.toml"]);
     assert_eq!(after.code, Some(0), "{after}");
@@ -115,12 +115,12 @@ fn why_says_what_a_default_is_whichever_side_it_is_on() {
     workspace.stic(&["run", "-q", "p.toml"]);
     let sized = "operations = [{ op = \"low_resolution\", size = 4 }]";
     workspace.edit("p.toml", sized, &format!("{sized}\nfraction = [0.0, 0.9]"));
-    let there = workspace.stic(&["why", "p.toml", "corrupted"]).err;
+    let there = workspace.stic(&["why", "p.toml", "corrupted"]).out;
     assert!(there.contains("fraction: [0.0, 1.0] (the default) → [0.0, 0.9]"), "{there}");
     fs::remove_dir_all(workspace.path("cache")).expect("the cache is there");
     workspace.stic(&["run", "-q", "p.toml"]);
     workspace.edit("p.toml", "\nfraction = [0.0, 0.9]", "");
-    let back = workspace.stic(&["why", "p.toml", "corrupted"]).err;
+    let back = workspace.stic(&["why", "p.toml", "corrupted"]).out;
     assert!(back.contains("fraction: [0.0, 0.9] → [0.0, 1.0] (the default)"), "{back}");
 }
 
@@ -296,7 +296,136 @@ fn overrides_are_refused_by_name() {
     let workspace = pictures();
     let said = workspace.stic(&["run", "p.toml", "-S", "corrupted.seed=2"]);
     assert_eq!(said.code, Some(64));
+    for arguments in [&["run", "p.toml", "--set", "corrupted.seed=2"][..], &["--set", "a=b", "plan", "p.toml"]] {
+        assert_eq!(workspace.stic(arguments).err, said.err, "{arguments:?}");
+    }
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn help_is_a_command_too_and_names_the_options_of_all_commands_once() {
+    let workspace = Workspace::new();
+    for command in ["run", "check", "plan", "why", "graph", "export", "devices", "generate", "score"] {
+        let asked = workspace.stic(&["help", command]);
+        assert_eq!(asked.code, Some(0), "{asked}");
+        assert_eq!(asked.out, workspace.stic(&[command, "--help"]).out, "{command}");
+        assert!(!asked.out.contains("When to use colours"), "{asked}");
+        assert!(asked.out.contains("--cache, --quiet, --verbose, --color"), "{asked}");
+    }
+    assert_eq!(workspace.stic(&["help"]).out, workspace.stic(&["--help"]).out);
+    assert!(workspace.stic(&["help"]).out.contains("When to use colours"));
+    assert!(workspace.stic(&["help", "cache", "stats"]).out.contains("--json"));
+    insta::assert_snapshot!(workspace.stic(&["help", "plan"]));
+}
+
+#[test]
+fn answers_go_to_standard_output_and_nothing_else_does() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let commands: [&[&str]; 6] = [
+        &["plan", "p.toml"],
+        &["why", "p.toml", "corrupted"],
+        &["check", "p.toml"],
+        &["graph", "p.toml"],
+        &["cache", "stats"],
+        &["devices"],
+    ];
+    for arguments in commands {
+        let said = workspace.stic(arguments);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said}");
+        assert!(!said.out.is_empty(), "{arguments:?}");
+    }
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "what a run tells is no answer: {said}");
+}
+
+#[test]
+fn answers_for_programs_have_the_fields_that_are_promised() {
+    let workspace = pictures();
+    let objects = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    };
+    let sound = workspace.stic(&["check", "p.toml", "--json"]);
+    assert_eq!((sound.code, sound.out.as_str(), sound.err.as_str()), (Some(0), "", ""));
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let hit = objects(&workspace.stic(&["why", "p.toml", "corrupted", "--json"]).out);
+    assert_eq!((&hit[0]["node"], &hit[0]["state"]), (&"corrupted".into(), &"hit".into()));
+    let exported = workspace.stic(&["export", "p.toml", "images", "out", "--json"]);
+    let row = &objects(&exported.out)[0];
+    assert_eq!((&row["node"], &row["folder"], &row["written"]), (&"images".into(), &"out".into(), &true.into()));
+    assert!(row["files"].as_array().expect("a list").contains(&"records.jsonl".into()), "{row}");
+    assert_eq!(objects(&workspace.stic(&["export", "p.toml", "images", "out", "--json"]).out)[0]["written"], false);
+    workspace.edit("p.toml", "size = 4", "size = 3");
+    let why = objects(&workspace.stic(&["why", "p.toml", "corrupted", "--json"]).out);
+    assert_eq!(why[0]["why"][0], "operations[0].size: 4 \u{2192} 3");
+    workspace.edit("p.toml", "from =", "frm =");
+    let said = workspace.stic(&["check", "p.toml", "--json"]);
+    assert_eq!((said.code, said.err.as_str()), (Some(64), ""));
+    let mistake = &objects(&said.out)[0];
+    assert_eq!(mistake["message"], "unknown key `frm` in node `images`");
+    assert_eq!(mistake["help"], "did you mean `from`?");
+    assert_eq!((&mistake["places"][0]["line"], &mistake["places"][0]["column"]), (&7.into(), &1.into()));
+    assert_eq!((&mistake["places"][0]["text"], &mistake["file"]), (&"frm".into(), &"p.toml".into()));
+}
+
+#[test]
+fn the_nearest_cache_at_or_above_the_pipeline_file_is_used() {
+    let workspace = Workspace::new();
+    workspace.write("project/pipelines/p.toml", PICTURES);
+    workspace.pictures("project/pipelines/pictures", 2);
+    let file = "project/pipelines/p.toml";
+    // Without one, where the command is run.
+    assert_eq!(workspace.stic(&["run", "-q", file]).code, Some(0));
+    assert!(workspace.path("cache/results").is_dir());
+    fs::remove_dir_all(workspace.path("cache")).expect("the cache is there");
+    // A folder of that name that is no cache is none; one that a source tree keeps for it is.
+    workspace.write("project/pipelines/cache/notes.txt", "mine");
+    let tag = fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cache/CACHEDIR.TAG")).expect("the tag");
+    workspace.write("project/cache/CACHEDIR.TAG", tag);
+    let said = workspace.stic(&["run", file]);
+    assert!(said.err.contains("results in project/cache"), "{said}");
+    assert!(workspace.path("project/cache/results").is_dir() && !workspace.path("cache").exists());
+    assert_eq!(fs::read_dir(workspace.path("project/pipelines/cache")).expect("a folder").count(), 1);
+    // Wherever the command is run.
+    let mut command = workspace.command(&["plan", "p.toml"]);
+    let output = command.current_dir(workspace.path("project/pipelines")).output().expect("the program begins");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    // What is named wins, and where nothing is found the cache is named.
+    let said = workspace.stic(&["plan", file, "--cache", "other"]);
+    assert!(said.out.contains("nothing of it is in the cache `other`"), "{said}");
+}
+
+#[test]
+fn a_new_pipeline_is_new_whatever_others_call_their_nodes() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let other = PICTURES.replace("name = \"pictures\"", "name = \"other\"").replace("size = 4", "size = 2");
+    workspace.write("q.toml", other);
+    let plan = workspace.stic(&["plan", "q.toml", "corrupted"]);
+    assert!(plan.out.contains("RUN  corrupted  corrupt  4 items; new\n"), "{plan}");
+    let why = workspace.stic(&["why", "q.toml", "corrupted"]);
+    assert_eq!(why.out, "`corrupted` would run:\n  new\n", "{why}");
+    let compared = workspace.stic(&["why", "-v", "q.toml", "corrupted"]);
+    assert!(compared.out.contains("new; compared with `corrupted` of the pipeline `pictures`"), "{compared}");
+    assert!(compared.out.contains("operations[0].size: 4 \u{2192} 2"), "{compared}");
+}
+
+#[test]
+fn pictures_that_came_went_and_changed_are_told_by_name() {
+    let workspace = pictures();
+    workspace.stic(&["run", "-q", "p.toml"]);
+    workspace.pictures("more", 6);
+    fs::rename(workspace.path("more/5.png"), workspace.path("pictures/new.png")).expect("a picture");
+    let why = || workspace.stic(&["why", "p.toml", "images"]).out;
+    assert_eq!(why(), "`images` would run:\n  1 picture added: new.png\n");
+    assert!(workspace.stic(&["plan", "p.toml"]).out.contains("1 picture added: new.png"));
+    fs::remove_file(workspace.path("pictures/0.png")).expect("a picture");
+    fs::rename(workspace.path("more/4.png"), workspace.path("pictures/1.png")).expect("a picture");
+    let all = why();
+    assert!(all.contains("1 picture added: new.png; 1 picture removed: 0.png; 1 picture"), "{all}");
+    assert!(all.replace("\n     ", "").contains("1 picture changed: 1.png"), "{all}");
+    workspace.stic(&["run", "-q", "p.toml", "images"]);
+    assert_eq!(workspace.stic(&["why", "p.toml", "corrupted"]).out, "`corrupted` would run:\n  `images` changed\n  3/4 items cached\n");
 }
 
 #[test]
