@@ -334,7 +334,7 @@ impl Global {
 fn found(file: Option<&Path>) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let folder = file.and_then(Path::parent).map_or(here.clone(), |folder| here.join(folder));
-    let nearest = folder.ancestors().map(|folder| folder.join("cache")).find(|cache| is_cache(cache));
+    let nearest = folder.ancestors().map(|folder| folder.join("cache")).find(|cache| is_cache(cache).unwrap_or(false));
     let cache = nearest.unwrap_or_else(|| here.join("cache"));
     cache.strip_prefix(&here).map(Path::to_owned).unwrap_or(cache)
 }

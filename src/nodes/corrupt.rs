@@ -225,6 +225,7 @@ impl ItemWork for Corrupt {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         let mut items = Vec::with_capacity(values.len());
         let mut objects = Vec::with_capacity(values.len());
+        let mut samples = Vec::new();
         for (index, ItemValue { value, .. }) in values {
             let Subject { record, label, .. } = &subjects[*index];
             let altered: Altered = serde_json::from_value(value.clone()).map_err(|cause| {
@@ -233,6 +234,9 @@ impl ItemWork for Corrupt {
             *counts.entry(altered.operation.clone()).or_default() += 1;
             objects.push(altered.picture);
             let label = carried(label.clone(), record.picture, context);
+            if samples.len() < SAMPLES {
+                samples.extend(sample(record, &altered, context));
+            }
             items.push((Record { altered: Some(altered), ..record.clone() }, label));
         }
         let (records, labels) = record_parts(&items, context.objects())?;
@@ -243,9 +247,22 @@ impl ItemWork for Corrupt {
             identity: vec![records],
             side: vec![labels],
             objects,
-            summary: Summary { line, ..Summary::default() },
+            summary: Summary { line, samples, ..Summary::default() },
         })
     }
+}
+
+/// How many pictures are shown of a result.
+const SAMPLES: usize = 3;
+
+/// A picture before and after: its sizes in pixels, and what was done.
+fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<String> {
+    let size = |bytes: &[u8]| decode(bytes).ok().map(|picture| format!("{}×{}", picture.width(), picture.height()));
+    let before = size(&context.picture(&record.shown()?).ok()?)?;
+    let after = size(&context.objects().read(&altered.picture).ok()?)?;
+    let values = altered.values.iter().map(|(name, value)| format!("{name} {value}"));
+    let done: Vec<String> = std::iter::once(altered.operation.clone()).chain(values).collect();
+    Some(format!("{}: {before} → {after} by {}", Summary::picture(&record.picture?), done.join(", ")))
 }
 
 #[cfg(test)]

@@ -142,10 +142,7 @@ impl NodeKind for EvaluateKind {
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
         let views = model::Views::read(table);
         let on_bad_item = OnBadItem::read(table);
-        if table.has("judge") {
-            let help = "the benchmarks that are there, `vqa` and `captions`, need no judge";
-            table.reject("judge", "judges are not there yet", "nothing asks a judge", Some(help.to_owned()));
-        }
+        table.refuse("judge", "the benchmarks that are there, `vqa` and `captions`, need no judge");
         Some(Box::new(EvaluateNode {
             model: model?,
             benchmark: benchmark?,
@@ -432,6 +429,9 @@ impl ItemWork for EvaluateNode {
             batch_size: None,
         };
         let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
+        let pictures = by_picture(&loaded, pending)?;
+        // Descriptions come first, and take the longest.
+        let descriptions = if self.form.describes() { pictures.len() } else { 0 };
         let mut run = Run {
             node: self,
             loaded: &loaded,
@@ -440,11 +440,11 @@ impl ItemWork for EvaluateNode {
             generator: &generator,
             context,
             finished,
-            progress: Progress { done: 0, total: pending.len(), tokens: Some(0), loss: None },
+            progress: Progress { done: 0, total: descriptions + pending.len(), tokens: Some(0), loss: None },
         };
 
         let mut group: Vec<Subject> = Vec::new();
-        for (picture, asked) in by_picture(&loaded, pending)? {
+        for (picture, asked) in pictures {
             let path = &loaded.suite.asked[asked[0]].picture;
             let decoded = context.picture(&picture).and_then(|bytes| {
                 decode(&bytes).map_err(|error| BadItem { what: path.display().to_string(), cause: error.to_string() })
@@ -455,6 +455,7 @@ impl ItemWork for EvaluateNode {
                     group.push(Subject { prepared, picture, asked });
                 }
                 Err(bad) => {
+                    run.advance(usize::from(self.form.describes()));
                     for index in asked {
                         if run.finish(index, Err(bad.clone())) == ControlFlow::Break(()) {
                             return Ok(());

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, wri
 use crate::data::picture::decode;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
-use crate::model::generate::{Generator, Request, Settings, Step};
+use crate::model::generate::{Generator, Request, Settings, Step, row_count};
 use crate::model::picture::{Prepared, Processor, prepare};
 use crate::model::sample::Sampling;
 use crate::model::sequence::Scribe;
@@ -139,6 +139,18 @@ struct Said {
     text: String,
     tokens: usize,
     finish: Finish,
+    /// How the model saw the picture. Absent from journals of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
+}
+
+/// How a model sees a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    /// Views that go through the tower: with `anyres` the whole picture and its tiles.
+    views: usize,
+    /// Rows that stand in the prompt.
+    image_tokens: usize,
 }
 
 impl Node for RespondNode {
@@ -242,9 +254,11 @@ impl ItemWork for RespondNode {
         };
         let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
 
+        let seen: Vec<OnceLock<Seen>> = questions.iter().map(|_| OnceLock::new()).collect();
         let request = |tag: usize| {
             let question = &questions[tag];
             let prepared = prepared(&question.shown, &processor, context).map_err(|error| (tag, error))?;
+            seen[tag].get_or_init(|| Seen { views: prepared.views.len(), image_tokens: row_count(&model, &prepared) });
             let sequence = scribe.round(&question.prompt, None, true).map_err(|error| (tag, error))?;
             let subject = question.record.id.as_str().to_owned();
             Ok(Request { tag, subject, sequence, picture: Some(Arc::new(prepared)) })
@@ -260,7 +274,8 @@ impl ItemWork for RespondNode {
                     progress.done += 1;
                     let said = answer.and_then(|answer| {
                         let text = scribe.tokenizer.decode(&answer.tokens)?;
-                        Ok(Said { text, tokens: answer.tokens.len(), finish: answer.finish })
+                        let seen = seen[tag].get().copied();
+                        Ok(Said { text, tokens: answer.tokens.len(), finish: answer.finish, seen })
                     });
                     finished(tag, value(said, &questions[tag], context))
                 }
@@ -294,11 +309,14 @@ impl ItemWork for RespondNode {
         left_out.tell(context);
         let mut labels = Vec::with_capacity(values.len());
         let mut responses = Vec::with_capacity(values.len());
+        let mut seen = Vec::new();
         for (index, ItemValue { value, .. }) in values {
             let Question { record, label, picture, prompt, .. } = &questions[*index];
-            let Said { text, tokens, finish } = serde_json::from_value(value.clone()).map_err(|cause| {
-                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
-            })?;
+            let Said { text, tokens, finish, seen: as_seen } =
+                serde_json::from_value(value.clone()).map_err(|cause| {
+                    Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
+                })?;
+            seen.extend(as_seen);
             labels.push(carried(label.clone(), Some(*picture), context));
             responses.push(Response {
                 id: record.id.clone(),
@@ -310,7 +328,7 @@ impl ItemWork for RespondNode {
                 finish,
             });
         }
-        let mut summary = summary(&responses);
+        let mut summary = summary(&responses, &seen);
         summary.line += &left_out.clause();
         let objects = context.objects();
         let name = ArtifactKind::Responses.rows_name().unwrap_or_default();
@@ -343,14 +361,22 @@ fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Cont
     Ok(ItemValue { value, objects: Vec::new() })
 }
 
-/// What people are shown: how many, how long, how many were cut, and the first few.
-fn summary(responses: &[Response]) -> Summary {
+/// What people are shown: how many, how long, how many were cut, how pictures were seen, and the first few.
+fn summary(responses: &[Response], seen: &[Seen]) -> Summary {
     let count = responses.len();
     let mean = responses.iter().map(|response| response.tokens).sum::<usize>() as f64 / count.max(1) as f64;
     let cut = responses.iter().filter(|response| response.finish == Finish::Length).count();
     let mut line = format!("{count} responses of {mean:.1} tokens on average");
     if cut > 0 {
         line += &format!(", {:.1} % cut at the limit", 100.0 * cut as f64 / count as f64);
+    }
+    let range = |of: fn(&Seen) -> usize| {
+        let (low, high) = (seen.iter().map(of).min()?, seen.iter().map(of).max()?);
+        Some(if low == high { low.to_string() } else { format!("{low} to {high}") })
+    };
+    if let (Some(views), Some(tokens)) = (range(|seen| seen.views), range(|seen| seen.image_tokens)) {
+        let views = if views == "1" { "one view".to_owned() } else { format!("{views} views") };
+        line += &format!("; {views} and {tokens} image tokens a picture");
     }
     let sample = |response: &Response| format!("{}: {}", Summary::picture(&response.picture), response.text);
     Summary { line, samples: responses.iter().take(SAMPLES).map(sample).collect(), ..Summary::default() }

@@ -141,7 +141,7 @@ impl Node for Sample {
         if parameter != "from" {
             return None;
         }
-        let listing = self.source.list(self.dedupe, digests).ok()?;
+        let listing = self.source.list(self.dedupe, Conversations::Dropped, digests).ok()?;
         let before = Before::read(earlier, objects)?;
         let Value::Table(old) = old else { return None };
         // Of a choice it is known how many there were, not which.
@@ -241,7 +241,7 @@ impl Before {
         let (changed, added): (Vec<&Label>, Vec<&Label>) =
             added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
         let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
-        let records = listing.items.iter().any(|item| item.entry.conversations.is_some());
+        let records = self.0.iter().any(|(_, label)| label.name.is_some());
         let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
         let told: Vec<String> = parts
             .into_iter()

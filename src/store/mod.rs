@@ -66,12 +66,6 @@ pub const LAYOUT: u32 = 1;
 /// How old a half-written file is when nobody will finish it.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether `root` is a folder that this program made as a cache, or one that a source tree keeps for it.
-pub fn is_cache(root: &Path) -> bool {
-    let tag = || fs::read_to_string(root.join("CACHEDIR.TAG")).is_ok_and(|tag| tag.contains("stic"));
-    root.is_dir() && (root.join("layout").is_file() || tag())
-}
-
 /// A cache folder.
 pub struct Store {
     root: PathBuf,

@@ -106,7 +106,10 @@ impl Run<'_> {
         };
         let requests = group.iter().take(count).enumerate().map(request).collect();
         let mut descriptions = vec![Ok(None); group.len()];
-        let flow = self.write(requests, |_, place, written| {
+        // A description that serves all pictures is one for each of them.
+        let served = if count == group.len() { 1 } else { group.len() };
+        let flow = self.write(requests, |run, place, written| {
+            run.advance(served);
             descriptions[place] = written.map(|written| Some(written.text)).map_err(|error| error.message);
             ControlFlow::Continue(())
         })?;
@@ -152,9 +155,14 @@ impl Run<'_> {
 
     /// Hands an item's value on.
     pub fn finish(&mut self, index: usize, value: Result<ItemValue, BadItem>) -> ControlFlow<()> {
-        self.progress.done += 1;
-        self.context.progress(self.progress);
+        self.advance(1);
         (self.finished)(index, value)
+    }
+
+    /// So many more descriptions or answers are there.
+    pub fn advance(&mut self, count: usize) {
+        self.progress.done += count;
+        self.context.progress(self.progress);
     }
 }
 

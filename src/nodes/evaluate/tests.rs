@@ -106,6 +106,18 @@ fn one_description_serves_all_questions_about_a_picture() {
 }
 
 #[test]
+fn descriptions_count_as_progress_before_the_first_answer() {
+    let data = data();
+    let trial = trial(data.path());
+    values(&*node(data.path(), "describe_and_respond = true"), &trial, &[0, 1, 2, 3]);
+    let progress = trial.progress.lock().unwrap();
+    let mut done: Vec<usize> = progress.iter().map(|progress| progress.done).collect();
+    done.dedup();
+    assert_eq!(done, [0, 1, 2, 3, 4, 5, 6], "two pictures are described, four questions answered");
+    assert!(progress.iter().all(|progress| progress.total == 6));
+}
+
+#[test]
 fn an_answer_does_not_depend_on_what_else_is_pending() {
     let data = data();
     let trial = trial(data.path());
