@@ -11,6 +11,7 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, Severity, SourceCode,
     SourceSpan, SpanContents,
 };
+use textwrap::{WordSeparator, WordSplitter};
 
 /// A range of bytes of a source text.
 pub type Span = Range<usize>;
@@ -103,6 +104,10 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
     let handler = GraphicalReportHandler::new_themed(style.theme())
         .with_width(style.width)
         .with_links(false)
+        // Paths and commands stay in one piece.
+        .with_break_words(false)
+        .with_word_separator(WordSeparator::AsciiSpace)
+        .with_word_splitter(WordSplitter::NoHyphenation)
         .with_context_lines(1)
         .without_syntax_highlighting();
     let mut text = String::new();

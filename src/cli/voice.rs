@@ -118,8 +118,8 @@ struct Answer {
     width: usize,
 }
 
-/// How wide tables are where there is no terminal.
-const WIDTH: usize = 80;
+/// How wide tables are where there is no terminal: nothing is broken that a program, or an editor, may want whole.
+const WIDTH: usize = usize::MAX;
 
 impl Voice {
     /// The voice that `global` asks for.

@@ -167,7 +167,7 @@ fn another(model: &ModelSource) -> Option<(String, Option<String>)> {
         return None;
     }
     let adapter = |path: PathBuf| {
-        let file = source.join(path);
+        let file = if path.as_os_str().is_empty() { source.to_owned() } else { source.join(path) };
         let help = "name the base model's folder as `source`, and the adapter in a node: \
                     `inputs.adapter = { file = \"FILE\" }`";
         Some(help.replace("FILE", &file.display().to_string()))

@@ -145,7 +145,7 @@ impl Node for Sample {
         let before = Before::read(earlier, objects)?;
         let Value::Table(old) = old else { return None };
         // Of a choice it is known how many there were, not which.
-        let whole = old.get("items") == Some(&Value::from(before.0.len()));
+        let whole = old.get("items") == Some(&Value::from(before.entries.len()));
         match (whole, old.get("items")) {
             (false, Some(Value::Integer(count))) => Some(counted(*count as usize, listing.items.len())),
             _ => Some(before.told(&listing)),
@@ -220,28 +220,33 @@ impl Sample {
 }
 
 /// What an earlier result holds: ids, and what people call them.
-struct Before(Vec<(ItemId, Label)>);
+struct Before {
+    entries: Vec<(ItemId, Label)>,
+    /// Whether they are instruction records.
+    records: bool,
+}
 
 impl Before {
     fn read(earlier: &Artifact, objects: &dyn Objects) -> Option<Self> {
         let rows = objects.read(&earlier.part(earlier.kind.rows_name()?)?).ok()?;
         let labels = objects.read(&earlier.part(LABELS)?).ok()?;
         let (rows, labels) = (read_lines::<Record>(&rows).ok()?, read_lines::<Label>(&labels).ok()?);
-        Some(Self(rows.into_iter().map(|row| row.id).zip(labels).collect()))
+        let records = rows.iter().any(|row| row.conversations.is_some());
+        Some(Self { entries: rows.into_iter().map(|row| row.id).zip(labels).collect(), records })
     }
 
     /// What came, went and changed, by name.
     fn told(&self, listing: &Listing) -> String {
         let now: Vec<(&ItemId, Label)> = listing.items.iter().map(|item| (&item.id, label(&item.entry))).collect();
         let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
-            (self.0.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
+            (self.entries.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
         let added: Vec<&Label> = now.iter().filter(|(id, _)| !old_ids.contains(id)).map(|(_, label)| label).collect();
-        let removed: Vec<&Label> = self.0.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
+        let removed: Vec<&Label> = self.entries.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
         // The same place with another content is a change.
         let (changed, added): (Vec<&Label>, Vec<&Label>) =
             added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
         let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
-        let records = self.0.iter().any(|(_, label)| label.name.is_some());
+        let records = self.records;
         let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
         let told: Vec<String> = parts
             .into_iter()

@@ -330,7 +330,7 @@ fn a_plan_says_once_what_is_cached_of_a_node() {
     workspace.edit("p.toml", "fraction = [0.5, 1.0]", "fraction = [0.5, 0.99]");
     let said = workspace.stic(&["plan", "p.toml"]);
     assert_eq!(said.code, Some(2), "{said}");
-    let line = said.err.lines().find(|line| line.starts_with("RUN")).expect("a node to run");
+    let line = said.out.lines().find(|line| line.starts_with("RUN")).expect("a node to run");
     assert!(line.contains("corrupted"), "{line}");
     assert_eq!(line.matches("items").count(), 1, "{line}");
 }

@@ -76,7 +76,7 @@ fn a_plan_counts_items_and_says_what_a_run_then_does() {
     let states = |nodes: &[stic::plan::NodePlan]| nodes.iter().map(|node| node.state).collect::<Vec<_>>();
     let plan = bench.plan(PIPELINE);
     assert_eq!(states(&plan), [State::Run, State::Awaits, State::Awaits]);
-    assert_eq!(plan[0].why, ["no earlier result"]);
+    assert_eq!(plan[0].why, ["new"]);
     bench.run(PIPELINE);
     let fewer = PIPELINE.replace("suffix", "keep = 2\nsuffix");
     let plan = bench.plan(&fewer);
