@@ -13,7 +13,7 @@ use crate::node::Kinds;
 /// # Errors
 /// All mistakes.
 pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
-    match checked(arguments, kinds) {
+    match checked(arguments, kinds, voice) {
         Err(trouble) if arguments.json => {
             for mistake in &trouble.mistakes {
                 write_json(&as_json(mistake, &arguments.file.display().to_string(), trouble.source.as_ref()))?;
@@ -33,7 +33,7 @@ pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Tr
 }
 
 /// How many nodes the file has, when all of them are sound.
-fn checked(arguments: &Check, kinds: &Kinds) -> Result<usize, Trouble> {
+fn checked(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<usize, Trouble> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
     match data {

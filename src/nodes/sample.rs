@@ -148,7 +148,7 @@ impl Node for Sample {
         let whole = old.get("items") == Some(&Value::from(before.entries.len()));
         match (whole, old.get("items")) {
             (false, Some(Value::Integer(count))) => Some(counted(*count as usize, listing.items.len())),
-            _ => Some(before.told(&listing)),
+            _ => Some(before.told(&listing, &self.source.from)),
         }
     }
 
@@ -236,8 +236,8 @@ impl Before {
     }
 
     /// What came, went and changed, by name.
-    fn told(&self, listing: &Listing) -> String {
-        let now: Vec<(&ItemId, Label)> = listing.items.iter().map(|item| (&item.id, label(&item.entry))).collect();
+    fn told(&self, listing: &Listing, from: &Path) -> String {
+        let now: Vec<(&ItemId, Label)> = listing.items.iter().map(|item| (&item.id, label(&item.entry, from))).collect();
         let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
             (self.entries.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
         let added: Vec<&Label> = now.iter().filter(|(id, _)| !old_ids.contains(id)).map(|(_, label)| label).collect();

@@ -498,9 +498,17 @@ impl Bench {
     }
 
     pub fn plan_on(&self, text: &str, backend: Backend) -> Vec<plan::NodePlan> {
+        self.plan_with(text, backend, &plan::Options::default())
+    }
+
+    /// A plan that compares nodes without an earlier result with what they may have been.
+    pub fn plan_thoroughly(&self, text: &str) -> Vec<plan::NodePlan> {
+        self.plan_with(text, Backend::Cpu, &plan::Options { thorough: true, ..plan::Options::default() })
+    }
+
+    fn plan_with(&self, text: &str, backend: Backend, options: &plan::Options) -> Vec<plan::NodePlan> {
         let (graph, store) = (self.graph(text), self.store());
-        let options = plan::Options::default();
-        plan::plan(&graph, &store, &store.witness(), &Machine(Ok(backend)), &options).unwrap().nodes
+        plan::plan(&graph, &store, &store.witness(), &Machine(Ok(backend)), options).unwrap().nodes
     }
 
     /// How often something was made, by the log that nodes were told to write.
