@@ -558,10 +558,7 @@ mod tests {
         let from = format!("from = {:?}", folder.path());
         let (records, _, trial) = sampled(node(&from).as_ref()).unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!(
-            *trial.notes.lock().unwrap(),
-            ["passed over 1 file (1 .txt): not in a picture format that is read"]
-        );
+        assert_eq!(*trial.notes.lock().unwrap(), ["passed over 1 file (1 .txt): not in a picture format that is read"]);
 
         let folder = tempfile::tempdir().unwrap();
         (0..3).for_each(|n| std::fs::write(folder.path().join(format!("{n}.HEIC")), "\0\0\0\u{18}ftypheic").unwrap());

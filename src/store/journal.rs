@@ -14,8 +14,8 @@
 //!
 //! What an item is, is not known here.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -203,6 +203,24 @@ impl Store {
 
     fn journals(&self, folder: &Path) -> Result<Vec<Name>, StoreError> {
         let mut names: Vec<Name> = self.disk.names(folder)?.iter().filter_map(|name| Name::of(name)).collect();
+        // Listing a folder takes a while: a journal that is made meanwhile may be missed where a later one is seen. Numbers
+        // are given without gaps, so one that is missing below another is looked for.
+        let last: BTreeMap<u32, u32> = names.iter().map(|name| (name.generation, name.sequence)).fold(
+            BTreeMap::new(),
+            |mut last, (generation, sequence)| {
+                let most: &mut u32 = last.entry(generation).or_default();
+                *most = sequence.max(*most);
+                last
+            },
+        );
+        let listed: HashSet<String> = names.iter().map(|name| name.stem.clone()).collect();
+        for (generation, last) in last {
+            for missed in (1..last).map(|sequence| Name::new(generation, sequence)) {
+                if !listed.contains(&missed.stem) && self.disk.look(&missed.journal(folder))?.is_some() {
+                    names.push(missed);
+                }
+            }
+        }
         names.sort();
         Ok(names)
     }
@@ -234,6 +252,9 @@ impl Store {
     fn end_journal(&self, folder: &Path, name: &Name) -> Result<End, StoreError> {
         let path = name.end(folder);
         loop {
+            // Whether there is a damaged one is settled before the end is looked for: one that appears later is another's,
+            // and good.
+            let is_there = self.disk.look(&path)?.is_some();
             if let Some(end) = self.end_of(folder, name)? {
                 return Ok(end);
             }
@@ -244,7 +265,7 @@ impl Store {
             let file = File::open(&journal).map_err(StoreError::io("read", &journal))?;
             self.disk.sync_file(&file, &journal).map_err(StoreError::io("write", &journal))?;
             let temporary = self.write_temporary(&seal(&end), 0o644, true)?;
-            let linked = if self.disk.look(&path)?.is_some() {
+            let linked = if is_there {
                 self.disk.rename(&temporary, &path)
             } else {
                 match self.disk.link(&temporary, &path) {
