@@ -15,12 +15,13 @@
 //! prepares, looks whether its claim is still there, and then acts by renaming what it prepared; either that comes
 //! before the takeover and is seen by it, or it finds nothing to rename. `tests/claims` checks this step by step.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -106,6 +107,9 @@ pub struct Claim {
     heartbeat: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
+/// The claims that this process has. One that is not among them could not be removed when it was dropped, and is dead.
+static LIVING: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
+
 /// What the owner of a claim and its heartbeat have in common.
 struct This {
     disk: Disk,
@@ -155,6 +159,7 @@ impl Drop for Claim {
             drop(stop);
             let _ = thread.join();
         }
+        LIVING.lock().expect("no panic under the lock").remove(&self.this.text);
         if self.this.holds().unwrap_or(false) {
             // Succeeds only when nothing is unfinished.
             for which in [Scratch::Ordinary, Scratch::Forced] {
@@ -185,11 +190,17 @@ impl Store {
             let path = folder.join(format!("claim.{number}"));
             let token = unique();
             let text = claim_text(&token);
+            LIVING.lock().expect("no panic under the lock").insert(text.clone());
             match self.link_new(&text, &path) {
                 Ok(()) => {}
                 // Another was faster, or has finished and removed the folder.
-                Err(error) if error.is(ErrorKind::AlreadyExists) || error.is(ErrorKind::NotFound) => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    LIVING.lock().expect("no panic under the lock").remove(&text);
+                    if error.is(ErrorKind::AlreadyExists) || error.is(ErrorKind::NotFound) {
+                        continue;
+                    }
+                    return Err(error);
+                }
             }
             let this = Arc::new(This { disk: self.disk.clone(), path, text, lost: AtomicBool::new(false) });
             // From here on dropped like any claim, whatever happens.
@@ -248,7 +259,9 @@ impl Store {
             let Some(metadata) = self.disk.look(&path)? else { continue };
             let owner = serde_json::from_slice::<Owner>(&text).ok();
             let beat = metadata.modified().map_err(StoreError::io("read", &path))?;
-            let lives = !owner.as_ref().is_some_and(Owner::is_gone) && self.beats(&text, beat)?;
+            let dropped = owner.as_ref() == Some(Owner::this_process())
+                && !LIVING.lock().expect("no panic under the lock").contains(&text);
+            let lives = !dropped && !owner.as_ref().is_some_and(Owner::is_gone) && self.beats(&text, beat)?;
             let unknown = || Owner { host: "?".to_owned(), boot: String::new(), process: 0, started: 0 };
             claims.push(Seen { number, path, text, owner: owner.unwrap_or_else(unknown), lives });
         }
@@ -435,7 +448,10 @@ mod tests {
     fn an_owner_gives_way_when_its_heartbeat_stops_on_this_machine_too() {
         let (_folder, store, key) = store();
         let this = Owner::this_process();
-        for owner in [Owner { boot: "elsewhere".to_owned(), ..this.clone() }, this.clone()] {
+        // The process that began this one lives all the while.
+        let parent = rustix::process::getppid().map_or(1, |parent| parent.as_raw_nonzero().get().unsigned_abs());
+        let parent = Owner { process: parent, started: started(parent).unwrap_or(0), ..this.clone() };
+        for owner in [Owner { boot: "elsewhere".to_owned(), ..this.clone() }, parent] {
             let path = leave(&store, &key, &owner);
             assert!(!is_held(&store.claim(&key).unwrap()));
             set_beat(&path, SystemTime::now() - PATIENCE - Duration::from_secs(1));
@@ -508,6 +524,17 @@ mod tests {
         assert_eq!(store.publish(&claim, &second).unwrap(), Publication::Published);
         store.finish(claim).unwrap();
         assert!(!store.root.join("work").join(first.key.to_string()).exists());
+    }
+
+    #[test]
+    fn a_claim_that_could_not_be_removed_does_not_keep_its_own_process_waiting() {
+        let (_folder, store, key) = store();
+        let Claiming::Held(claim) = store.claim(&key).unwrap() else { panic!("taken") };
+        let (path, text) = (claim.this.path.clone(), claim.this.text.clone());
+        drop(claim);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        assert!(is_held(&store.claim(&key).unwrap()));
     }
 
     #[test]
