@@ -349,7 +349,8 @@ pub fn command() -> Parsed {
     };
     for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
         let shown = std::mem::take(subcommand).mut_args(hidden);
-        *subcommand = shown.after_help("Options of every command (--cache, --quiet, --verbose, --color): `stic --help`");
+        *subcommand =
+            shown.after_help("Options of every command (--cache, --quiet, --verbose, --color): `stic --help`");
     }
     command
 }

@@ -57,7 +57,8 @@ pub fn show(
         }
     }
     let mut lines = table(&rows, false, voice.width);
-    lines.extend(plan.device.map(|device| format!("device: {}:{}, {}", device.backend, device.index, device.precision)));
+    lines
+        .extend(plan.device.map(|device| format!("device: {}:{}, {}", device.backend, device.index, device.precision)));
     let count = |state| plan.nodes.iter().filter(|node| node.state == state).count();
     let all = plan.nodes.len();
     let told = match (count(State::Run), count(State::Awaits)) {
@@ -175,7 +176,9 @@ fn reasons(node: &NodePlan, voice: &Voice) -> Vec<String> {
                 Some('+') => voice.paint(Paint::Good, line),
                 _ => line.to_owned(),
             };
-            for (part, line) in wrapped(&painted, voice.width.saturating_sub(indent + 2).max(20)).into_iter().enumerate() {
+            for (part, line) in
+                wrapped(&painted, voice.width.saturating_sub(indent + 2).max(20)).into_iter().enumerate()
+            {
                 lines.push(format!("{}{line}", " ".repeat(if part == 0 { indent } else { indent + 2 })));
             }
         }

@@ -64,7 +64,9 @@ fn below(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
                 continue;
             }
             let indent = if first { 0 } else { GAP };
-            for (index, line) in wrapped(&format!("{name}{cell}"), width.saturating_sub(2 * GAP).max(1)).into_iter().enumerate() {
+            for (index, line) in
+                wrapped(&format!("{name}{cell}"), width.saturating_sub(2 * GAP).max(1)).into_iter().enumerate()
+            {
                 lines.push(format!("{}{line}", " ".repeat(if index == 0 { indent } else { indent + GAP })));
             }
             first = false;

@@ -87,7 +87,12 @@ impl Graph {
             return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
         let result = Joining::new(&pipeline, kinds, &mistakes).graph();
-        result.map_err(|(nodes, unread)| Rejected { mistakes: mistakes.into_list(), nodes, unread, root: pipeline.root })
+        result.map_err(|(nodes, unread)| Rejected {
+            mistakes: mistakes.into_list(),
+            nodes,
+            unread,
+            root: pipeline.root,
+        })
     }
 
     /// The index of the node called `name`.
@@ -338,7 +343,8 @@ impl<'a> Joining<'a> {
                 !names.contains(&input.port.as_str()) && nearest(&input.port, names.iter().copied()) == Some(port.name)
             }) || table.parameters.entries.iter().any(|entry| {
                 let meant = meant(&entry.key, &["inputs", &dotted]);
-                meant.contains(&dotted.as_str()) || (meant == ["inputs"] && matches!(entry.value.value, Syntax::Table(_)))
+                meant.contains(&dotted.as_str())
+                    || (meant == ["inputs"] && matches!(entry.value.value, Syntax::Table(_)))
             });
             if !elsewhere && !table.inputs.iter().any(|input| input.port == port.name) {
                 self.report(Mistake::MissingInput {

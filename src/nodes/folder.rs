@@ -73,8 +73,22 @@ pub fn hub_id(source: &str) -> Option<(String, Option<String>)> {
     const HUBS: [&str; 4] = ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"];
     /// Folders that people keep models in.
     const FOLDERS: [&str; 16] = [
-        "models", "model", "checkpoints", "checkpoint", "ckpt", "ckpts", "weights", "data", "output", "outputs", "runs",
-        "results", "adapters", "examples", "tests", "cache",
+        "models",
+        "model",
+        "checkpoints",
+        "checkpoint",
+        "ckpt",
+        "ckpts",
+        "weights",
+        "data",
+        "output",
+        "outputs",
+        "runs",
+        "results",
+        "adapters",
+        "examples",
+        "tests",
+        "cache",
     ];
     let part = |text: &str| {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -114,7 +128,11 @@ mod tests {
     fn the_right_folder_is_found_one_or_two_steps_away() {
         let hub = ["refs/main", "snapshots/abc/config.json", "snapshots/old/config.json", "blobs/0"];
         assert_eq!(found(&hub, "config.json"), ["snapshots/abc"]);
-        let hubs = ["models--o--n/refs/main", "models--o--n/snapshots/abc/config.json", "models--o--n/snapshots/x/config.json"];
+        let hubs = [
+            "models--o--n/refs/main",
+            "models--o--n/snapshots/abc/config.json",
+            "models--o--n/snapshots/x/config.json",
+        ];
         assert_eq!(found(&hubs, "config.json"), ["models--o--n/snapshots/abc"]);
         let without_main = ["snapshots/b/config.json", "snapshots/a/config.json"];
         assert_eq!(found(&without_main, "config.json"), ["snapshots/a", "snapshots/b"]);
@@ -128,7 +146,10 @@ mod tests {
     fn an_id_of_a_hub_is_told_from_a_path() {
         let id = |source: &str| hub_id(source).map(|(id, _)| id);
         assert_eq!(id("llava-hf/llava-1.5-7b-hf").as_deref(), Some("llava-hf/llava-1.5-7b-hf"));
-        assert_eq!(id("https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main").as_deref(), Some("llava-hf/llava-1.5-7b-hf"));
+        assert_eq!(
+            id("https://huggingface.co/llava-hf/llava-1.5-7b-hf/tree/main").as_deref(),
+            Some("llava-hf/llava-1.5-7b-hf")
+        );
         assert_eq!(hub_id("a/b@v1"), Some(("a/b".to_owned(), Some("v1".to_owned()))));
         for path in ["models/llava-1.5-7b-hf", "./a/b", "../a/b", "/a/b", "a/b/c", "model", "a b/c"] {
             assert_eq!(id(path), None, "{path}");

@@ -140,7 +140,8 @@ fn absent(model: &ModelSource) -> (String, String) {
     let name = id.rsplit('/').next().unwrap_or_default();
     let home = if model.source.contains("://") { Path::new("") } else { home };
     let folder = Path::new("models").join(name);
-    let option = revision.or(model.revision.clone()).map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+    let option =
+        revision.or(model.revision.clone()).map(|revision| format!(" --revision {revision}")).unwrap_or_default();
     let help = format!(
         "download it with `hf download {id}{option} --local-dir {}`, then write `source = \"{}\"`",
         home.join(&folder).display(),
@@ -155,7 +156,8 @@ fn another(model: &ModelSource) -> Option<(String, Option<String>)> {
     let name = folder.display();
     let source = Path::new(&model.source);
     if !folder.is_dir() {
-        let parent = source.parent().filter(|_| folder.parent().is_some_and(|parent| parent.join("config.json").is_file()));
+        let parent =
+            source.parent().filter(|_| folder.parent().is_some_and(|parent| parent.join("config.json").is_file()));
         let help = match parent {
             Some(parent) if parent.as_os_str().is_empty() => "write `source = \".\"`".to_owned(),
             Some(parent) => format!("write `source = \"{}\"`", parent.display()),

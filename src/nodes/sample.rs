@@ -237,11 +237,13 @@ impl Before {
 
     /// What came, went and changed, by name.
     fn told(&self, listing: &Listing, from: &Path) -> String {
-        let now: Vec<(&ItemId, Label)> = listing.items.iter().map(|item| (&item.id, label(&item.entry, from))).collect();
+        let now: Vec<(&ItemId, Label)> =
+            listing.items.iter().map(|item| (&item.id, label(&item.entry, from))).collect();
         let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
             (self.entries.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
         let added: Vec<&Label> = now.iter().filter(|(id, _)| !old_ids.contains(id)).map(|(_, label)| label).collect();
-        let removed: Vec<&Label> = self.entries.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
+        let removed: Vec<&Label> =
+            self.entries.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
         // The same place with another content is a change.
         let (changed, added): (Vec<&Label>, Vec<&Label>) =
             added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
@@ -261,7 +263,11 @@ impl Before {
                 format!("{} {noun} {word}: {}", labels.len(), named(&labels))
             })
             .collect();
-        if told.is_empty() { "the order of the entries, or their other fields, changed".to_owned() } else { told.join("; ") }
+        if told.is_empty() {
+            "the order of the entries, or their other fields, changed".to_owned()
+        } else {
+            told.join("; ")
+        }
     }
 }
 
@@ -277,7 +283,10 @@ fn counted(old: usize, new: usize) -> String {
 fn named(labels: &[&Label]) -> String {
     const SHOWN: usize = 3;
     let name = |label: &&Label| {
-        let file = label.path.as_deref().map(|path| Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let file = label
+            .path
+            .as_deref()
+            .map(|path| Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned());
         label.name.clone().or(file).unwrap_or_else(|| "one without a name".to_owned())
     };
     let shown: Vec<String> = labels.iter().take(SHOWN).map(name).collect();

@@ -632,7 +632,9 @@ impl Words for NodeWords<'_> {
     fn source(&self, change: &Change) -> Option<String> {
         let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
         let count = |value: &Value| match value {
-            Value::Table(values) => values.get("items").and_then(|items| if let Value::Integer(n) = items { Some(*n) } else { None }),
+            Value::Table(values) => {
+                values.get("items").and_then(|items| if let Value::Integer(n) = items { Some(*n) } else { None })
+            }
             _ => None,
         };
         if !self.planner.options.thorough && count(new).is_some_and(|count| count > COMPARED_ENTRIES) {

@@ -114,7 +114,8 @@ fn contents(value: &Option<Value>) -> Vec<String> {
 
 /// What became of the inputs of `port`, whose nodes are `names` now.
 fn inputs(port: &str, old: Vec<String>, new: Vec<String>, names: &[String]) -> Vec<String> {
-    let name = |index: usize| names.get(index).map_or_else(|| format!("an input of `{port}`"), |name| format!("`{name}`"));
+    let name =
+        |index: usize| names.get(index).map_or_else(|| format!("an input of `{port}`"), |name| format!("`{name}`"));
     let mut told = Vec::new();
     let mut gone = 0;
     for operation in capture_diff_slices(Algorithm::Myers, &old, &new) {
@@ -166,7 +167,9 @@ fn difference(field: &str, old: &Value, new: &Value) -> Vec<String> {
             (Some(old), Some(new)) => listed_texts(field, &old, &new),
             _ => elements(field, old, new),
         },
-        (Value::Text(old), Value::Text(new)) if [old, new].iter().any(|text| text.contains('\n') || text.len() > WIDTH) => {
+        (Value::Text(old), Value::Text(new))
+            if [old, new].iter().any(|text| text.contains('\n') || text.len() > WIDTH) =>
+        {
             vec![format!("{field} changed{}", lines(old, new))]
         }
         (old, new) => vec![arrow(field, &shown(old), &shown(new))],
@@ -289,7 +292,11 @@ mod tests {
         }
 
         fn inputs(&self, port: &str) -> Vec<String> {
-            if port == "rejected" { ["bad", "worse", "worst"].map(str::to_owned).to_vec() } else { vec!["good".to_owned()] }
+            if port == "rejected" {
+                ["bad", "worse", "worst"].map(str::to_owned).to_vec()
+            } else {
+                vec!["good".to_owned()]
+            }
         }
 
         fn written(&self, field: &str) -> Option<String> {
@@ -320,16 +327,24 @@ mod tests {
     #[test]
     fn every_field_that_differs_is_told_old_and_new() {
         let old = [("beta", 0.1.into()), ("epochs", 2i64.into()), ("inputs.pairs", vec![digest("a")].into())];
-        let new = [("beta", 0.2.into()), ("inputs.pairs", vec![digest("b")].into()), ("inputs.adapter", vec![digest("a")].into())];
+        let new = [
+            ("beta", 0.2.into()),
+            ("inputs.pairs", vec![digest("b")].into()),
+            ("inputs.adapter", vec![digest("a")].into()),
+        ];
         let told = said(&old, &new);
-        assert_eq!(told, ["beta: 0.1 → 0.2", "`good` changed", "`good` comes in by `adapter` now", "epochs: 2 → 1 (the default)"]);
+        assert_eq!(
+            told,
+            ["beta: 0.1 → 0.2", "`good` changed", "`good` comes in by `adapter` now", "epochs: 2 → 1 (the default)"]
+        );
         assert!(said(&old, &old).is_empty());
     }
 
     #[test]
     fn inputs_are_told_by_name_and_content_never_by_digest() {
         let list = |names: &[&str]| Value::from(names.iter().map(|name| digest(name)).collect::<Vec<_>>());
-        let told = |old: &[&str], new: &[&str]| said(&[("inputs.rejected", list(old))], &[("inputs.rejected", list(new))]);
+        let told =
+            |old: &[&str], new: &[&str]| said(&[("inputs.rejected", list(old))], &[("inputs.rejected", list(new))]);
         assert_eq!(told(&["a", "b", "c"], &["a", "x", "c"]), ["`worse` changed"]);
         assert_eq!(told(&["a", "c"], &["a", "b", "c"]), ["`worse` comes in by `rejected` now"]);
         assert_eq!(told(&["a", "b", "c", "d"], &["a", "b", "c"]), ["an input of `rejected` is gone"]);
@@ -345,14 +360,22 @@ mod tests {
     fn tables_and_lists_are_told_by_element() {
         let low = |size: i64| table(&[("op", "low_resolution".into()), ("size", size.into())]);
         let noise = table(&[("op", "noise".into()), ("sigma", 0.1.into())]);
-        let told = |old: Vec<Value>, new: Vec<Value>| said(&[("operations", Value::List(old))], &[("operations", Value::List(new))]);
+        let told = |old: Vec<Value>, new: Vec<Value>| {
+            said(&[("operations", Value::List(old))], &[("operations", Value::List(new))])
+        };
         assert_eq!(told(vec![low(20), noise.clone()], vec![low(16), noise.clone()]), ["operations[0].size: 20 → 16"]);
-        assert_eq!(told(vec![low(20)], vec![low(20), noise.clone()]), ["operations: added { op = \"noise\", sigma = 0.1 }"]);
+        assert_eq!(
+            told(vec![low(20)], vec![low(20), noise.clone()]),
+            ["operations: added { op = \"noise\", sigma = 0.1 }"]
+        );
         assert_eq!(told(vec![low(20), noise], vec![low(20)]), ["operations: removed { op = \"noise\", sigma = 0.1 }"]);
         let fraction = |low: f64| [("fraction", vec![low, 1.0].into())];
         assert_eq!(said(&fraction(0.0), &fraction(0.5)), ["fraction: [0.0, 1.0] → [0.5, 1.0]"]);
         let targets = |names: &[&str]| [("lora.targets", names.to_vec().into())];
-        assert_eq!(said(&targets(&["q_proj", "k_proj"]), &targets(&["q_proj", "v_proj"])), ["lora.targets: `v_proj` in place of `k_proj`"]);
+        assert_eq!(
+            said(&targets(&["q_proj", "k_proj"]), &targets(&["q_proj", "v_proj"])),
+            ["lora.targets: `v_proj` in place of `k_proj`"]
+        );
     }
 
     #[test]

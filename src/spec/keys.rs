@@ -31,7 +31,10 @@ const SYNONYMS: &[(&[&str], &[&str])] = &[
         &["max_seq_length", "max_seq_len", "model_max_length", "max_len", "cutoff_len", "seq_len", "context_length"],
         &["max_length"],
     ),
-    (&["clip", "grad_clip", "clip_grad", "gradient_clipping", "max_norm", "clip_norm", "grad_norm"], &["max_grad_norm"]),
+    (
+        &["clip", "grad_clip", "clip_grad", "gradient_clipping", "max_norm", "clip_norm", "grad_norm"],
+        &["max_grad_norm"],
+    ),
     (&["wd", "l2", "decay_rate"], &["weight_decay"]),
     (&["eps", "adam_eps", "epsilon"], &["adam_epsilon"]),
     (&["betas", "beta1", "beta2", "adam_beta1", "adam_beta2"], &["adam_betas"]),
@@ -60,9 +63,25 @@ const SYNONYMS: &[(&[&str], &[&str])] = &[
     (&["share", "ratio", "probability", "prob", "split", "portion", "percent"], &["fraction"]),
     (&["llm", "vlm", "base", "base_model", "model_name", "model_name_or_path", "model_path", "checkpoint"], &["model"]),
     // Data.
-    (&["n", "num", "limit", "size", "samples", "num_samples", "n_samples", "num_images", "max_samples", "take"], &["count"]),
     (
-        &["path", "folder", "dir", "directory", "source", "src", "root", "glob", "file", "files", "input_dir", "data_path"],
+        &["n", "num", "limit", "size", "samples", "num_samples", "n_samples", "num_images", "max_samples", "take"],
+        &["count"],
+    ),
+    (
+        &[
+            "path",
+            "folder",
+            "dir",
+            "directory",
+            "source",
+            "src",
+            "root",
+            "glob",
+            "file",
+            "files",
+            "input_dir",
+            "data_path",
+        ],
         &["from", "data", "source"],
     ),
     (&["data", "dataset", "json", "questions", "annotations", "data_path", "question_file"], &["data", "from"]),
@@ -125,7 +144,8 @@ pub fn suggestion(written: &str, known: &[String]) -> Option<String> {
         [first, second, ..] => Some(format!("did you mean `{first}`, or `{second}`?")),
         [] => {
             // All of them: a list that is cut is one in which the key is not found.
-            let own: Vec<String> = known.iter().filter(|key| !key.contains('.')).map(|key| format!("`{key}`")).collect();
+            let own: Vec<String> =
+                known.iter().filter(|key| !key.contains('.')).map(|key| format!("`{key}`")).collect();
             (!own.is_empty()).then(|| format!("known keys: {}", own.join(", ")))
         }
     }
@@ -154,7 +174,10 @@ fn by_words<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         let all = both > 0 && (both == of_key.len() || both == words.len());
         all.then_some(both)
     };
-    known.filter_map(|key| Some((common(key)?, key))).max_by_key(|(both, key)| (*both, std::cmp::Reverse(key.len()))).map(|(_, key)| key)
+    known
+        .filter_map(|key| Some((common(key)?, key)))
+        .max_by_key(|(both, key)| (*both, std::cmp::Reverse(key.len())))
+        .map(|(_, key)| key)
 }
 
 #[cfg(test)]
@@ -162,9 +185,29 @@ mod tests {
     use super::*;
 
     const TRAINING: &[&str] = &[
-        "model", "lora", "learning_rate", "batch_size", "schedule", "warmup_ratio", "epochs", "max_grad_norm",
-        "adam_betas", "adam_epsilon", "weight_decay", "shuffle", "micro_batch_size", "max_length", "checkpoint_every",
-        "beta", "chosen_weight", "reference", "inputs", "inputs.pairs", "inputs.adapter", "kind", "seed",
+        "model",
+        "lora",
+        "learning_rate",
+        "batch_size",
+        "schedule",
+        "warmup_ratio",
+        "epochs",
+        "max_grad_norm",
+        "adam_betas",
+        "adam_epsilon",
+        "weight_decay",
+        "shuffle",
+        "micro_batch_size",
+        "max_length",
+        "checkpoint_every",
+        "beta",
+        "chosen_weight",
+        "reference",
+        "inputs",
+        "inputs.pairs",
+        "inputs.adapter",
+        "kind",
+        "seed",
     ];
 
     #[test]

@@ -125,7 +125,9 @@ impl Mistake {
                 .help(format!("add `{key} = …`")),
             Self::Type { key, expected, found } => {
                 let help = retyped(&expected, found).map(str::to_owned);
-                Diagnostic::new(format!("`{key}` is to be {expected}")).label(span, format!("this is {found}")).help(help)
+                Diagnostic::new(format!("`{key}` is to be {expected}"))
+                    .label(span, format!("this is {found}"))
+                    .help(help)
             }
             Self::Range { key, expected } => {
                 Diagnostic::new(format!("`{key}` is out of range")).label(span, format!("expected {expected}"))
@@ -142,9 +144,13 @@ impl Mistake {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 let near = did_you_mean(&written, &format!("{what}s"), &known);
                 let help = if written.contains(['/', '\\']) {
-                    format!("give it a name: a table `[{what}s.NAME]` with `source = \"{written}\"`, and that name here")
+                    format!(
+                        "give it a name: a table `[{what}s.NAME]` with `source = \"{written}\"`, and that name here"
+                    )
                 } else {
-                    near.unwrap_or(format!("the file has no {what}s: add a table `[{what}s.{written}]` with a `source`"))
+                    near.unwrap_or(format!(
+                        "the file has no {what}s: add a table `[{what}s.{written}]` with a `source`"
+                    ))
                 };
                 Diagnostic::new(format!("unknown {what} `{written}`"))
                     .label(span, format!("no {what} has this name"))

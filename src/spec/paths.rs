@@ -13,7 +13,11 @@ pub(super) fn problem(written: &str) -> Option<(String, &'static str, String)> {
         return Some((BACKSLASH.to_owned(), "so this has a line break or a tab in it", help));
     }
     if written == "~" || written.starts_with("~/") {
-        return Some(("`~` is not replaced in a pipeline file".to_owned(), "a path of the shell", whole(&written[1..])));
+        return Some((
+            "`~` is not replaced in a pipeline file".to_owned(),
+            "a path of the shell",
+            whole(&written[1..]),
+        ));
     }
     if written.starts_with('~') {
         let help = "write the whole path".to_owned();

@@ -224,7 +224,9 @@ impl Pipeline {
             table.entries.iter().cloned().partition(|entry| engine(&entry.key));
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
-        let slip = parameters.iter().find(|entry| !keys.entries.iter().any(|key| key.key == "kind") && meant(&entry.key, &["kind"]) == ["kind"]);
+        let slip = parameters.iter().find(|entry| {
+            !keys.entries.iter().any(|key| key.key == "kind") && meant(&entry.key, &["kind"]) == ["kind"]
+        });
         let kind = match slip {
             // The kind under another name: its table is read all the same.
             Some(Entry { key, key_span, value }) => {
@@ -268,7 +270,9 @@ const TABLES: [&str; 4] = ["pipeline", "device", "models", "nodes"];
 
 /// Whether a model's source says that it is on a hub.
 fn is_of_hub(source: &str) -> bool {
-    ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"].iter().any(|hub| source.starts_with(hub))
+    ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"]
+        .iter()
+        .any(|hub| source.starts_with(hub))
 }
 
 fn newer_language(root: &Table) -> Option<(u64, Span)> {

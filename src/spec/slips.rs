@@ -81,7 +81,9 @@ impl Draft {
             .map(|error| (error.span().unwrap_or(self.text.len()..self.text.len()), error.message()))
             .collect();
         // A text that is not closed swallows the brackets behind it.
-        let unclosed = |message: &str| message.starts_with("invalid basic string") || message.starts_with("invalid literal string");
+        let unclosed = |message: &str| {
+            message.starts_with("invalid basic string") || message.starts_with("invalid literal string")
+        };
         errors.sort_by_key(|(span, message)| (span.start, !unclosed(message)));
         for (span, message) in errors {
             let line = line_of(&self.text, span.start);
@@ -99,7 +101,8 @@ impl Draft {
                 return Some((line, slip));
             }
             // What follows something that never ends may be wrong because of that alone.
-            if message.starts_with("unclosed") || message.starts_with("missing comma") || message.contains("multi-line") {
+            if message.starts_with("unclosed") || message.starts_with("missing comma") || message.contains("multi-line")
+            {
                 return None;
             }
             passed.push(self.origin[line.start]);
@@ -331,7 +334,12 @@ fn no_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     }
     if let Some(name) = trimmed.strip_suffix(']').filter(|name| name.split('.').all(is_name)) {
         let range = start..start + name.len() + 1;
-        return Some(Slip::new(range, "the table's first bracket is missing", "a table", vec![(start..start, "[".into())]));
+        return Some(Slip::new(
+            range,
+            "the table's first bracket is missing",
+            "a table",
+            vec![(start..start, "[".into())],
+        ));
     }
     // The assignment: of the line, or of the innermost table in braces.
     let head = text[line.start..at].rfind(['{', ',']).map_or(start, |index| line.start + index + 1);
@@ -356,18 +364,24 @@ fn no_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
                 edits.push((end - 1..end, String::new()));
             }
         }
-        return Some(Slip::new(sign_at, "a key and its value are joined by `=`", format!("`{sign}`"), edits).everywhere());
+        return Some(
+            Slip::new(sign_at, "a key and its value are joined by `=`", format!("`{sign}`"), edits).everywhere(),
+        );
     }
     let (key, value) = trimmed.split_once('=').unwrap_or((trimmed, ""));
     let key = key.trim();
-    let looks_like_value =
-        |value: &str| value.starts_with(|c: char| c.is_ascii_digit() || "\"'[{-".contains(c)) || ["true", "false"].contains(&value);
-    if let Some((name, rest)) = trimmed.split_once([' ', '\t']).filter(|(name, rest)| {
-        name.split('.').all(is_name) && looks_like_value(code(rest).trim()) && balanced(rest)
-    }) {
+    let looks_like_value = |value: &str| {
+        value.starts_with(|c: char| c.is_ascii_digit() || "\"'[{-".contains(c)) || ["true", "false"].contains(&value)
+    };
+    if let Some((name, rest)) = trimmed
+        .split_once([' ', '\t'])
+        .filter(|(name, rest)| name.split('.').all(is_name) && looks_like_value(code(rest).trim()) && balanced(rest))
+    {
         let gap = start + name.len()..start + trimmed.len() - rest.trim_start().len();
         let message = "a key and its value are joined by `=`";
-        return Some(Slip::new(gap.start..gap.end, message, "nothing between them", vec![(gap, " = ".into())]).everywhere());
+        return Some(
+            Slip::new(gap.start..gap.end, message, "nothing between them", vec![(gap, " = ".into())]).everywhere(),
+        );
     }
     if key.contains(char::is_whitespace) && key.split_whitespace().all(is_name) && !value.trim().is_empty() {
         let range = start..start + key.len();
@@ -395,11 +409,21 @@ fn too_much(text: &str, line: &Span, at: usize) -> Option<Slip> {
     {
         let gap = at..at + 1 + (next.len() - next.trim_start().len());
         let key_at = at..gap.end + key.trim().len();
-        return Some(Slip::new(key_at, "each key has a line of its own", "the second on this line", vec![(gap, "\n".into())]));
+        return Some(Slip::new(
+            key_at,
+            "each key has a line of its own",
+            "the second on this line",
+            vec![(gap, "\n".into())],
+        ));
     }
     let all = &text[value..end];
     if let Some(number) = number_meant(all) {
-        return Some(Slip::new(value..end, "TOML does not read this number", "not how TOML writes it", vec![(value..end, number)]));
+        return Some(Slip::new(
+            value..end,
+            "TOML does not read this number",
+            "not how TOML writes it",
+            vec![(value..end, number)],
+        ));
     }
     if rest.starts_with(',') {
         let new = format!("[{all}]");
@@ -468,14 +492,18 @@ fn unclosed_text(text: &str, line: &Span, span: Span) -> Option<Slip> {
 fn missing_comma(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let written = code(&text[line.clone()]).trim();
     let starts_key = written.split_once('=').is_some_and(|(key, _)| key.trim().split('.').all(is_name));
-    let starts_table = written.starts_with('[') && written.ends_with(']') && written[1..written.len() - 1].split('.').all(is_name);
+    let starts_table =
+        written.starts_with('[') && written.ends_with(']') && written[1..written.len() - 1].split('.').all(is_name);
     let indent = text[line.clone()].len() - text[line.clone()].trim_start().len();
     let at_start = at <= line.start + indent || at >= text.trim_end().len();
     if at_start && (starts_key || starts_table || at >= text.trim_end().len()) {
         let before = if at >= text.trim_end().len() { text } else { &text[..line.start] };
         let (open, sign) = open_bracket(before)?;
         // A line of a table in braces is a line of a table in braces.
-        if sign == '{' && starts_key && !text[line.end..].lines().take_while(|l| !l.starts_with('[')).any(|l| l.contains('}')) {
+        if sign == '{'
+            && starts_key
+            && !text[line.end..].lines().take_while(|l| !l.starts_with('[')).any(|l| l.contains('}'))
+        {
             return close(before, open, '}');
         }
         return if sign == '[' { close(before, open, ']') } else { None };
@@ -484,13 +512,23 @@ fn missing_comma(text: &str, line: &Span, at: usize) -> Option<Slip> {
         let before = text[..line.start].trim_end();
         let edits = vec![(before.len()..before.len(), ",".to_owned())];
         let start = line.start + indent;
-        return Some(Slip::new(start..start + 1, "the values of a list are separated by commas", "needs a `,` in front", edits));
+        return Some(Slip::new(
+            start..start + 1,
+            "the values of a list are separated by commas",
+            "needs a `,` in front",
+            edits,
+        ));
     }
     let before = text[line.start..at].trim_end();
     let end = line.start + before.len();
     if text[at..line.end].starts_with(['"', '\'', '[', '{']) && before.ends_with(['"', '\'', ']', '}']) {
         let edits = vec![(end..end, ",".to_owned())];
-        return Some(Slip::new(at..at + 1, "the values of a list are separated by commas", "needs a `,` in front", edits));
+        return Some(Slip::new(
+            at..at + 1,
+            "the values of a list are separated by commas",
+            "needs a `,` in front",
+            edits,
+        ));
     }
     None
 }
@@ -523,7 +561,8 @@ fn open_bracket(before: &str) -> Option<(usize, char)> {
 /// A value that is no TOML value: a text without quotes, a truth or a number of another language.
 fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let written = &text[line.clone()];
-    let back = text[line.start..at].rfind([' ', '\t', '=', '[', ',', '{']).map_or(line.start, |index| line.start + index + 1);
+    let back =
+        text[line.start..at].rfind([' ', '\t', '=', '[', ',', '{']).map_or(line.start, |index| line.start + index + 1);
     let start = back + (text[back..line.end].len() - text[back..line.end].trim_start().len());
     let in_brackets = !balanced(&text[line.start..start]) || !written[..start - line.start].contains('=');
     let rest = code(&text[start..line.end]);
@@ -535,10 +574,16 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
         && let Some((key, _)) = key.split_once('=')
         && is_name(key.trim())
     {
-        let gap = start + value.len()..start + value.len() + (token[value.len()..].len() - token[value.len()..].trim_start().len());
+        let gap = start + value.len()
+            ..start + value.len() + (token[value.len()..].len() - token[value.len()..].trim_start().len());
         let key_at = gap.end..gap.end + key.trim_end().len();
         return Some(if in_brackets {
-            Slip::new(key_at, "the keys of a table are separated by commas", "needs a `,` in front", vec![(gap, ", ".into())])
+            Slip::new(
+                key_at,
+                "the keys of a table are separated by commas",
+                "needs a `,` in front",
+                vec![(gap, ", ".into())],
+            )
         } else {
             Slip::new(key_at, "each key has a line of its own", "the second on this line", vec![(gap, "\n".into())])
         });
@@ -560,28 +605,49 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
         _ => None,
     };
     if let Some(truth) = truth {
-        let slip = Slip::new(range.clone(), "a boolean is written `true` or `false`", format!("written `{token}`"), vec![(range, truth.into())]);
+        let slip = Slip::new(
+            range.clone(),
+            "a boolean is written `true` or `false`",
+            format!("written `{token}`"),
+            vec![(range, truth.into())],
+        );
         return Some(slip.everywhere());
     }
     if ["none", "null", "nil", "undefined", "n/a"].contains(&token.to_lowercase().as_str()) {
         let key = text[..start].trim_end().trim_end_matches('=').trim_end();
-        let key_start = key.rfind(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).map_or(0, |index| index + 1);
+        let key_start =
+            key.rfind(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).map_or(0, |index| index + 1);
         let key_start = key_start.max(line.start);
         let comma = text[range.end..line.end].trim_start().starts_with(',');
         let comma_end = if comma { range.end + text[range.end..line.end].find(',')? + 1 } else { range.end };
         let name = text[key_start..].split(['=', ' ']).next().unwrap_or_default().to_owned();
-        let slip = Slip::new(range.clone(), format!("TOML has no `{token}`"), "no value", vec![(key_start..comma_end, String::new())]);
+        let slip = Slip::new(
+            range.clone(),
+            format!("TOML has no `{token}`"),
+            "no value",
+            vec![(key_start..comma_end, String::new())],
+        );
         let help = if name.is_empty() { "leave it out" } else { "leave the key out: it then has its default" };
         return Some(Slip { help: Some(help), ..slip.lossy() });
     }
     if let Some(number) = number_meant(token) {
-        return Some(Slip::new(range.clone(), "TOML does not read this number", "not how TOML writes it", vec![(range, number)]));
+        return Some(Slip::new(
+            range.clone(),
+            "TOML does not read this number",
+            "not how TOML writes it",
+            vec![(range, number)],
+        ));
     }
     // Python's prefixes.
     if let Some(quoted) = token.strip_prefix(['r', 'f', 'b', 'u', 'R']).filter(|rest| rest.starts_with(['"', '\''])) {
         let raw = quoted.len() > 1 && quoted.contains('\\') && !quoted[1..quoted.len() - 1].contains('\'');
         let new = if raw { format!("'{}'", &quoted[1..quoted.len() - 1]) } else { quoted.to_owned() };
-        return Some(Slip::new(range.clone(), "TOML has no letters in front of quotes", "a text of another language", vec![(range, new)]));
+        return Some(Slip::new(
+            range.clone(),
+            "TOML has no letters in front of quotes",
+            "a text of another language",
+            vec![(range, new)],
+        ));
     }
     if token.is_empty() || token.contains(['"', '\'']) {
         return None;
@@ -603,7 +669,8 @@ fn number_meant(written: &str) -> Option<String> {
         let mut groups = digits.split(separator);
         let first = groups.next().unwrap_or_default();
         let rest: Vec<&str> = groups.collect();
-        let grouped = all_digits(first) && first.len() <= 3 && rest.iter().all(|group| group.len() == 3 && all_digits(group));
+        let grouped =
+            all_digits(first) && first.len() <= 3 && rest.iter().all(|group| group.len() == 3 && all_digits(group));
         if grouped && first != "0" && !rest.is_empty() && (separator != '.' || rest.len() > 1) {
             return Some(format!("{sign}{first}{}", rest.concat()));
         }
@@ -622,7 +689,11 @@ fn number_meant(written: &str) -> Option<String> {
     for (power, separator) in [("**", "**"), ("^", "^")] {
         if let Some((base, exponent)) = digits.split_once(separator).filter(|_| digits.contains(power)) {
             let number = base.trim().parse::<f64>().ok()?.powf(exponent.trim().parse::<f64>().ok()?);
-            return if number.fract() == 0.0 && number.abs() < 9e15 { Some(format!("{sign}{number:.0}")) } else { told(number) };
+            return if number.fract() == 0.0 && number.abs() < 9e15 {
+                Some(format!("{sign}{number:.0}"))
+            } else {
+                told(number)
+            };
         }
     }
     if let Some(thousands) = digits.strip_suffix(['k', 'K']) {

@@ -127,8 +127,12 @@ pub fn parse(text: &str) -> Parsed {
             let line = text[span.start.min(text.len())..].lines().next().unwrap_or_default();
             let message = match message.as_str() {
                 // What the parser says of `key =` with nothing after it is about quotes.
-                message if span.is_empty() && message.contains("must be quoted") => "there is no value, expected a value",
-                "key with no value, expected `=`" if line.trim_start().starts_with('=') => "there is no value, expected a value",
+                message if span.is_empty() && message.contains("must be quoted") => {
+                    "there is no value, expected a value"
+                }
+                "key with no value, expected `=`" if line.trim_start().starts_with('=') => {
+                    "there is no value, expected a value"
+                }
                 message => message,
             };
             let expected = message.split_once(", expected ");
@@ -178,7 +182,8 @@ fn recovered(draft: &Draft) -> (Table, Vec<(Span, String)>) {
         brackets || line.contains("\"\"\"") || line.contains("'''")
     };
     let place = |span: Span| draft.place(span);
-    let told = |error: &toml::de::Error, end: usize| (place(error.span().unwrap_or(end..end)), error.message().to_owned());
+    let told =
+        |error: &toml::de::Error, end: usize| (place(error.span().unwrap_or(end..end)), error.message().to_owned());
     let (mut left, mut stops) = (draft.text.clone(), Vec::new());
     loop {
         let (root, errors) = DeTable::parse_recoverable(&left);

@@ -429,7 +429,10 @@ fn pictures_that_came_went_and_changed_are_told_by_name() {
     assert!(narrow.lines().all(|line| line.len() <= 40), "{narrow}");
     assert_eq!(narrow.split_whitespace().collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
     workspace.stic(&["run", "-q", "p.toml", "images"]);
-    assert_eq!(workspace.stic(&["why", "p.toml", "corrupted"]).out, "`corrupted` would run:\n  `images` changed\n  2/4 items cached\n");
+    assert_eq!(
+        workspace.stic(&["why", "p.toml", "corrupted"]).out,
+        "`corrupted` would run:\n  `images` changed\n  2/4 items cached\n"
+    );
 }
 
 #[test]
