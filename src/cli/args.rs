@@ -343,6 +343,11 @@ fn found(file: Option<&Path>) -> PathBuf {
 pub fn command() -> Parsed {
     let mut command = Arguments::command();
     command.build();
+    name_global_options(&mut command);
+    command
+}
+
+fn name_global_options(command: &mut Parsed) {
     let hidden = |argument: clap::Arg| {
         let global = argument.is_global_set();
         if global { argument.hide(true) } else { argument }
@@ -351,8 +356,8 @@ pub fn command() -> Parsed {
         let shown = std::mem::take(subcommand).mut_args(hidden);
         *subcommand =
             shown.after_help("Options of every command (--cache, --quiet, --verbose, --color): `stic --help`");
+        name_global_options(subcommand);
     }
-    command
 }
 
 fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
@@ -392,6 +397,18 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
         command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_s_help_repeats_the_options_of_every_command() {
+        fn check(command: &mut Parsed) {
+            for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
+                let help = subcommand.render_long_help().to_string();
+                assert!(!help.contains("--color <WHEN>") && help.contains("`stic --help`"), "{help}");
+                check(subcommand);
+            }
+        }
+        check(&mut command());
     }
 
     #[test]

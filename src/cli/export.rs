@@ -119,13 +119,24 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         return Ok(Exit::Success);
     }
     voice.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
-    for relative in new.keys().take(12) {
-        voice.say(format_args!("  {}", relative.display()));
-    }
-    if new.len() > 12 {
-        voice.say(format_args!("  and {} more", new.len() - 12));
-    }
+    contents(new.keys()).iter().for_each(|line| voice.say(format_args!("  {line}")));
     Ok(Exit::Success)
+}
+
+/// What a result consists of, for people: its files, and how many there are in each folder.
+fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for file in files {
+        match file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => *folders.entry(folder.display().to_string()).or_default() += 1,
+            None => lines.push(file.display().to_string()),
+        }
+    }
+    let counted =
+        |(folder, count): (String, usize)| format!("{folder}/: {count} {}", if count == 1 { "file" } else { "files" });
+    lines.extend(folders.into_iter().map(counted));
+    lines
 }
 
 fn failed(failure: Failure) -> Trouble {

@@ -87,7 +87,7 @@ impl Ready {
         };
         let model = Llava::load(folder, &device, dtype).map_err(trouble)?;
         for note in model.notes.iter().chain(adapter.iter().flat_map(|adapter| &adapter.notes)) {
-            voice.say(format_args!("note: {note}"));
+            voice.say_hanging("note: ", note, 6);
         }
         let mode = mode.unwrap_or(processor.mode);
         Ok(Self { model, lora: adapter.map(|adapter| adapter.lora), scribe, processor, mode })

@@ -111,7 +111,7 @@ impl PipelineFile {
         for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
             for remark in node.node.remarks() {
                 let word = voice.paint(Paint::Busy, format_args!("{:<7}", "note"));
-                voice.say(format_args!("{word} {}  {remark}", node.name));
+                voice.say_hanging(&format!("{word} {}  ", node.name), &remark, 8);
             }
         }
     }

@@ -196,7 +196,8 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Vo
         if voice.verbose {
             voice.complain(&trouble);
         }
-        voice.say("drawn without colours: what is to be done cannot be told here; `stic plan` says why");
+        let told = "drawn without colours: what is to be done cannot be told here; `stic plan` says why";
+        voice.say_hanging("", told, 2);
         Vec::new()
     });
     write_out(&match arguments.format {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::table::hanging;
 use super::voice::{Paint, Trouble, Voice, duration, harmless, write_json};
 use crate::event::{Event, How, ItemCounts, Observer};
 use crate::node::Progress;
@@ -15,6 +16,8 @@ use crate::node::Progress;
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
 /// How often the live line of a node is drawn again without news.
 const TICK: Duration = Duration::from_millis(250);
+/// Where a line goes on that is wider than the terminal: below the node's name.
+const INDENT: usize = 8;
 
 /// Tells people and programs what happens.
 pub struct Watch {
@@ -66,7 +69,7 @@ impl Watch {
 
     fn line(&self, paint: Paint, word: &str, node: &str, rest: &str) {
         let word = self.voice.paint(paint, format_args!("{word:<7}"));
-        self.say(format!("{word} {node}  {rest}").trim_end());
+        self.say(&hanging(&format!("{word} {node}  "), rest, self.voice.width, INDENT).join("\n"));
     }
 
     fn started(&self, node: &str, kind: &str, why: &[String]) {
@@ -137,10 +140,11 @@ impl Observer for Watch {
                     }
                     How::Failed => {
                         let word = self.voice.paint(Paint::Bad, "failed ");
-                        let mut text = format!("{word} {node}  {}", harmless(error.as_deref().unwrap_or_default()));
+                        let mut text = harmless(error.as_deref().unwrap_or_default());
                         if let Some(help) = help {
-                            text.push_str(&format!("\n        help: {help}"));
+                            text.push_str(&format!("\nhelp: {help}"));
                         }
+                        let text = hanging(&format!("{word} {node}  "), &text, self.voice.width, INDENT).join("\n");
                         match &self.live {
                             Some(live) => drop(live.println(text)),
                             // Also when it is to be quiet: something went wrong.

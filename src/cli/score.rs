@@ -114,7 +114,7 @@ fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble>
         return Err(Trouble { mistakes: broken, ..Trouble::usage("") });
     }
     for (key, number) in others {
-        voice.say(format_args!("note: {name}, line {number}: nothing reads `{key}`"));
+        voice.say_hanging("note: ", &format!("{name}, line {number}: nothing reads `{key}`"), 6);
     }
     Ok(lines)
 }

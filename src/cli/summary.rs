@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use unicode_width::UnicodeWidthStr;
+
 use super::table::{natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact::ArtifactKind;
@@ -61,7 +63,9 @@ impl Told<'_> {
             voice.say("");
             voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
             for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
-                voice.say(format!("  {}", harmless(line)).trim_end());
+                let text = line.trim_start();
+                let depth = 2 + line.len() - text.len();
+                voice.say_hanging(&" ".repeat(depth), &harmless(text), depth + 2);
             }
         }
     }
@@ -121,8 +125,13 @@ impl Told<'_> {
             return;
         }
         if let Some(node) = self.last_result() {
-            voice.say(format_args!("next: stic export {file} {node} DIR{cache}   (writes this result to a folder)"));
-            voice.say(format_args!("      edit {file} and run it again: only what the edit touches runs"));
+            // A command stays in one piece, to be copied.
+            let command = format!("next: stic export {file} {node} DIR{cache}");
+            let told = "(writes this result to a folder)";
+            let beside = command.width() + 3 + told.width() <= voice.width;
+            voice.say(format_args!("{command}{}{told}", if beside { "   " } else { "\n      " }));
+            let edit = format!("edit {file} and run it again: only what the edit touches runs");
+            voice.say_hanging("      ", &edit, 6);
         }
     }
 

@@ -78,16 +78,34 @@ fn below(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
 /// `text` in lines of at most `width`, broken between words; a longer word has a line of its own. What is painted is painted
 /// on every line.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    flowing(text, width, width)
+}
+
+/// `text` behind `before`, in lines of at most `width` that are broken as in [`wrapped`]; all but the first are indented.
+pub fn hanging(before: &str, text: &str, width: usize, indent: usize) -> Vec<String> {
+    // Where hardly anything fits behind the indent, it helps nobody.
+    let indent = indent.min(width / 3);
+    let lines = text.split('\n').enumerate().flat_map(|(index, line)| {
+        let taken = if index == 0 { visible(before) } else { indent };
+        flowing(line, width.saturating_sub(taken), width - indent)
+    });
+    let start = |index| if index == 0 { before.to_owned() } else { " ".repeat(indent) };
+    lines.enumerate().map(|(index, line)| format!("{}{line}", start(index)).trim_end().to_owned()).collect()
+}
+
+/// `text` in lines of at most `width`, the first of at most `first`.
+fn flowing(text: &str, first: usize, width: usize) -> Vec<String> {
     let (before, inner, after) = match text.strip_prefix('\x1b').and_then(|rest| rest.split_once('m')) {
         Some((code, rest)) if rest.ends_with("\x1b[0m") => (format!("\x1b{code}m"), &rest[..rest.len() - 4], "\x1b[0m"),
         _ => (String::new(), text, ""),
     };
     let mut lines = vec![String::new()];
     for word in inner.split(' ') {
+        let room = if lines.len() == 1 { first } else { width };
         let last = lines.last_mut().expect("there is a line");
-        if last.is_empty() {
+        if last.is_empty() && (visible(word) <= room || room >= width) {
             last.push_str(word);
-        } else if visible(last) + 1 + visible(word) <= width {
+        } else if visible(last) + 1 + visible(word) <= room {
             last.push(' ');
             last.push_str(word);
         } else {
@@ -156,5 +174,14 @@ mod tests {
     #[test]
     fn what_is_painted_is_painted_on_every_line() {
         assert_eq!(wrapped("\x1b[2mone two\x1b[0m", 4), ["\x1b[2mone\x1b[0m", "\x1b[2mtwo\x1b[0m"]);
+    }
+
+    #[test]
+    fn a_long_line_hangs_behind_its_beginning() {
+        let lines = hanging("\x1b[32mdone\x1b[0m    pairs  ", "300 pairs: 73 color_jitter, 88 low_resolution", 42, 8);
+        assert_eq!(lines, ["\x1b[32mdone\x1b[0m    pairs  300 pairs: 73 color_jitter,", "        88 low_resolution"]);
+        let lines = hanging("done    self_descriptions_of_all  ", "responses\nhelp: none", 40, 8);
+        assert_eq!(lines, ["done    self_descriptions_of_all", "        responses", "        help: none"]);
+        assert_eq!(hanging("  ", "chosen: one two", usize::MAX, 4), ["  chosen: one two"]);
     }
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Color, Global};
+use super::table::hanging;
 use crate::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_machine, render};
 
 /// How a command ends, as an exit code.
@@ -162,6 +163,11 @@ impl Voice {
         if !self.quiet {
             self.insist(line);
         }
+    }
+
+    /// Says `text` behind `before`, broken between words where it is wider than the terminal, and then indented by `indent`.
+    pub fn say_hanging(&self, before: &str, text: &str, indent: usize) {
+        self.say(hanging(before, text, self.width, indent).join("\n"));
     }
 
     /// Says a line whatever was asked.

@@ -185,8 +185,8 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// Hands every entry of `from` to `take`, folders and globs by path, files as written; returns which files of a folder
-/// were passed over.
+/// Hands every entry of `from` to `take`, folders and globs by path, files as written; returns which files of a folder or
+/// glob were passed over.
 ///
 /// `from` is a folder (searched to any depth for pictures, which their content tells, or their extension when it is
 /// that of a format that is read), a glob, a picture, a `.json` array or a `.jsonl` file of records, or any other file: a
@@ -247,7 +247,7 @@ fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Ent
     Entry { place, name: None, written, picture, conversations: None, fields: Map::new(), remarks: Vec::new() }
 }
 
-/// The files below `base`: those that match `pattern`, or the pictures. Hidden ones are left out (some systems leave
+/// The pictures below `base`, with a `pattern` those that match it. Hidden ones are left out (some systems leave
 /// `._name.jpg` beside every picture).
 fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<PassedOver, SourceError> {
     let glob = |pattern: &str| {
@@ -281,13 +281,12 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
             continue;
         }
         let relative = path.strip_prefix(base).unwrap_or(&path);
-        let wanted = match &matcher {
-            Some(matcher) => matcher.is_match(relative),
-            None => names_picture(&path) || holds_picture(&path),
-        };
-        if wanted {
+        if matcher.as_ref().is_some_and(|matcher| !matcher.is_match(relative)) {
+            continue;
+        }
+        if names_picture(&path) || holds_picture(&path) {
             found.push((relative.to_string_lossy().replace('\\', "/"), path));
-        } else if matcher.is_none() {
+        } else {
             passed_over.add(&path);
         }
     }
@@ -427,6 +426,17 @@ mod tests {
         assert!(entries(&folder.path().join("a[/*"), None).unwrap_err().contains("is not a glob"));
         assert!(entries(&folder.path().join("none/*.jpg"), None).unwrap_err().contains("does not exist"));
         assert!(entries(&folder.path().join("none"), None).unwrap_err().contains("does not exist"));
+    }
+
+    #[test]
+    fn what_a_glob_matches_and_is_no_picture_is_passed_over_as_in_a_folder() {
+        let folder = folder(&[("1.jpg", ""), ("Thumbs.db", "x"), ("2.heic", "\0\0\0\u{18}ftypheic"), ("b/3.txt", "")]);
+        let mut names = Vec::new();
+        let mut take =
+            |entry: Result<Entry, SourceError>| entry.map(|entry| names.push(entry.written.unwrap_or_default()));
+        let passed_over = each_entry(&folder.path().join("*"), None, &mut take).unwrap();
+        assert_eq!(names, ["1.jpg"]);
+        assert_eq!(passed_over.to_string(), "2 files (1 .db, 1 .heic)");
     }
 
     #[test]

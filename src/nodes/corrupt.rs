@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::Fraction;
 use super::labels::{LeftOut, carried, item_name, labelled};
@@ -260,9 +260,21 @@ fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<S
     let size = |bytes: &[u8]| decode(bytes).ok().map(|picture| format!("{}×{}", picture.width(), picture.height()));
     let before = size(&context.picture(&record.shown()?).ok()?)?;
     let after = size(&context.objects().read(&altered.picture).ok()?)?;
-    let values = altered.values.iter().map(|(name, value)| format!("{name} {value}"));
+    let values = altered.values.iter().map(|(name, value)| format!("{name} {}", readable(value)));
     let done: Vec<String> = std::iter::once(altered.operation.clone()).chain(values).collect();
     Some(format!("{}: {before} → {after} by {}", Summary::picture(&record.picture?), done.join(", ")))
+}
+
+/// A value that was drawn, to three digits where it is a number.
+fn readable(value: &Json) -> String {
+    match value {
+        Json::Array(values) => values.iter().map(readable).collect::<Vec<_>>().join(" then "),
+        Json::String(text) => text.clone(),
+        value => match value.as_f64().filter(|_| value.is_f64()) {
+            Some(number) => format!("{number:.3}"),
+            None => value.to_string(),
+        },
+    }
 }
 
 #[cfg(test)]

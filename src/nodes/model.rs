@@ -137,17 +137,28 @@ fn absent(model: &ModelSource) -> (String, String) {
         );
         return (format!("{folder}: no such folder"), help);
     };
-    let name = id.rsplit('/').next().unwrap_or_default();
+    // The authors' own checkpoints are in a layout that is not read; those of `llava-hf` are conversions of them.
+    let converted = id.strip_prefix("liuhaotian/").filter(|name| name.starts_with("llava-v1."));
+    let converted = converted.map(|name| format!("llava-hf/{}-hf", name.replace("llava-v1.5", "llava-1.5")));
+    let (wanted, revision) = match &converted {
+        Some(id) => (id, None),
+        None => (&id, revision.or(model.revision.clone())),
+    };
+    let name = wanted.rsplit('/').next().unwrap_or_default();
     let home = if model.source.contains("://") { Path::new("") } else { home };
     let folder = Path::new("models").join(name);
-    let option =
-        revision.or(model.revision.clone()).map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+    let option = revision.map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+    let it = if converted.is_some() { "its conversion to the layout of Hugging Face" } else { "it" };
     let help = format!(
-        "download it with `hf download {id}{option} --local-dir {}`, then write `source = \"{}\"`",
+        "download {it} with `hf download {wanted}{option} --local-dir {}`, then write `source = \"{}\"`",
         home.join(&folder).display(),
         folder.display()
     );
-    (format!("`{id}` is not a folder here, and nothing is downloaded from a hub yet"), help)
+    let why = match converted {
+        Some(_) => "and the layout of the original LLaVA is not read yet",
+        None => "and nothing is downloaded from a hub yet",
+    };
+    (format!("`{id}` is not a folder here, {why}"), help)
 }
 
 /// What is said of a folder, or a file, that is not a checkpoint's but near one, and what to do.
@@ -303,6 +314,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
         folder
+    }
+
+    #[test]
+    fn a_checkpoint_in_the_authors_layout_is_named_with_its_conversion() {
+        for (id, converted) in [
+            ("liuhaotian/llava-v1.5-7b", "llava-hf/llava-1.5-7b-hf"),
+            ("liuhaotian/llava-v1.6-vicuna-13b", "llava-hf/llava-v1.6-vicuna-13b-hf"),
+            ("liuhaotian/llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"),
+        ] {
+            let model = ModelSource { source: id.to_owned(), ..source(&Path::new("pipelines").join(id)) };
+            let (message, help) = absent(&model);
+            assert!(message.contains(id) && message.contains("layout"), "{message}");
+            let name = converted.trim_start_matches("llava-hf/");
+            let command = format!("`hf download {converted} --local-dir pipelines/models/{name}`");
+            assert!(help.contains(&command) && help.contains(&format!("`source = \"models/{name}\"`")), "{help}");
+        }
     }
 
     #[test]

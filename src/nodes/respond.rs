@@ -139,8 +139,9 @@ struct Said {
     text: String,
     tokens: usize,
     finish: Finish,
-    /// How the model saw the picture. Absent from journals of earlier versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// How the model saw the picture. Absent from journals of earlier versions, or there under another name with a false
+    /// number of views.
+    #[serde(default, rename = "as_seen", skip_serializing_if = "Option::is_none")]
     seen: Option<Seen>,
 }
 
@@ -258,7 +259,7 @@ impl ItemWork for RespondNode {
         let request = |tag: usize| {
             let question = &questions[tag];
             let prepared = prepared(&question.shown, &processor, context).map_err(|error| (tag, error))?;
-            seen[tag].get_or_init(|| Seen { views: prepared.views.len(), image_tokens: row_count(&model, &prepared) });
+            seen[tag].get_or_init(|| Seen { views: prepared.view_count, image_tokens: row_count(&model, &prepared) });
             let sequence = scribe.round(&question.prompt, None, true).map_err(|error| (tag, error))?;
             let subject = question.record.id.as_str().to_owned();
             Ok(Request { tag, subject, sequence, picture: Some(Arc::new(prepared)) })

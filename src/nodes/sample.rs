@@ -195,11 +195,15 @@ impl Sample {
                     "name a folder with pictures"
                 },
             )),
-            _ if found == 0 => Some((
+            _ if found == 0 && !self.source.filter.is_empty() => {
+                Some(("from", format!("there is nothing in `{from}`{filtered}"), "loosen `where`"))
+            }
+            _ if found == 0 && !self.source.from.exists() => Some((
                 "from",
-                format!("there is nothing in `{from}`{filtered}"),
-                "name a folder with pictures, or loosen `where`",
+                format!("no file matches `{from}`"),
+                "`*` stands for any part of a name, `**` for folders to any depth",
             )),
+            _ if found == 0 => Some(("from", format!("there is nothing in `{from}`"), "name a folder with pictures")),
             Some(count) if count > found => Some((
                 "count",
                 format!("`count` is {count}, but there are only {found} in `{from}`{filtered}"),
@@ -518,6 +522,12 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let problem = &self::node(&format!("from = {:?}", empty.path())).check_files()[0];
         assert!(problem.message.starts_with("there is nothing in "), "{}", problem.message);
+        assert_eq!(problem.help.as_deref(), Some("name a folder with pictures"), "nothing is filtered");
+        let problem = &self::node(&format!("from = {:?}", folder.path().join("*.tiff"))).check_files()[0];
+        assert!(problem.message.starts_with("no file matches "), "{}", problem.message);
+        std::fs::write(folder.path().join("a.heic"), b"\0\0\0\x18ftypheic").unwrap();
+        let problem = &self::node(&format!("from = {:?}", folder.path().join("*.heic"))).check_files()[0];
+        assert!(problem.message.ends_with("only 1 file (1 .heic)"), "{}", problem.message);
         assert_eq!(self::node("from = \"none\"").check_files()[0].message, "`folder/none` does not exist");
     }
 
