@@ -15,7 +15,7 @@ const IMAGE: &str = "image";
 const CONVERSATIONS: &str = "conversations";
 
 /// Other names of `image`, in lower case and without `_`, `-` and blanks, whatever they say.
-const PICTURE_KEYS: [&str; 19] = [
+const PICTURE_KEYS: [&str; 22] = [
     "image",
     "images",
     "img",
@@ -35,7 +35,14 @@ const PICTURE_KEYS: [&str; 19] = [
     "photo",
     "photos",
     "pic",
+    "imageurl",
+    "imageurls",
+    "imgurl",
 ];
+
+/// Fields that name what is no picture: a record that is read without it is about something that nobody sees.
+const OTHER_MEDIA: [&str; 8] =
+    ["video", "videos", "videopath", "videofile", "audio", "audios", "audiopath", "audiofile"];
 
 /// Names that stand for a picture when what they say has the extension of one.
 const FILE_KEYS: [&str; 6] = ["file", "filename", "filepath", "path", "src", "source"];
@@ -59,6 +66,9 @@ pub fn take_picture(
     inline: &[String],
 ) -> Result<(Option<String>, Option<Remark>), String> {
     let mut named: Vec<(String, String)> = Vec::new();
+    if let Some((key, _)) = fields.iter().find(|(key, value)| OTHER_MEDIA.contains(&plain(key).as_str()) && says(value)) {
+        return Err(format!("`{key}` names what is no picture; records are read with a picture or with none"));
+    }
     for key in picture_keys(fields) {
         let found = names(&fields[&key]).map_err(|cause| format!("`{key}` {cause}"))?;
         match found.as_slice() {
@@ -84,8 +94,8 @@ pub fn take_picture(
             let usual = key == IMAGE || key == "images" || !inline.is_empty();
             Ok((Some(name), (!usual).then(|| Remark::Key(key))))
         }
-        None => match fields.iter().find(|(key, value)| *key != "id" && looks_like_a_picture(value)) {
-            Some((key, _)) => Err(format!(
+        None => match fields.iter().find_map(|(key, value)| near_picture(key, value)) {
+            Some(key) => Err(format!(
                 "`{key}` looks like the name of a picture, which is read from `{IMAGE}`: rename one of them"
             )),
             None => Ok((None, None)),
@@ -95,7 +105,6 @@ pub fn take_picture(
 
 /// The keys that name the picture: `image` and `images`, or where neither does any that can be meant so.
 fn picture_keys(fields: &Map<String, Value>) -> Vec<String> {
-    let says = |value: &Value| !matches!(value, Value::Null) && *value != Value::Array(Vec::new());
     let keys = |wanted: &dyn Fn(&str, &Value) -> bool| -> Vec<String> {
         fields.iter().filter(|(key, value)| wanted(key, value)).map(|(key, _)| key.clone()).collect()
     };
@@ -105,8 +114,45 @@ fn picture_keys(fields: &Map<String, Value>) -> Vec<String> {
     }
     keys(&|key, value| {
         let plain = plain(key);
-        PICTURE_KEYS.contains(&plain.as_str()) || (FILE_KEYS.contains(&plain.as_str()) && looks_like_a_picture(value))
+        is_picture_key(key) || (FILE_KEYS.contains(&plain.as_str()) && looks_like_a_picture(value))
     })
+}
+
+/// Whether a field of this name stands for a picture, whatever it says.
+pub(super) fn is_picture_key(key: &str) -> bool {
+    PICTURE_KEYS.contains(&plain(key).as_str())
+}
+
+/// Whether a field says anything.
+pub(super) fn says(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(values) => !values.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
+/// That a record has a system message beside its conversation.
+pub(super) fn system_beside(fields: &Map<String, Value>) -> Option<Remark> {
+    ["system", "system_prompt"]
+        .into_iter()
+        .filter_map(|key| fields.get(key))
+        .any(|message| message.is_string() && says(message))
+        .then_some(Remark::System)
+}
+
+/// The key of what looks like a picture's name in a place where none is read: of the field itself, or of one in it.
+fn near_picture(key: &str, value: &Value) -> Option<String> {
+    if key == "id" {
+        return None;
+    }
+    if looks_like_a_picture(value) {
+        return Some(key.to_owned());
+    }
+    let inner = value.as_object()?.iter().find(|(inner, value)| is_picture_key(inner) && looks_like_a_picture(value));
+    inner.map(|(inner, _)| format!("{key}.{inner}"))
 }
 
 fn plain(key: &str) -> String {
@@ -311,6 +357,19 @@ mod tests {
         assert_eq!(cause(json!({"messages": "a"})), "`messages` is not a list of turns");
         assert!(cause(json!({"talk": turns.clone()})).starts_with("`talk` looks like a conversation"));
         assert_eq!(conversation(json!({"chosen": turns})), Ok(None));
+    }
+
+    #[test]
+    fn what_names_a_picture_out_of_place_or_something_else_to_look_at_is_refused() {
+        let cause = |value| picture(value).unwrap_err();
+        assert!(cause(json!({"meta": {"image": "a.png"}})).starts_with("`meta.image` looks like the name of a picture"));
+        assert!(cause(json!({"image_url": "https://a.org/b"})).contains("an address on the web"));
+        for value in [json!({"video": "a.mp4"}), json!({"image": "a.png", "videos": ["b.mp4"]}), json!({"audio": {"path": "a.wav"}})] {
+            assert!(cause(value.clone()).ends_with("names what is no picture; records are read with a picture or with none"));
+        }
+        assert_eq!(picture(json!({"videos": [], "audio": null, "video": false, "meta": {"id": "a.png"}})), Ok((None, None)));
+        let known = json!({"image": "a.png", "meta": {"image": "b.png"}});
+        assert_eq!(picture(known), Ok((Some("a.png".to_owned()), None)));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{fields_of, take_picture};
+use super::fields::{fields_of, says, take_picture, system_beside};
 use super::records::RawRecord;
 use super::remarks::Remark;
 use super::turns::{Conversed, read_open_turns, without_image};
@@ -71,12 +71,21 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     };
     let (asked, chosen) = side("chosen")?;
     let (also_asked, rejected) = side("rejected")?;
-    let given = QUESTIONS.into_iter().find(|name| fields.get(*name).is_some_and(|value| !value.is_null()));
-    let prompt = given
-        .map(|name| {
-            read_question(&fields[name], &mut inline, &mut remarks).map_err(|cause| format!("`{name}`: {cause}"))
-        })
-        .transpose()?;
+    if let Some(name) = ["history", "input"].into_iter().find(|name| fields.get(*name).is_some_and(says)) {
+        return Err(format!("`{name}` belongs to the question, which is read from one field: put it into `prompt`"));
+    }
+    remarks.extend(system_beside(&fields).filter(|remark| !remarks.contains(remark)));
+    let mut asked_by: Option<(&str, String)> = None;
+    for name in QUESTIONS.into_iter().filter(|name| fields.get(*name).is_some_and(|value| !value.is_null())) {
+        let question =
+            read_question(&fields[name], &mut inline, &mut remarks).map_err(|cause| format!("`{name}`: {cause}"))?;
+        match &asked_by {
+            None => asked_by = Some((name, question)),
+            Some((_, first)) if without_image(first).trim() == without_image(&question).trim() => {}
+            Some((first, _)) => return Err(format!("`{first}` and `{name}` are different questions")),
+        }
+    }
+    let (given, prompt) = asked_by.unzip();
     let asked = asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
     let also_asked = also_asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
     let instruction = without_image(&asked);
@@ -264,6 +273,24 @@ mod tests {
         assert_eq!(description(json!({"image": "a"})).unwrap_err(), "the record has no `description`");
         let read = description(json!({"image": "/d/a.jpg", "prompt": "<image>\nSay.", "description": " So. "}));
         assert_eq!(read.unwrap(), Description { image: "/d/a.jpg".into(), prompt: "Say.".into(), text: "So.".into() });
+    }
+
+    #[test]
+    fn what_else_belongs_to_a_question_is_never_dropped_in_silence() {
+        let record = |extra: Value| {
+            let mut value = json!({"image": "a", "instruction": "q", "chosen": "c", "rejected": "r"});
+            value.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap());
+            read_preference(RawRecord { value, remarks: Vec::new() })
+        };
+        let cause = |extra| record(extra).unwrap_err();
+        assert!(cause(json!({"input": "more"})).starts_with("`input` belongs to the question"));
+        assert!(cause(json!({"history": [["q", "a"]]})).starts_with("`history` belongs to the question"));
+        assert_eq!(cause(json!({"prompt": "p"})), "`prompt` and `instruction` are different questions");
+        for extra in [json!({"input": "", "history": []}), json!({"prompt": "<image>\nq"}), json!({"system": " "})] {
+            let (read, remarks) = record(extra.clone()).unwrap_or_else(|cause| panic!("{cause}: {extra}"));
+            assert_eq!((read.instruction.as_str(), remarks), ("q", vec![]), "{extra}");
+        }
+        assert_eq!(record(json!({"system": "Be brief."})).unwrap().1, [Remark::System]);
     }
 
     #[test]

@@ -10,8 +10,10 @@ pub enum Remark {
     Key(String),
     /// Half of a surrogate pair reads as U+FFFD.
     HalfCharacter,
-    /// The conversation begins with a system message.
+    /// The conversation begins with a system message, or has one beside it.
     System,
+    /// An answer is marked as not to be trained on.
+    Weighted,
     /// The conversation begins with an answer.
     LeadingAnswer,
     /// The conversation ends with a question.
@@ -39,13 +41,19 @@ impl Remark {
                     "{count} {conversations} begin{s} with a system message, which is left out: the template has its own"
                 )
             }
+            Self::Weighted => {
+                format!(
+                    "{count} {conversations} with answers marked as not to be trained on, which are trained on all the same"
+                )
+            }
             Self::LeadingAnswer => format!("{count} {conversations} begin{s} with an answer, which is left out"),
             Self::TrailingQuestion => format!("{count} {conversations} end{s} with a question, which is left out"),
             Self::Unanswered => format!("{count} {conversations} without an answer to train on"),
             Self::EmptyAnswer => format!("{count} {conversations} with an empty answer"),
             Self::EmptyChosen => format!("{count} {records} with an empty `chosen`"),
             Self::Spelling => {
-                format!("{count} pictures are found under another spelling (case, accents or backslashes)")
+                let pictures = if count == 1 { "picture is" } else { "pictures are" };
+                format!("{count} {pictures} found under another spelling (case, accents or backslashes)")
             }
         }
     }

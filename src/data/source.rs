@@ -13,7 +13,7 @@ use globset::GlobBuilder;
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
-use super::fields::{fields_of, take_conversation, take_picture};
+use super::fields::{fields_of, take_conversation, take_picture, system_beside};
 use super::picture::{HEAD, is_picture};
 use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
 use super::remarks::Remark;
@@ -337,6 +337,7 @@ fn read_entry(record: RawRecord, place: Place, images: &Path) -> Result<Entry, S
     remarks.extend(remark);
     let conversations = match read {
         Some(mut read) => {
+            remarks.extend(system_beside(&fields).filter(|remark| !read.remarks.contains(remark)));
             place_image(&mut read.turns, written.is_some())?;
             remarks.extend(read.remarks);
             Some(read.turns)

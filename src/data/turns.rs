@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::fields::names;
+use super::fields::{is_picture_key, names, says};
 use super::remarks::Remark;
 use crate::artifact::{Speaker, Turn};
 
@@ -48,13 +48,18 @@ pub fn read_open_turns(value: &Value) -> Result<Conversed, String> {
     let mut read = Conversed::default();
     for (index, value) in list.iter().enumerate() {
         let named = |cause| format!("turn {}: {cause}", index + 1);
-        let (speaker, value) = read_turn(value, &mut read.pictures).map_err(named)?;
+        let (speaker, value, ignored) = read_turn(value, &mut read.pictures).map_err(named)?;
+        if ignored && !read.remarks.contains(&Remark::Weighted) {
+            read.remarks.push(Remark::Weighted);
+        }
         match speaker {
             Role::Speaker(from) => read.turns.push(Turn { from, value }),
             Role::System if !read.turns.is_empty() => {
                 return Err(named("a system message stands in front of a conversation, or nowhere".to_owned()));
             }
-            Role::System if read.remarks.is_empty() && !value.trim().is_empty() => read.remarks.push(Remark::System),
+            Role::System if !read.remarks.contains(&Remark::System) && !value.trim().is_empty() => {
+                read.remarks.push(Remark::System);
+            }
             Role::System => {}
         }
     }
@@ -105,10 +110,20 @@ enum Role {
     System,
 }
 
-fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String), String> {
-    let field = |names: [&str; 2]| names.into_iter().find_map(|name| value.get(name)).filter(|value| !value.is_null());
-    let speaker = field(["from", "role"]).and_then(Value::as_str).ok_or("it has neither `from` nor `role`")?;
-    let said = field(["value", "content"]).ok_or("it has neither `value` nor `content`")?;
+/// Who speaks, what is said, and whether it is an answer that is marked as not to be trained on.
+fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String, bool), String> {
+    let given = |name: &str| value.get(name).filter(|value| !value.is_null());
+    let field = |[name, other]: [&str; 2]| match (given(name), given(other)) {
+        (Some(one), Some(two)) if name == "value" && one != two => {
+            Err(format!("its `{name}` and `{other}` say different things"))
+        }
+        (one, two) => one.or(two).ok_or_else(|| format!("it has neither `{name}` nor `{other}`")),
+    };
+    let speaker = field(["from", "role"])?.as_str().ok_or("it has neither `from` nor `role`")?;
+    if let Some(name) = ["tool_calls", "function_call"].into_iter().find(|name| given(name).is_some_and(says)) {
+        return Err(format!("it calls a tool (`{name}`); texts and pictures are read"));
+    }
+    let said = field(["value", "content"])?;
     let role = match speaker.to_ascii_lowercase().as_str() {
         "human" | "user" => Role::Speaker(Speaker::Human),
         "gpt" | "assistant" | "chatgpt" | "model" | "bot" => Role::Speaker(Speaker::Gpt),
@@ -116,12 +131,39 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String)
         _ => return Err(format!("`{speaker}` is neither `human` (`user`) nor `gpt` (`assistant`)")),
     };
     let before = pictures.len();
-    let (text, images) = read_content(said, pictures)?;
+    let (mut text, mut images) = read_content(said, pictures)?;
+    for (key, named) in turn_pictures(value)? {
+        // A picture beside the text is the one that a placeholder in the text stands for, or stands in front of it.
+        if images == 0 && !text.contains(IMAGE) {
+            text = if text.is_empty() { IMAGE.to_owned() } else { format!("{IMAGE}\n{text}") };
+        }
+        images += 1;
+        if named.len() > 1 {
+            return Err(format!("`{key}` names {} pictures; a record is read with one", named.len()));
+        }
+        pictures.extend(named);
+    }
     if images > 0 && !matches!(role, Role::Speaker(Speaker::Human)) {
         pictures.truncate(before);
         return Err("a picture stands where nobody asks about it".to_owned());
     }
-    Ok((role, text))
+    let ignored = matches!(role, Role::Speaker(Speaker::Gpt)) && NOT_TRAINED.iter().any(|name| {
+        given(name).is_some_and(|value| *value == Value::Bool(false) || value.as_f64() == Some(0.0))
+    });
+    Ok((role, text, ignored))
+}
+
+/// Fields of an answer by which other tools leave it out of training, when they are false or 0.
+const NOT_TRAINED: [&str; 6] = ["weight", "loss", "loss_weight", "train", "trainable", "training"];
+
+/// The pictures that a turn names beside its text, by their keys.
+fn turn_pictures(turn: &Value) -> Result<Vec<(&str, Vec<String>)>, String> {
+    let fields = turn.as_object().into_iter().flatten();
+    let named = fields.filter(|(key, value)| is_picture_key(key) && says(value)).map(|(key, value)| {
+        let named = names(value).map_err(|cause| format!("`{key}` {cause}"))?;
+        Ok((key.as_str(), named))
+    });
+    named.collect()
 }
 
 /// The text of a turn, with the placeholder for each picture part; and how many of these there are.
@@ -298,6 +340,53 @@ mod tests {
         assert_eq!((open.turns.len(), open.remarks), (1, vec![Remark::Unanswered]));
         let silent = read_turns(&json!([turn("human", "a"), turn("gpt", " ")])).unwrap();
         assert_eq!(silent.remarks, [Remark::EmptyAnswer]);
+    }
+
+    #[test]
+    fn a_picture_beside_the_text_of_a_turn_is_not_lost() {
+        let content = |user: Value| {
+            let read = read_turns(&json!([user, turn("gpt", "b")]))?;
+            Ok::<_, String>((read.turns[0].value.clone(), read.pictures))
+        };
+        let one = |text: &str| Ok((text.to_owned(), vec!["a.png".to_owned()]));
+        assert_eq!(content(json!({"role": "user", "content": "a", "images": ["a.png"]})), one("<image>\na"));
+        assert_eq!(content(json!({"from": "human", "value": "a", "image": "a.png"})), one("<image>\na"));
+        assert_eq!(content(json!({"from": "human", "value": "a\n<image>", "image_path": "a.png"})), one("a\n<image>"));
+        let part = json!([{"type": "image"}, {"type": "text", "text": "a"}]);
+        assert_eq!(content(json!({"role": "user", "content": part, "images": ["a.png"]})), one("<image>\na"));
+        let none = Ok(("a".to_owned(), vec![]));
+        assert_eq!(content(json!({"role": "user", "content": "a", "images": [], "image": null})), none);
+        let cause = |user| content(user).unwrap_err();
+        assert_eq!(
+            cause(json!({"role": "user", "content": "a", "images": ["a.png", "b.png"]})),
+            "turn 1: `images` names 2 pictures; a record is read with one"
+        );
+        assert!(cause(json!({"role": "user", "content": "a", "image": "data:image/png;base64,"})).contains("`image` holds"));
+        let answer = json!([turn("human", "a"), {"from": "gpt", "value": "b", "image": "a.png"}]);
+        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture stands where nobody asks about it");
+    }
+
+    #[test]
+    fn answers_that_are_marked_as_not_to_be_trained_on_are_told_and_calls_of_tools_are_refused() {
+        let read = |extra: Value| {
+            let mut answer = json!({"from": "gpt", "value": "b"});
+            answer.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap());
+            read_turns(&json!([turn("human", "a"), answer])).map(|read| read.remarks)
+        };
+        for extra in [json!({"weight": 0}), json!({"loss": false}), json!({"train": false}), json!({"loss": 0.0})] {
+            assert_eq!(read(extra.clone()), Ok(vec![Remark::Weighted]), "{extra}");
+        }
+        for extra in [json!({"weight": 1}), json!({"loss": true}), json!({"weight": null}), json!({"tool_calls": []})] {
+            assert_eq!(read(extra.clone()), Ok(vec![]), "{extra}");
+        }
+        assert_eq!(
+            read(json!({"tool_calls": [{"id": "x"}]})).unwrap_err(),
+            "turn 2: it calls a tool (`tool_calls`); texts and pictures are read"
+        );
+        assert_eq!(read(json!({"content": "c"})).unwrap_err(), "turn 2: its `value` and `content` say different things");
+        assert_eq!(read(json!({"content": "b"})), Ok(vec![]));
+        let other = json!([{"role": "user", "value": null, "content": "a"}, turn("gpt", "b")]);
+        assert_eq!(read_turns(&other).unwrap().turns[0].value, "a");
     }
 
     #[test]
