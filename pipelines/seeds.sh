@@ -15,6 +15,6 @@ for seed in "$@"; do
     sed "s/^seed = [0-9]*/seed = $seed/" "$file" > "$copy"
     grep -q "^seed = $seed\b" "$copy" || { echo "$file has no line \`seed = …\`" >&2; exit 1; }
     echo "seed $seed"
-    ${STIC:-cargo run --release --quiet --} run "$copy" 2>&1 | awk '/^benchmark/ { shown = 1 } / in .* \(run / { shown = 0 } shown'
+    ${STIC:-cargo run --release --quiet --} run "$copy" 2>&1 | awk '/^benchmark/ { shown = 1 } /^results in / { shown = 0 } shown'
     rm -f "$copy"
 done
