@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Kinds};
 use crate::nodes;
 use crate::plan::{self, State};
-use crate::store::Record;
+use crate::store::{Record, Store, StoredObject};
 
 /// Writes the result that the pipeline, as it stands, has for the node; where nothing can be planned (its data has
 /// moved), or it would run, the last one that it had is not taken for it.
@@ -41,7 +41,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         return Err(Trouble::usage(message).help(run));
     };
 
-    let Record { content, identity, side, .. } = record;
+    let Record { content, identity, side, objects, .. } = record;
     let kind = file.graph.nodes[target].output;
     let artifact = Artifact { node: arguments.node.clone(), kind, content, identity, side };
     let mut labels = Vec::new();
@@ -67,7 +67,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     fs::create_dir_all(folder).map_err(io(folder))?;
     let written =
         tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(io(folder)).and_then(|fresh| {
-            nodes::export(&artifact, &*store, &labels, base_model, fresh.path()).map_err(failed)?;
+            nodes::export(&artifact, &*store, &labels, base_model, fresh.path())
+                .map_err(|failure| damage(&cache, &objects, arguments, global).unwrap_or_else(|| failed(failure)))?;
             let new = files(fresh.path()).map_err(io(fresh.path()))?;
             Ok((fresh, new))
         });
@@ -137,6 +138,19 @@ fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
         |(folder, count): (String, usize)| format!("{folder}/: {count} {}", if count == 1 { "file" } else { "files" });
     lines.extend(folders.into_iter().map(counted));
     lines
+}
+
+/// What of `objects`, a result that could not be written, is damaged. That is removed: a result is used for as long as its
+/// objects are there and of their size, so that to run again would help nothing while they lie there.
+fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &Global) -> Option<Trouble> {
+    let store = Store::open(cache).ok()?;
+    let removed = store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
+    let (node, file, option) = (&arguments.node, arguments.file.display(), global.cache_option(&arguments.file));
+    let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
+    Some(
+        Trouble::failure(format!("{were} damaged of the result of `{node}`, and removed from the cache"))
+            .help(format!("make it again, then export it: stic run {file} {node}{option}")),
+    )
 }
 
 fn failed(failure: Failure) -> Trouble {

@@ -67,7 +67,7 @@ pub fn show(
         (run, awaits) => format!("{run} of {all} nodes to run, then to be decided: {awaits}"),
     };
     lines.push(told);
-    if count(State::Hit) == 0 {
+    if plan.nodes.iter().all(is_new) {
         lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), voice.width));
     }
     write_lines(&lines)?;
@@ -91,8 +91,10 @@ pub fn make(file: &PipelineFile, store: &Arc<Store>, options: &plan::Options) ->
 fn node_trouble(node: &str, failure: Failure) -> Trouble {
     let message = format!("{node}: {failure}");
     match failure {
-        Failure::Node { help, .. } | Failure::Environment { help, .. } => Trouble::usage(message).help(help),
-        Failure::Interrupted => Trouble::usage(message),
+        Failure::Node { help, .. } => Trouble::usage(message).help(help),
+        // The file may be as it should be: what surrounds it is not.
+        Failure::Environment { help, .. } => Trouble::failure(message).help(help),
+        Failure::Interrupted => Trouble::failure(message),
     }
 }
 
@@ -156,13 +158,21 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
             }
         }
     }
-    let is_new = |node: &NodePlan| node.state != State::Hit && (node.state == State::Awaits || node.why == ["new"]);
     if plan.nodes.iter().all(is_new) {
         let cache = store.root().display();
         lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), voice.width));
     }
     write_lines(&lines)?;
     Ok(Exit::Success)
+}
+
+/// Whether nothing that the cache holds has to do with the node, as far as can be told.
+fn is_new(node: &NodePlan) -> bool {
+    match node.state {
+        State::Hit => false,
+        State::Run => node.why == ["new"],
+        State::Awaits => true,
+    }
 }
 
 /// Why a node would run, a reason a paragraph; lines that came and went are painted.

@@ -47,6 +47,9 @@ pub trait Records {
     /// Whether all objects named by `digests` are there.
     fn has_objects(&self, digests: &[Digest]) -> Result<bool, Failure>;
 
+    /// Whether the object `digest`, which is lost, is damaged rather than missing.
+    fn lies_damaged(&self, digest: &Digest) -> Result<bool, Failure>;
+
     /// The content of results.
     fn objects(&self) -> Arc<dyn Objects>;
 }
@@ -101,6 +104,10 @@ impl Records for Arc<Store> {
             }
         }
         Ok(true)
+    }
+
+    fn lies_damaged(&self, digest: &Digest) -> Result<bool, Failure> {
+        Ok(Store::lies_damaged(self, digest)?)
     }
 
     fn objects(&self) -> Arc<dyn Objects> {
@@ -649,7 +656,7 @@ impl Words for NodeWords<'_> {
 fn lost_in_words(lost: &[Digest], records: &dyn Records) -> Result<String, Failure> {
     let mut damaged = 0;
     for digest in lost {
-        damaged += usize::from(records.has_objects(std::slice::from_ref(digest))?);
+        damaged += usize::from(records.lies_damaged(digest)?);
     }
     let count = |count: usize| match count {
         1 => "1 object of its result is".to_owned(),

@@ -118,6 +118,11 @@ impl StoreError {
                 _ if is_of_the_machine(cause) => return io_help(cause).map(str::to_owned),
                 _ => "name another folder with `--cache DIR`".to_owned(),
             },
+            Self::CorruptObject { removed: false, .. } => {
+                "give yourself access to the cache folder and run the node with `--force NODE`, or name another cache \
+                 with `--cache DIR`"
+                    .to_owned()
+            }
             Self::MissingObject { .. } | Self::CorruptObject { .. } => {
                 "run again: what is missing is made again".to_owned()
             }

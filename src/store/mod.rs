@@ -74,7 +74,7 @@ pub struct Store {
     writes: bool,
     /// Objects whose content was found to be right in this process.
     verified: Mutex<HashSet<Digest>>,
-    /// Objects whose content was found to be wrong by a process that may not remove them.
+    /// Objects whose content was found to be wrong in this process: removed, where it may write.
     damaged: Mutex<HashSet<Digest>>,
     index: Mutex<Option<index::Index>>,
     files: files::Files,
@@ -154,7 +154,8 @@ impl Store {
         self.disk.make_folder(&temporary)?;
         let now = self.clock()?;
         for (folder, prefix) in [(&temporary, ""), (&self.root, place::TEMPORARY)] {
-            for name in self.disk.names(folder)?.iter().filter(|name| name.starts_with(prefix)) {
+            let ours = |name: &&String| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(is_unique);
+            for name in self.disk.names(folder)?.iter().filter(ours) {
                 let path = folder.join(name);
                 let modified = self.disk.look(&path)?.and_then(|metadata| metadata.modified().ok());
                 if modified.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age > ABANDONED) {
@@ -230,6 +231,13 @@ impl Store {
 fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", Owner::this_process().unique(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether `name` has the form of those that [`unique`] makes.
+fn is_unique(name: &str) -> bool {
+    let numbers = |text: &str| text.split('-').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()));
+    let parts = name.split_once('-').filter(|(random, rest)| random.len() == 16 && rest.matches('-').count() == 1);
+    parts.is_some_and(|(random, rest)| random.bytes().all(|c| c.is_ascii_hexdigit()) && numbers(rest))
 }
 
 /// Now, in UTC, to the millisecond and of fixed width, so that texts sort as times do.

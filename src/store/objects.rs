@@ -19,10 +19,35 @@ impl Store {
     /// # Errors
     /// When that cannot be told.
     pub fn object_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        if self.damaged.lock().expect("no panic under the lock").contains(digest) {
+        if !self.writes && self.damaged.lock().expect("no panic under the lock").contains(digest) {
             return Ok(None);
         }
         Ok(self.disk.look(&self.object_path(digest))?.map(|metadata| metadata.len()))
+    }
+
+    /// Whether the object `digest`, which is lost, is damaged or was until this process removed it; else it is missing.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn lies_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let proven = self.damaged.lock().expect("no panic under the lock").contains(digest);
+        Ok(proven || self.disk.look(&self.object_path(digest))?.is_some())
+    }
+
+    /// Removes those of `objects` that are not what their names say, however long that takes, and returns how many.
+    ///
+    /// # Errors
+    /// When one cannot be read or removed.
+    pub fn remove_damaged(&self, objects: impl IntoIterator<Item = Digest>) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for digest in objects {
+            match self.verify_object(&digest) {
+                Err(StoreError::CorruptObject { removed: true, .. }) => removed += 1,
+                Ok(()) | Err(StoreError::MissingObject { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
     }
 
     /// The content of the object `digest`.
@@ -34,7 +59,7 @@ impl Store {
         match self.disk.read(&self.object_path(digest))? {
             Some(content) if Digest::of(&content) == *digest => Ok(content),
             Some(_) => Err(self.discard(digest)?),
-            None => Err(StoreError::MissingObject { digest: *digest }),
+            None => Err(self.absent(digest)),
         }
     }
 
@@ -43,9 +68,8 @@ impl Store {
     /// # Errors
     /// As [`Store::object`].
     pub fn verify_object(&self, digest: &Digest) -> Result<(), StoreError> {
-        let missing = || StoreError::MissingObject { digest: *digest };
         if self.verified.lock().expect("no panic under the lock").contains(digest) {
-            return self.object_size(digest)?.map(|_| ()).ok_or_else(missing);
+            return self.object_size(digest)?.map(|_| ()).ok_or_else(|| self.absent(digest));
         }
         match self.disk.digest(&self.object_path(digest))? {
             Some(found) if found == *digest => {
@@ -53,7 +77,7 @@ impl Store {
                 Ok(())
             }
             Some(_) => Err(self.discard(digest)?),
-            None => Err(missing()),
+            None => Err(self.absent(digest)),
         }
     }
 
@@ -94,7 +118,10 @@ impl Store {
             moved => moved?,
         }
         match self.disk.digest(&aside) {
-            Ok(Some(found)) if found != *digest => self.disk.remove(&aside),
+            Ok(Some(found)) if found != *digest => {
+                self.damaged.lock().expect("no panic under the lock").insert(*digest);
+                self.disk.remove(&aside)
+            }
             Ok(_) => self.disk.rename(&aside, &path),
             Err(error) => {
                 let _ = self.disk.rename(&aside, &path);
@@ -105,7 +132,17 @@ impl Store {
 
     fn discard(&self, digest: &Digest) -> Result<StoreError, StoreError> {
         self.discard_object(digest)?;
-        Ok(StoreError::CorruptObject { digest: *digest, path: self.object_path(digest), removed: self.writes })
+        Ok(self.corrupt(digest))
+    }
+
+    fn corrupt(&self, digest: &Digest) -> StoreError {
+        StoreError::CorruptObject { digest: *digest, path: self.object_path(digest), removed: self.writes }
+    }
+
+    /// Why the object `digest` is not there: another thread may have found it damaged a moment ago.
+    fn absent(&self, digest: &Digest) -> StoreError {
+        let proven = self.damaged.lock().expect("no panic under the lock").contains(digest);
+        if proven { self.corrupt(digest) } else { StoreError::MissingObject { digest: *digest } }
     }
 }
 
@@ -159,7 +196,8 @@ mod tests {
         damage(&store, &digest, b"c0ntent");
         let error = store.object(&digest).unwrap_err();
         assert!(matches!(&error, StoreError::CorruptObject { path, .. } if *path == store.object_path(&digest)));
-        assert!(matches!(store.object(&digest), Err(StoreError::MissingObject { .. })));
+        assert!(matches!(store.object(&digest), Err(StoreError::CorruptObject { removed: true, .. })), "and why, is known");
+        assert_eq!(store.object_size(&digest).unwrap(), None);
         store.put_object(b"content").unwrap();
         store.verify_object(&digest).unwrap();
         damage(&store, &digest, b"c0ntent");
@@ -174,6 +212,20 @@ mod tests {
         store.discard_object(&digest).unwrap();
         assert_eq!(store.object(&digest).unwrap(), b"content");
         store.discard_object(&Digest::of(b"absent")).unwrap();
+    }
+
+    #[test]
+    fn all_that_is_damaged_of_a_result_is_removed_at_once() {
+        let (_folder, store) = store();
+        let [whole, first, second, gone] = [b"a", b"b", b"c", b"d"].map(|content| store.put_object(content).unwrap());
+        damage(&store, &first, b"x");
+        damage(&store, &second, b"y");
+        fs::remove_file(store.object_path(&gone)).unwrap();
+        assert_eq!(store.remove_damaged([whole, first, second, gone]).unwrap(), 2);
+        let sizes = [whole, first, second].map(|digest| store.object_size(&digest).unwrap());
+        assert_eq!(sizes, [Some(1), None, None]);
+        let damaged = [whole, first, second, gone].map(|digest| store.lies_damaged(&digest).unwrap());
+        assert_eq!(damaged[1..], [true, true, false]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Disk, LAYOUT, Store, StoreError, unique};
+use super::{Disk, LAYOUT, Store, StoreError, is_unique, unique};
 
 /// What the temporary files of a cache that is being made begin with.
 pub(super) const TEMPORARY: &str = ".stic-";
@@ -114,15 +114,17 @@ fn look(disk: &Disk, root: &Path) -> Result<Place, StoreError> {
     };
     let names = disk.names(root)?;
     let tagged = text("CACHEDIR.TAG")?.is_some_and(|tag| OURS.iter().any(|ours| tag.contains(ours)));
+    // A `.gitignore` alone, and a file that only looks like one of ours, are somebody's: the tag is written first.
     let is_first = |name: &str| match name {
-        "CACHEDIR.TAG" => tagged,
-        name => name == ".gitignore" || name.starts_with(TEMPORARY),
+        "CACHEDIR.TAG" | ".gitignore" => tagged,
+        name => name.strip_prefix(TEMPORARY).is_some_and(is_unique),
     };
     if names.iter().all(|name| is_first(name)) {
         return Ok(Place::Free { tagged });
     }
-    let is_ours =
-        |name: &str| is_first(name) || ["layout", "index", "files"].contains(&name) || FOLDERS.contains(&name);
+    let is_ours = |name: &str| {
+        is_first(name) || [".gitignore", "layout", "index", "files"].contains(&name) || FOLDERS.contains(&name)
+    };
     match text("layout")?.and_then(|layout| layout.trim().parse().ok()) {
         Some(layout) if tagged || names.iter().all(|name| is_ours(name)) => Ok(Place::Cache(layout)),
         _ => Ok(Place::Other { holds: names }),
@@ -165,6 +167,9 @@ mod tests {
             ("work/tmp/draft", "x"),
             ("layout/1", "x"),
             (".git/config", "x"),
+            (".gitignore", "*.o\n"),
+            (".stic-notes", "x"),
+            (".stic-2026-11-28", "x"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join(name);
@@ -192,7 +197,8 @@ mod tests {
     fn what_a_fresh_clone_or_a_killed_process_has_there_becomes_a_cache() {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("cache");
         let tag = fs::read_to_string(project.join("CACHEDIR.TAG")).unwrap();
-        let files = [(".gitignore", "*\n"), ("CACHEDIR.TAG", tag.as_str()), (".stic-1-2", "half")];
+        let half = format!("{TEMPORARY}{}", unique());
+        let files = [(half.as_str(), "half"), ("CACHEDIR.TAG", tag.as_str()), (".gitignore", "*\n")];
         for count in 0..=files.len() {
             let folder = tempfile::tempdir().unwrap();
             for (name, text) in &files[..count] {

@@ -69,3 +69,52 @@ fn a_folder_of_other_files_is_never_taken_for_a_cache() {
         assert_eq!(content(&workspace.path("thesis")), before, "{arguments:?}");
     }
 }
+
+/// Turns over a bit in every object of the cache of `workspace`, and returns how many there are.
+fn damage_objects(workspace: &Workspace) -> usize {
+    let objects = WalkDir::new(workspace.path("cache/objects")).into_iter().map(|entry| entry.expect("a folder"));
+    let files: Vec<PathBuf> =
+        objects.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    for file in &files {
+        let mut content = fs::read(file).expect("an object");
+        content[0] ^= 1;
+        fs::remove_file(file).expect("removed");
+        fs::write(file, content).expect("written");
+    }
+    files.len()
+}
+
+#[test]
+fn a_damaged_result_that_cannot_be_exported_is_made_again_by_the_run_that_is_advised() {
+    let workspace = workspace();
+    assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
+    let count = damage_objects(&workspace);
+    let said = workspace.stic(&["export", "p.toml", "images", "out"]);
+    assert_eq!(said.code, Some(1), "{said}");
+    let told = format!("{count} objects were damaged of the result of `images`, and removed from the cache");
+    let advice = "stic run p.toml images";
+    assert!(said.err.contains(&told) && said.err.contains(advice), "{said}");
+    assert!(!workspace.path("out").exists());
+    let said = workspace.stic(&["run", "p.toml", "images"]);
+    assert!(said.code == Some(0) && said.err.contains("1 ran"), "{said}");
+    let said = workspace.stic(&["export", "p.toml", "images", "out"]);
+    assert_eq!(said.code, Some(0), "{said}");
+}
+
+#[test]
+fn what_is_damaged_is_not_called_missing() {
+    let workspace = Workspace::with_pipeline(&format!(
+        "{PIPELINE}\n[nodes.dimmed]\nkind = \"corrupt\"\ninputs.images = \"images\"\noperations = [{{ op = \"low_resolution\", \
+         size = 2 }}]\n"
+    ));
+    workspace.pictures("pictures", 3);
+    assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
+    damage_objects(&workspace);
+    workspace.edit("p.toml", "size = 2", "size = 3");
+    let said = workspace.stic(&["plan", "p.toml"]);
+    assert!(said.out.contains("1 object of its result is damaged in the cache"), "{said}");
+    assert!(!said.out.contains("nothing of it is in the cache"), "{said}");
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert!(said.code == Some(0) && said.err.contains("damaged in the cache"), "{said}");
+    assert!(!said.err.contains("missing") && !said.err.contains("has no object"), "{said}");
+}
