@@ -123,7 +123,7 @@ impl Graph {
 
     /// What is wrong with a file that a parameter of `node` names, at its place in the pipeline file.
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, &node.parameters, problem)
+        file_mistake(&self.root, Some(&node.name), &node.parameters, problem)
     }
 
     /// What is wrong with the device that the file asks for.
@@ -158,18 +158,21 @@ pub struct Unread {
 impl Rejected {
     /// See [`Graph::file_mistake`].
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, &node.parameters, problem)
+        file_mistake(&self.root, Some(&node.name), &node.parameters, problem)
     }
 
     /// The same for what a node names that could not be made.
     pub fn unread_mistake(&self, node: &Unread, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, &node.parameters, problem)
+        file_mistake(&self.root, None, &node.parameters, problem)
     }
 }
 
-fn file_mistake(root: &Table, parameters: &Table, problem: FileProblem) -> Diagnostic {
+fn file_mistake(root: &Table, node: Option<&String>, parameters: &Table, problem: FileProblem) -> Diagnostic {
     let model = problem.parameter.starts_with("models.").then(|| root.place(&problem.parameter)).flatten();
-    let place = model.or_else(|| parameters.place(&problem.parameter));
+    // Inputs are no parameters: they stand in the node's whole table.
+    let input = node.filter(|_| problem.parameter.starts_with("inputs."));
+    let input = input.and_then(|node| root.place(&format!("nodes.{node}.{}", problem.parameter)));
+    let place = model.or(input).or_else(|| parameters.place(&problem.parameter));
     Diagnostic::new(problem.message)
         .label(place.unwrap_or_else(|| parameters.span.clone()), "named here")
         .help(problem.help)
@@ -512,6 +515,8 @@ from = 'pictures'
         assert_eq!(place(3, "file"), "'more.json'");
         assert_eq!(place(5, "models.m.source"), "'model'");
         assert_eq!(place(5, "lora.rank"), "[nodes.learned]");
+        assert_eq!(place(5, "inputs.pairs"), "'pairs'");
+        assert_eq!(place(1, "inputs.images"), "'pictures'");
     }
 
     #[test]

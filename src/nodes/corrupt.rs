@@ -12,7 +12,7 @@ use super::Fraction;
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::listing::record_parts;
 use super::operations::read_operations;
-use super::survey::check_pictures;
+use super::survey::{ALTERED, check_pictures};
 use crate::artifact::{Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
@@ -89,6 +89,10 @@ impl Node for Corrupt {
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
         check_pictures("images", above).into_iter().collect()
+    }
+
+    fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        vec![Parameter::selection(ALTERED, true)]
     }
 
     fn on_bad_item(&self) -> OnBadItem {

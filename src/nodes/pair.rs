@@ -10,8 +10,10 @@ use rand_core::RngCore;
 use super::Prompts;
 use super::adapter::part;
 use super::labels::{carried, item_name, labelled, labelled_of};
+use super::survey::ALTERED_PROMPTS;
 use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
+use crate::digest::Value;
 use crate::draw::Draws;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
@@ -87,6 +89,26 @@ impl Node for PairNode {
 
     fn check_files(&self) -> Vec<FileProblem> {
         self.instructions.problem("instructions").into_iter().collect()
+    }
+
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        let Ok(set) = self.instructions.load() else { return Vec::new() };
+        let drawn = Value::from(set.texts().to_vec());
+        let other = |promise: &Parameter| promise.name == ALTERED_PROMPTS && promise.value != drawn;
+        let Some(asked) = above("rejected").into_iter().find(other) else { return Vec::new() };
+        let built_in =
+            |name: &&str| PromptSet::built_in(name).is_some_and(|set| Value::from(set.texts().to_vec()) == asked.value);
+        let remedy = match BUILT_IN.into_iter().find(built_in) {
+            Some(name) => format!("write `instructions = \"{name}\"`"),
+            None => "give `instructions` of this node the same value as `prompts` of the node that describes them"
+                .to_owned(),
+        };
+        vec![FileProblem {
+            parameter: "inputs.rejected".to_owned(),
+            message: "altered pictures are described with other `prompts` than the `instructions` that pairs draw from"
+                .to_owned(),
+            help: Some(format!("both responses of a pair answer its instruction: {remedy}")),
+        }]
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -244,10 +266,8 @@ impl WholeWork for PairNode {
             context.note(&format!("left out {} rejected responses without a preferred one", counts.without_preferred));
         }
         if counts.identical > 0 && !self.drop_identical {
-            context.note(&format!(
-                "{} pairs have equal responses; `drop_identical = true` leaves them out",
-                counts.identical
-            ));
+            let pairs = if counts.identical == 1 { "1 pair has" } else { &format!("{} pairs have", counts.identical) };
+            context.note(&format!("{pairs} equal responses; `drop_identical = true` leaves them out"));
         }
         if counts.empty_chosen > 0 {
             context.note(&format!(
@@ -365,6 +385,23 @@ mod tests {
         let output = trial.run(node.as_ref(), ports)?;
         let pairs = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
         Ok((pairs, output, trial))
+    }
+
+    #[test]
+    fn other_prompts_for_altered_pictures_are_a_mistake_before_anything_runs() {
+        let asked = |set: &[String]| vec![Parameter::selection(ALTERED_PROMPTS, set.to_vec())];
+        let check = |text: &str, rejected: Vec<Parameter>| -> Vec<String> {
+            let node = read(&PairKind, text, &["preferred", "rejected"], Path::new("m")).unwrap();
+            let above = |port: &str| if port == "rejected" { rejected.clone() } else { Vec::new() };
+            let problems = node.check_inputs(&above).into_iter();
+            problems.map(|problem| format!("{}: {}", problem.parameter, problem.help.unwrap_or_default())).collect()
+        };
+        let (captions, own) = (PromptSet::built_in(INSTRUCTIONS).unwrap(), ["Tell me.".to_owned()]);
+        assert!(check("", asked(captions.texts())).is_empty() && check("", Vec::new()).is_empty());
+        assert!(check("instructions = [\"Tell me.\"]", asked(&own)).is_empty());
+        assert!(check("", asked(&own))[0].starts_with("inputs.rejected: both responses of a pair answer"));
+        let told = check("instructions = [\"Tell me.\"]", asked(captions.texts()));
+        assert!(told[0].ends_with("write `instructions = \"stic:captions\"`"), "{told:?}");
     }
 
     #[test]

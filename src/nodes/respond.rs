@@ -12,7 +12,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use super::labels::{LeftOut, carried, item_name, labelled};
-use super::survey::check_pictures;
+use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use super::{Fraction, Prompts, adapter, model};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
@@ -203,6 +203,12 @@ impl Node for RespondNode {
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
         check_pictures("images", above).into_iter().collect()
+    }
+
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        let altered = above("images").iter().any(|promise| promise.name == ALTERED);
+        let prompts = altered.then(|| self.prompts.load().ok()).flatten();
+        prompts.iter().map(|set| Parameter::selection(ALTERED_PROMPTS, set.texts().to_vec())).collect()
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {

@@ -189,6 +189,10 @@ impl Surveyed {
 const PICTURES: &str = "pictures";
 /// The promise of how many records have a conversation with an answer.
 const ANSWERED: &str = "answered";
+/// The promise that pictures are altered ones.
+pub const ALTERED: &str = "altered";
+/// The promise of the prompts that altered pictures are described with.
+pub const ALTERED_PROMPTS: &str = "altered_prompts";
 
 /// That what comes in by `port` has no picture at all, where that is known.
 pub fn check_pictures(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {

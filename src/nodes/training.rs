@@ -219,8 +219,9 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let norms: Vec<f64> = taken.iter().map(|line| line.gradient_norm).collect();
     let largest = norms.iter().copied().fold(0.0, f64::max);
     if let Some([_, last]) = ends(&norms).filter(|[_, last]| *last <= VANISHED * largest) {
+        let last = if last == 0.0 { "0".to_owned() } else { format!("{last:.1e}") };
         warnings.push(format!(
-            "the gradient vanished: its norm was {largest:.3} at most and is {last:.1e} over the last steps; `learning_rate` \
+            "the gradient vanished: its norm was {largest:.3} at most and is {last} over the last steps; `learning_rate` \
              may be too high"
         ));
     }
