@@ -144,7 +144,8 @@ fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
 /// objects are there and of their size, so that to run again would help nothing while they lie there.
 fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &Global) -> Option<Trouble> {
     let store = Store::open(cache).ok()?;
-    let removed = store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
+    let removed =
+        store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
     let (node, file, option) = (&arguments.node, arguments.file.display(), global.cache_option(&arguments.file));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(

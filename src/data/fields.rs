@@ -66,7 +66,8 @@ pub fn take_picture(
     inline: &[String],
 ) -> Result<(Option<String>, Option<Remark>), String> {
     let mut named: Vec<(String, String)> = Vec::new();
-    if let Some((key, _)) = fields.iter().find(|(key, value)| OTHER_MEDIA.contains(&plain(key).as_str()) && says(value)) {
+    if let Some((key, _)) = fields.iter().find(|(key, value)| OTHER_MEDIA.contains(&plain(key).as_str()) && says(value))
+    {
         return Err(format!("`{key}` names what is no picture; records are read with a picture or with none"));
     }
     for key in picture_keys(fields) {
@@ -92,7 +93,7 @@ pub fn take_picture(
     match named.into_iter().next() {
         Some((key, name)) => {
             let usual = key == IMAGE || key == "images" || !inline.is_empty();
-            Ok((Some(name), (!usual).then(|| Remark::Key(key))))
+            Ok((Some(name), (!usual).then_some(Remark::Key(key))))
         }
         None => match fields.iter().find_map(|(key, value)| near_picture(key, value)) {
             Some(key) => Err(format!(
@@ -362,12 +363,24 @@ mod tests {
     #[test]
     fn what_names_a_picture_out_of_place_or_something_else_to_look_at_is_refused() {
         let cause = |value| picture(value).unwrap_err();
-        assert!(cause(json!({"meta": {"image": "a.png"}})).starts_with("`meta.image` looks like the name of a picture"));
+        assert!(
+            cause(json!({"meta": {"image": "a.png"}})).starts_with("`meta.image` looks like the name of a picture")
+        );
         assert!(cause(json!({"image_url": "https://a.org/b"})).contains("an address on the web"));
-        for value in [json!({"video": "a.mp4"}), json!({"image": "a.png", "videos": ["b.mp4"]}), json!({"audio": {"path": "a.wav"}})] {
-            assert!(cause(value.clone()).ends_with("names what is no picture; records are read with a picture or with none"));
+        for value in [
+            json!({"video": "a.mp4"}),
+            json!({"image": "a.png", "videos": ["b.mp4"]}),
+            json!({"audio": {"path": "a.wav"}}),
+        ] {
+            assert!(
+                cause(value.clone())
+                    .ends_with("names what is no picture; records are read with a picture or with none")
+            );
         }
-        assert_eq!(picture(json!({"videos": [], "audio": null, "video": false, "meta": {"id": "a.png"}})), Ok((None, None)));
+        assert_eq!(
+            picture(json!({"videos": [], "audio": null, "video": false, "meta": {"id": "a.png"}})),
+            Ok((None, None))
+        );
         let known = json!({"image": "a.png", "meta": {"image": "b.png"}});
         assert_eq!(picture(known), Ok((Some("a.png".to_owned()), None)));
     }

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{fields_of, says, take_picture, system_beside};
+use super::fields::{fields_of, says, system_beside, take_picture};
 use super::records::RawRecord;
 use super::remarks::Remark;
 use super::turns::{Conversed, read_open_turns, without_image};

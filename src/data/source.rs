@@ -13,7 +13,7 @@ use globset::GlobBuilder;
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
-use super::fields::{fields_of, take_conversation, take_picture, system_beside};
+use super::fields::{fields_of, system_beside, take_conversation, take_picture};
 use super::picture::{HEAD, is_picture};
 use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
 use super::remarks::Remark;

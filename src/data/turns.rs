@@ -147,9 +147,10 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
         pictures.truncate(before);
         return Err("a picture stands where nobody asks about it".to_owned());
     }
-    let ignored = matches!(role, Role::Speaker(Speaker::Gpt)) && NOT_TRAINED.iter().any(|name| {
-        given(name).is_some_and(|value| *value == Value::Bool(false) || value.as_f64() == Some(0.0))
-    });
+    let ignored = matches!(role, Role::Speaker(Speaker::Gpt))
+        && NOT_TRAINED
+            .iter()
+            .any(|name| given(name).is_some_and(|value| *value == Value::Bool(false) || value.as_f64() == Some(0.0)));
     Ok((role, text, ignored))
 }
 
@@ -361,7 +362,9 @@ mod tests {
             cause(json!({"role": "user", "content": "a", "images": ["a.png", "b.png"]})),
             "turn 1: `images` names 2 pictures; a record is read with one"
         );
-        assert!(cause(json!({"role": "user", "content": "a", "image": "data:image/png;base64,"})).contains("`image` holds"));
+        assert!(
+            cause(json!({"role": "user", "content": "a", "image": "data:image/png;base64,"})).contains("`image` holds")
+        );
         let answer = json!([turn("human", "a"), {"from": "gpt", "value": "b", "image": "a.png"}]);
         assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture stands where nobody asks about it");
     }
@@ -383,7 +386,10 @@ mod tests {
             read(json!({"tool_calls": [{"id": "x"}]})).unwrap_err(),
             "turn 2: it calls a tool (`tool_calls`); texts and pictures are read"
         );
-        assert_eq!(read(json!({"content": "c"})).unwrap_err(), "turn 2: its `value` and `content` say different things");
+        assert_eq!(
+            read(json!({"content": "c"})).unwrap_err(),
+            "turn 2: its `value` and `content` say different things"
+        );
         assert_eq!(read(json!({"content": "b"})), Ok(vec![]));
         let other = json!([{"role": "user", "value": null, "content": "a"}, turn("gpt", "b")]);
         assert_eq!(read_turns(&other).unwrap().turns[0].value, "a");

@@ -234,7 +234,7 @@ fn name(id: &ItemId, label: &Label) -> String {
 fn is_own(prompt: &str) -> bool {
     let built_in =
         |name: &&str| PromptSet::built_in(name).is_some_and(|set| set.texts().iter().any(|text| text == prompt));
-    !prompt.is_empty() && !BUILT_IN.iter().any(|name| built_in(&name))
+    !prompt.is_empty() && !BUILT_IN.iter().any(built_in)
 }
 
 /// Gives every pair another's rejected response: the next one's in a random ring, so none keeps its own.

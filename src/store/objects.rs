@@ -196,7 +196,10 @@ mod tests {
         damage(&store, &digest, b"c0ntent");
         let error = store.object(&digest).unwrap_err();
         assert!(matches!(&error, StoreError::CorruptObject { path, .. } if *path == store.object_path(&digest)));
-        assert!(matches!(store.object(&digest), Err(StoreError::CorruptObject { removed: true, .. })), "and why, is known");
+        assert!(
+            matches!(store.object(&digest), Err(StoreError::CorruptObject { removed: true, .. })),
+            "and why, is known"
+        );
         assert_eq!(store.object_size(&digest).unwrap(), None);
         store.put_object(b"content").unwrap();
         store.verify_object(&digest).unwrap();
