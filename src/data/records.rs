@@ -309,6 +309,14 @@ impl Position {
     }
 }
 
+/// A line that holds one record.
+///
+/// # Errors
+/// What is wrong with it, with the column.
+pub fn read_line(line: &[u8]) -> Result<RawRecord, String> {
+    read_record(line.trim_ascii_end(), None)
+}
+
 /// Reads one record; `begins` is where in its file, unless it is a line of its own.
 fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, String> {
     let error = match serde_json::from_slice(text) {

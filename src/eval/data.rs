@@ -11,8 +11,11 @@ use serde::de::DeserializeOwned;
 
 use super::captions::{Ambiguous, Phrases, Vocabulary};
 use super::vqa::Right;
+use crate::data::lookup::{Found as Located, Lookup};
+use crate::data::records::{self, RawRecord, each_record, read_line};
+use crate::data::remarks::{Remark, Remarks};
 use crate::data::sniff::{Found, behind_mark};
-use crate::data::source::Faults;
+use crate::data::source::{Faults, SourceError};
 
 /// A question about a picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Annotations {
     pub vocabulary: Vocabulary,
     /// What `vocabulary.json` lists, if it is there.
     pub listed: Vec<Phrases>,
+    /// What was done to read them.
+    pub remarks: Remarks,
 }
 
 /// Where in a file an entry stands, counted from 1.
@@ -139,13 +144,13 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The questions of `folder`.
+/// The questions of `folder`; and what was done to read them.
 ///
 /// # Errors
 /// See [`DataError`].
-pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
+pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
     let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
-    file.each(|folder, entry| {
+    file.each(|pictures, entry| {
         let right = match (entry.answer, entry.answers) {
             (Some(answer), None) => Right::Accepted(vec![answer.0]),
             (None, Some(answers)) => right(answers, entry.answer_type.as_deref())?,
@@ -154,7 +159,7 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
         };
         Ok(Question {
             label: entry.id.or(entry.question_id).map(|id| id.0),
-            picture: picture(folder, &entry.image)?,
+            picture: pictures.find(&entry.image)?,
             question: entry.question,
             right,
             kind: entry.kind.or(entry.question_type),
@@ -168,23 +173,23 @@ pub fn questions(folder: &Path) -> Result<Vec<Question>, DataError> {
 /// See [`DataError`].
 pub fn annotations(folder: &Path) -> Result<Annotations, DataError> {
     let file = Entries::<AnnotationEntry>::read(folder, ANNOTATIONS)?;
-    let pictures = file.each(|folder, entry| {
+    let (pictures, remarks) = file.each(|pictures, entry| {
         Ok(Annotation {
             label: entry.id.map(|id| id.0),
-            picture: picture(folder, &entry.image)?,
+            picture: pictures.find(&entry.image)?,
             objects: phrases(entry.objects)?,
         })
     })?;
     let path = folder.join(VOCABULARY);
     let listed = if path.is_file() {
-        Entries::<OneOrMore>::parse(path)?.each(|_, entry| phrases(vec![entry]))?.concat()
+        Entries::<OneOrMore>::parse(path)?.each(|_, entry| phrases(vec![entry]))?.0.concat()
     } else {
         Vec::new()
     };
     let objects = listed.iter().chain(pictures.iter().flat_map(|annotation| &annotation.objects));
     let vocabulary =
         Vocabulary::new(objects).map_err(|cause| DataError::Ambiguous { folder: folder.to_owned(), cause })?;
-    Ok(Annotations { pictures, vocabulary, listed })
+    Ok(Annotations { pictures, vocabulary, listed, remarks })
 }
 
 #[derive(Deserialize)]
@@ -285,8 +290,32 @@ impl<'de> Deserialize<'de> for Scalar {
 enum Wrong {
     /// Its own fields.
     Entry(&'static str),
-    /// Its picture is not there.
-    NoPicture(PathBuf),
+    /// Its picture is not there: what is told of it.
+    NoPicture(String),
+}
+
+/// Finds the pictures that entries name, as those of records are found.
+struct Pictures<'a> {
+    lookup: Lookup<'a>,
+    /// The name of the picture that was found last, where it is spelled otherwise on the disk.
+    respelled: Option<String>,
+}
+
+impl Pictures<'_> {
+    fn find(&mut self, name: &str) -> Result<PathBuf, Wrong> {
+        if name.is_empty() {
+            return Err(Wrong::Entry("`image` is empty"));
+        }
+        match self.lookup.find(name) {
+            Some(Located::There(path)) => Ok(path),
+            Some(Located::Respelled(path)) => {
+                self.respelled = Some(name.to_owned());
+                Ok(path)
+            }
+            // Only names below the folder mean its pictures.
+            Some(Located::Elsewhere(_)) | None => Err(Wrong::NoPicture(self.lookup.missing(name))),
+        }
+    }
 }
 
 /// A file of entries, with their places: those that have the fields that they need, and what is wrong with the others.
@@ -294,6 +323,7 @@ struct Entries<T> {
     path: PathBuf,
     entries: Vec<(Place, T)>,
     faults: Faults,
+    remarks: Remarks,
 }
 
 impl<T: DeserializeOwned> Entries<T> {
@@ -313,67 +343,69 @@ impl<T: DeserializeOwned> Entries<T> {
             return Err(DataError::Other { path, found });
         }
         let text = behind_mark(&text);
-        let (mut entries, mut faults) = (Vec::new(), Faults::default());
-        let mut take = |place: Place, entry: serde_json::Result<T>| match entry {
-            Ok(entry) => entries.push((place, entry)),
-            Err(error) => faults.add(place, cause(&error)),
+        let (mut entries, mut faults, mut remarks) = (Vec::new(), Faults::default(), Remarks::default());
+        let mut take = |place: Place, record: Result<RawRecord, String>| {
+            let entry = record.and_then(|RawRecord { value, remarks: made }| {
+                made.into_iter().for_each(|remark| remarks.add(remark, place));
+                serde_json::from_value(value).map_err(|error| error.to_string())
+            });
+            match entry {
+                Ok(entry) => entries.push((place, entry)),
+                Err(cause) => faults.add(place, cause),
+            }
         };
         if text.trim_ascii_start().first() == Some(&b'[') {
-            match serde_json::from_slice::<Vec<serde_json::Value>>(text) {
-                Err(error) => take(Place::Line(error.line()), Err(error)),
-                Ok(values) => values
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(index, value)| take(Place::Entry(index + 1), serde_json::from_value(value))),
-            }
+            let read = each_record(&path, &mut |place, record| {
+                let (records::Place::Record(number) | records::Place::Line(number)) = place;
+                take(Place::Entry(number), record);
+                Ok(())
+            });
+            read.or_else(|error| match error {
+                SourceError::Unreadable { path, cause } => Err(DataError::Unreadable { path, cause }),
+                SourceError::Other { path, found } => Err(DataError::Other { path, found }),
+                SourceError::Json { cause, .. } => {
+                    faults.add("as JSON", cause);
+                    Ok(())
+                }
+                other => {
+                    faults.add("as JSON", other);
+                    Ok(())
+                }
+            })?;
         } else {
             for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
                 if !line.trim_ascii().is_empty() {
-                    take(Place::Line(index + 1), serde_json::from_slice(line));
+                    take(Place::Line(index + 1), read_line(line));
                 }
             }
         }
         let empty = entries.is_empty() && faults.count() == 0;
-        if empty { Err(DataError::Empty(path)) } else { Ok(Self { path, entries, faults }) }
+        if empty { Err(DataError::Empty(path)) } else { Ok(Self { path, entries, faults, remarks }) }
     }
 
-    /// What `make` makes of all entries and the file's folder; everything that is wrong with any is told.
-    fn each<U>(self, make: impl Fn(&Path, T) -> Result<U, Wrong>) -> Result<Vec<U>, DataError> {
-        let Self { path, entries, mut faults } = self;
+    /// What `make` makes of all entries and the pictures of the file's folder, and what was done to read them;
+    /// everything that is wrong with any is told.
+    fn each<U>(self, make: impl Fn(&mut Pictures<'_>, T) -> Result<U, Wrong>) -> Result<(Vec<U>, Remarks), DataError> {
+        let Self { path, entries, mut faults, mut remarks } = self;
         let folder = path.parent().unwrap_or(Path::new(""));
+        let mut found = Pictures { lookup: Lookup::new(folder), respelled: None };
         let mut pictures = faults.count() == 0;
         let mut made = Vec::with_capacity(entries.len());
         for (place, entry) in entries {
-            match make(folder, entry) {
+            match make(&mut found, entry) {
                 Ok(entry) => made.push(entry),
-                Err(Wrong::NoPicture(picture)) => {
-                    faults.add(place, format_args!("there is no picture {}", picture.display()));
-                }
+                Err(Wrong::NoPicture(told)) => faults.add(place, told),
                 Err(Wrong::Entry(cause)) => {
                     pictures = false;
                     faults.add(place, cause);
                 }
             }
+            if let Some(name) = found.respelled.take() {
+                remarks.add(Remark::Spelling, format!("{place}, `{name}`"));
+            }
         }
-        if faults.count() == 0 { Ok(made) } else { Err(DataError::Entries { path, faults, pictures }) }
+        if faults.count() == 0 { Ok((made, remarks)) } else { Err(DataError::Entries { path, faults, pictures }) }
     }
-}
-
-/// The file of the picture that an entry of `folder` calls `name`.
-fn picture(folder: &Path, name: &str) -> Result<PathBuf, Wrong> {
-    let picture = folder.join(name);
-    match name {
-        "" => Err(Wrong::Entry("`image` is empty")),
-        _ if picture.is_file() => Ok(picture),
-        _ => Err(Wrong::NoPicture(picture)),
-    }
-}
-
-/// What is wrong, without the place that serde_json counts within one line; syntax errors keep their column.
-fn cause(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    if error.is_syntax() || error.is_eof() { format!("{message} (column {})", error.column()) } else { message }
 }
 
 #[cfg(test)]
@@ -406,12 +438,12 @@ mod tests {
             .replace('\n', " ");
         let lines = folder(&[("questions.jsonl", &format!("{one}\n\n{two}\n"))]);
         let array = folder(&[("questions.json", &format!("[{one},\n{two}]"))]);
-        let read = questions(lines.path()).unwrap();
+        let read = questions(lines.path()).unwrap().0;
         assert_eq!(read[0].right, Right::Accepted(vec!["3".to_owned()]));
         assert_eq!((read[0].label.as_deref(), read[0].kind.as_deref()), (Some("7"), Some("count")));
         assert_eq!(read[1].right.answers(), ["left", "on the left"]);
         assert_eq!((read[1].label.as_deref(), read[1].kind.as_deref()), (Some("8"), Some("where is")));
-        let same = questions(array.path()).unwrap();
+        let same = questions(array.path()).unwrap().0;
         assert_eq!(
             same.iter().map(|q| &q.right).collect::<Vec<_>>(),
             read.iter().map(|q| &q.right).collect::<Vec<_>>()
@@ -422,7 +454,7 @@ mod tests {
     fn whose_answers_they_are_is_said_in_the_data_not_guessed_from_their_number() {
         let read = |answers: String, more: &str| {
             let entry = format!(r#"{{"image": "a.jpg", "question": "q", "answers": {answers}{more}}}"#);
-            questions(folder(&[("questions.jsonl", &entry)]).path()).map(|read| read[0].right.clone())
+            questions(folder(&[("questions.jsonl", &entry)]).path()).map(|(read, _)| read[0].right.clone())
         };
         let list = |texts: &[&str]| serde_json::to_string(texts).unwrap();
         let spellings = ["9", "9 am", "9am", "9:00", "9:00 am", "9 a.m.", "nine am", "09:00", "nine", "at nine"];
@@ -448,10 +480,38 @@ mod tests {
     }
 
     #[test]
+    fn pictures_are_found_under_another_spelling_and_half_a_character_costs_no_file() {
+        let entry = |image: &str| format!(r#"{{"image": "{image}", "question": "q\ud83d", "answer": "a"}}"#);
+        for (name, on_disk, written) in [
+            ("questions.json", "sub/caf\u{65}\u{301}.png", "sub/caf\u{e9}.png"),
+            ("questions.jsonl", "sub/b.png", r"Sub\\b.png"),
+            ("questions.jsonl", "a.PNG", "A.png"),
+        ] {
+            let text = if name.ends_with('l') { entry(written) } else { format!("[{}]", entry(written)) };
+            let folder = folder(&[(name, &text)]);
+            std::fs::create_dir_all(folder.path().join("sub")).unwrap();
+            std::fs::write(folder.path().join(on_disk), "picture").unwrap();
+            let (read, remarks) = questions(folder.path()).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(read[0].picture, folder.path().join(on_disk));
+            assert_eq!(read[0].question, "q\u{fffd}");
+            assert_eq!((remarks.count(&Remark::Spelling), remarks.count(&Remark::HalfCharacter)), (1, 1));
+        }
+        let good = r#"{"image": "a.jpg", "question": "q", "answer": 1}"#;
+        assert_eq!(
+            mistake("questions.json", &format!("[{good}, {{\"image\": NaN}}, {good}]")),
+            "DIR/questions.json, entry 2: `NaN` is no JSON, though Python writes it: write `null`, or leave the field out"
+        );
+        assert_eq!(
+            mistake("questions.jsonl", &good.replace("a.jpg", "a.png")),
+            "DIR/questions.jsonl, line 1: there is no picture `DIR/a.png`; there is `a.jpg`"
+        );
+    }
+
+    #[test]
     fn a_mistake_names_its_file_and_line() {
         let good = r#"{"image": "a.jpg", "question": "q", "answer": "a"}"#;
         for (second, message) in [
-            ("{\"image\": \"a.jpg\", ", "line 2: EOF while parsing a value (column 19)"),
+            ("{\"image\": \"a.jpg\", ", "line 2: not sound JSON: EOF while parsing a value (column 18)"),
             (r#"{"image": "a.jpg", "answer": "a"}"#, "line 2: missing field `question`"),
             (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: there is neither `answer` nor `answers`"),
             (r#"{"image": "a.jpg", "question": "q", "answers": []}"#, "line 2: `answers` is empty"),
@@ -460,7 +520,7 @@ mod tests {
                 r#"{"image": "a.jpg", "question": "q", "answers": [[]]}"#,
                 "line 2: a text, a number, or an object with `answer` is expected",
             ),
-            (r#"{"image": "b.jpg", "question": "q", "answer": 1}"#, "line 2: there is no picture DIR/b.jpg"),
+            (r#"{"image": "b.jpg", "question": "q", "answer": 1}"#, "line 2: there is no picture `DIR/b.jpg`; there is `a.jpg`"),
         ] {
             assert_eq!(
                 mistake("questions.jsonl", &format!("{good}\n{second}\n")),

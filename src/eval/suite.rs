@@ -11,6 +11,7 @@ use super::bootstrap::{Estimate, estimate};
 use super::captions::{Claims, Counts, Phrases, Vocabulary, metrics};
 use super::data::{self, ANNOTATIONS, DataError, QUESTIONS, VOCABULARY};
 use super::vqa::{self, Extract, Right, Scorer};
+use crate::data::remarks::Remarks;
 use crate::digest::{Digest, Value};
 
 /// What is measured.
@@ -80,6 +81,8 @@ pub struct Suite {
     pub asked: Vec<Asked>,
     /// The files that were read, without the pictures.
     pub files: Vec<PathBuf>,
+    /// What was done to read them, for people.
+    pub notes: Vec<String>,
     vocabulary: Vocabulary,
     listed: Vec<Phrases>,
 }
@@ -143,6 +146,12 @@ pub struct Score {
     pub items: usize,
 }
 
+/// A line for each remark, with the name of the first of `files`, which it is about.
+fn notes(files: &[PathBuf], remarks: &Remarks) -> Vec<String> {
+    let name = files.first().and_then(|file| file.file_name()).unwrap_or_default().to_string_lossy();
+    remarks.lines().map(|line| format!("`{name}`: {line}")).collect()
+}
+
 impl Suite {
     /// The data of `benchmark` in `folder`. `describe_prompt` is what is asked where descriptions are measured.
     ///
@@ -151,15 +160,17 @@ impl Suite {
     pub fn read(benchmark: Benchmark, folder: &Path, describe_prompt: &str) -> Result<Self, DataError> {
         match benchmark {
             Benchmark::Vqa => {
-                let asked = data::questions(folder)?.into_iter().map(|entry| Asked {
+                let (questions, remarks) = data::questions(folder)?;
+                let asked = questions.into_iter().map(|entry| Asked {
                     label: entry.label,
                     picture: entry.picture,
                     question: entry.question,
                     gold: Gold::Answers { right: entry.right, kind: entry.kind },
                 });
                 let asked = asked.collect();
-                let files = data::find(folder, &QUESTIONS).into_iter().collect();
-                Ok(Self { benchmark, asked, files, vocabulary: Vocabulary::default(), listed: Vec::new() })
+                let files: Vec<PathBuf> = data::find(folder, &QUESTIONS).into_iter().collect();
+                let notes = notes(&files, &remarks);
+                Ok(Self { benchmark, asked, files, vocabulary: Vocabulary::default(), listed: Vec::new(), notes })
             }
             Benchmark::Captions => {
                 let read = data::annotations(folder)?;
@@ -170,8 +181,10 @@ impl Suite {
                     gold: Gold::Objects(entry.objects),
                 });
                 let files = [data::find(folder, &ANNOTATIONS), data::find(folder, &[VOCABULARY])];
-                let files = files.into_iter().flatten().collect();
-                Ok(Self { benchmark, asked: asked.collect(), files, vocabulary: read.vocabulary, listed: read.listed })
+                let files: Vec<PathBuf> = files.into_iter().flatten().collect();
+                let notes = notes(&files, &read.remarks);
+                let (vocabulary, listed) = (read.vocabulary, read.listed);
+                Ok(Self { benchmark, asked: asked.collect(), files, vocabulary, listed, notes })
             }
         }
     }

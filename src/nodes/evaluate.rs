@@ -268,6 +268,11 @@ impl Node for EvaluateNode {
         problems
     }
 
+    fn remarks(&self) -> Vec<String> {
+        let read = Suite::read(self.benchmark, &self.data, &self.describe_prompt);
+        read.map(|suite| suite.notes).unwrap_or_default()
+    }
+
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let Loaded { suite, pictures } = self.load(digests)?;
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
