@@ -248,6 +248,10 @@ fn lines(old: &str, new: &str) -> String {
 }
 
 fn arrow(field: &str, old: &str, new: &str) -> String {
+    // A list is told whole: what came and what went may be at both its ends.
+    if [old, new].iter().any(|text| text.starts_with('[')) {
+        return format!("{field}: {old} → {new}");
+    }
     let start = common_start(old, new);
     format!("{field}: {} → {}", excerpt(old, start), excerpt(new, start))
 }
@@ -338,6 +342,11 @@ mod tests {
             ["beta: 0.1 → 0.2", "`good` changed", "`good` comes in by `adapter` now", "epochs: 2 → 1 (the default)"]
         );
         assert!(said(&old, &old).is_empty());
+        // Against a default, too, a list is told whole, however long.
+        let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        let told = said(&[("lora.targets", targets.to_vec().into())], &[]);
+        let all = targets.map(|target| format!("\"{target}\"")).join(", ");
+        assert_eq!(told, [format!("lora.targets: [{all}] → the default")]);
     }
 
     #[test]

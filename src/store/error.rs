@@ -55,6 +55,12 @@ pub enum StoreError {
         /// Why not.
         cause: io::Error,
     },
+    /// A cache that does not say what its layout is.
+    #[error("the cache has lost its layout: `{}` is missing or damaged", .path.display())]
+    NoLayout {
+        /// The file that says it.
+        path: PathBuf,
+    },
     /// An object is not there.
     #[error("the cache has no object {}", .digest.short())]
     MissingObject {
@@ -100,6 +106,11 @@ impl StoreError {
                 "an older version of stic made it: name another folder with `--cache DIR`, or remove this one"
                     .to_owned()
             }
+            Self::NoLayout { path } => format!(
+                "if this version of stic made it, write the line `{LAYOUT}` into `{}`: what the cache holds is checked \
+                 when it is read; else name another folder with `--cache DIR`",
+                path.display()
+            ),
             Self::OpenedForReading { .. } => return None,
             Self::ClaimLost { .. } => "run again: what the other process makes is used".to_owned(),
             Self::Io { cause, path, .. } => match cause.kind() {

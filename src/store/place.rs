@@ -31,6 +31,8 @@ enum Place {
         /// Whether a tag says that it is to be a cache of this program.
         tagged: bool,
     },
+    /// A cache that this program made, as its tag and its folders say, whose layout is gone or cannot be read.
+    NoLayout,
     /// Something else.
     Other {
         /// What it holds.
@@ -44,7 +46,7 @@ enum Place {
 /// When it cannot be read.
 pub fn is_cache(folder: &Path) -> Result<bool, StoreError> {
     match place(&Disk::default(), folder) {
-        Ok(place) => Ok(matches!(place, Place::Cache(_) | Place::Free { tagged: true })),
+        Ok(place) => Ok(matches!(place, Place::Cache(_) | Place::NoLayout | Place::Free { tagged: true })),
         Err(StoreError::NotAFolder { .. }) => Ok(false),
         Err(error) => Err(error),
     }
@@ -56,6 +58,7 @@ impl Store {
         match place(&self.disk, &self.root)? {
             Place::Cache(LAYOUT) | Place::Free { .. } => Ok(()),
             Place::Cache(found) => Err(StoreError::OtherLayout { path: self.root.clone(), found }),
+            Place::NoLayout => Err(StoreError::NoLayout { path: self.root.join("layout") }),
             Place::Other { holds } => Err(StoreError::NotACache { path: self.root.clone(), holds }),
         }
     }
@@ -99,7 +102,7 @@ fn place(disk: &Disk, root: &Path) -> Result<Place, StoreError> {
     // A cache that another process is making gets its layout before it gets anything else: once seen to hold more, it
     // is looked at again.
     let mut place = look(disk, root)?;
-    if matches!(place, Place::Other { .. }) {
+    if matches!(place, Place::Other { .. } | Place::NoLayout) {
         place = look(disk, root)?;
     }
     Ok(place)
@@ -127,6 +130,7 @@ fn look(disk: &Disk, root: &Path) -> Result<Place, StoreError> {
     };
     match text("layout")?.and_then(|layout| layout.trim().parse().ok()) {
         Some(layout) if tagged || names.iter().all(|name| is_ours(name)) => Ok(Place::Cache(layout)),
+        None if tagged && names.iter().all(|name| is_ours(name)) => Ok(Place::NoLayout),
         _ => Ok(Place::Other { holds: names }),
     }
 }
@@ -252,6 +256,27 @@ mod tests {
             assert_eq!(error.help().unwrap().contains("older version of stic made it"), older);
             assert_eq!(error.help().unwrap().contains("update stic"), !older);
             assert_eq!(content(folder.path()), before);
+        }
+    }
+
+    #[test]
+    fn a_cache_that_lost_its_layout_is_still_known_as_one_and_the_way_back_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path()).unwrap().prepare().unwrap();
+        let layout = folder.path().join("layout");
+        for text in [None, Some(""), Some("\u{0}\u{0}")] {
+            fs::remove_file(&layout).unwrap();
+            if let Some(text) = text {
+                fs::write(&layout, text).unwrap();
+            }
+            let before = content(folder.path());
+            let error = Store::open(folder.path()).err().unwrap();
+            assert!(matches!(error, StoreError::NoLayout { .. }), "{error}");
+            assert!(error.help().unwrap().contains("write the line `1` into"), "{error}");
+            assert!(is_cache(folder.path()).unwrap());
+            assert_eq!(content(folder.path()), before);
+            fs::write(&layout, "1").unwrap();
+            Store::open(folder.path()).unwrap();
         }
     }
 
