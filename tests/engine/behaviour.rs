@@ -338,7 +338,7 @@ fn a_plan_that_finds_what_it_reads_damaged_says_who_makes_it_again() {
     fs::write(&path, vec![b'#'; length]).unwrap();
     let plan = bench.plan(&PIPELINE.replace('!', "?"));
     assert_eq!((plan[0].state, plan[1].state), (State::Run, State::Awaits));
-    assert_eq!(plan[0].why, ["1 object of its result is missing from the cache"]);
+    assert_eq!(plan[0].why, ["1 object of its result is damaged in the cache"]);
 }
 
 #[test]
