@@ -35,7 +35,8 @@ impl Ready {
     pub fn load(arguments: &ModelArguments, voice: &Voice) -> Result<Self, Trouble> {
         let folder = &arguments.model;
         if !folder.is_dir() {
-            return Err(Trouble::usage(format!("{}: no such folder", folder.display()))
+            let what = if folder.exists() { "a file, not a folder" } else { "no such folder" };
+            return Err(Trouble::usage(format!("{}: {what}", folder.display()))
                 .help("`--model` takes a folder with a Hugging Face checkpoint".to_owned()));
         }
         let template = arguments.template.as_deref();

@@ -18,6 +18,7 @@ const KEYS: [&str; 3] = ["image", "prompt", "response"];
 
 /// A line of the input.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Line {
     /// The picture's path.
     #[serde(default)]

@@ -78,7 +78,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// `data` is no folder.
-    #[error("{}: no such folder", .0.display())]
+    #[error("{}: {}", .0.display(), if .0.exists() { "a file, not a folder" } else { "no such folder" })]
     NoFolder(PathBuf),
     /// Neither form of the file is there.
     #[error("{}: there is no `{file}`", .folder.display())]

@@ -393,6 +393,10 @@ impl EvaluateNode {
             }
         };
         let text = match error {
+            // The folder of a file that is there.
+            DataError::NoFolder(file) if file.exists() => {
+                return Some(format!("name the folder that holds it and the pictures; {form}"));
+            }
             DataError::NoFolder(_) => "paths are relative to the pipeline file",
             DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
             DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entries { .. } => form,
