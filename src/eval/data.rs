@@ -520,7 +520,10 @@ mod tests {
                 r#"{"image": "a.jpg", "question": "q", "answers": [[]]}"#,
                 "line 2: a text, a number, or an object with `answer` is expected",
             ),
-            (r#"{"image": "b.jpg", "question": "q", "answer": 1}"#, "line 2: there is no picture `DIR/b.jpg`; there is `a.jpg`"),
+            (
+                r#"{"image": "b.jpg", "question": "q", "answer": 1}"#,
+                "line 2: there is no picture `DIR/b.jpg`; there is `a.jpg`",
+            ),
         ] {
             assert_eq!(
                 mistake("questions.jsonl", &format!("{good}\n{second}\n")),
