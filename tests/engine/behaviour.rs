@@ -10,22 +10,7 @@ use stic::plan::State;
 use stic::run::Interrupt;
 use stic::store::Claiming;
 
-use super::toys::{Bench, Machine, Memory, interrupt_after};
-
-const PIPELINE: &str = r#"
-[nodes.source]
-kind = "words"
-words = ["b", "a", "c"]
-
-[nodes.described]
-kind = "each"
-inputs.rows = "source"
-suffix = "!"
-
-[nodes.pair]
-kind = "all"
-inputs.rows = ["described", "source"]
-"#;
+use super::toys::{Bench, Machine, Memory, PIPELINE, interrupt_after};
 
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
     names.into_iter().collect()

@@ -14,20 +14,7 @@ use stic::run::Options;
 use stic::store::{Access, Disk, Store};
 use walkdir::WalkDir;
 
-use super::toys::{Bench, Machine, Memory, Outcome};
-
-const PIPELINE: &str = r#"
-[nodes.source]
-kind = "words"
-words = ["b", "a", "c"]
-[nodes.described]
-kind = "each"
-inputs.rows = "source"
-suffix = "!"
-[nodes.pair]
-kind = "all"
-inputs.rows = ["described", "source"]
-"#;
+use super::toys::{Bench, Machine, Memory, Outcome, PIPELINE};
 
 /// What errors are called, by their numbers on Linux: no permission, a failing device, a handle that a network file
 /// system no longer knows, too many open files.

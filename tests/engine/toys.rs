@@ -23,6 +23,22 @@ use stic::run::{Interrupt, Options, RunReport, run};
 use stic::spec::Reader;
 use stic::store::Store;
 
+/// Rows, the same item by item with a suffix, and both together.
+pub const PIPELINE: &str = r#"
+[nodes.source]
+kind = "words"
+words = ["b", "a", "c"]
+
+[nodes.described]
+kind = "each"
+inputs.rows = "source"
+suffix = "!"
+
+[nodes.pair]
+kind = "all"
+inputs.rows = ["described", "source"]
+"#;
+
 /// A row of the toys: a text and whose it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
