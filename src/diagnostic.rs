@@ -273,6 +273,19 @@ pub fn looks_like_path(text: &str) -> bool {
     has_file_ending(text) || (!text.contains(' ') && text.contains(['/', '\\']))
 }
 
+/// `1 item`, `2,000 items`: `what` is the singular of a noun with a regular plural.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// `number` with its thousands apart.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
 /// Names in backticks, with commas; the rest of a long list is counted.
 pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 16;

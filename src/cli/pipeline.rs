@@ -208,6 +208,10 @@ fn text_of(path: &Path) -> Result<String, Trouble> {
     if let Some(found) = Found::in_any(&bytes).filter(|_| !bytes.is_empty()) {
         return Err(Trouble::usage(format!("{name}: {found}")).help(found.help.to_owned()));
     }
+    if bytes.contains(&0) {
+        return Err(Trouble::usage(format!("{name} is not text, but binary data"))
+            .help("name a pipeline file, for example `pipelines/quickstart.toml`".to_owned()));
+    }
     let text = behind_mark(&bytes).to_vec();
     String::from_utf8(text).map_err(|error| not_text(name.to_string(), error.as_bytes()))
 }

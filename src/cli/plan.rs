@@ -6,6 +6,7 @@ use super::args::{self, Format, Global, Why};
 use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, read_cache};
 use super::table::{table, wrapped};
 use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
+use crate::diagnostic::counted;
 use crate::graph;
 use crate::node::{Failure, Kinds};
 use crate::plan::{self, NodePlan, PlanError, State};
@@ -62,9 +63,10 @@ pub fn show(
     let count = |state| plan.nodes.iter().filter(|node| node.state == state).count();
     let all = plan.nodes.len();
     let told = match (count(State::Run), count(State::Awaits)) {
+        (0, 0) if all == 1 => "nothing to do: the result is in the cache".to_owned(),
         (0, 0) => format!("nothing to do: all {all} results are in the cache"),
-        (run, 0) => format!("{run} of {all} nodes to run"),
-        (run, awaits) => format!("{run} of {all} nodes to run, then to be decided: {awaits}"),
+        (run, 0) => format!("{run} of {} to run", counted(all, "node")),
+        (run, awaits) => format!("{run} of {} to run, then to be decided: {awaits}", counted(all, "node")),
     };
     lines.push(told);
     if plan.nodes.iter().all(is_new) {
@@ -107,7 +109,7 @@ fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
     let mut why = Vec::new();
     // What is cached of a node that is to run is among its reasons.
     if let Some(items) = node.items.filter(|items| node.state == State::Hit || items.cached == 0) {
-        why.push(format!("{} items", items.total));
+        why.push(counted(items.total, "item"));
     }
     // The first line of a reason; `why` says the rest.
     let first = |why: &String| why.lines().next().unwrap_or_default().trim_start_matches("awaits ").to_owned();

@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::table::{natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact::ArtifactKind;
+use crate::diagnostic::counted;
 use crate::event::{Difference, How};
 use crate::graph::Graph;
 use crate::node::{Metric, Summary};
@@ -229,7 +230,8 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
         lines.push(String::new());
         let items = first.compared.items;
         let all_same = compared.iter().all(|difference| difference.compared.items == items);
-        let same = if all_same { format!("the same {items} items") } else { "what both answered".to_owned() };
+        let same =
+            if all_same { format!("the same {}", counted(items, "item")) } else { "what both answered".to_owned() };
         let told = format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference);
         lines.extend(wrapped(&told, width));
         let rows = compared.iter().map(|Difference { node, compared, .. }| {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use image::imageops::{crop_imm, replace};
 use image::{Rgb, RgbImage};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::ModelError;
 use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, MOST_PIXELS, read_object};
@@ -66,6 +66,20 @@ pub struct Processor {
     rule: AnyresRule,
 }
 
+/// The tower's views are cut by the processor's grid, and its rows put together by the model's: transformers computes
+/// something else, or fails, where the two differ.
+fn check_pinpoints(processor: &Map<String, Value>, config: &Config) -> Result<(), ModelError> {
+    let name = "image_grid_pinpoints";
+    let theirs = processor.get(name).filter(|value| !value.is_null() && !config.grid_pinpoints.is_empty());
+    match theirs {
+        Some(value) if *value != json!(config.grid_pinpoints) => {
+            let message = format!("`{name}` is {value}, and in `config.json` {}", json!(config.grid_pinpoints));
+            Err(ModelError::new(message).help("make both the list that the model was trained with"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How mode `crop` scales before it cuts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scale {
@@ -90,6 +104,7 @@ impl Processor {
         };
         processor
             .apply(&object)
+            .and_then(|()| check_pinpoints(&object, config))
             .map(|()| processor)
             .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
     }
@@ -389,8 +404,6 @@ fn normalised<'a>(view: &'a RgbImage, processor: &'a Processor) -> impl Iterator
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::data::resample::tests::{ramps, sums};
 
@@ -484,6 +497,22 @@ mod tests {
         assert_eq!(nested(json!({ "patch_size": 14 })), ImageMode::Pad);
         let mean = json!({ "image_mean": [0.1, 0.7, 76.0 / 255.0] });
         assert_eq!(mode(mean).background, Rgb([25, 178, 76]));
+    }
+
+    #[test]
+    fn a_grid_of_the_processor_that_is_not_the_models_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, value: Value| {
+            std::fs::write(folder.path().join(name), value.to_string()).expect("written");
+        };
+        write("config.json", json!({ "model_type": "llava_next", "image_grid_pinpoints": [[336, 672]] }));
+        let read = |settings: Value| {
+            write("preprocessor_config.json", settings);
+            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound"))
+        };
+        assert!(read(json!({ "image_grid_pinpoints": [[336, 672]] })).is_ok() && read(json!({})).is_ok());
+        let error = read(json!({ "image_grid_pinpoints": [[672, 336]] })).expect_err("refused").message;
+        assert!(error.ends_with("`image_grid_pinpoints` is [[672,336]], and in `config.json` [[336,672]]"), "{error}");
     }
 
     #[test]

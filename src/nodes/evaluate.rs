@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::answer::{Run, Subject};
 use self::outcome::outcome;
-use super::listing::absolute;
+use super::listing::{absolute, look_for_deep_grey};
 use super::{adapter, infuse, model};
 use crate::artifact::{ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::decode;
@@ -490,6 +490,8 @@ impl ItemWork for EvaluateNode {
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let loaded = self.load(context.files())?;
+        let pictures = loaded.suite.asked.iter().map(|asked| asked.picture.as_path());
+        look_for_deep_grey(pictures).iter().for_each(|note| context.note(note));
         outcome(self, &loaded, &self.item_list(&loaded), values, context.objects())
     }
 }

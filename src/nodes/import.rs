@@ -13,7 +13,9 @@ use serde_json::Value as Json;
 
 use super::adapter::{self, part};
 use super::labels::{item_name, label, placed};
-use super::listing::{Conversations, Listed, Source, absolute, check_unreadable, elsewhere_note, failure, unreadable};
+use super::listing::{
+    Conversations, Listed, Source, absolute, check_unreadable, elsewhere_note, failure, look_for_deep_grey, unreadable,
+};
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{
     ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
@@ -26,6 +28,7 @@ use crate::data::records::{Place, RawRecord, each_record, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, SourceError, each_entry};
 use crate::data::turns::{IMAGE, is_answered};
+use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::model::{ModelError, peft};
 use crate::node::{
@@ -210,7 +213,8 @@ impl WholeWork for Import {
         if count == 0 {
             return Err(Failure::node(format!("there is nothing in `{}`", self.file.display())));
         }
-        notes.iter().for_each(|note| context.note(note));
+        let deep = look_for_deep_grey(labels.iter().filter_map(|label| label.path.as_deref()).map(Path::new));
+        notes.iter().chain(&deep).for_each(|note| context.note(note));
         if let Some(digest) = wanted.iter().find(|digest| context.picture_path(digest).is_none()) {
             let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());
             return Err(Failure::node(message).help("say with `images` in which folder the pictures are"));
@@ -531,7 +535,7 @@ impl Import {
     fn notes(&self, repeats: usize, unreadable: &[String], elsewhere: usize, remarks: &Remarks) -> Vec<String> {
         let mut notes = repeats_note(repeats);
         if let Some(first) = unreadable.first() {
-            notes.push(format!("left out {} rows that cannot be read, first {first}", unreadable.len()));
+            notes.push(format!("left out {} that cannot be read, first {first}", counted(unreadable.len(), "row")));
         }
         notes.extend(remarks.lines().map(|line| format!("`{}`: {line}", self.file.display())));
         notes.extend(elsewhere_note(elsewhere));
@@ -540,7 +544,15 @@ impl Import {
 }
 
 fn repeats_note(repeats: usize) -> Vec<String> {
-    if repeats == 0 { Vec::new() } else { vec![format!("left out {repeats} rows that repeat another")] }
+    if repeats == 0 {
+        Vec::new()
+    } else {
+        vec![format!(
+            "left out {} that {} another",
+            counted(repeats, "row"),
+            if repeats == 1 { "repeats" } else { "repeat" }
+        )]
+    }
 }
 
 /// What is wrong with a record where conversations are expected.

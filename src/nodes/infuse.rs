@@ -9,6 +9,7 @@ use super::labels::{LeftOut, carried, item_name, labelled};
 use super::survey::check_answers;
 use crate::artifact::{ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::{IMAGE, is_answered};
+use crate::diagnostic::counted;
 use crate::node::{
     Arity, Context, Failure, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work,
     by_default,
@@ -137,9 +138,9 @@ impl WholeWork for Infuse {
             return Err(Failure::node("no record has a description")
                 .help("describe the very records that are infused: connect one `sample` to both"));
         }
-        let mut line = format!("{} conversations", conversations.len());
+        let mut line = counted(conversations.len(), "conversation");
         if undescribed > 0 {
-            line += &format!("; {undescribed} records without a description left out");
+            line += &format!("; {} without a description left out", counted(undescribed, "record"));
         }
         for left_out in [&text_only, &unanswered] {
             left_out.tell(context);
@@ -214,10 +215,7 @@ mod tests {
             run("prefix = \"Seen: \"\nseparator = \" | \"", std::slice::from_ref(&record), &described).unwrap();
         assert_eq!(rows[0].conversations[0].value, "<image>\nSeen: D | What?");
         assert_eq!(rows[0].conversations[1..], record.conversations.unwrap()[1..]);
-        assert_eq!(
-            (rows[0].id.clone(), rows[0].picture, line.as_str()),
-            (record.id, record.picture, "1 conversations")
-        );
+        assert_eq!((rows[0].id.clone(), rows[0].picture, line.as_str()), (record.id, record.picture, "1 conversation"));
     }
 
     #[test]
@@ -229,7 +227,7 @@ mod tests {
         assert_eq!(rows.iter().map(|row| &row.id).collect::<Vec<_>>(), [&records[0].id, &records[3].id]);
         assert_eq!(
             line,
-            "2 conversations; 1 records without a description left out; 1 record without a picture left out"
+            "2 conversations; 1 record without a description left out; 1 record without a picture left out"
         );
         assert!(run("", &records[1..2], &described).is_err());
     }

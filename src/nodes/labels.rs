@@ -8,6 +8,7 @@ use super::listing::absolute;
 use crate::artifact::{ItemId, Label};
 use crate::data::records::Place;
 use crate::data::source::Entry;
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::node::{Artifact, Context, Failure, Inputs};
 
@@ -109,8 +110,7 @@ impl LeftOut {
     pub fn clause(&self) -> String {
         match self.count {
             0 => String::new(),
-            1 => format!("; 1 record {} left out", self.what),
-            count => format!("; {count} records {} left out", self.what),
+            count => format!("; {} {} left out", counted(count, "record"), self.what),
         }
     }
 
@@ -123,6 +123,10 @@ impl LeftOut {
             return Ok(());
         }
         let Self { what, help, count, first } = self;
-        Err(Failure::node(format!("all {count} records are {what}, first {first}")).help(*help))
+        let message = match count {
+            1 => format!("the only record is {what}: {first}"),
+            _ => format!("all {count} records are {what}, first {first}"),
+        };
+        Err(Failure::node(message).help(*help))
     }
 }

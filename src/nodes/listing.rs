@@ -1,6 +1,6 @@
 //! What a source holds, by content: its entries with the digests of their pictures, and so with their identities.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -11,10 +11,11 @@ use super::labels::label;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
 use crate::data::lookup::{Found, Lookup};
+use crate::data::picture::has_deep_grey;
 use crate::data::records::{Place, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
-use crate::diagnostic::io_help;
+use crate::diagnostic::{counted, io_help};
 use crate::digest::{Digest, Value};
 use crate::node::{Failure, FileDigests, Labelled, Objects, OnBadItem, Part};
 
@@ -369,10 +370,32 @@ pub(super) fn passed_over_note(passed_over: &PassedOver) -> Option<String> {
         .then(|| format!("passed over {passed_over}: not in a picture format that is read"))
 }
 
+/// What is said once of pictures that are grey of more than 8 bits: `deep` of `all` are.
+pub fn deep_grey_note(deep: usize, all: usize) -> Option<String> {
+    (deep > 0).then(|| {
+        format!(
+            "{deep} of {} {} grey of more than 8 bits, of which every value from 255 on becomes white, as in Pillow; \
+             scale to 8 bits to keep the shades",
+            counted(all, "picture"),
+            if deep == 1 { "is" } else { "are" },
+        )
+    })
+}
+
+/// [`deep_grey_note`] of the pictures at `paths`, which are read for it, each once. One that cannot be read is left to
+/// who decodes it.
+pub fn look_for_deep_grey<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<String> {
+    let paths: Vec<&Path> = paths.collect::<BTreeSet<_>>().into_iter().collect();
+    let is_deep = |path: &&&Path| std::fs::read(path).is_ok_and(|bytes| has_deep_grey(&bytes));
+    deep_grey_note(paths.par_iter().filter(is_deep).count(), paths.len())
+}
+
 /// What is said once of pictures that were found by an end of their paths.
 pub fn elsewhere_note(elsewhere: usize) -> Option<String> {
     (elsewhere > 0).then(|| {
-        format!("{elsewhere} pictures are not where the file says and were found in `images` by the end of their paths")
+        let were =
+            if elsewhere == 1 { "is not where the file says and was" } else { "are not where the file says and were" };
+        format!("{} {were} found in `images` by the end of the path", counted(elsewhere, "picture"))
     })
 }
 

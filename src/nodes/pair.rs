@@ -13,6 +13,7 @@ use super::labels::{carried, item_name, labelled, labelled_of};
 use super::survey::ALTERED_PROMPTS;
 use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
+use crate::diagnostic::counted;
 use crate::digest::Value;
 use crate::draw::Draws;
 use crate::node::{
@@ -209,9 +210,9 @@ impl PairNode {
         let own = built_in.is_none();
         Ok(match (&self.instructions, built_in, set.texts()) {
             _ if !own && counts.own_prompts == 0 => String::new(),
-            (_, Some(name), texts) => format!("; instructions: `{name}` ({} prompts)", texts.len()),
+            (_, Some(name), texts) => format!("; instructions: `{name}` ({})", counted(texts.len(), "prompt")),
             (Prompts::File(path), None, texts) => {
-                format!("; instructions: `{}` ({} prompts)", path.display(), texts.len())
+                format!("; instructions: `{}` ({})", path.display(), counted(texts.len(), "prompt"))
             }
             (Prompts::Given(_), None, [only]) => format!("; instruction: {only:?}"),
             (Prompts::Given(_), None, [first, rest @ ..]) => {
@@ -263,17 +264,22 @@ impl WholeWork for PairNode {
             shuffle(&mut pairs, context.seed());
         }
         if counts.without_preferred > 0 {
-            context.note(&format!("left out {} rejected responses without a preferred one", counts.without_preferred));
+            context.note(&format!(
+                "left out {} without a preferred one",
+                counted(counts.without_preferred, "rejected response")
+            ));
         }
         if counts.identical > 0 && !self.drop_identical {
-            let pairs = if counts.identical == 1 { "1 pair has" } else { &format!("{} pairs have", counts.identical) };
-            context.note(&format!("{pairs} equal responses; `drop_identical = true` leaves them out"));
+            let have = if counts.identical == 1 { "has" } else { "have" };
+            let pairs = counted(counts.identical, "pair");
+            context.note(&format!("{pairs} {have} equal responses; `drop_identical = true` leaves them out"));
         }
         if counts.empty_chosen > 0 {
             context.note(&format!(
-                "{} of {} pairs have an empty `chosen`: training prefers saying nothing there",
+                "{} of {} {} an empty `chosen`: training prefers saying nothing there",
                 counts.empty_chosen,
-                pairs.len()
+                counted(pairs.len(), "pair"),
+                if counts.empty_chosen == 1 { "has" } else { "have" },
             ));
         }
         let instructions = self.told_instructions(&counts)?;
@@ -310,15 +316,15 @@ fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
     let mut origins: BTreeMap<&str, usize> = BTreeMap::new();
     pairs.iter().for_each(|pair| *origins.entry(origin(pair)).or_default() += 1);
     let origins: Vec<String> = origins.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let mut line = format!("{} pairs: {}", pairs.len(), origins.join(", "));
+    let mut line = format!("{}: {}", counted(pairs.len(), "pair"), origins.join(", "));
     if counts.without_rejected > 0 {
-        line += &format!("; {} pictures without a rejected response", counts.without_rejected);
+        line += &format!("; {} without a rejected response", counted(counts.without_rejected, "picture"));
     }
     if counts.empty_chosen > 0 {
         line += &format!("; {} with an empty `chosen`", counts.empty_chosen);
     }
     if dropped && counts.identical > 0 {
-        line += &format!("; {} identical ones left out", counts.identical);
+        line += &format!("; {} left out", counted(counts.identical, "identical pair"));
     }
     line
 }
@@ -417,7 +423,7 @@ mod tests {
         assert!(output.objects.is_empty(), "the altered picture lies elsewhere, as one of imported responses may");
         assert_eq!(
             output.summary.line,
-            "2 pairs: 1 low_resolution, 1 misled; 1 pictures without a rejected response; instructions: `stic:captions` (8 prompts)"
+            "2 pairs: 1 low_resolution, 1 misled; 1 picture without a rejected response; instructions: `stic:captions` (8 prompts)"
         );
         assert_eq!(output.summary.samples.len(), 2);
         assert!(output.summary.samples[0].contains("chosen: good 3\n  rejected (low_resolution): bad 3"));
@@ -444,25 +450,25 @@ mod tests {
         assert_eq!((pairs.len(), trial.notes.lock().unwrap().len()), (2, 1));
         let (pairs, output, _) = paired("drop_identical = true", &preferred, &[&rejected]).unwrap();
         assert_eq!(pairs.len(), 1);
-        assert!(output.summary.line.contains("; 1 identical ones left out"), "{}", output.summary.line);
+        assert!(output.summary.line.contains("; 1 identical pair left out"), "{}", output.summary.line);
     }
 
     #[test]
     fn the_instructions_are_named_where_prompts_are_not_the_papers() {
         let line = |text: &str, prompt: &str| {
             let made = paired(text, &[response(1, prompt, "a")], &[&[response(1, "stic", "b")]]);
-            made.unwrap().1.summary.line.strip_prefix("1 pairs: 1 misled").unwrap().to_owned()
+            made.unwrap().1.summary.line.strip_prefix("1 pair: 1 misled").unwrap().to_owned()
         };
         assert_eq!(line("instructions = [\"Say.\"]", "x"), "; instruction: \"Say.\"");
         assert_eq!(
             line("instructions = [\"Say.\", \"Tell.\"]", "x"),
             "; instructions: \"Say.\" and 1 more of this node's own"
         );
-        assert_eq!(line("instructions = \"stic:preferred\"", "x"), "; instructions: `stic:preferred` (1 prompts)");
+        assert_eq!(line("instructions = \"stic:preferred\"", "x"), "; instructions: `stic:preferred` (1 prompt)");
         let [preferred, misleading] =
             ["stic:preferred", "stic:hallucination"].map(|name| PromptSet::built_in(name).unwrap().texts()[0].clone());
         let made = paired("", &[response(1, &preferred, "a")], &[&[response(1, &misleading, "b")]]).unwrap();
-        assert_eq!(made.1.summary.line, "1 pairs: 1 misled", "the recipe's own prompts are what everybody expects");
+        assert_eq!(made.1.summary.line, "1 pair: 1 misled", "the recipe's own prompts are what everybody expects");
     }
 
     #[test]
@@ -472,7 +478,7 @@ mod tests {
         assert_eq!(output.summary.line, "2 pairs: 2 misled; 1 with an empty `chosen`");
         assert_eq!(
             *trial.notes.lock().unwrap(),
-            ["1 of 2 pairs have an empty `chosen`: training prefers saying nothing there"]
+            ["1 of 2 pairs has an empty `chosen`: training prefers saying nothing there"]
         );
     }
 

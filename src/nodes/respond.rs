@@ -16,6 +16,7 @@ use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use super::{Fraction, Prompts, adapter, model};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
+use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
 use crate::model::generate::{Generator, Request, Settings, Step, row_count};
@@ -373,7 +374,7 @@ fn summary(responses: &[Response], seen: &[Seen]) -> Summary {
     let count = responses.len();
     let mean = responses.iter().map(|response| response.tokens).sum::<usize>() as f64 / count.max(1) as f64;
     let cut = responses.iter().filter(|response| response.finish == Finish::Length).count();
-    let mut line = format!("{count} responses of {mean:.1} tokens on average");
+    let mut line = format!("{} of {mean:.1} tokens on average", counted(count, "response"));
     if cut > 0 {
         line += &format!(", {:.1} % cut at the limit", 100.0 * cut as f64 / count as f64);
     }
@@ -515,7 +516,7 @@ mod tests {
         assert!(bad.cause.contains("not a picture"), "{}", bad.cause);
         let (rows, summary) = responses(&trial, &*node, &inputs, values);
         assert_eq!(rows.len(), 1);
-        assert!(summary.line.starts_with("1 responses of "), "{}", summary.line);
+        assert!(summary.line.starts_with("1 response of "), "{}", summary.line);
     }
 
     #[test]
@@ -555,7 +556,7 @@ mod tests {
         assert!(error.to_string().ends_with("comes in twice"), "{error}");
         records[0].picture = None;
         let error = items(&records[..1]).unwrap_err();
-        assert!(error.to_string().starts_with("all 1 records are without a picture, first "), "{error}");
+        assert!(error.to_string().starts_with("the only record is without a picture: "), "{error}");
         let node = node.check_inputs(&|_| vec![Parameter::selection("pictures", 0usize)]);
         assert_eq!(node[0].message, "none of the records that come in by `images` has a picture");
     }

@@ -15,11 +15,12 @@ use rayon::prelude::*;
 
 use super::conditions::{filter_parameters, read_filter};
 use super::labels::label;
-use super::listing::{Conversations, Listed, Listing, Source, record_parts};
+use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, record_parts};
 use super::survey::Surveyed;
 use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
+use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
@@ -147,7 +148,7 @@ impl Node for Sample {
         // Of a choice it is known how many there were, not which.
         let whole = old.get("items") == Some(&Value::from(before.entries.len()));
         match (whole, old.get("items")) {
-            (false, Some(Value::Integer(count))) => Some(counted(*count as usize, listing.items.len())),
+            (false, Some(Value::Integer(count))) => Some(changed_entries(*count as usize, listing.items.len())),
             _ => Some(before.told(&listing, &self.source.from)),
         }
     }
@@ -175,7 +176,8 @@ impl Sample {
         listing.check_unreadable(self.on_bad_item)?;
         if let Some((_, message, help)) = self.too_few(listing.items.len(), &listing.passed_over) {
             let repeats = listing.repeats;
-            let repeats = if repeats > 0 { format!(" ({repeats} repeats are left out)") } else { String::new() };
+            let repeats =
+                if repeats > 0 { format!(" ({} left out)", counted(repeats, "repeat")) } else { String::new() };
             return Err(Failure::node(message + &repeats).help(help));
         }
         Ok(listing)
@@ -275,7 +277,7 @@ impl Before {
     }
 }
 
-fn counted(old: usize, new: usize) -> String {
+fn changed_entries(old: usize, new: usize) -> String {
     match new.cmp(&old) {
         std::cmp::Ordering::Greater => format!("{} more entries to choose from: {new} in place of {old}", new - old),
         std::cmp::Ordering::Less => format!("{} fewer entries to choose from: {new} in place of {old}", old - new),
@@ -305,8 +307,10 @@ impl WholeWork for Sample {
         let (found, repeats) = (listing.items.len(), listing.repeats);
         listing.notes(&self.source.from).iter().for_each(|note| context.note(note));
         if listing.shared_names > 0 {
-            let count = listing.shared_names;
-            context.note(&format!("{count} records share their `id` with another; records are told apart by content"));
+            let (count, share) =
+                (listing.shared_names, if listing.shared_names == 1 { "shares its" } else { "share their" });
+            let records = counted(count, "record");
+            context.note(&format!("{records} {share} `id` with another; records are told apart by content"));
         }
         let mut chosen = self.choose(listing.items, context.seed());
         if conversations == Conversations::Dropped {
@@ -315,15 +319,14 @@ impl WholeWork for Sample {
         let looks: Vec<Look> = chosen.par_iter().map(Look::at).collect();
         let turned = looks.iter().filter(|look| look.turn != Orientation::NoTransforms).count();
         let deep = looks.iter().filter(|look| look.has_deep_grey).count();
-        if deep > 0 {
-            context.note(&format!(
-                "{deep} of {} pictures are grey of more than 8 bits, of which every value from 255 on becomes white, as Pillow reads them; scale them to 8 bits to keep their shades",
-                chosen.len()
-            ));
-        }
+        deep_grey_note(deep, looks.len()).iter().for_each(|note| context.note(note));
         if turned > 0 {
             let done = if self.ignore_orientation { "ignored" } else { "applied" };
-            context.note(&format!("{turned} of {} pictures carry an EXIF orientation, which is {done}", chosen.len()));
+            context.note(&format!(
+                "{turned} of {} {} an EXIF orientation, which is {done}",
+                counted(looks.len(), "picture"),
+                if turned == 1 { "carries" } else { "carry" }
+            ));
         }
         let conversations = chosen.iter().any(|item| item.entry.conversations.is_some());
         let mut items = Vec::with_capacity(chosen.len());
@@ -339,7 +342,7 @@ impl WholeWork for Sample {
         let (records, labels) = record_parts(&items, context.objects())?;
         let mut line = format!("{} of {found} {}", items.len(), if conversations { "records" } else { "pictures" });
         if repeats > 0 {
-            line += &format!(" ({repeats} repeats left out)");
+            line += &format!(" ({} left out)", counted(repeats, "repeat"));
         }
         let summary = Summary { line, ..Summary::default() };
         Ok(Output { identity: vec![records], side: vec![labels], objects, summary })
@@ -499,7 +502,7 @@ mod tests {
         let folder = pictures(2);
         std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
         let (records, output, trial) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
-        assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeats left out)"));
+        assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeat left out)"));
         let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
         let paths: Vec<_> = labels.iter().filter_map(|label| label.path.as_deref()).collect();
         assert!(paths.iter().any(|path| path.ends_with("/0.png")), "the first path stays its label: {paths:?}");
@@ -551,7 +554,7 @@ mod tests {
         assert_eq!(records[0].picture, records[1].picture);
         assert_ne!(records[0].id, records[1].id);
         assert_eq!(records[0].fields["set"], "vg");
-        assert!(trial.notes.lock().unwrap()[0].starts_with("1 records share their `id` with another"));
+        assert!(trial.notes.lock().unwrap()[0].starts_with("1 record shares its `id` with another"));
         let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
         assert_eq!(names, ["where.image", "where.set"]);
     }
@@ -605,7 +608,7 @@ mod tests {
         let text = format!("from = {:?}", odd.join("jpeg_orientation_6.jpg"));
         let (records, output, trial) = sampled(node(&text).as_ref()).unwrap();
         assert_eq!(records[0].id.as_str(), records[0].picture.unwrap().to_string());
-        assert_eq!(*trial.notes.lock().unwrap(), ["1 of 1 pictures carry an EXIF orientation, which is applied"]);
+        assert_eq!(*trial.notes.lock().unwrap(), ["1 of 1 picture carries an EXIF orientation, which is applied"]);
         assert!(output.objects.is_empty());
 
         let (ignored, output, trial) = sampled(node(&(text + "\norientation = \"ignore\"")).as_ref()).unwrap();

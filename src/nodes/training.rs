@@ -8,6 +8,7 @@ use super::adapter::{self, Origin};
 use super::{curve, model};
 use crate::artifact::write_lines;
 use crate::device::Backend;
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
@@ -63,22 +64,29 @@ impl TrainingParameters {
         )?;
         let mut set = Set::new(self.max_length);
         fill(&scribe, &mut set)?;
-        if set.unanswered > 0 {
-            context.note(&format!(
-                "left out {} examples whose answers are empty: nothing is learned from them",
-                set.unanswered
-            ));
-        }
         if set.examples.is_empty() {
-            return Err(Failure::node("there is nothing to train on: the inputs have no items"));
+            let why = match set.unanswered {
+                0 => "the inputs have no items".to_owned(),
+                1 => "the answer of the only example is empty".to_owned(),
+                all => format!("the answers of all {all} examples are empty"),
+            };
+            return Err(Failure::node(format!("there is nothing to train on: {why}")));
+        }
+        if set.unanswered > 0 {
+            let left_out = counted(set.unanswered, "example");
+            context.note(&format!("left out {left_out} with an empty answer: nothing is learned from it"));
         }
         let left_out = set.leave_out_undecodable(self.on_bad_item, context)?;
-        if let Some(text) = set.emptiness() {
+        if let Some(text) = set.emptiness().filter(|_| set.unanswered == 0) {
             context.note(&text);
         }
         let cut = set.cut();
         if cut > 0 {
-            context.note(&format!("{cut} answers were cut to `max_length` {}", self.max_length));
+            context.note(&format!(
+                "{} cut to `max_length` {}",
+                if cut == 1 { "1 answer was".to_owned() } else { format!("{cut} answers were") },
+                self.max_length
+            ));
         }
 
         let model = model::load(&self.model, context)?;
@@ -191,7 +199,11 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let tokens: u64 = log.iter().map(|line| line.tokens).sum();
     let seconds: f64 = log.iter().map(|line| line.seconds).sum();
     let Some([first, last]) = ends(&loss) else { return Summary::default() };
-    let mut line = format!("{} steps on {} examples: loss {first:.3} → {last:.3}", log.len(), set.examples.len());
+    let mut line = format!(
+        "{} on {}: loss {first:.3} → {last:.3}",
+        counted(log.len(), "step"),
+        counted(set.examples.len(), "example")
+    );
     let mut samples = vec![curve::row("loss", &loss, POINTS)];
     if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
         let ([before, after], [at_first, at_last]) = (margin, accuracy);
@@ -228,7 +240,11 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let skipped = log.len() - taken.len();
     if skipped > 0 {
         let scale = log.last().and_then(|line| line.loss_scale).unwrap_or(1.0);
-        let text = format!("{skipped} of {} steps were skipped, whose gradients overflowed f16", log.len());
+        let text = format!(
+            "{skipped} of {} {} skipped, whose gradients overflowed f16",
+            counted(log.len(), "step"),
+            if skipped == 1 { "was" } else { "were" }
+        );
         line += &format!("; {skipped} skipped, loss scale {scale}");
         // A few are what it takes to find the scale.
         if skipped > log.len() / 10 {

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 
 use crate::device::{DeviceChoice, Devices};
+use crate::diagnostic::{counted, grouped};
 use crate::digest::{Digest, Fields, Listing, Value};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
@@ -678,19 +679,6 @@ fn left_out_in_words(entry: &Entry, node: &GraphNode) -> String {
         counted(total, "item"),
         node.node.on_bad_item().told()
     )
-}
-
-/// `1 item`, `2,000 items`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-/// `number` with its thousands apart.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
 }
 
 #[cfg(test)]

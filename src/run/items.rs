@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::context::NodeContext;
 use crate::artifact::{ItemId, write_lines};
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
 use crate::plan::Accepted;
@@ -203,7 +204,8 @@ impl ItemRun<'_> {
             return None;
         }
         let (count, node, named) = (bad.len(), self.context.node, named(bad));
-        let are = if count == 1 { "items is" } else { "items are" };
+        let are = if count == 1 { "is" } else { "are" };
+        let items = counted(total, "item");
         Some(match self.on_bad_item {
             // Nothing would be left.
             _ if count == total && total > 1 => {
@@ -211,15 +213,15 @@ impl ItemRun<'_> {
             }
             OnBadItem::Fail => {
                 let help = format!("{AGAIN}; without `on_bad_item = \"fail\"` in [nodes.{node}] a few are skipped");
-                Failure::node(format!("{count} of {total} {are} bad: {named}")).help(help)
+                Failure::node(format!("{count} of {items} {are} bad: {named}")).help(help)
             }
             OnBadItem::Skip { at_most: 1.0 } => {
-                Failure::node(format!("{count} of {total} {are} bad: {named}")).help(AGAIN)
+                Failure::node(format!("{count} of {items} {are} bad: {named}")).help(AGAIN)
             }
             OnBadItem::Skip { .. } => {
                 let limit = self.on_bad_item.told();
                 let help = format!("{AGAIN}; `on_bad_item = \"skip\"` in [nodes.{node}] skips any number");
-                Failure::node(format!("{count} of {total} {are} bad, and {limit}: {named}")).help(help)
+                Failure::node(format!("{count} of {items} {are} bad, and {limit}: {named}")).help(help)
             }
         })
     }
@@ -232,7 +234,7 @@ impl ItemRun<'_> {
             .collect();
         let digest = self.store.put_object(&write_lines(&lines))?;
         output.side.push(Part { name: SKIPPED.to_owned(), digest });
-        let count = format!("{} of {} items skipped", bad.len(), items.len());
+        let count = format!("{} of {} skipped", bad.len(), counted(items.len(), "item"));
         let line = &mut output.summary.line;
         *line = if line.is_empty() { count.clone() } else { format!("{line}, {count}") };
         self.context.note(&format!("{count}: {}", named(bad)));

@@ -122,6 +122,12 @@ impl Pipeline {
         let mut file = Reader::new(&scope, &root, "the file");
         file.refuse("include", "put the tables of both files into one");
         ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
+        for (table, keys) in [("pipeline", &["name", "seed", "show"][..]), ("device", &["backend", "dtype"])] {
+            for key in keys.iter().filter(|key| root.get(key).is_some()) {
+                let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
+                file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
+            }
+        }
         // Tables under another name leave names without what they stand for.
         let misnamed = |entry: &Entry| {
             !TABLES.contains(&entry.key.as_str()) && matches!(meant(&entry.key, &TABLES)[..], ["nodes" | "models", ..])
@@ -205,6 +211,15 @@ impl Pipeline {
     }
 
     fn read_model(&mut self, entry: &Entry, scope: &Scope<'_>) {
+        if let Syntax::Text(source) = &entry.value.value {
+            let name = entry.key.clone();
+            let help = Some(format!("write `{name} = {{ source = \"{source}\" }}`"));
+            let (message, label) = (format!("model `{name}` is to be a table"), "this is a text".to_owned());
+            scope.mistakes.add(Mistake::Other { message, label, help }, entry.value.span.clone());
+            let (source, path) = (source.clone(), resolve(scope.folder, source));
+            self.models.push(ModelSource { name, source, path, revision: None });
+            return;
+        }
         let Some(table) = table_of(entry, scope.mistakes) else { return };
         let mut table = Reader::new(scope, table, format!("model `{}`", entry.key));
         let source = table.required_text("source", "the folder of a checkpoint");

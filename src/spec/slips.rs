@@ -188,7 +188,7 @@ pub(super) fn other_format(text: &str) -> Option<Diagnostic> {
 /// What was meant on `line`, where the parser says `message` of `span`.
 fn understand(text: &str, line: Span, span: Span, message: &str) -> Option<Slip> {
     let says = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
-    if let Some(slip) = foreign_characters(text, &line) {
+    if let Some(slip) = foreign_characters(text, &line).or_else(|| comment_after_value(text, &line)) {
         return Some(slip);
     }
     if message.contains("escape") || message.contains("unicode") {
@@ -325,12 +325,8 @@ fn no_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let indent = written.len() - written.trim_start().len();
     let start = line.start + indent;
     let trimmed = written.trim();
-    for mark in ["//", "--", ";", "%", "/*", "*"] {
-        if trimmed.starts_with(mark) {
-            let range = start..start + mark.len();
-            let edits = vec![(range.clone(), "#".to_owned())];
-            return Some(Slip::new(range, "a comment begins with `#`", "no comment in TOML", edits).everywhere());
-        }
+    if let Some(mark) = COMMENT_MARKS.into_iter().chain(["*"]).find(|mark| trimmed.starts_with(mark)) {
+        return Some(foreign_comment(start, mark));
     }
     if let Some(name) = trimmed.strip_suffix(']').filter(|name| name.split('.').all(is_name)) {
         let range = start..start + name.len() + 1;
@@ -439,6 +435,29 @@ fn too_much(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let new = format!("{other}{inner}{other}");
     let message = format!("a text in `{quote}` ends at the next `{quote}`");
     Some(Slip::new(value..end, message, "quotes in a text", vec![(value..end, new)]))
+}
+
+/// What begins a comment in other languages.
+const COMMENT_MARKS: [&str; 5] = ["//", "--", ";", "%", "/*"];
+
+fn foreign_comment(start: usize, mark: &str) -> Slip {
+    let range = start..start + mark.len();
+    let edits = vec![(range.clone(), "#".to_owned())];
+    Slip::new(range, "a comment begins with `#`", "no comment in TOML", edits).everywhere()
+}
+
+/// A comment of another language behind a value that is one.
+fn comment_after_value(text: &str, line: &Span) -> Option<Slip> {
+    let value = line.start + text[line.clone()].find('=')? + 1;
+    let written = &text[value..line.end];
+    let marks = COMMENT_MARKS.into_iter().flat_map(|mark| written.match_indices(mark));
+    let is_behind_a_value = |(index, mark): &(usize, &str)| {
+        let (before, after) = (&written[..*index], &written[index + mark.len()..]);
+        let apart = before.ends_with(char::is_whitespace) && !after.trim().is_empty();
+        apart && toml::from_str::<toml::Table>(&format!("value ={before}")).is_ok()
+    };
+    let (index, mark) = marks.filter(is_behind_a_value).min()?;
+    Some(foreign_comment(value + index, mark))
 }
 
 /// A table's header.
@@ -809,6 +828,11 @@ mod tests {
             ("a = 1e\u{2013}4", "a = 1e-4"),
             ("a = 007", "a = 7"),
             ("// c", "# c"),
+            ("a = 0.2 // c", "a = 0.2 # c"),
+            ("a = 'x' -- c", "a = 'x' # c"),
+            ("a = true /* c */", "a = true # c */"),
+            ("a = [1, 2] ; c", "a = [1, 2] # c"),
+            ("a = 0.5 % c", "a = 0.5 # c"),
             ("[a.b", "[a.b]"),
             ("a.b]", "[a.b]"),
             ("[a b]", "[a.b]"),

@@ -116,6 +116,9 @@ mistakes! {
         "batch_size = 4" => "batch_size = 4\n
 [nodes.stage2]\nkind = \"sft\"\ninputs.conversations = \"pairs\"\ninputs.adapter = \"stage1\"\nmodel = \"base\"
 learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets = [\"q_proj\"] }";
+    a_model_without_a_table: "[models.base]\nsource = \"model\"" => "[models]\nbase = \"model\"";
+    a_key_outside_of_its_table: "[pipeline]" => "seed = 3\ndtype = \"bf16\"\n[pipeline]";
+    a_comment_of_another_language: "learning_rate = 1e-4" => "learning_rate = 1e-4 // warm";
     a_sweep: "batch_size = 4" => "batch_size = 4\nmatrix = { beta = [0.1, 0.2] }";
     an_include: "[pipeline]" => "include = [\"prompts.toml\"]\n\n[pipeline]";
     a_sweep_by_that_name: "batch_size = 4" => "batch_size = 4\nsweep = { beta = [0.1, 0.2] }";

@@ -8,6 +8,7 @@
 //! module does not know what the tensors are for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -289,6 +290,11 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     if names.is_empty() {
         return Err(ModelError::new(format!("{}: no `weight_map`", index.display())));
     }
+    let is_beside = |name: &str| Path::new(name).file_name() == Some(OsStr::new(name));
+    if let Some(elsewhere) = names.iter().find(|name| !is_beside(name)) {
+        let message = format!("{}: names `{elsewhere}`, which is not a file beside it", index.display());
+        return Err(ModelError::new(message).help("every shard must lie beside the index"));
+    }
     let missing: Vec<String> =
         names.iter().filter(|name| !folder.join(name).is_file()).map(|name| format!("`{name}`")).collect();
     if !missing.is_empty() {
@@ -473,7 +479,13 @@ mod tests {
         let help = open(folder.path()).err().and_then(|error| error.help).expect("a remedy");
         assert!(help.starts_with("`model.fp16.safetensors` is there: a variant"), "{help}");
         let index = folder.path().join("model.safetensors.index.json");
-        fs::write(index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
+        fs::write(&index, r#"{ "weight_map": { "a": "../other.safetensors" } }"#).expect("written");
+
+        assert_eq!(
+            refused(folder.path()),
+            "model.safetensors.index.json: names `../other.safetensors`, which is not a file beside it"
+        );
+        fs::write(&index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
         fs::write(folder.path().join("1.safetensors"), file(&[("a", Dtype::F32, &[1])])).expect("written");
         assert_eq!(refused(folder.path()), "model.safetensors.index.json: names missing files: `2.safetensors`");
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvaluateNode, Loaded, Said};
 use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Prediction, write_lines};
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::eval::captions::Claims;
 use crate::eval::suite::{Benchmark, Mark, Scores};
@@ -141,13 +142,13 @@ fn summary_labels(node: &EvaluateNode, measured: &Measured) -> BTreeMap<String, 
     labels
 }
 
-/// `1500 questions about 300 pictures: accuracy 0.913 [0.901, 0.924]`.
+/// `1,500 questions about 300 pictures: accuracy 0.913 [0.901, 0.924]`.
 fn line(measured: &Measured, cut: usize) -> String {
     let scores = &measured.scores;
     let mut line = if scores.benchmark == Benchmark::Vqa.name() {
-        format!("{} questions about {} pictures", scores.items, scores.pictures)
+        format!("{} about {}", counted(scores.items, "question"), counted(scores.pictures, "picture"))
     } else {
-        format!("{} descriptions", scores.items)
+        counted(scores.items, "description")
     };
     for (index, score) in scores.metrics.iter().enumerate() {
         line += &format!("{} {} {:.3}", if index == 0 { ":" } else { "," }, score.name, score.value);

@@ -186,6 +186,18 @@ fn what_was_said_is_scored_afterwards() {
     assert_eq!((predictions[0].gold.as_slice(), &predictions[0].claimed), (["red".to_owned()].as_slice(), &None));
 }
 
+#[test]
+fn grey_of_more_than_eight_bits_is_told_once() {
+    let data = data();
+    let odd = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
+    std::fs::copy(odd.join("pnm_grey_1000.pgm"), data.path().join("b.png")).unwrap();
+    let trial = trial(data.path());
+    collected(&*node(data.path(), ""), &trial, &["red", "blue", "two", "blue"]);
+    let notes = trial.notes.lock().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
+}
+
 /// What an item's value is when the model said `text`; `Blue.` was cut.
 fn said(text: &str) -> ItemValue {
     let said = Said {
@@ -288,7 +300,7 @@ fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_told() {
     let line = |more: &str, text: &str| collected(&*node(data.path(), more), &trial, &[text]).summary.line;
     assert!(line("", "Yes").contains("; 1 are what all annotators say but for case"), "{}", line("", "Yes"));
     assert!(!line("", "yes").contains("annotators") && !line("", "no").contains("annotators"));
-    assert!(line("scorer = \"textvqa\"", "Yes").starts_with("1 questions about 1 pictures: accuracy 1.000"));
+    assert!(line("scorer = \"textvqa\"", "Yes").starts_with("1 question about 1 picture: accuracy 1.000"));
 }
 
 #[test]

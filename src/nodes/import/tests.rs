@@ -48,7 +48,7 @@ fn preference_data_becomes_pairs() {
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
     assert_eq!(pairs[1].id.as_str(), format!("{}#2", pairs[0].id));
     assert_eq!(output.summary.line, "3 pairs imported");
-    assert_eq!(*trial.notes.lock().unwrap(), ["left out 1 rows that repeat another"]);
+    assert_eq!(*trial.notes.lock().unwrap(), ["left out 1 row that repeats another"]);
 
     let (conversations, ..) = rows::<Conversation>(ArtifactKind::Conversations, &file).unwrap();
     assert_eq!(conversations[1].conversations[0].value, "<image>\nExplain.");
@@ -107,7 +107,7 @@ fn paths_of_another_machine_are_found_by_their_ends() {
     assert_eq!(import(ArtifactKind::Pairs, &file).check_files(), []);
     let (pairs, _, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
-    assert!(trial.notes.lock().unwrap()[0].starts_with("1 pictures are not where the file says"));
+    assert!(trial.notes.lock().unwrap()[0].starts_with("1 picture is not where the file says"));
     std::fs::write(&file, json!([record("/gone/train/9.png"), record("1.png")]).to_string()).unwrap();
     let problem = import(ArtifactKind::Pairs, &file).check_files().remove(0);
     assert!(problem.message.contains("pref.json`, record 1: there is no picture `/gone/train/9.png`"), "{problem:?}");
@@ -173,4 +173,18 @@ fn faults_are_named_by_file_and_line() {
     std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
     let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
     assert!(adapter[0].message.ends_with("no `adapter_model.safetensors`"), "{adapter:?}");
+}
+
+#[test]
+fn grey_of_more_than_eight_bits_is_told_once_of_the_pictures_of_rows() {
+    let folder = folder();
+    let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
+    std::fs::copy(odd.join("grey_16_bits.png"), folder.path().join("0.png")).unwrap();
+    let row = |image: &str, answer: &str| json!({"image": image, "chosen": round("Explain.", answer), "rejected": round("Explain.", "bad")});
+    let file = folder.path().join("pref.json");
+    std::fs::write(&file, json!([row("0.png", "a"), row("0.png", "b"), row("1.png", "c")]).to_string()).unwrap();
+    let (_, _, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
+    let notes = trial.notes.lock().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
 }

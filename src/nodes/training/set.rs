@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::super::listing::allows;
 use crate::data::picture::decode;
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::llava::{Config, ImageMode};
@@ -97,7 +98,8 @@ impl Set {
         self.examples.retain(|example| example.picture.is_none_or(|picture| !bad.contains_key(&picture)));
         let count = all - self.examples.len();
         if !allows(on_bad_item, count, all) {
-            let message = format!("the pictures of {count} of {all} examples cannot be decoded, first {first}");
+            let message =
+                format!("the pictures of {count} of {} cannot be decoded, first {first}", counted(all, "example"));
             let table = format!("[nodes.{}]", context.node());
             return Err(Failure::node(message).help(match on_bad_item {
                 OnBadItem::Fail => {
@@ -114,7 +116,10 @@ impl Set {
             }));
         }
         context.left_out(count, all);
-        context.note(&format!("left out {count} of {all} examples whose pictures cannot be decoded, first {first}"));
+        context.note(&format!(
+            "left out {count} of {} whose pictures cannot be decoded, first {first}",
+            counted(all, "example")
+        ));
         Ok(count)
     }
 
@@ -128,7 +133,7 @@ impl Set {
     pub(super) fn emptiness(&self) -> Option<String> {
         let Self { answers, empty, .. } = self;
         let are = if *empty == 1 { "is" } else { "are" };
-        (*empty > 0).then(|| format!("{empty} of {answers} answers to be learnt {are} empty"))
+        (*empty > 0).then(|| format!("{empty} of {} to be learnt {are} empty", counted(*answers, "answer")))
     }
 
     /// How many answers were cut.
