@@ -51,11 +51,20 @@ const FILE_KEYS: [&str; 6] = ["file", "filename", "filepath", "path", "src", "so
 const CONVERSATION_KEYS: [&str; 9] =
     ["conversations", "conversation", "messages", "message", "dialogue", "dialogues", "dialog", "dialogs", "turns"];
 
+/// Names of an answer that some data sets write beside a question, in place of a conversation.
+const ANSWER_KEYS: [&str; 6] = ["answer", "answers", "response", "output", "completion", "chosen"];
+
 /// Extensions by which a text is known as the name of a picture, whether the format is read or not.
 const EXTENSIONS: [&str; 22] = [
     "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm",
     "png", "pnm", "ppm", "svg", "tif", "tiff", "webp",
 ];
+
+/// That a record without a conversation has an answer in its fields, which is read as any other field.
+pub fn unread_answer(fields: &Map<String, Value>) -> Option<Remark> {
+    let key = fields.iter().find(|(key, value)| ANSWER_KEYS.contains(&plain(key).as_str()) && says(value));
+    key.map(|(key, _)| Remark::UnreadAnswer(key.clone()))
+}
 
 /// The picture of a record, taken out of its fields. `inline` are the names that its conversation gives.
 ///

@@ -8,6 +8,8 @@ use std::fmt::Display;
 pub enum Remark {
     /// Its picture stands under this key, not under `image`.
     Key(String),
+    /// It has no conversation, but an answer in a field of this name.
+    UnreadAnswer(String),
     /// Half of a surrogate pair reads as U+FFFD.
     HalfCharacter,
     /// The conversation begins with a system message, or has one beside it.
@@ -35,6 +37,11 @@ impl Remark {
         let s = if count == 1 { "s" } else { "" };
         match self {
             Self::Key(key) => format!("{count} {records} name{s} the picture by `{key}`, which is read as `image`"),
+            Self::UnreadAnswer(key) => {
+                let (have, are, pictures) =
+                    if count == 1 { ("has", "is", "a picture") } else { ("have", "are", "pictures") };
+                format!("{count} {records} {have} `{key}` but no `conversations`, and {are} read as {pictures} alone")
+            }
             Self::HalfCharacter => format!("{count} {records} with half of a surrogate pair, which is read as U+FFFD"),
             Self::System => {
                 format!(

@@ -13,7 +13,7 @@ use globset::GlobBuilder;
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
-use super::fields::{fields_of, system_beside, take_conversation, take_picture};
+use super::fields::{fields_of, system_beside, take_conversation, take_picture, unread_answer};
 use super::picture::{HEAD, is_picture};
 use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
 use super::remarks::Remark;
@@ -345,7 +345,10 @@ fn read_entry(record: RawRecord, place: Place, images: &Path) -> Result<Entry, S
         None if written.is_none() => {
             return Err(format!("the record has neither `image` nor `conversations`{}", fields_of(&fields)));
         }
-        None => None,
+        None => {
+            remarks.extend(unread_answer(&fields));
+            None
+        }
     };
     let picture = written.as_ref().map(|written| images.join(written));
     Ok(Entry { place, name, written, picture, conversations, fields, remarks })
@@ -510,6 +513,20 @@ mod tests {
             assert!(entry.fields.is_empty());
         }
         assert_eq!(read[4].remarks, [Remark::Key("img".to_owned())]);
+    }
+
+    #[test]
+    fn a_question_and_an_answer_in_fields_are_told_to_be_no_conversation() {
+        let records = json!([
+            {"image": "a.png", "question": "What?", "answer": "That."},
+            {"image": "a.png", "query": "What?", "response": "That."},
+            {"image": "a.png", "caption": "That."},
+        ]);
+        let folder = folder(&[("r.json", &records.to_string())]);
+        let read = entries(&folder.path().join("r.json"), None).unwrap();
+        assert_eq!(read[0].remarks, [Remark::UnreadAnswer("answer".to_owned())]);
+        assert_eq!(read[1].remarks, [Remark::UnreadAnswer("response".to_owned())]);
+        assert!(read[2].remarks.is_empty() && read[2].fields.contains_key("caption"));
     }
 
     #[test]
