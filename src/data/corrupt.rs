@@ -13,7 +13,6 @@ use serde_json::{Map, json};
 use super::colour::{brightness, contrast, hue, luma, saturation};
 use super::picture::MAX_PIXELS;
 use super::resample::{Filter, resize};
-use crate::artifact::ItemId;
 use crate::digest::Value;
 use crate::draw::Draws;
 
@@ -81,14 +80,14 @@ pub struct TooLarge {
     size: u32,
 }
 
-/// The operation that `id` gets: exactly one, in proportion to the weights.
+/// The operation that `subject` gets: exactly one, in proportion to the weights.
 ///
 /// # Panics
 /// When there is no operation with a weight above zero.
-pub fn choose<'a>(operations: &'a [Weighted], seed: u64, id: &ItemId) -> &'a Operation {
+pub fn choose<'a>(operations: &'a [Weighted], seed: u64, subject: &str) -> &'a Operation {
     let mut rest = operations.iter().filter(|weighted| weighted.weight > 0.0);
     let total: f64 = rest.clone().map(|weighted| weighted.weight).sum();
-    let drawn = Draws::new(seed, "operation", id.as_str()).uniform() * total;
+    let drawn = Draws::new(seed, "operation", subject).uniform() * total;
     let mut sum = 0.0;
     let found = rest.clone().find(|weighted| {
         sum += weighted.weight;
@@ -148,12 +147,12 @@ impl Operation {
         fields
     }
 
-    /// What becomes of `picture`, and the values that were drawn for `id`.
+    /// What becomes of `picture`, and the values that were drawn for `subject`.
     ///
     /// # Errors
     /// When the result would be larger than any picture that is read.
-    pub fn apply(&self, picture: &RgbImage, seed: u64, id: &ItemId) -> Result<(RgbImage, Values), TooLarge> {
-        let mut draws = Draws::new(seed, self.name(), id.as_str());
+    pub fn apply(&self, picture: &RgbImage, seed: u64, subject: &str) -> Result<(RgbImage, Values), TooLarge> {
+        let mut draws = Draws::new(seed, self.name(), subject);
         let mut values = Values::new();
         let mut draw = |name: &str, [low, high]: [f64; 2], draws: &mut Draws| {
             let value = draws.between(low, high);
@@ -404,8 +403,8 @@ mod tests {
         assert_eq!((-4..7).map(|at| reflected(at, 3)).collect::<Vec<_>>(), [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]);
     }
 
-    fn ids(count: u32) -> Vec<ItemId> {
-        (0..count).map(|n| ItemId::new(Digest::of(&n.to_le_bytes()))).collect()
+    fn ids(count: u32) -> Vec<String> {
+        (0..count).map(|n| Digest::of(&n.to_le_bytes()).to_string()).collect()
     }
 
     #[test]

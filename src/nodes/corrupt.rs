@@ -32,7 +32,7 @@ impl NodeKind for CorruptKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {
@@ -129,11 +129,20 @@ impl Corrupt {
                 return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
                     .help("connect each picture once, or sample with `dedupe = true`"));
             }
-            let operation = choose(&self.operations, pipeline_seed, &record.id);
+            let operation = choose(&self.operations, pipeline_seed, &drawn_for(&record));
             subjects.push(Subject { record, label, shown, operation });
         }
         left_out.check_rest(subjects.len())?;
         Ok((subjects, left_out))
+    }
+}
+
+/// What draws are made for: the item, and what became of its picture before, or a chain of corruptions would draw the
+/// same at every link.
+fn drawn_for(record: &Record) -> String {
+    match &record.altered {
+        None => record.id.to_string(),
+        Some(before) => format!("{} {}", record.id, before.picture),
     }
 }
 
@@ -147,6 +156,7 @@ impl Subject<'_> {
         if let Some(before) = &self.record.altered {
             let before = json!({ "operation": before.operation, "values": before.values }).to_string();
             fields.push(("after".to_owned(), Value::from(before)));
+            fields.push(("draws".to_owned(), Value::from("item and picture")));
         }
         Item { id: self.record.id.clone(), reads: Digest::of_fields("stic corrupt reads v1", &fields) }
     }
@@ -167,7 +177,7 @@ impl Subject<'_> {
             Ok(picture) => picture,
             Err(error) => return Ok(Err(bad(error.to_string()))),
         };
-        let (altered, mut values) = match self.operation.apply(&picture, context.seed(), &self.record.id) {
+        let (altered, mut values) = match self.operation.apply(&picture, context.seed(), &drawn_for(&self.record)) {
             Ok(made) => made,
             Err(error) => return Ok(Err(bad(error.to_string()))),
         };
@@ -419,6 +429,29 @@ mod tests {
             ("operation".to_owned(), Value::Table(operation.fields())),
         ];
         assert_eq!(items[0].reads, Digest::of_fields("stic corrupt reads v1", &fields));
+    }
+
+    #[test]
+    fn the_links_of_a_chain_draw_apart_from_one_another() {
+        let trial = Trial::new();
+        let (records, artifact) = images(&trial, 20);
+        let jitter = "{ op = \"color_jitter\", brightness = [0.5, 1.5] }";
+        let node = node(&format!("operations = [{jitter}, {{ op = \"noise\", sigma = [0.01, 0.1] }}]"));
+        let altered = |artifact: Artifact| -> Vec<Altered> {
+            let (_, made) = mapped(&trial, node.as_ref(), &inputs(&trial, artifact));
+            made.into_iter().map(|(_, made)| serde_json::from_value(made.unwrap().value).unwrap()).collect()
+        };
+        let first = altered(artifact);
+        let again: Vec<Record> = std::iter::zip(records, &first)
+            .map(|(record, altered)| Record { altered: Some(altered.clone()), ..record })
+            .collect();
+        let second = altered(trial.artifact(ArtifactKind::Records, &write_lines(&again)));
+        let same = std::iter::zip(&first, &second).filter(|(a, b)| a.operation == b.operation).count();
+        assert!((3..18).contains(&same), "{same} of 20 links get the operation of the link before");
+        let value = |altered: &Altered| {
+            altered.values.get("brightness").or(altered.values.get("sigma")).and_then(Json::as_f64).unwrap()
+        };
+        assert!(std::iter::zip(&first, &second).all(|(a, b)| value(a) != value(b)));
     }
 
     #[test]
