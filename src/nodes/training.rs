@@ -217,6 +217,13 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     }
 
     let mut warnings = Vec::new();
+    if taken.iter().all(|line| line.learning_rate == 0.0) {
+        warnings.push(format!(
+            "no step had a learning rate above 0, and nothing was learned: {} warm-up; train for more steps, or set \
+             `warmup_ratio = 0`",
+            if taken.len() == 1 { "the only step is" } else { "all steps are" }
+        ));
+    }
     // Of DPO's loss, the part that preferences have: what a batch's responses are like moves the other part about.
     let preferred = course(|pair| pair.dpo);
     let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
@@ -366,6 +373,20 @@ mod tests {
                 Err(failure) => assert!(failure.to_string().contains("is NaN"), "{failure}"),
             }
         }
+    }
+
+    #[test]
+    fn a_training_whose_only_step_warms_up_is_warned_of() {
+        let (trial, pictures) = trial();
+        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let warnings = |text: &str| {
+            let text = format!("model = 'base'\nbatch_size = 8\nlearning_rate = 1e-2\nlora = {{ rank = 2 }}\n{text}");
+            let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
+            trial.run(&*node, connect("pairs", rows.clone())).unwrap().summary.warnings
+        };
+        let warned = warnings("");
+        assert!(warned[0].starts_with("no step had a learning rate above 0"), "{warned:?}");
+        assert_eq!(warnings("warmup_ratio = 0"), Vec::<String>::new());
     }
 
     #[test]
