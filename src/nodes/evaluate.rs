@@ -119,7 +119,7 @@ impl NodeKind for EvaluateKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {

@@ -7,13 +7,19 @@ plurals.tsv: singular and plural. They are COCO's 80 categories and the nouns of
 body parts, foods, natural objects, persons and plants that occur in its tagged texts. A plural is kept when inflect
 makes it of the singular and WordNet's `morphy` makes the singular of it; COCO's are all kept. WordNet's irregular
 plurals (`noun.exc`) of such nouns are kept, too.
+
+Writes src/eval/plurals.tsv as well, which the metric reads: plurals that no rule of spelling leads back, with their
+singulars, and words that stand in the plural only, with none. The first are all of `noun.exc` of nouns for such things,
+unless WordNet knows the plural as a noun of its own (`stamina`, `cola`); the second are chosen by hand.
 """
 
 import pathlib
+import shutil
 import sys
 import tempfile
 
 import inflect
+import nltk
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
 HERE = pathlib.Path(__file__).parent
@@ -28,6 +34,20 @@ COCO = (
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 ).split(",")
 
+# The endings of src/eval/plural.rs.
+RULES = [("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("oes", "o"), ("ies", "y"), ("men", "man")]
+# Nouns of their own in WordNet, and plurals all the same.
+ALSO = "brethren candelabra elves fungi graffiti oxen protozoa teeth".split()
+# Not in `noun.exc`.
+MORE = {"dice": "die", "people": "person", "staves": "staff", "quizzes": "quiz"}
+# Their singular is another thing, or another kind of word.
+ONLY_PLURAL = """arts bellows bifocals binoculars bitters bleachers bloomers boxers braces breeches briefs ceramics
+checkers clothes corduroys customs darts draughts drawers dregs electronics eyeglasses falls fatigues fries glasses
+goggles greens grits grounds headquarters irons jodhpurs khakis lees levis links means news outdoors outskirts overalls
+pants physics pliers preserves provisions quarters remains savings scissors scrubs series shades shears shorts slacks
+species specs spectacles spirits stocks sunglasses surroundings sweats tights togs trousers vibes victuals vitals waders
+waters woods works""".split()
+
 
 class Princeton(WordNetCorpusReader):
     """Without the mapping from other versions of WordNet."""
@@ -39,8 +59,10 @@ class Princeton(WordNetCorpusReader):
 def open_wordnet(folder):
     """WordNet's own files with a list of their numbers for names, which Debian leaves out."""
     made = pathlib.Path(tempfile.mkdtemp())
+    # nltk reads nothing outside of its own folders, nor through links.
+    nltk.data.path.append(str(made))
     for file in pathlib.Path(folder).iterdir():
-        (made / file.name).symlink_to(file.resolve())
+        shutil.copy(file, made / file.name)
     (made / "lexnames").write_text("".join(f"{number:02}\t{number}\t1\n" for number in range(45)))
     return Princeton(str(made), None)
 
@@ -68,6 +90,19 @@ def main():
             if plural.isalpha() and word.isalpha() and word != plural and synsets and synsets[0].lexname() in KINDS:
                 if sum(lemma.count() for synset in synsets for lemma in synset.lemmas() if lemma.name() == word) > 0:
                     pairs[(word, plural)] = 0
+    irregular = {word: "" for word in ONLY_PLURAL}
+    for line in (pathlib.Path(sys.argv[1]) / "noun.exc").read_text().splitlines():
+        plural, *singulars = line.split(" ")
+        regular = [plural.removesuffix(ending) + instead for ending, instead in RULES if plural.endswith(ending)]
+        singulars = sorted({word for word in singulars if word.isalpha() and word not in (plural, *regular)})
+        pictured = any(synset.lexname() in KINDS for word in singulars for synset in wordnet.synsets(word, "n"))
+        own = any(lemma.name() == plural for synset in wordnet.synsets(plural, "n") for lemma in synset.lemmas())
+        if plural.isalpha() and pictured and (plural in ALSO or not own):
+            irregular[plural] = " ".join(singulars)
+    irregular |= MORE
+    notice = "# From WordNet 3.0, Copyright 2006 by Princeton University; written by tests/reference/plurals.py.\n"
+    lines = "".join(f"{plural}\t{singulars}\n" for plural, singulars in sorted(irregular.items()))
+    (HERE / "../../src/eval/plurals.tsv").write_text(notice + lines)
     rows = sorted(pairs, key=lambda pair: (pair[0] not in COCO, pair))
     (HERE / "plurals.tsv").write_text("".join(f"{word}\t{plural}\n" for word, plural in rows))
 
