@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ItemId;
 use crate::digest::Digest;
+
+pub use stic_engine::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines, write_lines};
 
 /// Who speaks a turn, as LLaVA's data files write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,18 +180,4 @@ pub struct Prediction {
     /// Objects that the picture has and the description does not claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<Vec<String>>,
-}
-
-/// Where a row came from: a source's own names, which may repeat and are not identity.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Label {
-    /// The id that the source gives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The picture's path when it was read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Where it stands in the file that it was read from, for messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
 }

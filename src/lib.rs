@@ -5,20 +5,19 @@
 //!
 //! # Map
 //!
-//! Four groups of modules; imports point downwards only, and `tests/architecture.rs` says so.
+//! Imports point downwards only; the compiler and `tests/architecture.rs` see to it.
 //!
 //! ```text
 //! cli                          commands, progress, exit codes
 //! nodes                        the nine kinds: joins the two columns below
-//! run                          │ eval  train      metrics; losses, optimizer, steps
-//! store  plan                  │ model            LLaVA on burn: tower, decoder, LoRA, generation
-//! graph                        │ data             pictures, corruptions, readers, prompts
-//! node  spec  event            │
-//! artifact  device  diagnostic  digest  draw
+//! stic-engine                  │ eval  train      metrics; losses, optimizer, steps
+//!                              │ model            LLaVA on burn: tower, decoder, LoRA, generation
+//!                              │ data             pictures, corruptions, readers, prompts
+//!                              │ artifact         the rows that kinds read and write
 //! ```
 //!
-//! - The left column is the engine. It knows nodes by the traits of [`node`] and nothing of pictures or tensors; it never
-//!   names burn or a kind.
+//! - The left column is the engine, a crate of its own in `src/engine/` that builds and tests without burn. It knows
+//!   nodes by the traits of [`node`].
 //! - The right column is the learning side. It never names the graph or the cache, and can be used without them.
 //!
 //! # One walk through the code
@@ -42,18 +41,9 @@
 pub mod artifact;
 pub mod cli;
 pub mod data;
-pub mod device;
-pub mod diagnostic;
-pub mod digest;
-pub mod draw;
 pub mod eval;
-pub mod event;
-pub mod graph;
 pub mod model;
-pub mod node;
 pub mod nodes;
-pub mod plan;
-pub mod run;
-pub mod spec;
-pub mod store;
 pub mod train;
+
+pub use stic_engine::{device, diagnostic, digest, draw, event, graph, node, plan, run, spec, store};

@@ -1,10 +1,12 @@
 //! Imports point one way. Each module's row names all that it may use; a new edge needs a decision, made here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Of the engine, what everybody may use.
 const BASE: &[&str] = &["artifact", "device", "diagnostic", "digest", "draw"];
+/// Of the engine, what the learning side may not use.
 const ENGINE: &[&str] = &["event", "graph", "node", "plan", "run", "spec", "store"];
 const LEARNING: &[&str] = &["data", "eval", "model", "train"];
 
@@ -12,17 +14,6 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let with = |groups: &[&[&'static str]]| groups.concat();
     BTreeMap::from([
         ("artifact", vec!["digest"]),
-        ("device", vec![]),
-        ("diagnostic", vec![]),
-        ("digest", vec![]),
-        ("draw", vec![]),
-        ("spec", with(&[BASE])),
-        ("node", with(&[BASE, &["spec"]])),
-        ("event", with(&[BASE, &["node"]])),
-        ("graph", with(&[BASE, &["event", "node", "spec"]])),
-        ("store", with(&[BASE, &["event", "node"]])),
-        ("plan", with(&[BASE, &["event", "graph", "node", "store"]])),
-        ("run", with(&[BASE, &["event", "graph", "node", "plan", "store"]])),
         ("data", with(&[BASE])),
         ("model", with(&[BASE, &["data"]])),
         ("train", with(&[BASE, &["data", "model"]])),
@@ -53,11 +44,10 @@ fn imports_point_one_way() {
 }
 
 #[test]
-fn the_engine_and_the_data_side_do_not_name_burn() {
-    let free: BTreeSet<&str> = BASE.iter().chain(ENGINE).chain(&["data"]).copied().collect();
+fn the_data_side_does_not_name_burn() {
     let wrong: Vec<String> = sources()
         .into_iter()
-        .filter(|(module, ..)| free.contains(module.as_str()))
+        .filter(|(module, ..)| ["artifact", "data"].contains(&module.as_str()))
         .flat_map(|(_, file, text)| {
             code_lines(&text)
                 .filter(|(_, line)| line.contains("burn::"))
@@ -78,7 +68,7 @@ fn every_source_file_says_what_it_is() {
     assert!(silent.is_empty(), "{}", silent.join("\n"));
 }
 
-/// (module, file, text) of every source file but the two crate roots.
+/// (module, file, text) of every source file of `stic` but the two crate roots.
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -87,7 +77,10 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                // The engine is a crate of its own, and the compiler keeps it apart.
+                if !path.ends_with("src/engine") {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }

@@ -6,10 +6,10 @@
 #[path = "../engine/toys.rs"]
 mod toys;
 
-use stic::device::Backend;
-use stic::graph::Graph;
-use stic::plan;
-use stic::store::Store;
+use stic_engine::device::Backend;
+use stic_engine::graph::Graph;
+use stic_engine::plan;
+use stic_engine::store::Store;
 use toys::{Bench, Machine};
 
 fn main() {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use stic::device::Backend;
-use stic::event::{Event, How};
-use stic::plan::State;
-use stic::run::Interrupt;
-use stic::store::Claiming;
+use stic_engine::device::Backend;
+use stic_engine::event::{Event, How};
+use stic_engine::plan::State;
+use stic_engine::run::Interrupt;
+use stic_engine::store::Claiming;
 
 use super::toys::{Bench, Machine, Memory, PIPELINE, interrupt_after};
 
@@ -57,7 +57,7 @@ fn one_more_item_costs_one_item_a_node() {
 #[test]
 fn a_plan_counts_items_and_says_what_a_run_then_does() {
     let bench = Bench::new();
-    let states = |nodes: &[stic::plan::NodePlan]| nodes.iter().map(|node| node.state).collect::<Vec<_>>();
+    let states = |nodes: &[stic_engine::plan::NodePlan]| nodes.iter().map(|node| node.state).collect::<Vec<_>>();
     let plan = bench.plan(PIPELINE);
     assert_eq!(states(&plan), [State::Run, State::Awaits, State::Awaits]);
     assert_eq!(plan[0].why, ["new"]);
@@ -268,7 +268,7 @@ fn a_damaged_object_is_noticed_when_it_is_read_and_made_again_in_the_same_run() 
     let bench = Bench::new();
     let first = bench.run(PIPELINE);
     let store = bench.store();
-    let damage = |digest: &stic::digest::Digest| {
+    let damage = |digest: &stic_engine::digest::Digest| {
         let path = store.object_path(digest);
         let length = fs::metadata(&path).unwrap().len() as usize;
         fs::remove_file(&path).unwrap();
@@ -290,7 +290,7 @@ fn a_plan_notices_objects_that_are_missing_or_cut_short_and_a_run_mends_them() {
     let store = bench.store();
     let record = store.last("toy", "described").unwrap().unwrap();
     let items: Vec<_> = record.objects[record.identity.len()..].iter().map(|object| object.digest).collect();
-    let cut = |digest: &stic::digest::Digest, length: usize| {
+    let cut = |digest: &stic_engine::digest::Digest, length: usize| {
         let path = store.object_path(digest);
         let content = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
@@ -400,8 +400,14 @@ fn a_device_is_asked_for_only_when_something_wanted_computes() {
     let run = bench.run_all(PIPELINE, |_, _| {}, none(), Memory::default(), &Interrupt::default());
     assert!(run.report.is_complete());
     let graph = bench.graph(&PIPELINE.replace("\"each\"", "\"compute\""));
-    let run =
-        stic::run::run(&graph, &bench.store(), &none(), &Default::default(), &Memory::default(), &Interrupt::default());
+    let run = stic_engine::run::run(
+        &graph,
+        &bench.store(),
+        &none(),
+        &Default::default(),
+        &Memory::default(),
+        &Interrupt::default(),
+    );
     assert_eq!(run.unwrap_err().to_string(), "no device");
 }
 
@@ -544,7 +550,7 @@ fn finished_items_of_an_accepted_numerics_class_are_taken_and_the_result_is_one_
     let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{more}");
     on(Backend::Cpu, &text.replace(r#""b", "a", "c""#, r#""a""#));
     assert_eq!(bench.logged(), 4);
-    let sources = |graph: &stic::graph::Graph, options: &mut stic::run::Options| {
+    let sources = |graph: &stic_engine::graph::Graph, options: &mut stic_engine::run::Options| {
         options.plan.targets = vec![graph.find("source").unwrap()];
     };
     bench.run_with(&accepting, sources);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 use walkdir::WalkDir;
 
 use super::toys::Bench;
@@ -64,15 +64,15 @@ fn child() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let (folder, text) = (Path::new(&folder), pipeline());
         let graph = super::toys::graph(&text, folder);
-        let store = std::sync::Arc::new(stic::store::Store::open(&folder.join("cache")).unwrap());
-        let machine = super::toys::Machine(Ok(stic::device::Backend::Cpu));
+        let store = std::sync::Arc::new(stic_engine::store::Store::open(&folder.join("cache")).unwrap());
+        let machine = super::toys::Machine(Ok(stic_engine::device::Backend::Cpu));
         let memory = super::toys::Memory::default();
-        let mut options = stic::run::Options::default();
+        let mut options = stic_engine::run::Options::default();
         if std::env::var_os(FORCE).is_some() {
             let forced = ["described", "trained"].into_iter().map(|name| graph.find(name).unwrap());
             options.plan.force = forced.collect();
         }
-        let report = stic::run::run(&graph, &store, &machine, &options, &memory, &Default::default()).unwrap();
+        let report = stic_engine::run::run(&graph, &store, &machine, &options, &memory, &Default::default()).unwrap();
         assert!(report.is_complete(), "{report:#?}");
     }
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use stic::device::Backend;
-use stic::event::{Event, How};
-use stic::run::Options;
-use stic::store::{Access, Disk, Store};
+use stic_engine::device::Backend;
+use stic_engine::event::{Event, How};
+use stic_engine::run::Options;
+use stic_engine::store::{Access, Disk, Store};
 use walkdir::WalkDir;
 
 use super::toys::{Bench, Machine, Memory, Outcome, PIPELINE};
@@ -48,7 +48,8 @@ fn run_with_fault(bench: &Bench, text: &str, access: Access, folder: &str, code:
     });
     let options = Options { keep_going: true, retries: 0, ..Options::default() };
     let machine = Machine(Ok(Backend::Cpu));
-    let report = stic::run::run(&bench.graph(text), &store, &machine, &options, &memory, &Default::default()).unwrap();
+    let report =
+        stic_engine::run::run(&bench.graph(text), &store, &machine, &options, &memory, &Default::default()).unwrap();
     (Outcome { report, events: memory.events.into_inner().unwrap() }, met.load(Ordering::SeqCst))
 }
 

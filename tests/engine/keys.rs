@@ -2,7 +2,7 @@
 
 use super::toys::Bench;
 
-/// Change this only together with the name of the walk in `src/plan/key.rs`: every cache is lost with it.
+/// Change this only together with the name of the walk in `src/engine/plan/key.rs`: every cache is lost with it.
 #[test]
 fn the_key_of_a_node_is_what_it_was() {
     let bench = Bench::new();

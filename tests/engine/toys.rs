@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stic::artifact::{ArtifactKind, ItemId, LABELS, Label, write_lines};
-use stic::device::{Backend, DeviceChoice, DeviceRequest, Devices, Precision};
-use stic::digest::Digest;
-use stic::event::{Event, How, Observer};
-use stic::graph::Graph;
-use stic::node::{
+use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, write_lines};
+use stic_engine::device::{Backend, DeviceChoice, DeviceRequest, Devices, Precision};
+use stic_engine::digest::Digest;
+use stic_engine::event::{Event, How, Observer};
+use stic_engine::graph::Graph;
+use stic_engine::node::{
     Arity, BadItem, Context, Failure, FileDigests, Importer, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind,
     OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
-use stic::plan;
-use stic::run::{Interrupt, Options, RunReport, run};
-use stic::spec::Reader;
-use stic::store::Store;
+use stic_engine::plan;
+use stic_engine::run::{Interrupt, Options, RunReport, run};
+use stic_engine::spec::Reader;
+use stic_engine::store::Store;
 
 /// Rows, the same item by item with a suffix, and both together.
 pub const PIPELINE: &str = r#"

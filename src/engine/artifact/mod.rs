@@ -1,35 +1,33 @@
-//! What flows between nodes: records as JSON lines, and adapters as tensors.
+//! What flows between nodes: rows as JSON lines, and other files.
 //!
 //! An artifact has two parts. The *identity* part is digested and feeds keys; the *side* part (paths, labels, times,
 //! rates) is kept, shown and exported, and never digested. This module does not know how artifacts are stored, nor
 //! which node makes which.
 
 mod id;
+mod label;
 mod lines;
-mod record;
 
 pub use id::ItemId;
+pub use label::Label;
 pub use lines::{InvalidLine, read_lines, write_lines};
-pub use record::{
-    Altered, Conversation, Finish, Label, Origin, OriginKind, Pair, Prediction, Record, Response, Speaker, Turn,
-};
 
 use std::fmt;
 
 /// The kinds of artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ArtifactKind {
-    /// Pictures and instruction records: [`Record`].
+    /// Pictures and instruction records.
     Records,
-    /// A model's texts about pictures: [`Response`].
+    /// A model's texts about pictures.
     Responses,
-    /// Preferred and rejected responses: [`Pair`].
+    /// Preferred and rejected responses.
     Pairs,
-    /// Instructions with descriptions infused: [`Conversation`].
+    /// Instructions with descriptions infused.
     Conversations,
     /// Trained weights.
     Adapter,
-    /// Predictions and what they score: [`Prediction`].
+    /// Predictions and what they score.
     Scores,
 }
 

@@ -126,17 +126,11 @@ fn read_labels(store: &Store, artifact: &Artifact) -> Vec<(Digest, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::{ArtifactKind, ItemId, Record, write_lines};
+    use crate::artifact::{ArtifactKind, write_lines};
     use crate::node::FileDigests;
 
     fn labelled(store: &Store, picture: Digest, path: &Path) -> Artifact {
-        let record = Record {
-            id: ItemId::new(picture),
-            picture: Some(picture),
-            altered: None,
-            conversations: None,
-            fields: Default::default(),
-        };
+        let record = serde_json::json!({ "id": picture, "picture": picture });
         let label = Label { path: Some(path.to_str().unwrap().to_owned()), ..Label::default() };
         let part =
             |name: &str, content: Vec<u8>| Part { name: name.to_owned(), digest: store.put_object(&content).unwrap() };

@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_a_fresh_clone_or_a_killed_process_has_there_becomes_a_cache() {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("cache");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cache");
         let tag = fs::read_to_string(project.join("CACHEDIR.TAG")).unwrap();
         let half = format!("{TEMPORARY}{}", unique());
         let files = [(half.as_str(), "half"), ("CACHEDIR.TAG", tag.as_str()), (".gitignore", "*\n")];

@@ -6,7 +6,7 @@
 //! No clock is modelled: whenever a process looks at another's claim it may take it for dead, whether it is or not.
 //! That covers heartbeats that come late, clocks that are wrong by any amount, and a job that is suspended.
 //!
-//! Each step names the function of `src/store` that it stands for. [`Fault`] leaves out one precaution at a time.
+//! Each step names the function of `src/engine/store` that it stands for. [`Fault`] leaves out one precaution at a time.
 
 use std::collections::BTreeMap;
 
