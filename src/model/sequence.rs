@@ -60,9 +60,8 @@ impl Sequence {
             let needed = self.answer.iter().position(|answer| *answer).unwrap_or(self.tokens.len());
             return Err(ModelError::new(format!(
                 "the prompt takes {needed} tokens, a picture being one, and leaves no room for an answer within \
-                 `max_length` {max_length}"
-            ))
-            .help("raise `max_length`: only answers are cut"));
+                 `max_length` {max_length}, which cuts answers only"
+            )));
         };
         self.cut = self.tokens.len() - (last + 1);
         self.tokens.truncate(last + 1);

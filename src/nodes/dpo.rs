@@ -141,15 +141,16 @@ impl WholeWork for DpoNode {
         let pairs = labelled::<Pair>(inputs, "pairs")?;
         let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
         self.training.run(inputs, context, goal, &|scribe, set| {
-            pairs.iter().try_for_each(|(pair, label)| {
+            for (pair, label) in &pairs {
                 set.wanted(&pair.chosen);
                 let answered = |response| scribe.round(&pair.instruction, Some(response), true);
                 set.add(
                     item_name(&pair.id, label),
                     Some(pair.picture),
                     [answered(&pair.chosen), answered(&pair.rejected)],
-                )
-            })
+                );
+            }
+            Ok(())
         })
     }
 }

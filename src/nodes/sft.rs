@@ -123,7 +123,7 @@ fn add(
             for (Pair { id, picture, instruction, chosen, .. }, label) in labelled_of(inputs, artifact)? {
                 set.wanted(&chosen);
                 let sequence = scribe.round(&instruction, Some(&chosen), true);
-                set.add(item_name(&id, &label), Some(picture), [sequence])?;
+                set.add(item_name(&id, &label), Some(picture), [sequence]);
                 taken += 1;
             }
         }
@@ -135,7 +135,7 @@ fn add(
                 };
                 answers(turns).for_each(|answer| set.wanted(answer));
                 let picture = record.shown();
-                set.add(item_name(&record.id, &label), picture, [scribe.conversation(turns, picture.is_some())])?;
+                set.add(item_name(&record.id, &label), picture, [scribe.conversation(turns, picture.is_some())]);
                 taken += 1;
             }
         }
@@ -144,7 +144,7 @@ fn add(
                 if is_answered(&conversations) {
                     answers(&conversations).for_each(|answer| set.wanted(answer));
                     let sequence = scribe.conversation(&conversations, picture.is_some());
-                    set.add(item_name(&id, &label), picture, [sequence])?;
+                    set.add(item_name(&id, &label), picture, [sequence]);
                     taken += 1;
                 } else {
                     left_out.add(&id, &label);

@@ -64,6 +64,7 @@ impl TrainingParameters {
         )?;
         let mut set = Set::new(self.max_length);
         fill(&scribe, &mut set)?;
+        let left_out = set.leave_out_bad(self.on_bad_item, context)?;
         if set.examples.is_empty() {
             let why = match set.unanswered {
                 0 => "the inputs have no items".to_owned(),
@@ -76,7 +77,6 @@ impl TrainingParameters {
             let left_out = counted(set.unanswered, "example");
             context.note(&format!("left out {left_out} with an empty answer: nothing is learned from it"));
         }
-        let left_out = set.leave_out_undecodable(self.on_bad_item, context)?;
         if let Some(text) = set.emptiness().filter(|_| set.unanswered == 0) {
             context.note(&text);
         }
@@ -213,7 +213,7 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     }
     line += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
     if left_out > 0 {
-        line += &format!("; {left_out} left out, whose pictures cannot be decoded");
+        line += &format!("; {left_out} left out that cannot be trained on");
     }
 
     let mut warnings = Vec::new();
@@ -480,7 +480,9 @@ mod tests {
         let Err(Failure::Node { message, help }) = trial.run(&*node, connect("pairs", rows)) else {
             panic!("accepted")
         };
-        assert!(message.starts_with(&format!("the item {}: the prompt takes ", ItemId::new(pictures[0]).short())));
+        let item = ItemId::new(pictures[0]);
+        let first = format!("1 of 1 example cannot be trained on, first the item {}: the prompt takes ", item.short());
+        assert!(message.starts_with(&first), "{message}");
         assert!(help.is_some());
     }
 

@@ -29,6 +29,8 @@ pub struct Set {
     empty: usize,
     /// How many examples were left out since none of their answers has a token.
     pub(super) unanswered: usize,
+    /// Of each example that cannot be trained on, its name and why.
+    bad: Vec<(String, String)>,
 }
 
 impl Set {
@@ -42,28 +44,30 @@ impl Set {
             answers: 0,
             empty: 0,
             unanswered: 0,
+            bad: Vec::new(),
         }
     }
 
     /// Adds what belongs to one item, which is called `name` in messages, unless there is nothing in it to learn from: an
-    /// empty answer has no tokens.
-    ///
-    /// # Errors
-    /// When a sequence could not be made, or cutting it would leave nothing of its answer.
+    /// empty answer has no tokens. It is a bad item when a sequence could not be made, or when cutting it would leave
+    /// nothing of its answer.
     pub fn add<const N: usize>(
         &mut self,
         name: String,
         picture: Option<Digest>,
         sequences: [Result<Sequence, ModelError>; N],
-    ) -> Result<(), Failure> {
-        let named = |error: ModelError| ModelError { message: format!("{name}: {}", error.message), ..error };
-        let sequences: Vec<Sequence> = sequences
-            .into_iter()
-            .map(|sequence| sequence.and_then(|sequence| sequence.cut_to(self.max_length)).map_err(named))
-            .collect::<Result<_, _>>()?;
+    ) {
+        let cut = |sequence: Result<Sequence, ModelError>| sequence?.cut_to(self.max_length);
+        let sequences: Vec<Sequence> = match sequences.into_iter().map(cut).collect() {
+            Ok(sequences) => sequences,
+            Err(error) => {
+                self.bad.push((name, error.to_string()));
+                return;
+            }
+        };
         if N > 0 && sequences.iter().all(|sequence| answer_count(sequence) == 0) {
             self.unanswered += 1;
-            return Ok(());
+            return;
         }
         let picture = picture.map(|digest| {
             *self.numbers.entry(digest).or_insert_with(|| {
@@ -72,19 +76,14 @@ impl Set {
             })
         });
         self.examples.push(Example { name, sequences, picture });
-        Ok(())
     }
 
-    /// Leaves out the examples whose pictures cannot be decoded, and says so; tells how many. Known before the first
-    /// step, since steps and their learning rates depend on the number of examples.
+    /// Leaves out the bad items, those whose pictures cannot be decoded with them, and says so; tells how many. Known
+    /// before the first step, since steps and their learning rates depend on the number of examples.
     ///
     /// # Errors
     /// When there are more than `on_bad_item` allows, or a picture cannot be had.
-    pub(super) fn leave_out_undecodable(
-        &mut self,
-        on_bad_item: OnBadItem,
-        context: &dyn Context,
-    ) -> Result<usize, Failure> {
+    pub(super) fn leave_out_bad(&mut self, on_bad_item: OnBadItem, context: &dyn Context) -> Result<usize, Failure> {
         let look = |(number, digest): (usize, &Digest)| {
             if context.interrupted() {
                 return Err(Failure::Interrupted);
@@ -92,14 +91,15 @@ impl Set {
             Ok(decoded(digest, context)?.err().map(|cause| (number, cause)))
         };
         let looked: Result<Vec<_>, Failure> = self.pictures.par_iter().enumerate().map(look).collect();
-        let bad: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
-        let Some(first) = bad.values().next() else { return Ok(0) };
-        let all = self.examples.len();
-        self.examples.retain(|example| example.picture.is_none_or(|picture| !bad.contains_key(&picture)));
-        let count = all - self.examples.len();
+        let undecodable: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
+        let all = self.examples.len() + self.bad.len();
+        let cause = |example: &Example| undecodable.get(&example.picture?).cloned();
+        self.bad.extend(self.examples.iter().filter_map(|example| Some((example.name.clone(), cause(example)?))));
+        self.examples.retain(|example| example.picture.is_none_or(|picture| !undecodable.contains_key(&picture)));
+        let Some((name, cause)) = self.bad.first() else { return Ok(0) };
+        let (count, first) = (self.bad.len(), format!("{name}: {cause}"));
         if !allows(on_bad_item, count, all) {
-            let message =
-                format!("the pictures of {count} of {} cannot be decoded, first {first}", counted(all, "example"));
+            let message = format!("{count} of {} cannot be trained on, first {first}", counted(all, "example"));
             let table = format!("[nodes.{}]", context.node());
             return Err(Failure::node(message).help(match on_bad_item {
                 OnBadItem::Fail => {
@@ -116,10 +116,8 @@ impl Set {
             }));
         }
         context.left_out(count, all);
-        context.note(&format!(
-            "left out {count} of {} whose pictures cannot be decoded, first {first}",
-            counted(all, "example")
-        ));
+        context
+            .note(&format!("left out {count} of {} that cannot be trained on, first {first}", counted(all, "example")));
         Ok(count)
     }
 
@@ -177,11 +175,27 @@ mod tests {
         let (answered, empty) = (|| sequence(&[false, true]), || sequence(&[false, false]));
         let name = || "item".to_owned();
         let mut set = Set::new(9);
-        set.add(name(), None, [empty()]).unwrap();
-        set.add(name(), None, [empty(), empty()]).unwrap();
-        set.add(name(), None, [answered(), empty()]).unwrap();
-        set.add(name(), None, [answered()]).unwrap();
+        set.add(name(), None, [empty()]);
+        set.add(name(), None, [empty(), empty()]);
+        set.add(name(), None, [answered(), empty()]);
+        set.add(name(), None, [answered()]);
         assert_eq!((set.examples.len(), set.unanswered), (2, 2));
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_a_bad_item_among_many() {
+        let (trial, _) = trial();
+        let sequence = |prompt: usize| {
+            let answer = [vec![false; prompt], vec![true; 2]].concat();
+            Ok(Sequence { tokens: vec![5; answer.len()], picture: None, answer, cut: 0 })
+        };
+        let mut set = Set::new(9);
+        (0..200).for_each(|index| set.add(format!("item {index}"), None, [sequence(3)]));
+        set.add("the long one".to_owned(), None, [sequence(20)]);
+        assert_eq!(set.leave_out_bad(OnBadItem::default(), &trial), Ok(1));
+        assert_eq!(set.examples.len(), 200);
+        let note = trial.notes.lock().unwrap()[0].clone();
+        assert!(note.contains("first the long one: the prompt takes 20 tokens"), "{note}");
     }
 
     #[test]
@@ -191,17 +205,17 @@ mod tests {
         let set = |good: usize| {
             let mut set = Set::new(9);
             let digests = pictures.iter().cycle().take(good).chain([&bad]);
-            digests.for_each(|digest| set.add::<0>(digest.short(), Some(*digest), []).unwrap());
+            digests.for_each(|digest| set.add::<0>(digest.short(), Some(*digest), []));
             set
         };
         let mut many = set(200);
-        assert_eq!(many.leave_out_undecodable(OnBadItem::default(), &trial), Ok(1));
+        assert_eq!(many.leave_out_bad(OnBadItem::default(), &trial), Ok(1));
         assert_eq!(many.examples.len(), 200);
         let note = trial.notes.lock().unwrap()[0].clone();
-        assert!(note.starts_with("left out 1 of 201 examples whose pictures cannot be decoded, first `"), "{note}");
+        assert!(note.starts_with("left out 1 of 201 examples that cannot be trained on, first "), "{note}");
         assert!(note.contains("`: not a picture: "), "{note}");
-        assert!(set(200).leave_out_undecodable(OnBadItem::Fail, &trial).is_err());
-        let error = set(3).leave_out_undecodable(OnBadItem::default(), &trial).unwrap_err().to_string();
-        assert!(error.starts_with("the pictures of 1 of 4 examples cannot be decoded, first `"), "{error}");
+        assert!(set(200).leave_out_bad(OnBadItem::Fail, &trial).is_err());
+        let error = set(3).leave_out_bad(OnBadItem::default(), &trial).unwrap_err().to_string();
+        assert!(error.starts_with("1 of 4 examples cannot be trained on, first "), "{error}");
     }
 }
