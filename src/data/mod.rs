@@ -4,7 +4,7 @@
 
 mod colour;
 pub mod corrupt;
-mod fields;
+pub mod fields;
 pub mod filter;
 pub mod lookup;
 pub mod picture;

@@ -101,6 +101,12 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     if chosen.trim().is_empty() {
         remarks.push(Remark::EmptyChosen);
     }
+    if instruction.trim().is_empty() {
+        remarks.push(Remark::EmptyPrompt);
+    }
+    if chosen == rejected {
+        remarks.push(Remark::EqualResponses);
+    }
     let misleading = text(&fields, "hallu_prompt").filter(|prompt| !prompt.is_empty());
     let corrupted = fields.get("image_corruption").and_then(Value::as_bool).unwrap_or(false);
     let (kind, prompt) = match misleading {
@@ -294,11 +300,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_chosen_text_is_remarked() {
-        let record = |chosen: &str| json!({"image": "a", "prompt": "q", "chosen": chosen, "rejected": "r"});
-        let remarks = |value| read_preference(RawRecord { value, remarks: Vec::new() }).unwrap().1;
-        assert_eq!(remarks(record(" ")), [Remark::EmptyChosen]);
-        assert_eq!(remarks(record("a")), []);
+    fn texts_that_are_empty_or_equal_are_remarked() {
+        let remarks = |prompt: &str, chosen: &str| {
+            let value = json!({"image": "a", "prompt": prompt, "chosen": chosen, "rejected": "r"});
+            read_preference(RawRecord { value, remarks: Vec::new() }).unwrap().1
+        };
+        assert_eq!(remarks("q", " "), [Remark::EmptyChosen]);
+        assert_eq!(remarks("<image>\n", "c"), [Remark::EmptyPrompt]);
+        assert_eq!(remarks("q", "r"), [Remark::EqualResponses]);
+        assert_eq!(remarks("q", "c"), []);
     }
 
     proptest! {

@@ -26,6 +26,14 @@ pub enum Remark {
     EmptyAnswer,
     /// The preferred response says nothing.
     EmptyChosen,
+    /// The prompt of a preference record says nothing.
+    EmptyPrompt,
+    /// The preferred and the rejected response are the same.
+    EqualResponses,
+    /// A question to a model says nothing.
+    EmptyQuestion,
+    /// Of the right answers to a question none says anything.
+    EmptyRight,
     /// The picture's name is spelled otherwise on the disk.
     Spelling,
 }
@@ -58,6 +66,17 @@ impl Remark {
             Self::Unanswered => format!("{count} {conversations} without an answer to train on"),
             Self::EmptyAnswer => format!("{count} {conversations} with an empty answer"),
             Self::EmptyChosen => format!("{count} {records} with an empty `chosen`"),
+            Self::EmptyPrompt => format!("{count} {records} with an empty prompt"),
+            Self::EqualResponses => {
+                format!("{count} {records} whose `chosen` and `rejected` are equal, from which nothing is learned")
+            }
+            Self::EmptyQuestion => {
+                format!("{count} {} with an empty question", if count == 1 { "entry" } else { "entries" })
+            }
+            Self::EmptyRight => {
+                let entries = if count == 1 { "entry" } else { "entries" };
+                format!("{count} {entries} with an empty right answer, which only a model that says nothing gives")
+            }
             Self::Spelling => {
                 let pictures = if count == 1 { "picture is" } else { "pictures are" };
                 format!("{count} {pictures} found under another spelling (case, accents or backslashes)")

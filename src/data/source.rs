@@ -139,9 +139,17 @@ impl Faults {
 /// Takes an entry, or what is wrong where one should be; an error ends the reading.
 pub type TakeEntry<'a> = dyn FnMut(Result<Entry, SourceError>) -> Result<(), SourceError> + 'a;
 
-/// What a folder holds beside its pictures, hidden files aside: how many files by extension, in lower case, `""` for none.
+/// What a folder holds beside its pictures, hidden files aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PassedOver(BTreeMap<String, usize>);
+pub struct PassedOver {
+    /// How many files by extension, in lower case, `""` for none.
+    files: BTreeMap<String, usize>,
+    /// The caches in it: folders with a `CACHEDIR.TAG`, into which nothing is looked.
+    pub caches: Vec<PathBuf>,
+}
+
+/// How the `CACHEDIR.TAG` of a cache begins, <https://bford.info/cachedir/>.
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 impl PassedOver {
     /// How many kinds are told.
@@ -152,19 +160,25 @@ impl PassedOver {
 
     fn add(&mut self, path: &Path) {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        *self.0.entry(extension.unwrap_or_default()).or_default() += 1;
+        *self.files.entry(extension.unwrap_or_default()).or_default() += 1;
+    }
+
+    /// Whether there is no such file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Whether some are pictures in a format that is not read.
     pub fn has_unread_pictures(&self) -> bool {
-        Self::UNREAD.iter().any(|extension| self.0.contains_key(*extension))
+        Self::UNREAD.iter().any(|extension| self.files.contains_key(*extension))
     }
 }
 
-/// For people, the most frequent first: `3 files (2 .txt, 1 without extension)`. Empty when there are none.
+/// The files, for people, the most frequent first: `3 files (2 .txt, 1 without extension)`. Empty when there are none.
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut kinds: Vec<(&String, usize)> = self.0.iter().map(|(extension, count)| (extension, *count)).collect();
+        let mut kinds: Vec<(&String, usize)> =
+            self.files.iter().map(|(extension, count)| (extension, *count)).collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let count: usize = kinds.iter().map(|(_, count)| count).sum();
         let mut told: Vec<String> = kinds
@@ -248,7 +262,8 @@ fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Ent
 }
 
 /// The pictures below `base`, with a `pattern` those that match it. Hidden ones are left out (some systems leave
-/// `._name.jpg` beside every picture).
+/// `._name.jpg` beside every picture), and so are those in caches: what a run puts into its own cache would be sampled by
+/// the next.
 fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<PassedOver, SourceError> {
     let glob = |pattern: &str| {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
@@ -260,9 +275,21 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
     let mut found = Vec::new();
     let mut passed_over = PassedOver::default();
     let visible = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
-    let entries = WalkDir::new(base).follow_links(true).into_iter();
-    for entry in entries.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
+    let mut entries = WalkDir::new(base).follow_links(true).into_iter();
+    while let Some(entry) = entries.next() {
         let path = match entry {
+            Ok(entry) if entry.depth() > 0 && !visible(entry.file_name()) => {
+                if entry.file_type().is_dir() {
+                    entries.skip_current_dir();
+                }
+                continue;
+            }
+            // A cache that is named itself is meant.
+            Ok(entry) if entry.depth() > 0 && entry.file_type().is_dir() && is_cache(entry.path()) => {
+                passed_over.caches.push(entry.into_path());
+                entries.skip_current_dir();
+                continue;
+            }
             Ok(entry) if !entry.file_type().is_file() => continue,
             Ok(entry) => entry.into_path(),
             // What a link leads back to is looked through anyway.
@@ -291,8 +318,16 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
         }
     }
     found.sort();
+    passed_over.caches.sort();
     found.into_iter().try_for_each(|(written, path)| take(Ok(picture_entry(written, path, None))))?;
     Ok(passed_over)
+}
+
+/// Whether a folder says that it is a cache.
+fn is_cache(folder: &Path) -> bool {
+    let mut head = [0; CACHE_SIGNATURE.len()];
+    let tag = File::open(folder.join("CACHEDIR.TAG"));
+    tag.and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == CACHE_SIGNATURE
 }
 
 /// The part of `path` before its first component with a wildcard, and the rest. `None` when there is no wildcard.
@@ -441,6 +476,27 @@ mod tests {
         let passed_over = each_entry(&folder.path().join("*"), None, &mut take).unwrap();
         assert_eq!(names, ["1.jpg"]);
         assert_eq!(passed_over.to_string(), "2 files (1 .db, 1 .heic)");
+    }
+
+    #[test]
+    fn caches_are_passed_over_or_a_run_would_sample_what_the_last_one_made() {
+        let tag = "Signature: 8a477f597d28d172789f06886806bc55\n# of any program\n";
+        let folder = folder(&[
+            ("a/1.jpg", ""),
+            ("cache/CACHEDIR.TAG", tag),
+            ("cache/objects/2", "GIF89a"),
+            ("tagged/CACHEDIR.TAG", "of nothing"),
+            ("tagged/3.jpg", ""),
+        ]);
+        for from in [folder.path().to_owned(), folder.path().join("**/*")] {
+            let mut names = Vec::new();
+            let mut take =
+                |entry: Result<Entry, SourceError>| entry.map(|entry| names.push(entry.written.unwrap_or_default()));
+            let passed_over = each_entry(&from, None, &mut take).unwrap();
+            assert_eq!(names, ["a/1.jpg", "tagged/3.jpg"]);
+            assert_eq!(passed_over.caches, [folder.path().join("cache")]);
+        }
+        assert_eq!(written(&folder.path().join("cache")), ["objects/2"], "what is named itself is meant");
     }
 
     #[test]

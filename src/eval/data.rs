@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::captions::{Ambiguous, Phrases, Vocabulary};
 use super::vqa::Right;
+use crate::data::fields::take_picture;
 use crate::data::lookup::{Found as Located, Lookup};
 use crate::data::records::{self, RawRecord, each_record, read_line};
 use crate::data::remarks::{Remark, Remarks};
@@ -151,12 +152,18 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
 pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
     let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
     file.each(|pictures, entry| {
+        if entry.question.trim().is_empty() {
+            pictures.remarks.push((Remark::EmptyQuestion, String::new()));
+        }
         let right = match (entry.answer, entry.answers) {
             (Some(answer), None) => Right::Accepted(vec![answer.0]),
             (None, Some(answers)) => right(answers, entry.answer_type.as_deref())?,
             (Some(_), Some(_)) => return Err(Wrong::Entry("there is an `answer` and there are `answers`")),
             (None, None) => return Err(Wrong::Entry("there is neither `answer` nor `answers`")),
         };
+        if right.answers().iter().all(|answer| answer.trim().is_empty()) {
+            pictures.remarks.push((Remark::EmptyRight, String::new()));
+        }
         Ok(Question {
             label: entry.id.or(entry.question_id).map(|id| id.0),
             picture: pictures.find(&entry.image)?,
@@ -297,8 +304,8 @@ enum Wrong {
 /// Finds the pictures that entries name, as those of records are found.
 struct Pictures<'a> {
     lookup: Lookup<'a>,
-    /// The name of the picture that was found last, where it is spelled otherwise on the disk.
-    respelled: Option<String>,
+    /// What is worth knowing of the entry that was read last, and what follows its place there.
+    remarks: Vec<(Remark, String)>,
 }
 
 impl Pictures<'_> {
@@ -309,7 +316,7 @@ impl Pictures<'_> {
         match self.lookup.find(name) {
             Some(Located::There(path)) => Ok(path),
             Some(Located::Respelled(path)) => {
-                self.respelled = Some(name.to_owned());
+                self.remarks.push((Remark::Spelling, format!(", `{name}`")));
                 Ok(path)
             }
             // Only names below the folder mean its pictures.
@@ -347,6 +354,8 @@ impl<T: DeserializeOwned> Entries<T> {
         let mut take = |place: Place, record: Result<RawRecord, String>| {
             let entry = record.and_then(|RawRecord { value, remarks: made }| {
                 made.into_iter().for_each(|remark| remarks.add(remark, place));
+                let (value, remark) = with_one_picture(value)?;
+                remark.into_iter().for_each(|remark| remarks.add(remark, place));
                 serde_json::from_value(value).map_err(|error| error.to_string())
             });
             match entry {
@@ -388,7 +397,7 @@ impl<T: DeserializeOwned> Entries<T> {
     fn each<U>(self, make: impl Fn(&mut Pictures<'_>, T) -> Result<U, Wrong>) -> Result<(Vec<U>, Remarks), DataError> {
         let Self { path, entries, mut faults, mut remarks } = self;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut found = Pictures { lookup: Lookup::new(folder), respelled: None };
+        let mut found = Pictures { lookup: Lookup::new(folder), remarks: Vec::new() };
         let mut pictures = faults.count() == 0;
         let mut made = Vec::with_capacity(entries.len());
         for (place, entry) in entries {
@@ -400,12 +409,23 @@ impl<T: DeserializeOwned> Entries<T> {
                     faults.add(place, cause);
                 }
             }
-            if let Some(name) = found.respelled.take() {
-                remarks.add(Remark::Spelling, format!("{place}, `{name}`"));
+            for (remark, detail) in found.remarks.drain(..) {
+                remarks.add(remark, format!("{place}{detail}"));
             }
         }
         if faults.count() == 0 { Ok((made, remarks)) } else { Err(DataError::Entries { path, faults, pictures }) }
     }
+}
+
+/// An entry whose picture stands under `image`, whatever names it, as that of a record is found.
+fn with_one_picture(value: serde_json::Value) -> Result<(serde_json::Value, Option<Remark>), String> {
+    let serde_json::Value::Object(mut fields) = value else { return Ok((value, None)) };
+    if fields.get("image").is_some_and(serde_json::Value::is_string) {
+        return Ok((fields.into(), None));
+    }
+    let (name, remark) = take_picture(&mut fields, &[])?;
+    fields.extend(name.map(|name| ("image".to_owned(), name.into())));
+    Ok((fields.into(), remark))
 }
 
 #[cfg(test)]
@@ -477,6 +497,25 @@ mod tests {
         assert!(read(list(&people[..9]), "").is_ok());
         let error = read(list(&people), r#", "answer_type": "boolean""#).unwrap_err().to_string();
         assert!(error.contains("`answer_type` says neither"), "{error}");
+    }
+
+    #[test]
+    fn pictures_are_named_as_in_records_and_texts_that_say_nothing_are_remarked() {
+        let text = [
+            r#"{"images": ["a.jpg"], "question": "q", "answer": "a"}"#,
+            r#"{"image": ["a.jpg"], "question": " ", "answer": "a"}"#,
+            r#"{"img": "a.jpg", "question": "q", "answers": ["", " "]}"#,
+            r#"{"image": "a.jpg", "question": "q", "answers": ["", "a"]}"#,
+        ];
+        let folder = folder(&[("questions.jsonl", &text.join("\n"))]);
+        let (read, remarks) = questions(folder.path()).unwrap();
+        assert!(read.iter().all(|question| question.picture == folder.path().join("a.jpg")));
+        let counts = [Remark::EmptyQuestion, Remark::EmptyRight, Remark::Key("img".to_owned())];
+        assert_eq!(counts.map(|remark| remarks.count(&remark)), [1, 1, 1]);
+        assert_eq!(
+            mistake("questions.jsonl", r#"{"images": ["a.jpg", "b.jpg"], "question": "q", "answer": "a"}"#),
+            "DIR/questions.jsonl, line 1: `images` names 2 pictures; a record is read with one"
+        );
     }
 
     #[test]

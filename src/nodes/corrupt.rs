@@ -116,6 +116,7 @@ impl Corrupt {
     /// The records that the node takes; those without a picture are left out.
     fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Subject<'_>>, LeftOut), Failure> {
         let records = labelled::<Record>(inputs, "images")?;
+        let all = records.len();
         let mut seen = std::collections::HashSet::new();
         let mut subjects = Vec::new();
         let mut left_out = LeftOut::without_picture();
@@ -133,6 +134,7 @@ impl Corrupt {
             subjects.push(Subject { record, label, shown, operation });
         }
         left_out.check_rest(subjects.len())?;
+        self.fraction.check_kept(subjects.len(), all)?;
         Ok((subjects, left_out))
     }
 }

@@ -143,6 +143,7 @@ impl WholeWork for DpoNode {
         self.training.run(inputs, context, goal, &|scribe, set| {
             for (pair, label) in &pairs {
                 set.wanted(&pair.chosen);
+                set.compared(&pair.chosen, &pair.rejected);
                 let answered = |response| scribe.round(&pair.instruction, Some(response), true);
                 set.add(
                     item_name(&pair.id, label),

@@ -10,22 +10,24 @@ mod outcome;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::answer::{Run, Subject};
 use self::outcome::outcome;
-use super::listing::{absolute, look_for_deep_grey};
+use super::listing::{MEND_OR_SKIP, absolute, look_for_deep_grey};
 use super::{adapter, infuse, model};
 use crate::artifact::{ArtifactKind, Finish, ItemId, Label};
-use crate::data::picture::decode;
+use crate::data::picture::{check_beginning, decode};
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
+use crate::data::source::Faults;
 use crate::digest::{Digest, Value};
-use crate::eval::data::DataError;
+use crate::eval::data::{DataError, VOCABULARY};
 use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
 use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
@@ -261,9 +263,12 @@ impl Node for EvaluateNode {
         if problems.is_empty() {
             problems = model::check_manner(&self.model, self.template, self.views);
         }
-        if let Err(error) = Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
-            let message = error.to_string();
-            problems.push(FileProblem { parameter: "data".to_owned(), message, help: self.remedy(&error) });
+        match Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
+            Ok(suite) => problems.extend(self.unlike_pictures(&suite)),
+            Err(error) => {
+                let message = error.to_string();
+                problems.push(FileProblem { parameter: "data".to_owned(), message, help: self.remedy(&error) });
+            }
         }
         problems
     }
@@ -385,6 +390,24 @@ impl EvaluateNode {
         suite.asked.iter().zip(pictures).map(item).collect()
     }
 
+    /// That more of the pictures that are asked about are none, by their beginnings, than may be left out.
+    fn unlike_pictures(&self, suite: &Suite) -> Option<FileProblem> {
+        let paths: BTreeSet<&Path> = suite.asked.iter().map(|asked| asked.picture.as_path()).collect();
+        let paths: Vec<&Path> = paths.into_iter().collect();
+        let look = |path: &&Path| check_beginning(path).err().map(|cause| (path.display().to_string(), cause));
+        let unlike: Vec<_> = paths.par_iter().filter_map(look).collect();
+        let mut faults = Faults::default();
+        unlike.iter().for_each(|(path, cause)| faults.add(format_args!("`{path}`"), cause));
+        let data = format!("`{}`", self.data.display());
+        let told = faults.told(&data, |count| format!("{count} pictures of {} in {data} cannot be read:", paths.len()));
+        let allowed = self.on_bad_item.allows(unlike.len(), paths.len());
+        told.filter(|_| !allowed).map(|message| FileProblem {
+            parameter: "data".to_owned(),
+            message,
+            help: Some(MEND_OR_SKIP.to_owned()),
+        })
+    }
+
     fn remedy(&self, error: &DataError) -> Option<String> {
         let form = match self.benchmark {
             Benchmark::Vqa => r#"`questions.jsonl` has lines like {"image": "a.jpg", "question": "…", "answer": "…"}"#,
@@ -399,6 +422,9 @@ impl EvaluateNode {
             }
             DataError::NoFolder(_) => "paths are relative to the pipeline file",
             DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
+            DataError::Empty(path) | DataError::Entries { path, .. } if path.ends_with(VOCABULARY) => {
+                r#"`vocabulary.json` is a list of objects, each a phrase or a list of those that mean it: ["cat", ["dog", "puppy"]]"#
+            }
             DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entries { .. } => form,
             DataError::Ambiguous { .. } => "a phrase may mean one object only: take it out of one of the lists",
             DataError::Other { found, .. } => found.help,

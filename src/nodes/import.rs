@@ -14,7 +14,8 @@ use serde_json::Value as Json;
 use super::adapter::{self, part};
 use super::labels::{item_name, label, placed};
 use super::listing::{
-    Conversations, Listed, Source, absolute, check_unreadable, elsewhere_note, failure, look_for_deep_grey, unreadable,
+    Conversations, Listed, Source, absolute, check_unreadable, digested_pictures, elsewhere_note, failure,
+    look_for_deep_grey, unreadable,
 };
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{
@@ -510,11 +511,11 @@ impl Import {
         let mut before: HashMap<Digest, Vec<T>> = HashMap::new();
         let mut repeats = 0;
         let (mut rows, mut labels) = (Vec::new(), Vec::new());
-        for (((place, image, value), path), digest) in read.into_iter().zip(&paths).zip(digests.files(&paths)) {
+        for ((place, image, value), (path, digest)) in read.into_iter().zip(digested_pictures(paths, digests)) {
             let picture = match digest {
                 Ok(digest) => digest,
                 Err(cause) => {
-                    lost.push(unreadable(&self.file, &lookup, Some(place), Some(&image), path, &cause));
+                    lost.push(unreadable(&self.file, &lookup, Some(place), Some(&image), &path, &cause));
                     continue;
                 }
             };
@@ -525,7 +526,7 @@ impl Import {
             }
             others.push(value.clone());
             rows.push(row(ItemId::repeated(picture, others.len()), picture, value));
-            labels.push(Label { name: None, path: Some(absolute(path)), place: Some(placed(&self.file, place)) });
+            labels.push(Label { name: None, path: Some(absolute(&path)), place: Some(placed(&self.file, place)) });
         }
         check_unreadable(&lost, what, rows.len() + repeats, OnBadItem::default())?;
         let notes = self.notes(repeats, &lost, elsewhere, &remarks);

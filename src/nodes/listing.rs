@@ -11,7 +11,7 @@ use super::labels::label;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
 use crate::data::lookup::{Found, Lookup};
-use crate::data::picture::has_deep_grey;
+use crate::data::picture::{check_beginning, has_deep_grey};
 use crate::data::records::{Place, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
@@ -192,8 +192,7 @@ impl Lister<'_> {
         paths.sort();
         paths.dedup();
         let mut broken = HashMap::new();
-        let digests = self.digests.files(&paths);
-        for (path, digest) in paths.into_iter().zip(digests) {
+        for (path, digest) in digested_pictures(paths, self.digests) {
             match digest {
                 Ok(digest) => drop(self.pictures.insert(path, digest)),
                 Err(cause) => drop(broken.insert(path, cause)),
@@ -250,6 +249,19 @@ impl Lister<'_> {
     }
 }
 
+/// The digests of the pictures at `paths`. What cannot be a picture is told here, file by file, or of hundreds of pictures
+/// that were replaced by the same page one alone would count.
+pub(super) fn digested_pictures(
+    paths: Vec<PathBuf>,
+    digests: &dyn FileDigests,
+) -> impl Iterator<Item = (PathBuf, io::Result<Digest>)> {
+    let looked: Vec<io::Result<()>> = paths.par_iter().map(|path| check_beginning(path)).collect();
+    let digests = digests.files(&paths);
+    let both =
+        digests.into_iter().zip(looked).map(|(digest, looked)| digest.and_then(|digest| looked.map(|()| digest)));
+    paths.into_iter().zip(both.collect::<Vec<_>>())
+}
+
 /// What to call an entry: its place in its file, or the picture's name in its folder.
 pub(super) fn named(entry: &Entry) -> String {
     match (entry.place, &entry.written) {
@@ -283,6 +295,13 @@ pub fn unreadable(
 /// What to do about pictures that are not there.
 pub(super) const LOOKED_UP: &str = "say in which folder they are with `images = \"…\"`, by default the file's own: relative names are \
                          looked up there, whole paths that are not here by their ends";
+
+/// What to do about pictures and records that cannot be read.
+pub(super) const MEND: &str = "mend or remove what is named";
+
+/// The same where the node may leave some out.
+pub(super) const MEND_OR_SKIP: &str =
+    "mend or remove what is named, or leave any number out with `on_bad_item = \"skip\"`";
 
 /// The content that identifies an item: the picture's, or of an instruction record that of picture and conversations.
 pub fn identity(picture: Option<Digest>, conversations: Option<&[Turn]>) -> Digest {
@@ -332,7 +351,7 @@ impl Listing {
             notes.push(format!("left out {} that cannot be read, first {first}", self.unreadable.len()));
         }
         notes.extend(self.remarks.lines().map(|line| format!("`{}`: {line}", from.display())));
-        notes.extend(passed_over_note(&self.passed_over));
+        notes.extend(passed_over_notes(&self.passed_over));
         notes.extend(elsewhere_note(self.elsewhere));
         notes
     }
@@ -352,7 +371,7 @@ pub fn check_unreadable(
     let (bad, all) = (unreadable.len(), unreadable.len() + readable);
     match unreadable.first() {
         Some(first) if !allows(on_bad_item, bad, all) => {
-            let help = if first.contains("there is no picture ") { LOOKED_UP } else { "mend or remove what is named" };
+            let help = if first.contains("there is no picture ") { LOOKED_UP } else { MEND };
             Err(Failure::node(format!("{bad} of {all} {what} cannot be read, first {first}")).help(help))
         }
         _ => Ok(()),
@@ -364,10 +383,12 @@ pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
     on_bad_item.allows(bad, all)
 }
 
-/// What is said of the files of a folder that are no pictures.
-pub(super) fn passed_over_note(passed_over: &PassedOver) -> Option<String> {
-    (*passed_over != PassedOver::default())
-        .then(|| format!("passed over {passed_over}: not in a picture format that is read"))
+/// What is said of the files of a folder that are no pictures, and of the caches in it.
+pub(super) fn passed_over_notes(passed_over: &PassedOver) -> Vec<String> {
+    let files =
+        (!passed_over.is_empty()).then(|| format!("passed over {passed_over}: not in a picture format that is read"));
+    let caches = passed_over.caches.iter().map(|cache| format!("passed over the cache `{}`", cache.display()));
+    files.into_iter().chain(caches).collect()
 }
 
 /// What is said once of pictures that are grey of more than 8 bits: `deep` of `all` are.

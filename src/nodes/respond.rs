@@ -96,6 +96,7 @@ impl RespondNode {
     fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
         let prompts = self.prompts.load()?;
         let records = labelled::<Record>(inputs, "images")?;
+        let all = records.len();
         let mut seen = HashSet::new();
         let mut questions = Vec::new();
         let mut left_out = LeftOut::without_picture();
@@ -113,6 +114,7 @@ impl RespondNode {
             questions.push(Question { record, label, picture, shown, prompt });
         }
         left_out.check_rest(questions.len())?;
+        self.fraction.check_kept(questions.len(), all)?;
         Ok((questions, left_out))
     }
 }

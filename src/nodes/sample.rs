@@ -188,7 +188,7 @@ impl Sample {
         let from = self.source.from.display();
         let filtered = if self.source.filter.is_empty() { "" } else { " that `where` takes" };
         match self.count {
-            _ if found == 0 && self.source.filter.is_empty() && *passed_over != PassedOver::default() => Some((
+            _ if found == 0 && self.source.filter.is_empty() && !passed_over.is_empty() => Some((
                 "from",
                 format!("there is no picture that can be read in `{from}`, only {passed_over}"),
                 if passed_over.has_unread_pictures() {
@@ -470,14 +470,16 @@ mod tests {
     #[test]
     fn what_is_taken_is_what_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        (0..8u8).for_each(|n| std::fs::write(folder.path().join(format!("{n}.png")), [n]).unwrap());
+        (0..8u8).for_each(|n| {
+            std::fs::write(folder.path().join(format!("{n}.png")), [b"GIF89a", &[n][..]].concat()).unwrap()
+        });
         let taken = |more: &str| {
             let (_, output, _) = sampled(node(&format!("from = {:?}{more}", folder.path())).as_ref()).unwrap();
             output.identity[0].digest.short()
         };
         assert_eq!(
             (SampleKind.version(), taken(""), taken("\ncount = 3")),
-            (2, "9afb00c13c36".to_owned(), "2995739441d5".to_owned())
+            (2, "b7e1c8141a51".to_owned(), "83029a9d702a".to_owned())
         );
     }
 

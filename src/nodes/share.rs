@@ -1,8 +1,9 @@
 //! `fraction` as a parameter: which share of the items a node takes.
 
 use crate::artifact::ItemId;
+use crate::diagnostic::counted;
 use crate::draw::Draws;
-use crate::node::{Parameter, by_default};
+use crate::node::{Failure, Parameter, by_default};
 use crate::spec::Reader;
 
 /// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
@@ -30,6 +31,22 @@ impl Fraction {
         self.0 != WHOLE
     }
 
+    /// Fails when none of `all` items is kept: a result without rows is nobody's wish.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn check_kept(&self, kept: usize, all: usize) -> Result<(), Failure> {
+        let Self([low, high]) = self;
+        match (kept, all) {
+            (1.., _) => Ok(()),
+            (0, 0) => Err(Failure::node("there is nothing to work on: no picture comes in")),
+            (0, _) => {
+                Err(Failure::node(format!("`fraction = [{low}, {high}]` takes none of {}", counted(all, "picture")))
+                    .help("widen `fraction`, or sample more pictures: few of them may all fall to the other share"))
+            }
+        }
+    }
+
     /// What it means that `parameter` is left out, if it is this one.
     pub fn left_out(parameter: &str) -> Option<String> {
         if parameter == "fraction" { by_default(WHOLE.to_vec()) } else { None }
@@ -54,6 +71,14 @@ mod tests {
         let kept = ids.iter().filter(|id| first.keeps(42, id)).count();
         assert!((540..660).contains(&kept), "{kept}");
         assert!(ids.iter().all(|id| Fraction(WHOLE).keeps(42, id)));
+    }
+
+    #[test]
+    fn a_share_that_takes_nothing_is_a_failure() {
+        let told = |kept, all| Fraction([0.0, 0.01]).check_kept(kept, all).err().map(|failure| failure.to_string());
+        assert_eq!(told(1, 5), None);
+        assert_eq!(told(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
+        assert_eq!(told(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
     }
 
     /// What changes here gives every cached pipeline other items: raise the versions of the kinds that take shares.

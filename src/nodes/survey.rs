@@ -1,13 +1,14 @@
 //! A look at a source before anything runs: what is wrong with its records, what is worth knowing of them, and what they
-//! can serve for below. No picture is opened.
+//! can serve for below. Of pictures the beginning alone is read.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::listing::{LOOKED_UP, Source, allows, help, named, passed_over_note, respelled};
+use super::listing::{LOOKED_UP, MEND, MEND_OR_SKIP, Source, allows, help, named, passed_over_notes, respelled};
 use crate::data::lookup::{Found, Lookup};
+use crate::data::picture::check_beginning;
 use crate::data::records::Place;
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, Faults, PassedOver, SourceError, each_entry};
@@ -16,7 +17,7 @@ use crate::digest::Value;
 use crate::node::{FileProblem, OnBadItem, Parameter};
 
 impl Source {
-    /// Looks at what `parameter` names, as far as it can be told without reading a picture. `wrong` says what is wrong
+    /// Looks at what `parameter` names, as far as it can be told without decoding a picture. `wrong` says what is wrong
     /// with an entry that is sound in itself.
     pub fn survey(
         &self,
@@ -39,9 +40,10 @@ impl Source {
                     }
                     survey.remarks(std::mem::take(&mut entry.remarks), &name);
                     survey.answered(entry.conversations.as_deref().is_some_and(is_answered));
-                    match (entry.place, entry.written) {
-                        (Some(place), Some(written)) if !in_folder => survey.picture(place, written),
-                        (_, written) => survey.sound(written.is_some()),
+                    match (entry.place, entry.written, entry.picture) {
+                        (Some(place), Some(written), _) if !in_folder => survey.picture(place, written),
+                        (place, Some(written), path @ Some(_)) => survey.wait(Waiting { place, written, path }),
+                        (_, written, _) => survey.sound(written.is_some()),
                     }
                 }
             }
@@ -49,7 +51,7 @@ impl Source {
         });
         let (passed_over, read) = read.map_or_else(|error| (PassedOver::default(), Err(error)), |all| (all, Ok(())));
         let mut surveyed = survey.surveyed(parameter, on_bad_item, read);
-        surveyed.notes.extend(passed_over_note(&passed_over));
+        surveyed.notes.extend(passed_over_notes(&passed_over));
         Surveyed { passed_over, ..surveyed }
     }
 }
@@ -61,8 +63,19 @@ pub struct Survey<'a> {
     found: Surveyed,
     faults: Faults,
     missing: Faults,
+    unlike: Faults,
     remarks: Remarks,
-    waiting: Vec<(Place, String)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A picture that is to be looked at.
+struct Waiting {
+    /// Where its record stands; `None` for what is found in a folder.
+    place: Option<Place>,
+    /// Its name, as its record or its folder has it.
+    written: String,
+    /// Where it is, when that is known.
+    path: Option<PathBuf>,
 }
 
 /// What came of a look at a source: counts of its sound records, what is wrong, and what is worth knowing.
@@ -88,9 +101,16 @@ const LOOKED_FOR: usize = 4096;
 impl<'a> Survey<'a> {
     /// A look at `file`, whose pictures are in `images`.
     pub fn new(file: &'a Path, images: &'a Path) -> Self {
-        let (faults, missing) = (Faults::default(), Faults::default());
-        let (found, remarks, waiting) = (Surveyed::default(), Remarks::default(), Vec::new());
-        Self { file, lookup: Lookup::new(images), found, faults, missing, remarks, waiting }
+        Self {
+            file,
+            lookup: Lookup::new(images),
+            found: Surveyed::default(),
+            faults: Faults::default(),
+            missing: Faults::default(),
+            unlike: Faults::default(),
+            remarks: Remarks::default(),
+            waiting: Vec::new(),
+        }
     }
 
     /// Something is wrong with the record called `name`.
@@ -116,8 +136,12 @@ impl<'a> Survey<'a> {
 
     /// The record at `place` is about a picture.
     pub fn picture(&mut self, place: Place, written: String) {
+        self.wait(Waiting { place: Some(place), written, path: None });
+    }
+
+    fn wait(&mut self, picture: Waiting) {
         self.sound(true);
-        self.waiting.push((place, written));
+        self.waiting.push(picture);
         if self.waiting.len() == LOOKED_FOR {
             self.look();
         }
@@ -125,17 +149,23 @@ impl<'a> Survey<'a> {
 
     fn look(&mut self) {
         let lookup = &self.lookup;
-        let look = |(place, written): (Place, String)| match lookup.find(&written) {
-            Some(Found::There(_) | Found::Elsewhere(_)) => None,
-            Some(Found::Respelled(_)) => Some((place, written, true)),
-            None => Some((place, written, false)),
+        let look = |Waiting { place, written, path }: Waiting| {
+            let found = path.map(Found::There).or_else(|| lookup.find(&written));
+            let respelled = matches!(found, Some(Found::Respelled(_)));
+            let looked = found.map(|found| check_beginning(&found.into_path()));
+            (respelled || !matches!(looked, Some(Ok(())))).then_some((place, written, respelled, looked))
         };
         let looked: Vec<_> = self.waiting.par_drain(..).filter_map(look).collect();
-        for (place, written, there) in looked {
-            if there {
-                self.remarks.add(Remark::Spelling, respelled(place, &written));
-            } else {
-                self.missing.add_with(place, || lookup.missing(&written));
+        for (place, written, is_respelled, looked) in looked {
+            let name = place.map_or_else(|| format!("`{written}`"), |place| respelled(place, &written));
+            if is_respelled {
+                self.remarks.add(Remark::Spelling, &name);
+            }
+            match (looked, place) {
+                (Some(Ok(())), _) => {}
+                (None, Some(place)) => self.missing.add_with(place, || lookup.missing(&written)),
+                (None, None) => self.missing.add_with(name, || lookup.missing(&written)),
+                (Some(Err(cause)), _) => self.unlike.add(name, cause),
             }
         }
     }
@@ -153,13 +183,19 @@ impl<'a> Survey<'a> {
         let faults = self.faults.told(&name, |count| format!("{count} records of {name} cannot be read:"));
         let missing =
             self.missing.told(&name, |count| format!("{count} pictures of {entries} that {name} names are not there:"));
-        let (bad, all) = (self.faults.count() + self.missing.count(), self.faults.count() + entries);
+        let unlike =
+            self.unlike.told(&name, |count| format!("{count} pictures of {entries} in {name} cannot be read:"));
+        let bad = self.faults.count() + self.missing.count() + self.unlike.count();
+        let all = self.faults.count() + entries;
         let mut found = self.found;
         if allows(on_bad_item, bad, all) {
-            found.notes.extend([faults, missing].into_iter().flatten().map(|told| format!("left out: {told}")));
+            found.notes.extend([faults, missing, unlike].into_iter().flatten().map(|told| format!("left out: {told}")));
         } else {
             found.problems.extend(faults.map(|message| problem(message, None)));
             found.problems.extend(missing.map(|message| problem(message, Some(LOOKED_UP))));
+            found.problems.extend(
+                unlike.map(|message| problem(message, Some(if parameter == "from" { MEND_OR_SKIP } else { MEND }))),
+            );
         }
         found.notes.extend(self.remarks.lines().map(|line| format!("{name}: {line}")));
         if let Err(error) = read {

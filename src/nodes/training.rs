@@ -228,9 +228,15 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let preferred = course(|pair| pair.dpo);
     let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
     if let Some([first, last]) = ends(minimised).filter(|[first, last]| minimised.len() > 1 && last >= first) {
+        let (equal, all) = (set.equal, set.examples.len());
+        let rate = "`learning_rate` may be too high, or too low for so few steps";
+        let cause = match equal {
+            0 => rate.to_owned(),
+            _ if equal >= all => "the responses of every pair are equal, and nothing tells them apart".to_owned(),
+            _ => format!("{equal} of {all} pairs have equal responses, which teach nothing, and {rate}"),
+        };
         warnings.push(format!(
-            "the {what} did not fall: {first:.4} over the first steps, {last:.4} over the last ones; `learning_rate` may be \
-             too high, or too low for so few steps"
+            "the {what} did not fall: {first:.4} over the first steps, {last:.4} over the last ones; {cause}"
         ));
     }
     // A model whose factors have grown beyond all measure says the same to everything, and learns no more, whatever its
@@ -387,6 +393,19 @@ mod tests {
         let warned = warnings("");
         assert!(warned[0].starts_with("no step had a learning rate above 0"), "{warned:?}");
         assert_eq!(warnings("warmup_ratio = 0"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn pairs_of_equal_responses_are_the_cause_when_nothing_is_learned_from_them() {
+        let (trial, pictures) = trial();
+        let mut rows = pairs(&pictures);
+        rows.iter_mut().for_each(|pair| pair.rejected = pair.chosen.clone());
+        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&rows));
+        let output =
+            trial.run(&*node(&DpoKind, "epochs = 4\nlora = { rank = 2 }", &[]).unwrap(), connect("pairs", rows));
+        let warnings = output.unwrap().summary.warnings.join("\n");
+        assert!(warnings.contains("the responses of every pair are equal"), "{warnings}");
+        assert!(!warnings.contains("`learning_rate` may be too high, or"), "{warnings}");
     }
 
     #[test]

@@ -276,10 +276,10 @@ fn a_folder_without_pictures() {
 }
 
 /// Runs the corruption with one more picture, which is broken, among the three.
-fn with_picture(name: &str, content: impl AsRef<[u8]>) -> Said {
+fn with_picture(name: &str, content: impl AsRef<[u8]>, code: i32) -> Said {
     let workspace = corruption();
     workspace.write(&format!("pictures/{name}"), content);
-    run(&workspace, 1)
+    run(&workspace, code)
 }
 
 fn photograph() -> Vec<u8> {
@@ -290,17 +290,30 @@ fn photograph() -> Vec<u8> {
 #[test]
 fn a_picture_that_is_cut_short() {
     let whole = photograph();
-    insta::assert_snapshot!(with_picture("cut.jpg", &whole[..whole.len() / 2]));
+    insta::assert_snapshot!(with_picture("cut.jpg", &whole[..whole.len() / 2], 1));
 }
 
 #[test]
 fn a_picture_that_is_empty() {
-    insta::assert_snapshot!(with_picture("empty.png", ""));
+    insta::assert_snapshot!(with_picture("empty.png", "", 64));
 }
 
 #[test]
 fn a_text_that_is_called_a_picture() {
-    insta::assert_snapshot!(with_picture("text.jpg", "no picture"));
+    insta::assert_snapshot!(with_picture("text.jpg", "no picture", 64));
+}
+
+/// Of equal contents one alone is kept; files that were all replaced by one page are many, not one.
+#[test]
+fn pictures_that_were_replaced_by_the_same_page_are_counted_one_by_one() {
+    let workspace = corruption();
+    (0..9).for_each(|n| workspace.write(&format!("pictures/page{n}.jpg"), "<!DOCTYPE html><html>"));
+    let said = workspace.stic(&["check", "p.toml"]);
+    assert_eq!(said.code, Some(64), "{said}");
+    assert!(said.to_string().contains("9 pictures of 12 in `pictures` cannot be read:"), "{said}");
+    workspace.edit("p.toml", "kind = \"sample\"", "kind = \"sample\"\non_bad_item = \"skip\"");
+    let said = run(&workspace, 0);
+    assert!(said.err.contains("left out 9 that cannot be read") && said.err.contains("3 of 3 pictures"), "{said}");
 }
 
 #[test]
@@ -310,7 +323,7 @@ fn a_picture_that_is_enormous_by_its_header() {
     header.extend([50_000u32.to_be_bytes(); 2].concat());
     header.extend([8, 2, 0, 0, 0]);
     header.extend(crc(&header[12..]).to_be_bytes());
-    insta::assert_snapshot!(with_picture("enormous.png", header));
+    insta::assert_snapshot!(with_picture("enormous.png", header, 1));
 }
 
 #[test]
@@ -319,7 +332,7 @@ fn a_photograph_that_is_enormous_by_its_header() {
     let mut bytes = photograph();
     let frame = bytes.windows(2).position(|pair| pair == [0xFF, 0xC0] || pair == [0xFF, 0xC2]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[50_000u16.to_be_bytes(); 2].concat());
-    insta::assert_snapshot!(with_picture("enormous.jpg", bytes));
+    insta::assert_snapshot!(with_picture("enormous.jpg", bytes, 1));
 }
 
 /// The checksum of a PNG chunk.
@@ -353,7 +366,7 @@ fn a_broken_picture_among_many_is_left_out_and_counted() {
 fn a_broken_picture_stops_a_node_that_is_told_to_fail() {
     let workspace = corruption();
     workspace.edit("p.toml", "kind = \"corrupt\"", "kind = \"corrupt\"\non_bad_item = \"fail\"");
-    workspace.write("pictures/broken.png", "no picture");
+    workspace.write("pictures/broken.png", b"\x89PNG\r\n\x1a\nno picture");
     insta::assert_snapshot!(run(&workspace, 1));
 }
 
@@ -361,7 +374,7 @@ fn a_broken_picture_stops_a_node_that_is_told_to_fail() {
 fn a_broken_picture_that_is_asked_about() {
     let workspace = evaluation();
     workspace.write("data/1.png", "no picture");
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 /// A pipeline that takes instruction records.
@@ -495,7 +508,7 @@ fn a_picture_of_imported_pairs_that_cannot_be_decoded() {
     let pairs = [preference("0.png", "A line."), preference("1.png", "A line."), preference("2.png", "A line.")];
     let workspace = training(&pairs.join("\n"));
     workspace.write("pictures/2.png", "no picture");
-    insta::assert_snapshot!(run(&workspace, 1));
+    insta::assert_snapshot!(run(&workspace, 64));
 }
 
 /// A tokenizer that was made for a model with more tokens.
@@ -548,7 +561,7 @@ fn a_model_as_large_as_the_limits_allow() {
 
 #[test]
 fn a_picture_with_an_endless_side() {
-    insta::assert_snapshot!(with_picture("long.ppm", "P6 1 100000 255\n"));
+    insta::assert_snapshot!(with_picture("long.ppm", "P6 1 100000 255\n", 1));
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn names_are_those_of_the_file_as_it_stands_whoever_made_the_result() {
 #[test]
 fn bad_items_are_all_told_and_fail_the_node_that_allows_none_also_where_the_cache_has_a_result() {
     let workspace = workspace();
-    let broken = |name: &str| workspace.write(&format!("pictures/{name}.png"), format!("\u{89}PNG no picture {name}"));
+    let broken =
+        |name: &str| workspace.write(&format!("pictures/{name}.png"), [b"\x89PNG\r\n\x1a\n", name.as_bytes()].concat());
     ["a", "b", "c", "d"].into_iter().for_each(broken);
     let with = |line: &str| {
         PIPELINE

@@ -14,7 +14,10 @@ mod pnm;
 mod tiff;
 mod webp;
 
+use std::fs::File;
+use std::io::Read;
 use std::panic::catch_unwind;
+use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
@@ -40,6 +43,18 @@ pub const HEAD: usize = 32;
 /// Whether a file that begins with `head` says that it is a picture of a format that is read.
 pub fn is_picture(head: &[u8]) -> bool {
     sniff(head).is_ok()
+}
+
+/// Looks at the beginning of a file: what is empty, or no picture of a format that is read, is none whatever its name.
+///
+/// # Errors
+/// Why it is none ([`PictureError`], as [`std::io::ErrorKind::InvalidData`]), or that it cannot be read.
+pub fn check_beginning(path: &Path) -> std::io::Result<()> {
+    /// What tells a page or an archive from a picture.
+    const LOOKED_AT: u64 = 4096;
+    let mut head = Vec::new();
+    File::open(path)?.take(LOOKED_AT).read_to_end(&mut head)?;
+    sniff(&head).map(drop).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 /// Why there is no picture.

@@ -27,6 +27,8 @@ pub struct Set {
     numbers: HashMap<Digest, usize>,
     answers: usize,
     empty: usize,
+    /// How many pairs have equal responses.
+    pub(super) equal: usize,
     /// How many examples were left out since none of their answers has a token.
     pub(super) unanswered: usize,
     /// Of each example that cannot be trained on, its name and why.
@@ -43,6 +45,7 @@ impl Set {
             numbers: HashMap::new(),
             answers: 0,
             empty: 0,
+            equal: 0,
             unanswered: 0,
             bad: Vec::new(),
         }
@@ -125,6 +128,11 @@ impl Set {
     pub fn wanted(&mut self, answer: &str) {
         self.answers += 1;
         self.empty += usize::from(answer.trim().is_empty());
+    }
+
+    /// Takes notice of a pair: from equal responses nothing is learned.
+    pub fn compared(&mut self, chosen: &str, rejected: &str) {
+        self.equal += usize::from(chosen == rejected);
     }
 
     /// That some of the answers that are to be made likelier are empty: nothing can be learned from them.
