@@ -87,7 +87,7 @@ impl Ready {
             None => None,
         };
         let model = Llava::load(folder, &device, dtype).map_err(trouble)?;
-        for note in model.notes.iter().chain(adapter.iter().flat_map(|adapter| &adapter.notes)) {
+        for note in model.notes.iter().chain(&scribe.notes).chain(adapter.iter().flat_map(|adapter| &adapter.notes)) {
             voice.say_hanging("note: ", note, 6);
         }
         let mode = mode.unwrap_or(processor.mode);

@@ -78,6 +78,8 @@ pub struct Scribe {
     pub template: Template,
     /// How many tokens the model knows.
     pub vocabulary: usize,
+    /// What is odd about the checkpoint's files, for people.
+    pub notes: Vec<String>,
 }
 
 impl Scribe {
@@ -99,7 +101,8 @@ impl Scribe {
             ))
             .help("name another with `template`, for example `checkpoint`"));
         }
-        Ok(Self { tokenizer, template, vocabulary })
+        let notes = tokenizer.contradiction().map(str::to_owned).into_iter().collect();
+        Ok(Self { tokenizer, template, vocabulary, notes })
     }
 
     /// A conversation that ends with a human turn: what a model goes on from.
@@ -207,6 +210,7 @@ mod tests {
             tokenizer: tokenizer(tokenizer_of),
             template: Template::named(template, Path::new("")).unwrap(),
             vocabulary: usize::MAX,
+            notes: Vec::new(),
         }
     }
 

@@ -98,8 +98,8 @@ impl Template {
     ///
     /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the
     /// checkpoint and of the language model it was made from (`_name_or_path`, then the folder's own name) are searched
-    /// as LLaVA's scripts do: `llama-2` with `chat` means `llava_llama_2`, `34b` means `chatml_direct`. The rest is
-    /// `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
+    /// for what LLaVA's scripts look for, as whole words: `llama-2` with `chat` means `llava_llama_2`, `34b` means
+    /// `chatml_direct`. The rest is `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
     ///
     /// # Errors
     /// When `config.json` is broken.
@@ -110,17 +110,15 @@ impl Template {
         if family.contains("mistral") {
             return Ok("mistral_instruct");
         }
-        let named = |value: &Value| value["_name_or_path"].as_str().unwrap_or_default().to_lowercase();
-        let own = folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-        for name in [named(text), named(&config), own] {
-            let name = name.rsplit('/').next().unwrap_or_default();
-            if name.contains("llama-2") && name.contains("chat") || name.contains("llava-llama-2") {
+        let named = |value: &Value| model_name(Path::new(value["_name_or_path"].as_str().unwrap_or_default()));
+        for name in [named(text), named(&config), model_name(folder)] {
+            if has_word(&name, "llama-2") && has_word(&name, "chat") || has_word(&name, "llava-llama-2") {
                 return Ok("llava_llama_2");
             }
-            if name.contains("mistral") {
+            if has_word(&name, "mistral") {
                 return Ok("mistral_instruct");
             }
-            if name.contains("34b") {
+            if has_word(&name, "34b") {
                 return Ok("chatml_direct");
             }
         }
@@ -169,6 +167,34 @@ impl Template {
         }
         Ok(page)
     }
+}
+
+/// What a model in the folder `path` is called, in lower case; nothing where the folder has a digest for a name. In a
+/// hub's cache, `models--ORG--NAME/snapshots/DIGEST`, it is `NAME`.
+fn model_name(path: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let mut above = path.ancestors().skip(1);
+    if let (Some(snapshots), Some(model)) = (above.next(), above.next())
+        && name(snapshots) == "snapshots"
+        && let Some(id) = name(model).strip_prefix("models--")
+    {
+        return id.rsplit("--").next().unwrap_or_default().to_owned();
+    }
+    let own = name(path);
+    let digest = own.len() >= 8 && own.chars().all(|character| character.is_ascii_hexdigit());
+    if digest { String::new() } else { own }
+}
+
+/// Whether `word` stands in `name` by itself: not within a longer row of letters or of digits.
+fn has_word(name: &str, word: &str) -> bool {
+    let alike =
+        |one: char, other: char| one.is_alphabetic() && other.is_alphabetic() || one.is_numeric() && other.is_numeric();
+    let meets = |one: Option<char>, other: Option<char>| one.zip(other).is_some_and(|(one, other)| alike(one, other));
+    name.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&name[..at], &name[at + word.len()..]);
+        !meets(before.chars().next_back(), word.chars().next())
+            && !meets(word.chars().next_back(), after.chars().next())
+    })
 }
 
 impl Page {
@@ -480,6 +506,22 @@ mod tests {
         assert_eq!(default("c", chat), "llava_llama_2");
         assert_eq!(default("llava-llama-2-7b", "{}"), "llava_llama_2");
         assert_eq!(default("d", r#"{"text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5"}}"#), "vicuna_v1");
+        // Within other words and in digests the same letters mean nothing.
+        for name in ["0aa34b11c2", "b34bx", "134b", "ministralite", "llama-21-chat", "snapshots/0aa34b11c2"] {
+            assert_eq!(default(name, "{}"), "vicuna_v1", "{name}");
+        }
+        for (name, template) in [
+            ("models--llava-hf--llava-v1.6-34b-hf/snapshots/0aa11c2f", "chatml_direct"),
+            ("models--llava-hf--llava-1.5-7b-hf/snapshots/0aa34b11c2", "vicuna_v1"),
+            ("models--mistral--llava-1.5-7b-hf/snapshots/main", "vicuna_v1"),
+            ("llava_34b", "chatml_direct"),
+            ("LLaVA-Yi34B.tuned", "chatml_direct"),
+            ("llava-mistral7b", "mistral_instruct"),
+        ] {
+            assert_eq!(default(name, "{}"), template, "{name}");
+        }
+        let cached = r#"{"_name_or_path": "/root/hub/models--a--llava-34b/snapshots/0123456789"}"#;
+        assert_eq!(default("e", cached), "chatml_direct");
     }
 
     #[test]

@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use regex::Regex;
 use serde_json::Value;
-use tokenizers::{
-    Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior, Token,
-};
+use tokenizers::{Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token};
 
 use super::ModelError;
 use super::llava::read_object;
@@ -28,9 +28,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// What comes before every text: the token that begins a sequence, or nothing.
     prefix: Vec<u32>,
+    /// Tokens that are looked for in the text itself, before anything is normalised.
     added: Vec<Added>,
-    /// Tokens that are looked for in normalised text: the text to find there, and the id.
-    normalised: Vec<(String, u32)>,
+    /// Tokens that are looked for in normalised text.
+    normalised: Vec<Added>,
     special: HashSet<u32>,
     unknown: Option<u32>,
     /// Tokens that belong to no text: those that begin a sequence, fill it up, or stand for what cannot be written.
@@ -38,13 +39,16 @@ pub struct Tokenizer {
     image: u32,
     beginning: Option<String>,
     end: Option<String>,
+    contradiction: Option<String>,
 }
 
-/// A token that is looked for in the text itself, before anything is normalised.
+/// A token that is looked for in a text.
 struct Added {
     text: String,
     id: u32,
     special: bool,
+    /// Whether it counts only where no letter, digit or underscore touches it.
+    single_word: bool,
     strips_left: bool,
     strips_right: bool,
 }
@@ -92,18 +96,25 @@ impl Tokenizer {
         // Both belong to whoever calls the tokenizer; a file saved with them would cut or fill every text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(broken)?;
-        let mut added: Vec<Added> = inner
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter(|(_, token)| token.special || !token.normalized)
-            .map(|(id, token)| Added {
-                text: token.content,
+        let (mut added, mut normalised) = (Vec::new(), Vec::new());
+        for (id, token) in inner.get_added_tokens_decoder() {
+            // Special ones stand in templates as they are written, and are looked for there whatever `normalized` says:
+            // behind a normaliser that puts a blank in front, no `</s>` would be found after an answer.
+            let in_normalised = token.normalized && !token.special;
+            let mut text = NormalizedString::from(token.content);
+            if let Some(normalizer) = inner.get_normalizer().filter(|_| in_normalised) {
+                normalizer.normalize(&mut text).map_err(broken)?;
+            }
+            let list = if in_normalised { &mut normalised } else { &mut added };
+            list.push(Added {
+                text: text.get().to_owned(),
                 id,
                 special: token.special,
+                single_word: token.single_word,
                 strips_left: token.lstrip,
                 strips_right: token.rstrip,
-            })
-            .collect();
+            });
+        }
         match added.iter_mut().find(|token| token.text == PLACEHOLDER) {
             Some(token) if token.id != image => {
                 return Err(ModelError::new(format!(
@@ -116,12 +127,16 @@ impl Tokenizer {
                 text: PLACEHOLDER.to_owned(),
                 id: image,
                 special: true,
+                single_word: false,
                 strips_left: false,
                 strips_right: false,
             }),
         }
         // The longest match wins where several begin.
-        added.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.id.cmp(&b.id)));
+        for list in [&mut added, &mut normalised] {
+            list.retain(|token| !token.text.is_empty());
+            list.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.id.cmp(&b.id)));
+        }
         let named = |key: &str| token_text(&settings[key]);
         let (beginning, end) = (named("bos_token"), named("eos_token"));
         let unknown = named("unk_token").and_then(|text| inner.token_to_id(&text));
@@ -131,10 +146,10 @@ impl Tokenizer {
             .filter(|text| end.as_ref() != Some(text))
             .filter_map(|text| inner.token_to_id(&text))
             .collect();
-        let prefix = prefix(&inner, settings, beginning.as_deref())?;
-        let normalised = normalised(&inner)?;
+        let prefix = prefix(&inner)?;
+        let contradiction = contradiction(!prefix.is_empty(), settings);
         let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
-        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, beginning, end })
+        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, beginning, end, contradiction })
     }
 
     /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
@@ -145,23 +160,12 @@ impl Tokenizer {
     /// When the tokenizer cannot represent the text.
     pub fn encode(&self, text: &str, plain: &[Range<usize>]) -> Result<Tokens, ModelError> {
         let mut pieces = PreTokenizedString::from(text);
-        let matches = self.matches(text, plain);
-        pieces
-            .split(|_, whole| {
-                let slice = |range: &Range<usize>| whole.slice(tokenizers::normalizer::Range::Original(range.clone()));
-                let mut parts: Vec<(NormalizedString, Option<Vec<Token>>)> = Vec::new();
-                let mut from = 0;
-                for (range, id) in &matches {
-                    parts.extend(slice(&(from..range.start)).map(|part| (part, None)));
-                    let token = Token::new(*id, text[range.clone()].to_owned(), (0, range.len()));
-                    parts.extend(slice(range).map(|part| (part, Some(vec![token]))));
-                    from = range.end;
-                }
-                parts.extend(slice(&(from..text.len())).map(|part| (part, None)));
-                Ok(parts)
-            })
-            .map_err(broken)?;
-        self.split_normalised(&mut pieces)?;
+        let found = matches(&self.added, text, plain);
+        pieces.split(|_, whole| Ok(cut(&whole, &found))).map_err(broken)?;
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pieces.normalize(|piece| normalizer.normalize(piece)).map_err(broken)?;
+        }
+        pieces.split(|_, piece| Ok(cut(&piece, &matches(&self.normalised, piece.get(), &[])))).map_err(broken)?;
         if let Some(splitter) = self.inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut pieces).map_err(broken)?;
         }
@@ -170,7 +174,7 @@ impl Tokenizer {
         let encoding = pieces.into_encoding(None, 0, OffsetType::Byte).map_err(broken)?;
 
         let mut tokens = Tokens::default();
-        if matches.first().is_none_or(|(range, id)| range.start > 0 || Some(id) != self.prefix.first()) {
+        if found.first().is_none_or(|(range, id)| range.start > 0 || Some(id) != self.prefix.first()) {
             tokens.ids.extend(&self.prefix);
             tokens.ranges.extend(self.prefix.iter().map(|_| 0..0));
         }
@@ -222,94 +226,84 @@ impl Tokenizer {
         self.end.as_deref()
     }
 
-    /// Where the added tokens stand in `text`: leftmost, then longest; special ones only outside `plain`.
-    fn matches(&self, text: &str, plain: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
-        let mut found = Vec::new();
-        let (mut position, mut from) = (0, 0);
-        while position < text.len() {
-            let here = self.added.iter().find(|token| {
-                text[position..].starts_with(&token.text) && !token.text.is_empty() && {
-                    let end = position + token.text.len();
-                    !token.special || !plain.iter().any(|range| range.start < end && position < range.end)
-                }
-            });
-            let Some(token) = here else {
-                position += text[position..].chars().next().map_or(1, char::len_utf8);
-                continue;
-            };
-            let (mut start, mut end) = (position, position + token.text.len());
-            if token.strips_left {
-                start = text[..start].trim_end().len().max(from);
-            }
-            if token.strips_right {
-                end = text.len() - text[end..].trim_start().len();
-            }
-            found.push((start..end, token.id));
-            (position, from) = (end, end);
-        }
-        found
-    }
-
-    /// Normalises what is not a token yet, and cuts out the added tokens that are looked for in normalised text.
-    fn split_normalised(&self, pieces: &mut PreTokenizedString) -> Result<(), ModelError> {
-        if let Some(normalizer) = self.inner.get_normalizer() {
-            pieces.normalize(|piece| normalizer.normalize(piece)).map_err(broken)?;
-        }
-        for (text, id) in &self.normalised {
-            pieces
-                .split(|_, piece| {
-                    let parts = piece.split(text.as_str(), SplitDelimiterBehavior::Isolated)?;
-                    Ok(parts.into_iter().map(|part| {
-                        let token = (part.get() == text).then(|| vec![Token::new(*id, text.clone(), (0, text.len()))]);
-                        (part, token)
-                    }))
-                })
-                .map_err(broken)?;
-        }
-        Ok(())
+    /// What the checkpoint's files say differently of how a sequence begins, and which of them holds.
+    pub fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
     }
 }
 
-/// The added tokens that are looked for in normalised text, themselves normalised.
-fn normalised(inner: &tokenizers::Tokenizer) -> Result<Vec<(String, u32)>, ModelError> {
+/// Where `tokens`, the longest first, stand in `text`: leftmost, then longest; special ones only outside `plain`.
+///
+/// As in Hugging Face's `tokenizers`, a token that counts as a whole word only is passed over within a longer one, and
+/// nothing is looked for in what it passes over.
+fn matches(tokens: &[Added], text: &str, plain: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\w").expect("a valid expression"));
+    let is_word = |character: Option<char>| character.is_some_and(|it| WORD.is_match(it.encode_utf8(&mut [0; 4])));
     let mut found = Vec::new();
-    for (id, token) in inner.get_added_tokens_decoder() {
-        if token.special || !token.normalized || token.content.is_empty() {
+    let (mut position, mut from) = (0, 0);
+    while position < text.len() {
+        let here = tokens.iter().find(|token| {
+            text[position..].starts_with(&token.text) && {
+                let end = position + token.text.len();
+                !token.special || !plain.iter().any(|range| range.start < end && position < range.end)
+            }
+        });
+        let Some(token) = here else {
+            position += text[position..].chars().next().map_or(1, char::len_utf8);
+            continue;
+        };
+        let (mut start, mut end) = (position, position + token.text.len());
+        position = end;
+        if token.single_word && (is_word(text[..start].chars().next_back()) || is_word(text[end..].chars().next())) {
             continue;
         }
-        let mut text = NormalizedString::from(token.content.as_str());
-        if let Some(normalizer) = inner.get_normalizer() {
-            normalizer.normalize(&mut text).map_err(broken)?;
+        if token.strips_left {
+            start = text[..start].trim_end().len().max(from);
         }
-        found.push((text.get().to_owned(), id));
+        if token.strips_right {
+            end = text.len() - text[end..].trim_start().len();
+        }
+        found.push((start..end, token.id));
+        (position, from) = (end, end);
     }
-    found.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.1.cmp(&b.1)));
-    Ok(found)
+    found
 }
 
-/// The ids that begin every text. The Llama tokenizers of transformers follow their settings (`add_bos_token`, true
-/// when it is left out) whatever the file says; others follow the file's post-processor.
-fn prefix(inner: &tokenizers::Tokenizer, settings: &Value, beginning: Option<&str>) -> Result<Vec<u32>, ModelError> {
-    let wanted = settings["add_bos_token"].as_bool();
-    let class = settings["tokenizer_class"].as_str().unwrap_or_default();
-    let by_settings = if matches!(class, "LlamaTokenizer" | "LlamaTokenizerFast") {
-        Some(wanted.unwrap_or(true))
-    } else if inner.get_post_processor().is_none() {
-        wanted
-    } else {
-        None
-    };
-    match by_settings {
-        Some(true) => Ok(beginning.and_then(|text| inner.token_to_id(text)).into_iter().collect()),
-        Some(false) => Ok(Vec::new()),
-        None => {
-            let (with, without) =
-                (inner.encode_fast("a", true).map_err(broken)?, inner.encode_fast("a", false).map_err(broken)?);
-            let (with, without) = (with.get_ids(), without.get_ids());
-            let at = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
-            Ok(with[..at].to_vec())
-        }
+/// `text` in parts: each of `matches` as its token, and what is between them.
+fn cut(text: &NormalizedString, matches: &[(Range<usize>, u32)]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
+    let slice = |range: Range<usize>| text.slice(tokenizers::normalizer::Range::Normalized(range));
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for (range, id) in matches {
+        parts.extend(slice(from..range.start).map(|part| (part, None)));
+        let token = Token::new(*id, text.get()[range.clone()].to_owned(), (0, range.len()));
+        parts.extend(slice(range.clone()).map(|part| (part, Some(vec![token]))));
+        from = range.end;
     }
+    parts.extend(slice(from..text.get().len()).map(|part| (part, None)));
+    parts
+}
+
+/// The ids that begin every text: what the file's post-processor puts there.
+///
+/// transformers 5 knows that the tokenizer classes of LLaVA checkpoints on the hub are often wrong, and reads
+/// `tokenizer.json` alone: neither `tokenizer_class` nor `add_bos_token` says anything.
+fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, ModelError> {
+    let (with, without) =
+        (inner.encode_fast("a", true).map_err(broken)?, inner.encode_fast("a", false).map_err(broken)?);
+    let (with, without) = (with.get_ids(), without.get_ids());
+    let at = with.windows(without.len().max(1)).position(|window| window == without).unwrap_or(0);
+    Ok(with[..at].to_vec())
+}
+
+/// What is said where `add_bos_token` does not fit what the post-processor does, which `begins` a text or not.
+fn contradiction(begins: bool, settings: &Value) -> Option<String> {
+    let wanted = settings["add_bos_token"].as_bool().filter(|wanted| *wanted != begins)?;
+    let does = if begins { "puts a token in front of every text" } else { "puts no token in front of a text" };
+    Some(format!(
+        "`add_bos_token` of tokenizer_config.json is {wanted}, but tokenizer.json {does}, which holds, as in transformers 5; \
+         older versions followed the other"
+    ))
 }
 
 fn file(folder: &Path) -> Result<PathBuf, ModelError> {
@@ -400,6 +394,51 @@ pub(super) mod tests {
         let tokenizer = tokenizer("mistral");
         assert_eq!(tokenizer.encode("<s>a", &[]).unwrap().ids, [1, 264]);
         assert_eq!(tokenizer.encode("a", &[]).unwrap().ids, [1, 264]);
+    }
+
+    /// The tokenizer of `name` after `change`, with these settings beside it.
+    fn changed(name: &str, change: impl Fn(&mut Value), settings: &Value) -> Tokenizer {
+        let mut file: Value =
+            serde_json::from_slice(&std::fs::read(folder(name).join("tokenizer.json")).unwrap()).unwrap();
+        change(&mut file);
+        Tokenizer::new(file.to_string().parse().unwrap(), settings, 32000).unwrap()
+    }
+
+    #[test]
+    fn a_text_begins_as_the_post_processor_says_whatever_stands_beside_it() {
+        let drop = |file: &mut Value| file["post_processor"] = Value::Null;
+        for class in ["LlamaTokenizer", "LlamaTokenizerFast", "TokenizersBackend"] {
+            for add in [None, Some(true), Some(false)] {
+                for bos in [None, Some("<s>")] {
+                    let settings =
+                        serde_json::json!({"tokenizer_class": class, "add_bos_token": add, "bos_token": bos});
+                    let with = changed("llama", |_| {}, &settings);
+                    assert_eq!(with.encode("a", &[]).unwrap().ids[0], 1, "{settings}");
+                    assert_eq!(with.contradiction().is_some(), add == Some(false), "{settings}");
+                    let without = changed("llama", drop, &settings);
+                    assert_ne!(without.encode("a", &[]).unwrap().ids[0], 1, "{settings}");
+                    assert_eq!(without.contradiction().is_some(), add == Some(true), "{settings}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn added_tokens_are_found_where_transformers_finds_them() {
+        let path = folder("").join("added.json");
+        let cases: Vec<(Value, Vec<(String, Vec<u32>)>)> =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for (tokens, texts) in cases {
+            let add = |file: &mut Value| {
+                file["added_tokens"].as_array_mut().unwrap().extend(tokens.as_array().unwrap().clone());
+            };
+            let tokenizer = changed("llama", add, &Value::Null);
+            for (text, ids) in texts {
+                assert_eq!(tokenizer.encode(&text, &[]).unwrap().ids, ids, "{tokens}: {text:?}");
+                let written = 0..text.len();
+                assert_eq!(tokenizer.encode(&text, &[written]).unwrap().ids, ids, "{tokens}: {text:?}, written");
+            }
+        }
     }
 
     #[test]

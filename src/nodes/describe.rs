@@ -15,7 +15,7 @@ impl NodeKind for DescribeKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {

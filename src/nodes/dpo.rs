@@ -44,7 +44,7 @@ impl NodeKind for DpoKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {

@@ -436,7 +436,7 @@ impl EvaluateNode {
 
 impl ItemWork for EvaluateNode {
     fn item_version(&self) -> u32 {
-        2
+        3
     }
 
     fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
@@ -456,6 +456,7 @@ impl ItemWork for EvaluateNode {
         let lora = adapter::load(inputs, "adapter", &model)?;
         let scribe =
             Scribe::read(&self.model.path, model.config.image_token, model.config.text.vocabulary, self.template)?;
+        scribe.notes.iter().for_each(|note| context.note(note));
         let processor = self.views.processor(&self.model)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },

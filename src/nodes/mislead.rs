@@ -16,7 +16,7 @@ impl NodeKind for MisleadKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {

@@ -232,7 +232,7 @@ impl Node for RespondNode {
 
 impl ItemWork for RespondNode {
     fn item_version(&self) -> u32 {
-        2
+        3
     }
 
     fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
@@ -255,6 +255,7 @@ impl ItemWork for RespondNode {
             model.config.text.vocabulary,
             Some(model::template_name(&self.model, self.template)?),
         )?;
+        scribe.notes.iter().for_each(|note| context.note(note));
         let processor = self.views.processor(&self.model)?;
         let settings = Settings {
             sampling: self.sampling,

@@ -27,7 +27,7 @@ impl NodeKind for SftKind {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn ports(&self) -> &'static [Port] {

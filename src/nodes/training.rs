@@ -14,6 +14,7 @@ use crate::model::ModelError;
 use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
 use crate::model::picture::{Processor, prepare};
 use crate::model::sequence::Scribe;
+use crate::model::template::Template;
 use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::batch::padded_length;
 use crate::train::log::{Line, Preference};
@@ -62,6 +63,7 @@ impl TrainingParameters {
             config.text.vocabulary,
             Some(model::template_name(&self.model, self.template)?),
         )?;
+        scribe.notes.iter().for_each(|note| context.note(note));
         let mut set = Set::new(self.max_length);
         fill(&scribe, &mut set)?;
         let left_out = set.leave_out_bad(self.on_bad_item, context)?;
@@ -72,6 +74,13 @@ impl TrainingParameters {
                 all => format!("the answers of all {all} examples are empty"),
             };
             return Err(Failure::node(format!("there is nothing to train on: {why}")));
+        }
+        // LLaVA's own `plain` ends a caption with a line feed.
+        if scribe.template != Template::Plain && !set.ends(&config.end_tokens) {
+            context.note(&format!(
+                "no answer ends with an end token in the template `{}`: when to stop is not learned",
+                scribe.template.name()
+            ));
         }
         if set.unanswered > 0 {
             let left_out = counted(set.unanswered, "example");
@@ -378,6 +387,34 @@ mod tests {
                 }
                 Err(failure) => assert!(failure.to_string().contains("is NaN"), "{failure}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_training_that_teaches_no_end_is_noted() {
+        let (trial, pictures) = trial();
+        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let model = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(reference("llava")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                std::fs::copy(&path, model.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        for (close, noted) in [("", true), ("{{ eos_token }}", false)] {
+            // As LLaVA-1.5's on the hub, which closes no answer.
+            let template = "{% for message in messages %}{{ message.role | upper }}: {% for part in message.content %}\
+                {% if part.type == 'image' %}<image>\n{% else %}{{ part.text }}{% endif %}{% endfor %}\
+                {% if message.role == 'assistant' %}CLOSE{% endif %} {% endfor %}\
+                {% if add_generation_prompt %}ASSISTANT:{% endif %}";
+            let path = model.path().join("chat_template.jinja");
+            std::fs::write(path, template.replace("CLOSE", close)).unwrap();
+            let trial = Trial { shelf: trial.shelf.clone(), ..Trial::new() };
+            let text = format!("{REQUIRED}lora = {{ rank = 2 }}\ntemplate = 'checkpoint'");
+            let node = read(&DpoKind, &text, &[], model.path()).unwrap();
+            trial.run(&*node, connect("pairs", rows.clone())).unwrap();
+            let notes = trial.notes.lock().unwrap();
+            assert_eq!(notes.iter().any(|note| note.contains("when to stop is not learned")), noted, "{notes:?}");
         }
     }
 

@@ -4,7 +4,8 @@
 
 Every DIR holds a checkpoint's `tokenizer.json` and `tokenizer_config.json` (NAME is `llama` or `mistral`). Ids, order of
 merges and everything else stay; only vocabulary that cannot occur in the texts goes. Writes `text/NAME/tokenizer.json`,
-`text/NAME/tokenizer_config.json` and `text/NAME/expected.json`, `[text, ids]` each. Needs the transformers of requirements.txt.
+`text/NAME/tokenizer_config.json` and `text/NAME/expected.json`, `[text, ids]` each; also, from `text/llama`,
+`text/added.json`: added tokens of every kind, and `[text, ids]` with them. Needs the transformers of requirements.txt.
 """
 
 import json
@@ -12,7 +13,8 @@ import pathlib
 import re
 import sys
 
-from transformers import LlamaTokenizerFast
+from tokenizers import Tokenizer
+from transformers import LlamaTokenizerFast, PreTrainedTokenizerFast
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -30,6 +32,37 @@ TEXTS = [
 ]
 # Not tokenised as special tokens where a person wrote them.
 SPELLED = ["a </s> b", "<s>", "<image> <unk>"]
+
+
+def token(id, content, **flags):
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    return {"id": id, "content": content, **plain, **flags}
+
+
+# Tokens that are not special, and texts in which they stand, or do not.
+ADDED = [
+    ([token(32001, "cat", single_word=True)],
+     ["cat", "a cat", "concat", "cats", "a cat.", "cat_", "cat\u00e9", "cat\u0301", "cat\u00b2", "cat\u2160", "cat\u200dcat", "cat cat", "\U0001f408cat"]),
+    ([token(32001, "cat", single_word=True, normalized=True)], ["cat", "a cat", "cats", "a cat.", "cat\u00b2", "cat cat"]),
+    ([token(32001, "concat", single_word=True), token(32002, "cat")], ["concats", "a concat", "concats cat"]),
+    ([token(32001, "<l>", lstrip=True), token(32002, "<r>", rstrip=True), token(32003, "<b>", lstrip=True, rstrip=True)],
+     ["a <l> a", "a <r> a", "a <b> a", "<b> <b>", " <l>", "<r> ", "<r>  <l>", "a\n<b>\ta", "a\u00a0<l>"]),
+    ([token(32001, "<n>", normalized=True, lstrip=True, rstrip=True)], ["a <n> a", "<n>", " <n> ", "a<n>a"]),
+    ([token(32001, "is", normalized=True), token(32002, "sat", normalized=True)], [" isat", "isat sat", "a sat is"]),
+    ([token(32001, "ca"), token(32002, "catis"), token(32003, "tis")], ["catis", "cati", "catcatis"]),
+]
+
+
+def added():
+    folder = pathlib.Path(__file__).parent / "text"
+    whole = json.loads((folder / "llama/tokenizer.json").read_text())
+    own = whole["added_tokens"]
+    cases = []
+    for tokens, texts in ADDED:
+        whole["added_tokens"] = own + tokens
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(whole)))
+        cases.append([tokens, [[text, tokenizer(text).input_ids] for text in texts]])
+    (folder / "added.json").write_text("[\n" + ",\n".join(map(json.dumps, cases)) + "\n]\n")
 
 
 def main():
@@ -62,6 +95,7 @@ def main():
         assert encode(target) == expected, "the tokenizer was cut down too far"
         lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in expected)
         (target / "expected.json").write_text(f"[\n{lines}\n]\n")
+    added()
 
 
 def encode(folder):

@@ -124,6 +124,12 @@ impl Set {
         Ok(count)
     }
 
+    /// Whether one of `end_tokens` is among what is learned.
+    pub(super) fn ends(&self, end_tokens: &[u32]) -> bool {
+        let mut sequences = self.examples.iter().flat_map(|example| &example.sequences);
+        sequences.any(|sequence| sequence.answers().any(|index| end_tokens.contains(&sequence.tokens[index])))
+    }
+
     /// Takes notice of an answer that is to be made likelier.
     pub fn wanted(&mut self, answer: &str) {
         self.answers += 1;
