@@ -1,11 +1,29 @@
-//! The rows of artifacts. Unknown fields of imported rows are kept under `fields`.
+//! What flows between the nodes of this program: the kinds of artifact, and their rows. Unknown fields of imported rows are kept under `fields`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 
+use stic_engine::artifact::Rows;
 pub use stic_engine::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines, write_lines};
+
+/// Pictures and instruction records: [`Record`].
+pub const RECORDS: ArtifactKind = rows("records", "records.jsonl");
+/// A model's texts about pictures: [`Response`].
+pub const RESPONSES: ArtifactKind = rows("responses", "responses.jsonl");
+/// Preferred and rejected responses: [`Pair`].
+pub const PAIRS: ArtifactKind = rows("pairs", "pairs.jsonl");
+/// Instructions with descriptions infused: [`Conversation`].
+pub const CONVERSATIONS: ArtifactKind = rows("conversations", "conversations.jsonl");
+/// Trained weights.
+pub const ADAPTER: ArtifactKind = ArtifactKind { name: "adapter", version: 1, rows: None };
+/// Predictions and what they score: [`Prediction`].
+pub const SCORES: ArtifactKind = rows("scores", "predictions.jsonl");
+
+const fn rows(name: &'static str, part: &'static str) -> ArtifactKind {
+    ArtifactKind { name, version: 1, rows: Some(Rows { part, file: Some("picture") }) }
+}
 
 /// Who speaks a turn, as LLaVA's data files write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -89,7 +89,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         let files: Vec<String> = new.keys().map(|file| file.display().to_string()).collect();
         json!({
             "node": arguments.node,
-            "kind": kind.name(),
+            "kind": kind.name,
             "folder": folder.display().to_string(),
             "files": files,
             "written": written,

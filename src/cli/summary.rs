@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::table::{natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
-use crate::artifact::ArtifactKind;
+use crate::artifact;
 use crate::diagnostic::counted;
 use crate::event::{Difference, How};
 use crate::graph::Graph;
@@ -57,7 +57,7 @@ impl Told<'_> {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
         let wanted = |node: &str| match &self.graph.show {
             Some(names) => names.iter().any(|name| name == node),
-            None => matches!(output(node), Some(ArtifactKind::Pairs | ArtifactKind::Adapter)),
+            None => matches!(output(node), Some(artifact::PAIRS | artifact::ADAPTER)),
         };
         let shown = |node: &str| voice.verbose || wanted(node);
         for (node, summary) in told.iter().filter(|(node, summary)| !summary.samples.is_empty() && shown(node)) {
@@ -141,7 +141,7 @@ impl Told<'_> {
         let depths = depths(self.graph);
         let wanted = |node: &NodeReport| self.graph.find(&node.node).filter(|index| !self.graph.nodes[*index].imported);
         let made: Vec<usize> = self.report.nodes.iter().filter_map(wanted).collect();
-        let adapters = made.iter().filter(|index| self.graph.nodes[**index].output == ArtifactKind::Adapter);
+        let adapters = made.iter().filter(|index| self.graph.nodes[**index].output == artifact::ADAPTER);
         let index = adapters.max_by_key(|index| depths[**index]).or(made.last())?;
         Some(&self.graph.nodes[*index].name)
     }
@@ -336,7 +336,7 @@ mod tests {
         let silent = summary(&[("data", "shapes")], &[("recall", 0.0, Some([0.0, 0.1]))]);
         let compared = Compared {
             items: 20,
-            pictures: 10,
+            counts: [("pictures".to_owned(), 10)].into(),
             metrics: vec![Metric { name: "recall".to_owned(), value: -0.5, interval: Some([-0.6, -0.4]) }],
         };
         let difference = Difference { node: "silent".to_owned(), reference: "base".to_owned(), compared };

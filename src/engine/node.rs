@@ -257,7 +257,7 @@ pub trait Node: Send + Sync {
         None
     }
 
-    /// What a node that reads items from files finds in them today: each item's id, picture, and what the files call
+    /// What a node that reads items from files finds in them today: each item's id, file, and what the files call
     /// it. Exports name rows by this, since a result outlives the folder that its items came from.
     ///
     /// # Errors
@@ -295,9 +295,9 @@ pub trait Node: Send + Sync {
 pub struct Labelled {
     /// Its identity.
     pub id: ItemId,
-    /// The digest of its picture.
-    pub picture: Option<Digest>,
-    /// The source's own name, and the picture's path.
+    /// The digest of the file that it is about.
+    pub file: Option<Digest>,
+    /// The source's own name, and the file's path.
     pub label: Label,
 }
 
@@ -499,7 +499,7 @@ impl Inputs {
     /// # Errors
     /// When its part is missing, cannot be read, or holds a broken line.
     pub fn rows_of<T: DeserializeOwned>(&self, artifact: &Artifact) -> Result<Vec<T>, Failure> {
-        let name = artifact.kind.rows_name().unwrap_or_default();
+        let name = artifact.kind.rows_part();
         let text = self.part(artifact, name)?;
         read_lines(&text).map_err(|InvalidLine { line, cause }| {
             Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
@@ -602,8 +602,9 @@ pub struct Metric {
 pub struct Compared {
     /// How many items both have.
     pub items: usize,
-    /// About how many pictures.
-    pub pictures: usize,
+    /// What else was counted, by name, such as what the items are about.
+    #[serde(flatten)]
+    pub counts: BTreeMap<String, usize>,
     /// By metric: what the one has more than the other, with its 95 % interval.
     pub metrics: Vec<Metric>,
 }
@@ -676,15 +677,15 @@ pub trait Context: Send + Sync {
     /// Digests of files outside the store. Files digested through this must not change before the result is published.
     fn files(&self) -> &dyn FileDigests;
 
-    /// The bytes of a picture: out of the store, or of the file that was found to have this content.
+    /// The content named by `digest`: out of the store, or of the external file that was found to have it.
     ///
     /// # Errors
     /// When no file with this content is known or it has changed; the cause names the path. The surroundings are at
     /// fault then, not the item: the engine stops the node and keeps nothing of it, whatever is made of the error.
-    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
+    fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
 
-    /// Where a picture lies, for people.
-    fn picture_path(&self, digest: &Digest) -> Option<PathBuf>;
+    /// Where the content named by `digest` lies, for people.
+    fn content_path(&self, digest: &Digest) -> Option<PathBuf>;
 
     /// A folder for unfinished work (training checkpoints) that outlives a killed run and goes when the result is
     /// published.

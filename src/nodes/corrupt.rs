@@ -13,7 +13,7 @@ use super::labels::{LeftOut, carried, item_name, labelled};
 use super::listing::record_parts;
 use super::operations::read_operations;
 use super::survey::{ALTERED, check_pictures};
-use crate::artifact::{Altered, ArtifactKind, Label, Record};
+use crate::artifact::{self, Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
@@ -36,11 +36,11 @@ impl NodeKind for CorruptKind {
     }
 
     fn ports(&self) -> &'static [Port] {
-        &[Port { name: "images", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: true }]
+        &[Port { name: "images", accepts: &[artifact::RECORDS], arity: Arity::Many, items: true }]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Records
+        artifact::RECORDS
     }
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -165,13 +165,13 @@ impl Subject<'_> {
 
     fn alter(&self, context: &dyn Context) -> Result<Result<ItemValue, BadItem>, Failure> {
         let bad = |cause: String| {
-            let path = context.picture_path(&self.shown);
+            let path = context.content_path(&self.shown);
             BadItem {
                 what: path.map_or_else(|| item_name(&self.record.id, &self.label), |path| path.display().to_string()),
                 cause,
             }
         };
-        let bytes = match context.picture(&self.shown) {
+        let bytes = match context.content(&self.shown) {
             Ok(bytes) => bytes,
             Err(bad) => return Ok(Err(bad)),
         };
@@ -274,7 +274,7 @@ const SAMPLES: usize = 3;
 /// A picture before and after: its sizes in pixels, and what was done.
 fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<String> {
     let size = |bytes: &[u8]| decode(bytes).ok().map(|picture| format!("{}×{}", picture.width(), picture.height()));
-    let before = size(&context.picture(&record.shown()?).ok()?)?;
+    let before = size(&context.content(&record.shown()?).ok()?)?;
     let after = size(&context.objects().read(&altered.picture).ok()?)?;
     let values = altered.values.iter().map(|(name, value)| format!("{name} {}", readable(value)));
     let done: Vec<String> = std::iter::once(altered.operation.clone()).chain(values).collect();
@@ -326,7 +326,7 @@ mod tests {
             }
         };
         let records: Vec<Record> = (0..count).map(record).collect();
-        let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&records));
+        let artifact = trial.artifact(artifact::RECORDS, &write_lines(&records));
         (records, artifact)
     }
 
@@ -416,7 +416,7 @@ mod tests {
             let picture = records[0].picture.unwrap();
             let values = json!({ "sigma": sigma }).as_object().cloned().unwrap();
             records[0].altered = Some(Altered { picture, operation: "noise".to_owned(), values });
-            let inputs = inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records)));
+            let inputs = inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records)));
             let (items, mut made) = mapped(&trial, node.as_ref(), &inputs);
             (items[0].reads, made.remove(0).1.unwrap().value)
         };
@@ -447,7 +447,7 @@ mod tests {
         let again: Vec<Record> = std::iter::zip(records, &first)
             .map(|(record, altered)| Record { altered: Some(altered.clone()), ..record })
             .collect();
-        let second = altered(trial.artifact(ArtifactKind::Records, &write_lines(&again)));
+        let second = altered(trial.artifact(artifact::RECORDS, &write_lines(&again)));
         let same = std::iter::zip(&first, &second).filter(|(a, b)| a.operation == b.operation).count();
         assert!((3..18).contains(&same), "{same} of 20 links get the operation of the link before");
         let value = |altered: &Altered| {
@@ -461,14 +461,14 @@ mod tests {
         let trial = Trial::new();
         let (mut records, _) = images(&trial, 2);
         let node = node("operations = [{ op = \"greyscale\" }]");
-        let turns = vec![crate::artifact::Turn { from: crate::artifact::Speaker::Human, value: "What?".to_owned() }];
+        let turns = vec![artifact::Turn { from: artifact::Speaker::Human, value: "What?".to_owned() }];
         records.push(Record {
             id: ItemId::new(Digest::of(b"text")),
             picture: None,
             conversations: Some(turns),
             ..records[0].clone()
         });
-        let inputs = inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records)));
+        let inputs = inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records)));
         let (items, made) = mapped(&trial, node.as_ref(), &inputs);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
@@ -478,7 +478,7 @@ mod tests {
             (2, "2 altered pictures: 2 greyscale; 1 record without a picture left out")
         );
         assert!(trial.notes.lock().unwrap()[0].starts_with("left out a record without a picture: the item "));
-        let none = self::inputs(&trial, trial.artifact(ArtifactKind::Records, &write_lines(&records[2..])));
+        let none = self::inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records[2..])));
         assert!(work.items(&none, 7, &trial).is_err());
         let promised = |count: usize| move |_: &str| vec![Parameter::selection("pictures", count)];
         assert!(node.check_inputs(&promised(1)).is_empty());
@@ -499,7 +499,7 @@ mod tests {
             conversations: None,
             fields: Default::default(),
         };
-        let artifact = trial.artifact(ArtifactKind::Records, &write_lines([&record]));
+        let artifact = trial.artifact(artifact::RECORDS, &write_lines([&record]));
         let inputs = inputs(&trial, artifact);
         let (_, made) = mapped(&trial, node(BOTH).as_ref(), &inputs);
         assert!(made[0].1.as_ref().unwrap_err().cause.starts_with("not a picture"));

@@ -2,7 +2,7 @@
 //! pictures, rejected ones.
 
 use super::respond::{PORTS, RespondNode};
-use crate::artifact::ArtifactKind;
+use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
 
@@ -23,7 +23,7 @@ impl NodeKind for DescribeKind {
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Responses
+        artifact::RESPONSES
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {

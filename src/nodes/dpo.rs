@@ -4,7 +4,7 @@
 
 use super::labels::{item_name, labelled};
 use super::training::{Goal, POSITIVE, TrainingParameters};
-use crate::artifact::{ArtifactKind, Pair};
+use crate::artifact::{self, ArtifactKind, Pair};
 use crate::digest::Value;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
@@ -49,13 +49,13 @@ impl NodeKind for DpoKind {
 
     fn ports(&self) -> &'static [Port] {
         &[
-            Port { name: "pairs", accepts: &[ArtifactKind::Pairs], arity: Arity::Many, items: false },
-            Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false },
+            Port { name: "pairs", accepts: &[artifact::PAIRS], arity: Arity::Many, items: false },
+            Port { name: "adapter", accepts: &[artifact::ADAPTER], arity: Arity::Optional, items: false },
         ]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Adapter
+        artifact::ADAPTER
     }
 
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {

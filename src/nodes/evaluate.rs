@@ -22,7 +22,7 @@ use self::answer::{Run, Subject};
 use self::outcome::outcome;
 use super::listing::{MEND_OR_SKIP, absolute, look_for_deep_grey};
 use super::{adapter, infuse, model};
-use crate::artifact::{ArtifactKind, Finish, ItemId, Label};
+use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::{check_beginning, decode};
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
 use crate::data::source::Faults;
@@ -125,11 +125,11 @@ impl NodeKind for EvaluateKind {
     }
 
     fn ports(&self) -> &'static [Port] {
-        &[Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false }]
+        &[Port { name: "adapter", accepts: &[artifact::ADAPTER], arity: Arity::Optional, items: false }]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Scores
+        artifact::SCORES
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -304,7 +304,7 @@ impl Node for EvaluateNode {
         Ok(rows
             .map(|((asked, picture), item)| Labelled {
                 id: item.id,
-                picture: Some(*picture),
+                file: Some(*picture),
                 label: Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None },
             })
             .collect())
@@ -482,7 +482,7 @@ impl ItemWork for EvaluateNode {
         let mut group: Vec<Subject> = Vec::new();
         for (picture, asked) in pictures {
             let path = &loaded.suite.asked[asked[0]].picture;
-            let decoded = context.picture(&picture).and_then(|bytes| {
+            let decoded = context.content(&picture).and_then(|bytes| {
                 decode(&bytes).map_err(|error| BadItem { what: path.display().to_string(), cause: error.to_string() })
             });
             match decoded {

@@ -11,7 +11,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value as Json};
 
 use super::adapter;
-use crate::artifact::{ArtifactKind, ItemId, LABELS, read_lines, write_lines};
+use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Labelled, Objects, Part};
 
@@ -30,14 +30,14 @@ pub fn export(
     base_model: Option<&str>,
     folder: &Path,
 ) -> Result<(), Failure> {
-    if artifact.kind == ArtifactKind::Adapter {
+    if artifact.kind == artifact::ADAPTER {
         return adapter::export(artifact, objects, base_model, folder);
     }
     let sources = Sources::new(labels);
     let mut made = BTreeSet::new();
     for part in artifact.identity.iter().chain(&artifact.side).filter(|part| part.name != LABELS) {
         let mut content = objects.read(&part.digest)?;
-        if Some(part.name.as_str()) == artifact.kind.rows_name() {
+        if Some(part.name.as_str()) == artifact.kind.rows.map(|rows| rows.part) {
             let rows: Vec<Map<String, Json>> = read_lines(&content).map_err(|error| {
                 Failure::node(format!(
                     "the result of `{}` is broken: {}, line {}: {}",
@@ -90,7 +90,7 @@ impl<'a> Sources<'a> {
     fn new(labels: &'a [Labelled]) -> Self {
         // The first of several that have the same.
         let by_id = labels.iter().rev().map(|it| (&it.id, it)).collect();
-        let path = |it: &'a Labelled| Some((it.picture?, it.label.path.as_deref()?));
+        let path = |it: &'a Labelled| Some((it.file?, it.label.path.as_deref()?));
         Self { by_id, paths: labels.iter().rev().filter_map(path).collect() }
     }
 
@@ -103,7 +103,7 @@ impl<'a> Sources<'a> {
         let name = source.and_then(|source| source.label.name.as_deref());
         let image = text(&row, "picture").and_then(|digest| digest.parse().ok()).and_then(|picture: Digest| {
             // Of several files with this content the one that the row came from.
-            let own = source.filter(|source| source.picture == Some(picture));
+            let own = source.filter(|source| source.file == Some(picture));
             let path = own.and_then(|source| source.label.path.as_deref()).or(self.paths.get(&picture).copied());
             if let Some(path) = path {
                 return Some(path.to_owned());
@@ -165,9 +165,9 @@ mod tests {
             serde_json::json!({"id": "third", "picture": Digest::of(b"unknown"), "score": 0.1}),
             serde_json::json!({"id": id, "picture": stored}),
         ];
-        let artifact = trial.artifact(ArtifactKind::Records, &write_lines(&rows));
+        let artifact = trial.artifact(artifact::RECORDS, &write_lines(&rows));
         let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()), place: None };
-        let labels = [Labelled { id, picture: Some(clean), label }];
+        let labels = [Labelled { id, file: Some(clean), label }];
         let folder = exported(&artifact, &trial.shelf, &labels).unwrap();
         let text = fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
         let read: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -186,7 +186,7 @@ mod tests {
     fn a_part_whose_name_leads_out_of_the_folder_is_refused() {
         let trial = Trial::new();
         for name in ["../out", "/out", "a/b", "..", ".", "", "./a", "a/", "a\\b"] {
-            let mut artifact = trial.artifact(ArtifactKind::Pairs, b"");
+            let mut artifact = trial.artifact(artifact::PAIRS, b"");
             artifact.side.push(Part { name: name.to_owned(), digest: trial.shelf.put(b"x").unwrap() });
             let error = exported(&artifact, &trial.shelf, &[]).err().map(|error| error.to_string());
             assert_eq!(error, Some(format!("a part of the result of `above` is called `{name}`")));

@@ -19,7 +19,7 @@ use super::listing::{
 };
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{
-    ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
+    self, ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
     write_lines,
 };
 use crate::data::filter::Filter;
@@ -52,7 +52,7 @@ impl Importer for FileImporter {
         file: PathBuf,
         images: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
-        let kind = accepts.first().copied().unwrap_or(ArtifactKind::Records);
+        let kind = accepts.first().copied().unwrap_or(artifact::RECORDS);
         (kind, Arc::new(ImportKind(kind)), Box::new(Import::new(kind, file, images)))
     }
 
@@ -138,15 +138,13 @@ impl Node for Import {
             return problem("images", format!("`{}` is not a folder", images.display()), relative);
         }
         match self.kind {
-            ArtifactKind::Adapter => match adapter::read_shape(&self.file) {
+            artifact::ADAPTER => match adapter::read_shape(&self.file) {
                 Ok(_) => Vec::new(),
                 Err(ModelError { message, help, .. }) => {
                     vec![FileProblem { parameter: "file".to_owned(), message, help }]
                 }
             },
-            ArtifactKind::Records | ArtifactKind::Conversations if !is_records(&self.file) => {
-                self.surveyed().problems.clone()
-            }
+            artifact::RECORDS | artifact::CONVERSATIONS if !is_records(&self.file) => self.surveyed().problems.clone(),
             _ if self.file.is_dir() => problem(
                 "file",
                 format!("`{shown}` is a folder"),
@@ -158,18 +156,18 @@ impl Node for Import {
     }
 
     fn remarks(&self) -> Vec<String> {
-        if self.kind == ArtifactKind::Adapter { Vec::new() } else { self.surveyed().notes.clone() }
+        if self.kind == artifact::ADAPTER { Vec::new() } else { self.surveyed().notes.clone() }
     }
 
     fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
         match self.kind {
-            ArtifactKind::Adapter => adapter::read_shape(&self.file).unwrap_or_default(),
+            artifact::ADAPTER => adapter::read_shape(&self.file).unwrap_or_default(),
             _ => self.surveyed().promises(),
         }
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        let content = if self.kind == ArtifactKind::Adapter {
+        let content = if self.kind == artifact::ADAPTER {
             let digest = |name: &str| {
                 let path = self.file.join(name);
                 digests.file(&path).map(Value::from).map_err(|cause| Failure::io(&path, &cause))
@@ -178,7 +176,7 @@ impl Node for Import {
         } else {
             Digest::of(&self.rows(digests)?.text).into()
         };
-        Ok(vec![Parameter::selection("as", self.kind.name()), Parameter::selection("file", content)])
+        Ok(vec![Parameter::selection("as", self.kind.name), Parameter::selection("file", content)])
     }
 
     fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
@@ -188,12 +186,12 @@ impl Node for Import {
             #[serde(default)]
             picture: Option<Digest>,
         }
-        if self.kind == ArtifactKind::Adapter {
+        if self.kind == artifact::ADAPTER {
             return Ok(Vec::new());
         }
         let Rows { text, labels, .. } = self.rows(files)?;
         let rows: Vec<Row> = read_lines(&text).map_err(|error| Failure::node(error.cause.to_string()))?;
-        let named = |(Row { id, picture }, label)| Labelled { id, picture, label };
+        let named = |(Row { id, picture }, label)| Labelled { id, file: picture, label };
         Ok(std::iter::zip(rows, labels).map(named).collect())
     }
 
@@ -205,7 +203,7 @@ impl Node for Import {
 impl WholeWork for Import {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let objects = context.objects();
-        if self.kind == ArtifactKind::Adapter {
+        if self.kind == artifact::ADAPTER {
             let (output, notes) = adapter::import(&self.file, objects)?;
             notes.iter().for_each(|note| context.note(note));
             return Ok(output);
@@ -216,11 +214,11 @@ impl WholeWork for Import {
         }
         let deep = look_for_deep_grey(labels.iter().filter_map(|label| label.path.as_deref()).map(Path::new));
         notes.iter().chain(&deep).for_each(|note| context.note(note));
-        if let Some(digest) = wanted.iter().find(|digest| context.picture_path(digest).is_none()) {
+        if let Some(digest) = wanted.iter().find(|digest| context.content_path(digest).is_none()) {
             let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());
             return Err(Failure::node(message).help("say with `images` in which folder the pictures are"));
         }
-        let name = self.kind.rows_name().unwrap_or_default();
+        let name = self.kind.rows_part();
         Ok(Output {
             identity: vec![part(name, &text, objects)?],
             side: vec![part(LABELS, &write_lines(&labels), objects)?],
@@ -257,20 +255,20 @@ impl Import {
         let first = self.first().ok().flatten();
         let own = first.as_ref().is_some_and(is_own);
         match self.kind {
-            ArtifactKind::Records if own => self.survey_own::<Record>(),
-            ArtifactKind::Responses if own => self.survey_own::<Response>(),
-            ArtifactKind::Pairs if own => self.survey_own::<Pair>(),
-            ArtifactKind::Conversations if own => self.survey_own::<Conversation>(),
-            ArtifactKind::Responses => self.survey_each(|record| {
+            artifact::RECORDS if own => self.survey_own::<Record>(),
+            artifact::RESPONSES if own => self.survey_own::<Response>(),
+            artifact::PAIRS if own => self.survey_own::<Pair>(),
+            artifact::CONVERSATIONS if own => self.survey_own::<Conversation>(),
+            artifact::RESPONSES => self.survey_each(|record| {
                 let (image, remarks) = read_description(record).map(|(row, remarks)| (row.image, remarks))?;
                 Ok(Seen { image: Some(image), pictured: true, answered: false, remarks })
             }),
-            ArtifactKind::Conversations if !first.as_ref().is_some_and(is_preference) => self.survey_entries(),
-            ArtifactKind::Pairs | ArtifactKind::Conversations => self.survey_each(|record| {
+            artifact::CONVERSATIONS if !first.as_ref().is_some_and(is_preference) => self.survey_entries(),
+            artifact::PAIRS | artifact::CONVERSATIONS => self.survey_each(|record| {
                 let (image, remarks) = read_preference(record).map(|(row, remarks)| (row.image, remarks))?;
                 Ok(Seen { image: Some(image), pictured: true, answered: true, remarks })
             }),
-            ArtifactKind::Records | ArtifactKind::Adapter | ArtifactKind::Scores => self.survey_entries(),
+            _ => self.survey_entries(),
         }
     }
 
@@ -278,7 +276,7 @@ impl Import {
         let mut ids = HashSet::new();
         self.survey_each(|record| {
             let (mut row, remarks) = own_row::<T>(record, &mut ids)?;
-            let answered = row.turns().map_or(self.kind != ArtifactKind::Records, |turns| is_answered(turns));
+            let answered = row.turns().map_or(self.kind != artifact::RECORDS, |turns| is_answered(turns));
             Ok(Seen { image: None, pictured: row.pictures()[0].is_some(), answered, remarks })
         })
     }
@@ -304,7 +302,7 @@ impl Import {
     }
 
     fn survey_entries(&self) -> Surveyed {
-        let conversations = self.kind == ArtifactKind::Conversations;
+        let conversations = self.kind == artifact::CONVERSATIONS;
         let silent = |entry: &Entry| (conversations && entry.conversations.is_none()).then_some(NO_CONVERSATION);
         self.source().survey("file", OnBadItem::default(), silent)
     }
@@ -321,17 +319,15 @@ impl Import {
         let first = self.first()?;
         let own = first.as_ref().is_some_and(is_own);
         match self.kind {
-            ArtifactKind::Records if own => self.own::<Record>(digests),
-            ArtifactKind::Responses if own => self.own::<Response>(digests),
-            ArtifactKind::Pairs if own => self.own::<Pair>(digests),
-            ArtifactKind::Conversations if own => self.own::<Conversation>(digests),
-            ArtifactKind::Conversations if first.as_ref().is_some_and(is_preference) => self.chosen(digests),
-            ArtifactKind::Records | ArtifactKind::Conversations => self.instructions(digests),
-            ArtifactKind::Responses => self.descriptions(digests),
-            ArtifactKind::Pairs => self.preferences(digests),
-            ArtifactKind::Adapter | ArtifactKind::Scores => {
-                Err(Failure::node(format!("{} cannot be imported from `{}`", self.kind, self.file.display())))
-            }
+            artifact::RECORDS if own => self.own::<Record>(digests),
+            artifact::RESPONSES if own => self.own::<Response>(digests),
+            artifact::PAIRS if own => self.own::<Pair>(digests),
+            artifact::CONVERSATIONS if own => self.own::<Conversation>(digests),
+            artifact::CONVERSATIONS if first.as_ref().is_some_and(is_preference) => self.chosen(digests),
+            artifact::RECORDS | artifact::CONVERSATIONS => self.instructions(digests),
+            artifact::RESPONSES => self.descriptions(digests),
+            artifact::PAIRS => self.preferences(digests),
+            _ => Err(Failure::node(format!("{} cannot be imported from `{}`", self.kind, self.file.display()))),
         }
     }
 
@@ -411,7 +407,7 @@ impl Import {
     /// Pictures, instruction records, or description-infused ones, which have the same form.
     fn instructions(&self, digests: &dyn FileDigests) -> Result<Rows, Failure> {
         let mut listing = self.source().list(true, Conversations::Kept, digests)?;
-        if self.kind == ArtifactKind::Conversations {
+        if self.kind == artifact::CONVERSATIONS {
             let (spoken, silent) = listing.items.into_iter().partition(|item| item.entry.conversations.is_some());
             let silent: Vec<Listed> = silent;
             listing.items = spoken;
@@ -424,7 +420,7 @@ impl Import {
         notes.extend(listing.notes(&self.file));
         let labels: Vec<Label> = listing.items.iter().map(|item| label(&item.entry, &self.file)).collect();
         let count = labels.len();
-        let text = if self.kind == ArtifactKind::Conversations {
+        let text = if self.kind == artifact::CONVERSATIONS {
             let rows = listing.items.into_iter().map(|item| Conversation {
                 id: item.id,
                 picture: item.picture,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::adapter::part;
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::survey::check_answers;
-use crate::artifact::{ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
+use crate::artifact::{self, ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::{IMAGE, is_answered};
 use crate::diagnostic::counted;
 use crate::node::{
@@ -35,13 +35,13 @@ impl NodeKind for InfuseKind {
 
     fn ports(&self) -> &'static [Port] {
         &[
-            Port { name: "instructions", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: false },
-            Port { name: "descriptions", accepts: &[ArtifactKind::Responses], arity: Arity::Many, items: false },
+            Port { name: "instructions", accepts: &[artifact::RECORDS], arity: Arity::Many, items: false },
+            Port { name: "descriptions", accepts: &[artifact::RESPONSES], arity: Arity::Many, items: false },
         ]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Conversations
+        artifact::CONVERSATIONS
     }
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -191,8 +191,8 @@ mod tests {
     fn run(text: &str, records: &[Record], descriptions: &[Response]) -> Result<(Vec<Conversation>, String), Failure> {
         let trial = Trial::new();
         let ports = [
-            ("instructions", vec![trial.artifact(ArtifactKind::Records, &write_lines(records))]),
-            ("descriptions", vec![trial.artifact(ArtifactKind::Responses, &write_lines(descriptions))]),
+            ("instructions", vec![trial.artifact(artifact::RECORDS, &write_lines(records))]),
+            ("descriptions", vec![trial.artifact(artifact::RESPONSES, &write_lines(descriptions))]),
         ];
         let node = read(&InfuseKind, text, &["instructions", "descriptions"], Path::new("m")).unwrap();
         let output = trial.run(node.as_ref(), ports.into())?;

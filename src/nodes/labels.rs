@@ -28,7 +28,7 @@ pub fn placed(file: &Path, place: Place) -> String {
 
 /// The label of a row that was made of the one labelled `label`, with the current path of its picture.
 pub fn carried(label: Label, picture: Option<Digest>, context: &dyn Context) -> Label {
-    let path = picture.and_then(|picture| context.picture_path(&picture));
+    let path = picture.and_then(|picture| context.content_path(&picture));
     Label { path: path.as_deref().map(absolute).or(label.path), ..label }
 }
 

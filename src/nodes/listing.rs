@@ -329,7 +329,7 @@ impl Listing {
     pub fn labels(&self, from: &Path) -> Vec<Labelled> {
         let named = |Listed { id, picture, entry }: &Listed| Labelled {
             id: id.clone(),
-            picture: *picture,
+            file: *picture,
             label: label(entry, from),
         };
         self.items.iter().map(named).collect()

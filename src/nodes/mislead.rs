@@ -3,7 +3,7 @@
 //! It runs like `describe` with other prompts; that it is a kind of its own tells `pair` where a response came from.
 
 use super::respond::{PORTS, RespondNode};
-use crate::artifact::ArtifactKind;
+use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
 
@@ -24,7 +24,7 @@ impl NodeKind for MisleadKind {
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Responses
+        artifact::RESPONSES
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {

@@ -11,7 +11,7 @@ use super::Prompts;
 use super::adapter::part;
 use super::labels::{carried, item_name, labelled, labelled_of};
 use super::survey::ALTERED_PROMPTS;
-use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
+use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
 use crate::diagnostic::counted;
 use crate::digest::Value;
@@ -39,13 +39,13 @@ impl NodeKind for PairKind {
 
     fn ports(&self) -> &'static [Port] {
         &[
-            Port { name: "preferred", accepts: &[ArtifactKind::Responses], arity: Arity::Many, items: false },
-            Port { name: "rejected", accepts: &[ArtifactKind::Responses], arity: Arity::Many, items: false },
+            Port { name: "preferred", accepts: &[artifact::RESPONSES], arity: Arity::Many, items: false },
+            Port { name: "rejected", accepts: &[artifact::RESPONSES], arity: Arity::Many, items: false },
         ]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Pairs
+        artifact::PAIRS
     }
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -382,7 +382,7 @@ mod tests {
     ) -> Result<(Vec<Pair>, Output, Trial), Failure> {
         let trial = Trial::new();
         let artifact = |(n, rows): (usize, &[Response])| {
-            let made = trial.artifact(ArtifactKind::Responses, &write_lines(rows));
+            let made = trial.artifact(artifact::RESPONSES, &write_lines(rows));
             Artifact { node: format!("side{n}"), ..made }
         };
         let rejected = rejected.iter().copied().enumerate().map(artifact).collect();

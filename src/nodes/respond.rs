@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use super::{Fraction, Prompts, adapter, model};
-use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
+use crate::artifact::{self, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
 use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
@@ -44,8 +44,8 @@ const SAMPLES: usize = 3;
 
 /// The inputs of both kinds.
 pub const PORTS: &[Port] = &[
-    Port { name: "images", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: true },
-    Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false },
+    Port { name: "images", accepts: &[artifact::RECORDS], arity: Arity::Many, items: true },
+    Port { name: "adapter", accepts: &[artifact::ADAPTER], arity: Arity::Optional, items: false },
 ];
 
 /// A node of either kind.
@@ -342,7 +342,7 @@ impl ItemWork for RespondNode {
         let mut summary = summary(&responses, &seen);
         summary.line += &left_out.clause();
         let objects = context.objects();
-        let name = ArtifactKind::Responses.rows_name().unwrap_or_default();
+        let name = artifact::RESPONSES.rows_part();
         Ok(Output {
             identity: vec![Part { name: name.to_owned(), digest: objects.put(&write_lines(&responses))? }],
             side: vec![Part { name: LABELS.to_owned(), digest: objects.put(&write_lines(&labels))? }],
@@ -354,7 +354,7 @@ impl ItemWork for RespondNode {
 
 /// A picture as the tower reads it.
 fn prepared(digest: &Digest, processor: &Processor, context: &dyn Context) -> Result<Prepared, ModelError> {
-    let bytes = context.picture(digest).map_err(|bad| ModelError::new(bad.cause))?;
+    let bytes = context.content(digest).map_err(|bad| ModelError::new(bad.cause))?;
     let picture = decode(&bytes).map_err(|error| ModelError::new(error.to_string()))?;
     Ok(prepare(&picture, processor.mode, processor))
 }
@@ -362,7 +362,7 @@ fn prepared(digest: &Digest, processor: &Processor, context: &dyn Context) -> Re
 /// An item's value, or why it has none.
 fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
     let bad = |cause: String| {
-        let path = context.picture_path(&question.shown);
+        let path = context.content_path(&question.shown);
         let what =
             path.map_or_else(|| item_name(&question.record.id, &question.label), |path| path.display().to_string());
         BadItem { what, cause }
@@ -435,7 +435,7 @@ mod tests {
     }
 
     fn inputs(trial: &Trial, records: &[Record], adapter: Option<Artifact>) -> Inputs {
-        let images = trial.artifact(ArtifactKind::Records, &write_lines(records));
+        let images = trial.artifact(artifact::RECORDS, &write_lines(records));
         let ports = BTreeMap::from([("images", vec![images]), ("adapter", adapter.into_iter().collect())]);
         Inputs::new(ports, trial.shelf.clone())
     }
@@ -462,7 +462,7 @@ mod tests {
             values.into_iter().filter_map(|(index, value)| Some((index, value.ok()?))).collect();
         let output = work(node).collect(inputs, &values, trial).unwrap();
         let rows = crate::node::Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap();
-        (crate::artifact::read_lines(&rows).unwrap(), output.summary)
+        (artifact::read_lines(&rows).unwrap(), output.summary)
     }
 
     #[test]
@@ -534,7 +534,7 @@ mod tests {
         )
         .unwrap();
         let adapter = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
-        let adapter = trial.made(ArtifactKind::Adapter, adapter);
+        let adapter = trial.made(artifact::ADAPTER, adapter);
         let plain = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
         let adapted = map(&trial, &*node, &inputs(&trial, &records, Some(adapter)), &[0]);
         assert_ne!(plain, adapted);

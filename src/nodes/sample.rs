@@ -17,7 +17,7 @@ use super::conditions::{filter_parameters, read_filter};
 use super::labels::label;
 use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, record_parts};
 use super::survey::Surveyed;
-use crate::artifact::{ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
+use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
 use crate::diagnostic::counted;
@@ -46,7 +46,7 @@ impl NodeKind for SampleKind {
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Records
+        artifact::RECORDS
     }
 
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -234,7 +234,7 @@ struct Before {
 
 impl Before {
     fn read(earlier: &Artifact, objects: &dyn Objects) -> Option<Self> {
-        let rows = objects.read(&earlier.part(earlier.kind.rows_name()?)?).ok()?;
+        let rows = objects.read(&earlier.part(earlier.kind.rows?.part)?).ok()?;
         let labels = objects.read(&earlier.part(LABELS)?).ok()?;
         let (rows, labels) = (read_lines::<Record>(&rows).ok()?, read_lines::<Label>(&labels).ok()?);
         let records = rows.iter().any(|row| row.conversations.is_some());

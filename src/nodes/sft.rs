@@ -3,7 +3,7 @@
 use super::labels::{LeftOut, item_name, labelled_of};
 use super::survey::check_answers;
 use super::training::{Goal, Set, TrainingParameters};
-use crate::artifact::{ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
+use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::data::turns::is_answered;
 use crate::model::sequence::Scribe;
 use crate::node::{
@@ -31,16 +31,15 @@ impl NodeKind for SftKind {
     }
 
     fn ports(&self) -> &'static [Port] {
-        const CONVERSATIONS: &[ArtifactKind] =
-            &[ArtifactKind::Conversations, ArtifactKind::Records, ArtifactKind::Pairs];
+        const CONVERSATIONS: &[ArtifactKind] = &[artifact::CONVERSATIONS, artifact::RECORDS, artifact::PAIRS];
         &[
             Port { name: "conversations", accepts: CONVERSATIONS, arity: Arity::Many, items: false },
-            Port { name: "adapter", accepts: &[ArtifactKind::Adapter], arity: Arity::Optional, items: false },
+            Port { name: "adapter", accepts: &[artifact::ADAPTER], arity: Arity::Optional, items: false },
         ]
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Adapter
+        artifact::ADAPTER
     }
 
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -119,7 +118,7 @@ fn add(
 ) -> Result<usize, Failure> {
     let mut taken = 0;
     match artifact.kind {
-        ArtifactKind::Pairs => {
+        artifact::PAIRS => {
             for (Pair { id, picture, instruction, chosen, .. }, label) in labelled_of(inputs, artifact)? {
                 set.wanted(&chosen);
                 let sequence = scribe.round(&instruction, Some(&chosen), true);
@@ -127,7 +126,7 @@ fn add(
                 taken += 1;
             }
         }
-        ArtifactKind::Records => {
+        artifact::RECORDS => {
             for (record, label) in labelled_of::<Record>(inputs, artifact)? {
                 let Some(turns) = record.conversations.as_ref().filter(|turns| is_answered(turns)) else {
                     left_out.add(&record.id, &label);

@@ -298,7 +298,7 @@ mod tests {
 
     use super::*;
     use crate::artifact::{
-        ArtifactKind, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
+        self, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
     use crate::node::{Artifact, Node, NodeKind, Objects};
     use crate::nodes::trial::{Trial, read};
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn dpo_makes_an_adapter_a_log_and_a_course() {
         let (trial, pictures) = trial();
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let text = "lora = { rank = 2, alpha = 4 }\nepochs = 6\nlearning_rate = 1e-2\n";
         let text = format!("model = 'base'\nbatch_size = 2\n{text}");
         let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_training_that_learns_nothing_is_warned_of() {
         let (trial, pictures) = trial();
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         for kind in [&DpoKind as &dyn NodeKind, &SftKind] {
             let port = kind.ports()[0].name;
             let run = |rate: &str| {
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn a_training_whose_only_step_warms_up_is_warned_of() {
         let (trial, pictures) = trial();
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let warnings = |text: &str| {
             let text = format!("model = 'base'\nbatch_size = 8\nlearning_rate = 1e-2\nlora = {{ rank = 2 }}\n{text}");
             let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
@@ -488,15 +488,15 @@ mod tests {
     fn sft_goes_on_from_the_input_adapter() {
         let (trial, pictures) = trial();
         let imported = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
-        let input = trial.made(ArtifactKind::Adapter, imported);
+        let input = trial.made(artifact::ADAPTER, imported);
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };
         let conversations = [Conversation {
             id: ItemId::new(pictures[0]),
             picture: Some(pictures[0]),
             conversations: vec![turn(Speaker::Human, "What is this?\n<image>"), turn(Speaker::Gpt, "A ring.")],
         }];
-        let conversations = trial.artifact(ArtifactKind::Conversations, &write_lines(&conversations));
-        let pairs = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let conversations = trial.artifact(artifact::CONVERSATIONS, &write_lines(&conversations));
+        let pairs = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let ports = |input: &Artifact| {
             BTreeMap::from([
                 ("conversations", vec![conversations.clone(), pairs.clone()]),
@@ -519,8 +519,8 @@ mod tests {
         let (trial, pictures) = trial();
         let imported = adapter::import(&reference("llava_next/adapter"), &*trial.shelf).unwrap().0;
         let ports = BTreeMap::from([
-            ("pairs", vec![trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)))]),
-            ("adapter", vec![trial.made(ArtifactKind::Adapter, imported)]),
+            ("pairs", vec![trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)))]),
+            ("adapter", vec![trial.made(artifact::ADAPTER, imported)]),
         ]);
         let Err(Failure::Node { message, .. }) = trial.run(&*node(&DpoKind, "", &["adapter"]).unwrap(), ports) else {
             panic!("accepted")
@@ -531,7 +531,7 @@ mod tests {
     #[test]
     fn a_prompt_without_room_for_an_answer_names_its_item() {
         let (trial, pictures) = trial();
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures[..1])));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures[..1])));
         let node = node(&DpoKind, "max_length = 4", &[]).unwrap();
         let Err(Failure::Node { message, help }) = trial.run(&*node, connect("pairs", rows)) else {
             panic!("accepted")
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn nothing_to_train_on_is_an_error() {
         let trial = Trial::new();
-        let rows = trial.artifact(ArtifactKind::Pairs, b"");
+        let rows = trial.artifact(artifact::PAIRS, b"");
         let error = trial.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
         assert!(error.to_string().starts_with("there is nothing to train on"));
     }

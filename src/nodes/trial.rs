@@ -97,7 +97,7 @@ impl Trial {
 
     /// An artifact whose only identity part is `content`.
     pub fn artifact(&self, kind: crate::artifact::ArtifactKind, content: &[u8]) -> Artifact {
-        let name = kind.rows_name().expect("a kind with rows").to_owned();
+        let name = kind.rows_part().to_owned();
         self.made(
             kind,
             Output { identity: vec![Part { name, digest: self.shelf.put(content).unwrap() }], ..Output::default() },
@@ -137,11 +137,11 @@ impl Context for Trial {
         self
     }
 
-    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
+    fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
         self.shelf.read(digest).map_err(|cause| BadItem { what: digest.short(), cause: cause.to_string() })
     }
 
-    fn picture_path(&self, _: &Digest) -> Option<PathBuf> {
+    fn content_path(&self, _: &Digest) -> Option<PathBuf> {
         None
     }
 

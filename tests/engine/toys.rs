@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, write_lines};
+use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, Rows, write_lines};
 use stic_engine::device::{Backend, DeviceChoice, DeviceRequest, Devices, Precision};
 use stic_engine::digest::Digest;
 use stic_engine::event::{Event, How, Observer};
@@ -44,7 +44,7 @@ inputs.rows = ["described", "source"]
 pub struct Row {
     pub id: ItemId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub picture: Option<Digest>,
+    pub file: Option<Digest>,
     pub text: String,
 }
 
@@ -59,7 +59,7 @@ enum Toy {
     Each,
     /// As `each`, but puts nothing into the store for an item.
     Tell,
-    /// As `each`, but what it adds to is the picture's bytes.
+    /// As `each`, but what it adds to is the file's bytes.
     Show,
     /// As `each`, on the device.
     Compute,
@@ -69,8 +69,10 @@ enum Toy {
     First,
 }
 
-const ROWS: Port = Port { name: "rows", accepts: &[ArtifactKind::Records], arity: Arity::Many, items: true };
-const EXTRA: Port = Port { name: "extra", accepts: &[ArtifactKind::Records], arity: Arity::Optional, items: false };
+const RECORDS: ArtifactKind =
+    ArtifactKind { name: "records", version: 1, rows: Some(Rows { part: "records.jsonl", file: Some("file") }) };
+const ROWS: Port = Port { name: "rows", accepts: &[RECORDS], arity: Arity::Many, items: true };
+const EXTRA: Port = Port { name: "extra", accepts: &[RECORDS], arity: Arity::Optional, items: false };
 
 impl NodeKind for Toy {
     fn name(&self) -> &'static str {
@@ -99,7 +101,7 @@ impl NodeKind for Toy {
     }
 
     fn output(&self) -> ArtifactKind {
-        ArtifactKind::Records
+        RECORDS
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
@@ -256,7 +258,7 @@ impl WholeWork for ToyNode {
                     } else {
                         word.clone()
                     };
-                    rows.push(Row { id, picture: None, text });
+                    rows.push(Row { id, file: None, text });
                 }
             }
             Toy::Files => {
@@ -264,7 +266,7 @@ impl WholeWork for ToyNode {
                 for (name, digest) in list(folder, context.files())? {
                     let path = folder.join(&name).to_str().unwrap().to_owned();
                     labels.push(Label { name: Some(name.clone()), path: Some(path), place: None });
-                    rows.push(Row { id: ItemId::new(digest), picture: Some(digest), text: name });
+                    rows.push(Row { id: ItemId::new(digest), file: Some(digest), text: name });
                 }
             }
             _ => {
@@ -288,7 +290,7 @@ impl ItemWork for ToyNode {
 
     fn items(&self, inputs: &Inputs, _seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
         let rows = self.rows(inputs)?;
-        let reads = |row: &Row| Digest::of(format!("{:?} {}", row.picture, row.text).as_bytes());
+        let reads = |row: &Row| Digest::of(format!("{:?} {}", row.file, row.text).as_bytes());
         Ok(rows.into_iter().map(|row| Item { reads: reads(&row), id: row.id }).collect())
     }
 
@@ -314,8 +316,8 @@ impl ItemWork for ToyNode {
                 }
                 continue;
             }
-            let text = match (self.toy, row.picture) {
-                (Toy::Show, Some(picture)) => match context.picture(&picture) {
+            let text = match (self.toy, row.file) {
+                (Toy::Show, Some(file)) => match context.content(&file) {
                     Ok(bytes) => String::from_utf8(bytes).unwrap(),
                     Err(bad) => {
                         if finished(*index, Err(bad)) == ControlFlow::Break(()) {
@@ -350,8 +352,8 @@ impl ItemWork for ToyNode {
             .iter()
             .map(|(index, value)| Row {
                 id: rows[*index].id.clone(),
-                // What was made stands for a picture that was altered: it lies in the store.
-                picture: value.objects.first().copied(),
+                // What was made stands for a file that was altered: it lies in the store.
+                file: value.objects.first().copied(),
                 text: value.value["text"].as_str().unwrap().to_owned(),
             })
             .collect();

@@ -8,7 +8,7 @@ pub struct Label {
     /// The id that the source gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The picture's path when it was read.
+    /// The path of the external file that the row is about, when it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Where it stands in the file that it was read from, for messages.

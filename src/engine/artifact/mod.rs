@@ -14,52 +14,40 @@ pub use lines::{InvalidLine, read_lines, write_lines};
 
 use std::fmt;
 
-/// The kinds of artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ArtifactKind {
-    /// Pictures and instruction records.
-    Records,
-    /// A model's texts about pictures.
-    Responses,
-    /// Preferred and rejected responses.
-    Pairs,
-    /// Instructions with descriptions infused.
-    Conversations,
-    /// Trained weights.
-    Adapter,
-    /// Predictions and what they score.
-    Scores,
+/// A kind of artifact: what a node makes and a port takes. A program brings its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArtifactKind {
+    /// Its name, in messages and in the digests of contents.
+    pub name: &'static str,
+    /// Raised when the same content is written otherwise; 1 at first.
+    pub version: u32,
+    /// Its rows, for the kinds that have rows.
+    pub rows: Option<Rows>,
 }
 
-impl ArtifactKind {
-    /// Its name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Records => "records",
-            Self::Responses => "responses",
-            Self::Pairs => "pairs",
-            Self::Conversations => "conversations",
-            Self::Adapter => "adapter",
-            Self::Scores => "scores",
-        }
-    }
-
-    /// The name of the identity part that holds its rows, for the kinds that have rows.
-    pub fn rows_name(self) -> Option<&'static str> {
-        match self {
-            Self::Records => Some("records.jsonl"),
-            Self::Responses => Some("responses.jsonl"),
-            Self::Pairs => Some("pairs.jsonl"),
-            Self::Conversations => Some("conversations.jsonl"),
-            Self::Scores => Some("predictions.jsonl"),
-            Self::Adapter => None,
-        }
-    }
+/// Where an artifact has its rows: one JSON object a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// The name of the identity part.
+    pub part: &'static str,
+    /// The field of a row that holds the digest of an external file, if rows have one: the file that the row's
+    /// [`Label`] leads to.
+    pub file: Option<&'static str>,
 }
 
 impl fmt::Display for ArtifactKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name)
+    }
+}
+
+impl ArtifactKind {
+    /// The name of the identity part that holds its rows.
+    ///
+    /// # Panics
+    /// When it has no rows.
+    pub fn rows_part(&self) -> &'static str {
+        self.rows.expect("an artifact with rows").part
     }
 }
 

@@ -90,7 +90,7 @@ impl Mistake {
 }
 
 fn artifacts(accepts: &[ArtifactKind]) -> String {
-    accepts.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or ")
+    accepts.iter().map(|kind| kind.name).collect::<Vec<_>>().join(" or ")
 }
 
 fn makers_help(port: &Port, makers: &[String]) -> String {

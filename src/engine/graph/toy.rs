@@ -9,36 +9,38 @@ use crate::node::{
 };
 use crate::spec::Reader;
 
+const fn made(name: &'static str) -> ArtifactKind {
+    ArtifactKind { name, version: 1, rows: None }
+}
+
+const RECORDS: ArtifactKind = made("records");
+const RESPONSES: ArtifactKind = made("responses");
+const PAIRS: ArtifactKind = made("pairs");
+const CONVERSATIONS: ArtifactKind = made("conversations");
+const ADAPTER: ArtifactKind = made("adapter");
+
 /// `pictures` makes records, `tell` takes them and an adapter and makes responses, `join` takes responses and makes
 /// pairs, `learn` takes pairs and an adapter and makes an adapter.
 pub(crate) fn kinds() -> Kinds {
     let port = |name, accepts, arity| Port { name, accepts, arity, items: false };
-    let adapter = port("adapter", &[ArtifactKind::Adapter], Arity::Optional);
+    let adapter = port("adapter", &[ADAPTER], Arity::Optional);
     let kind = |name, output, ports: Vec<Port>, keys| -> Arc<dyn NodeKind> {
         Arc::new(Toy { name, output, ports: ports.leak(), keys })
     };
     Kinds::new(
         vec![
-            kind("pictures", ArtifactKind::Records, vec![], &["from"]),
-            kind(
-                "tell",
-                ArtifactKind::Responses,
-                vec![port("images", &[ArtifactKind::Records], Arity::One), adapter],
-                &["model", "temperature"],
-            ),
+            kind("pictures", RECORDS, vec![], &["from"]),
+            kind("tell", RESPONSES, vec![port("images", &[RECORDS], Arity::One), adapter], &["model", "temperature"]),
             kind(
                 "join",
-                ArtifactKind::Pairs,
-                vec![
-                    port("preferred", &[ArtifactKind::Responses], Arity::One),
-                    port("rejected", &[ArtifactKind::Responses], Arity::Many),
-                ],
+                PAIRS,
+                vec![port("preferred", &[RESPONSES], Arity::One), port("rejected", &[RESPONSES], Arity::Many)],
                 &[],
             ),
             kind(
                 "learn",
-                ArtifactKind::Adapter,
-                vec![port("pairs", &[ArtifactKind::Pairs, ArtifactKind::Conversations], Arity::One), adapter],
+                ADAPTER,
+                vec![port("pairs", &[PAIRS, CONVERSATIONS], Arity::One), adapter],
                 &["model", "rank"],
             ),
         ],

@@ -116,7 +116,10 @@ impl Fields for OfItems<'_> {
 /// The digest of a result: of its identity parts, by name, and of nothing else.
 pub fn content(kind: ArtifactKind, identity: &[Part]) -> Digest {
     let mut hasher = Hasher::new(CONTENT);
-    hasher.field("kind", &Value::from(kind.name()));
+    hasher.field("kind", &Value::from(kind.name));
+    if kind.version > 1 {
+        hasher.field("version", &kind.version.into());
+    }
     for part in identity {
         hasher.field(&part.name, &part.digest.into());
     }

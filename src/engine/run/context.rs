@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::external::{ContentError, External};
 use super::interrupt::Noticing;
-use super::pictures::{PictureError, Pictures};
 use super::telling::Telling;
 use crate::device::{Backend, DeviceChoice, Precision};
 use crate::digest::Digest;
@@ -79,8 +79,8 @@ pub struct NodeContext<'a> {
     pub objects: Arc<NodeObjects>,
     /// Its files.
     pub files: &'a Witness<'a>,
-    /// Where pictures are.
-    pub pictures: &'a Pictures,
+    /// Finds content by digest.
+    pub external: &'a External,
     /// The claim under which it runs.
     pub claim: &'a Claim,
     /// Its scratch.
@@ -93,7 +93,7 @@ pub struct NodeContext<'a> {
     pub telling: &'a Telling<'a>,
     /// Items that are done and all of them, when the engine counts them.
     pub items: Mutex<Option<(usize, usize)>>,
-    /// The first picture that could not be had.
+    /// The first content that could not be had.
     pub unavailable: Mutex<Option<Failure>>,
     /// How many items a node that runs as a whole has left out.
     pub left_out: Mutex<Option<ItemTotals>>,
@@ -168,27 +168,27 @@ impl Context for NodeContext<'_> {
         self.files
     }
 
-    fn picture(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
-        self.pictures.read(digest).map_err(|error| {
-            let what = self.picture_path(digest).map_or_else(|| digest.short(), |path| path.display().to_string());
+    fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
+        self.external.read(digest).map_err(|error| {
+            let what = self.content_path(digest).map_or_else(|| digest.short(), |path| path.display().to_string());
             let bad = BadItem { what, cause: error.to_string() };
             let failure = match error {
-                PictureError::Object(error) => {
+                ContentError::Object(error) => {
                     self.objects.note_lost(&error);
                     error.into()
                 }
-                PictureError::Unreadable { path, cause } => {
+                ContentError::Unreadable { path, cause } => {
                     let failure = Failure::io(&path, &cause);
                     let gone = cause.kind() == std::io::ErrorKind::NotFound;
-                    if gone { failure.help("put the picture back where it was") } else { failure }
+                    if gone { failure.help("put the file back where it was") } else { failure }
                 }
-                PictureError::Changed(_) => {
+                ContentError::Changed(_) => {
                     Failure::node(bad.cause.clone()).help("run again: what the change touches is made anew".to_owned())
                 }
-                PictureError::Unknown(missing) => {
+                ContentError::Unknown(missing) => {
                     // It may be an object that was made once and is gone.
                     self.objects.note_lost(&StoreError::MissingObject { digest: missing });
-                    Failure::node(bad.cause.clone()).help("put the picture back where it was".to_owned())
+                    Failure::node(bad.cause.clone()).help("put the file back where it was".to_owned())
                 }
             };
             self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);
@@ -196,8 +196,8 @@ impl Context for NodeContext<'_> {
         })
     }
 
-    fn picture_path(&self, digest: &Digest) -> Option<PathBuf> {
-        self.pictures.path(digest)
+    fn content_path(&self, digest: &Digest) -> Option<PathBuf> {
+        self.external.path(digest)
     }
 
     fn scratch(&self) -> &Path {

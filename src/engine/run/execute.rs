@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::Options;
 use super::context::{NodeContext, NodeObjects};
+use super::external::External;
 use super::interrupt::{Interrupt, Noticing};
 use super::items::ItemRun;
-use super::pictures::Pictures;
 use super::telling::Telling;
 use crate::device::DeviceChoice;
 use crate::digest::Digest;
@@ -47,8 +47,8 @@ pub struct Shared<'a> {
     pub device: Option<DeviceChoice>,
     /// The run's id.
     pub run: &'a str,
-    /// Where pictures are.
-    pub pictures: &'a Pictures,
+    /// Finds content by digest.
+    pub external: &'a External,
     /// Set when the run is to end.
     pub interrupt: &'a Interrupt,
     /// By function key: the generation of items that nodes made by force began in this run, over all attempts.
@@ -243,7 +243,7 @@ impl Execution<'_> {
     fn verify_inputs(&self, objects: &NodeObjects) -> Result<(), Failure> {
         let mut failure = None;
         for artifact in self.task.inputs.iter().flat_map(|(_, artifacts)| artifacts) {
-            self.shared.pictures.add(artifact);
+            self.shared.external.add(artifact);
             for part in artifact.identity.iter().chain(&artifact.side) {
                 if let Err(error) = self.shared.store.verify_object(&part.digest) {
                     objects.note_lost(&error);
@@ -264,7 +264,7 @@ impl Execution<'_> {
             device: self.shared.device,
             objects: Arc::clone(objects),
             files: self.files,
-            pictures: self.shared.pictures,
+            external: self.shared.external,
             claim,
             scratch: self.shared.store.scratch(claim, self.scratch())?,
             interrupt: Noticing::new(self.shared.interrupt, !self.node.node.maps_items()),
@@ -286,7 +286,7 @@ impl Execution<'_> {
             return Err(Failure::Interrupted);
         }
         match made {
-            // A picture that could not be had is nobody's result, whatever the node made of it.
+            // Content that could not be had is nobody's result, whatever the node made of it.
             Ok(_) | Err(Failure::Interrupted) => context.unavailable().map_or(made, Err),
             failed => failed,
         }
@@ -380,7 +380,7 @@ impl Execution<'_> {
             key: self.task.key,
             generation: 1,
             kind: self.node.kind.to_owned(),
-            artifact: self.node.output.name().to_owned(),
+            artifact: self.node.output.name.to_owned(),
             fields: self.task.fields.clone(),
             function_key: self.task.function_key,
             items: totals,

@@ -7,9 +7,10 @@
 mod compare;
 mod context;
 mod execute;
+mod external;
 mod interrupt;
 mod items;
-mod pictures;
+
 mod scheduler;
 mod state;
 mod telling;
@@ -31,7 +32,8 @@ use crate::node::Summary;
 use crate::plan::{self, Planner};
 use crate::store::{Store, StoreError};
 use execute::Shared;
-use pictures::Pictures;
+use external::External;
+
 use scheduler::Scheduler;
 use telling::Telling;
 use workers::Threads;
@@ -156,14 +158,14 @@ pub fn run(
     store.prepare()?;
     let log = store.begin_run()?;
     let telling = Telling::new(observer, &log);
-    let pictures = Pictures::new(Arc::clone(store));
+    let external = External::new(Arc::clone(store));
     let shared = Shared {
         graph,
         store,
         options,
         device: planner.device(),
         run: log.id(),
-        pictures: &pictures,
+        external: &external,
         interrupt,
         generations: Mutex::default(),
         telling: &telling,

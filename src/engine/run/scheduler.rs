@@ -221,7 +221,7 @@ impl<'env> Scheduler<'env> {
 
     /// The result of `index` is there.
     fn done(&mut self, index: usize, signal: Signal, artifact: Artifact) {
-        self.shared.pictures.add(&artifact);
+        self.shared.external.add(&artifact);
         self.results[index] = Some(artifact);
         self.signal(index, signal);
     }
@@ -285,7 +285,7 @@ impl<'env> Scheduler<'env> {
 
     /// What people are shown of a result, with the names that this pipeline has for what it is about.
     fn told(&self, index: usize, summary: &Summary) -> Summary {
-        let mut told = summary.clone().named(|digest| self.shared.pictures.file(digest));
+        let mut told = summary.clone().named(|digest| self.shared.external.file(digest));
         told.labels.extend(self.shared.graph.names(index));
         told
     }

@@ -25,8 +25,8 @@ pub(super) fn compare(mine: &Artifact, other: &Artifact, objects: &dyn Objects) 
         Some(Metric { name: name.to_owned(), value: estimate.value, interval: estimate.interval })
     };
     let metrics: Vec<Metric> = found.metrics.into_iter().filter_map(metric).collect();
-    let (items, pictures) = (found.items, found.pictures);
-    Ok((!metrics.is_empty()).then_some(Compared { items, pictures, metrics }))
+    let counts = BTreeMap::from([("pictures".to_owned(), found.pictures)]);
+    Ok((!metrics.is_empty()).then_some(Compared { items: found.items, counts, metrics }))
 }
 
 fn measured(artifact: &Artifact, objects: &dyn Objects) -> Result<Measured, Failure> {
@@ -34,7 +34,7 @@ fn measured(artifact: &Artifact, objects: &dyn Objects) -> Result<Measured, Fail
 }
 
 fn marked(artifact: &Artifact, objects: &dyn Objects) -> Result<BTreeMap<ItemId, Marked>, Failure> {
-    let name = artifact.kind.rows_name().unwrap_or_default();
+    let name = artifact.kind.rows_part();
     let rows: Vec<Prediction> = read_lines(&objects.read(&part(artifact, name)?)?)
         .map_err(|error| broken(artifact, name, format!("line {}: {}", error.line, error.cause)))?;
     let mark = |row: Prediction| {

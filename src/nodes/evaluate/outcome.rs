@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{EvaluateNode, Loaded, Said};
-use crate::artifact::{ArtifactKind, Finish, LABELS, Label, Prediction, write_lines};
+use crate::artifact::{self, Finish, LABELS, Label, Prediction, write_lines};
 use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::eval::captions::Claims;
@@ -82,7 +82,7 @@ pub(super) fn outcome(
         serde_json::to_vec_pretty(&measured).map_err(|cause| Failure::node(format!("{SCORES}: {cause}")))?;
     table.push(b'\n');
     let part = |name: &str, text: &[u8]| Ok::<_, Failure>(Part { name: name.to_owned(), digest: objects.put(text)? });
-    let rows = ArtifactKind::Scores.rows_name().unwrap_or_default();
+    let rows = artifact::SCORES.rows_part();
     Ok(Output {
         identity: vec![part(rows, &write_lines(&predictions))?, part(SCORES, &table)?],
         side: vec![part(LABELS, &write_lines(&labels))?],

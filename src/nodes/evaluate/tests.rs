@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
-use crate::artifact::read_lines;
+use crate::artifact::{self, read_lines};
 use crate::nodes::trial::{Trial, read};
 
 /// The checkpoint with random weights that the project carries.
@@ -254,12 +254,12 @@ fn names_are_those_of_the_pipeline_file_and_no_part_of_the_result() {
 fn two_models_that_were_asked_the_same_are_compared_question_by_question() {
     let data = data();
     let trial = trial(data.path());
-    let made = |node: &dyn Node, texts: &[&str]| trial.made(ArtifactKind::Scores, collected(node, &trial, texts));
+    let made = |node: &dyn Node, texts: &[&str]| trial.made(artifact::SCORES, collected(node, &trial, texts));
     let direct = node(data.path(), "");
     let base = made(&*direct, &["red", "green", "3", "green"]);
     let better = made(&*node(data.path(), "describe_and_respond = true"), &["red", "blue", "2", "green"]);
     let compared = direct.differences(&better, &base, &*trial.shelf).unwrap().unwrap();
-    assert_eq!((compared.items, compared.pictures), (4, 2));
+    assert_eq!((compared.items, compared.counts["pictures"]), (4, 2));
     assert_eq!((compared.metrics[0].name.as_str(), compared.metrics[0].value), ("accuracy", 0.5));
     let [low, high] = compared.metrics[0].interval.unwrap();
     assert!(low < 0.0 && high == 1.0, "each of two pictures brings one more of two: {low} {high}");

@@ -43,14 +43,14 @@ fn preference_data_becomes_pairs() {
         json!([record("0.png", "good"), record("0.png", "good"), record("0.png", "better"), record("1.png", "good")]);
     let file = folder.path().join("pref.json");
     std::fs::write(&file, records.to_string()).unwrap();
-    let (pairs, output, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
+    let (pairs, output, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     assert_eq!(pairs.iter().map(|pair| pair.chosen.as_str()).collect::<Vec<_>>(), ["good", "better", "good"]);
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
     assert_eq!(pairs[1].id.as_str(), format!("{}#2", pairs[0].id));
     assert_eq!(output.summary.line, "3 pairs imported");
     assert_eq!(*trial.notes.lock().unwrap(), ["left out 1 row that repeats another"]);
 
-    let (conversations, ..) = rows::<Conversation>(ArtifactKind::Conversations, &file).unwrap();
+    let (conversations, ..) = rows::<Conversation>(artifact::CONVERSATIONS, &file).unwrap();
     assert_eq!(conversations[1].conversations[0].value, "<image>\nExplain.");
     assert_eq!(conversations[1].conversations[1].value, "better");
 }
@@ -64,13 +64,13 @@ fn descriptions_and_infused_records_are_read() {
         format!("{}\n", json!({"image": folder.path().join("1.png"), "prompt": "Say.", "description": "So."})),
     )
     .unwrap();
-    let (responses, ..) = rows::<Response>(ArtifactKind::Responses, &file).unwrap();
+    let (responses, ..) = rows::<Response>(artifact::RESPONSES, &file).unwrap();
     assert_eq!((responses[0].picture, responses[0].text.as_str()), (picture(folder.path(), 1), "So."));
 
     let turns = json!([{"from": "human", "value": "<image>\nImage description:\nSo.\n\nWhat?"}, {"from": "gpt", "value": "That."}]);
     let file = folder.path().join("des_instr_data.json");
     std::fs::write(&file, json!([{"id": 1, "image": "2.png", "conversations": turns}]).to_string()).unwrap();
-    let (conversations, ..) = rows::<Conversation>(ArtifactKind::Conversations, &file).unwrap();
+    let (conversations, ..) = rows::<Conversation>(artifact::CONVERSATIONS, &file).unwrap();
     assert_eq!(conversations[0].picture, Some(picture(folder.path(), 2)));
 }
 
@@ -78,23 +78,23 @@ fn descriptions_and_infused_records_are_read() {
 fn what_was_exported_comes_in_as_it_went_out() {
     let folder = folder();
     let trial = Trial::new();
-    let output = trial.run(import(ArtifactKind::Records, folder.path()).as_ref(), Default::default()).unwrap();
+    let output = trial.run(import(artifact::RECORDS, folder.path()).as_ref(), Default::default()).unwrap();
     let text = trial.shelf.read(&output.identity[0].digest).unwrap();
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
-    let (records, again, _) = rows::<Record>(ArtifactKind::Records, &file).unwrap();
+    let (records, again, _) = rows::<Record>(artifact::RECORDS, &file).unwrap();
     assert_eq!((records.len(), &again.identity), (3, &output.identity));
 
     let elsewhere = tempfile::tempdir().unwrap();
     let file = elsewhere.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
-    let error = rows::<Record>(ArtifactKind::Records, &file).err().unwrap().to_string();
+    let error = rows::<Record>(artifact::RECORDS, &file).err().unwrap().to_string();
     assert!(error.starts_with("no picture in ") && error.contains(&records[0].id.short()), "{error}");
-    let made = trial.made(ArtifactKind::Records, again);
-    let labels = import(ArtifactKind::Records, &folder.path().join("records.jsonl")).labels(&trial).unwrap();
+    let made = trial.made(artifact::RECORDS, again);
+    let labels = import(artifact::RECORDS, &folder.path().join("records.jsonl")).labels(&trial).unwrap();
     let out = tempfile::tempdir().unwrap();
     crate::nodes::export(&made, &*trial.shelf, &labels, None, out.path()).unwrap();
-    let (same, ..) = rows::<Record>(ArtifactKind::Records, &out.path().join("records.jsonl")).unwrap();
+    let (same, ..) = rows::<Record>(artifact::RECORDS, &out.path().join("records.jsonl")).unwrap();
     assert_eq!(same, records, "exported rows say where their pictures are");
 }
 
@@ -104,15 +104,15 @@ fn paths_of_another_machine_are_found_by_their_ends() {
     let file = folder.path().join("pref.json");
     let record = |image: &str| json!({"image": image, "prompt": "What?", "chosen": "a", "rejected": "b"});
     std::fs::write(&file, json!([record("/gone/train/0.png"), record("1.png")]).to_string()).unwrap();
-    assert_eq!(import(ArtifactKind::Pairs, &file).check_files(), []);
-    let (pairs, _, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
+    assert_eq!(import(artifact::PAIRS, &file).check_files(), []);
+    let (pairs, _, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
     assert!(trial.notes.lock().unwrap()[0].starts_with("1 picture is not where the file says"));
     std::fs::write(&file, json!([record("/gone/train/9.png"), record("1.png")]).to_string()).unwrap();
-    let problem = import(ArtifactKind::Pairs, &file).check_files().remove(0);
+    let problem = import(artifact::PAIRS, &file).check_files().remove(0);
     assert!(problem.message.contains("pref.json`, record 1: there is no picture `/gone/train/9.png`"), "{problem:?}");
     assert!(problem.help.is_some_and(|help| help.contains("images = ")));
-    let error = rows::<Pair>(ArtifactKind::Pairs, &file).err().unwrap().to_string();
+    let error = rows::<Pair>(artifact::PAIRS, &file).err().unwrap().to_string();
     assert!(error.contains("record 1: there is no picture `/gone/train/9.png`"), "{error}");
 }
 
@@ -122,7 +122,7 @@ fn moving_the_file_changes_no_key() {
     let record = json!({"image": "0.png", "prompt": "Say.", "description": "So."});
     let key = |file: PathBuf, images: Option<PathBuf>, text: String| {
         std::fs::write(&file, text).unwrap();
-        let node = FileImporter.import(&[ArtifactKind::Responses], file, images).2;
+        let node = FileImporter.import(&[artifact::RESPONSES], file, images).2;
         node.sources(&Trial::new()).unwrap()
     };
     let elsewhere = tempfile::tempdir().unwrap();
@@ -136,21 +136,21 @@ fn faults_are_named_by_file_and_line() {
     let folder = folder();
     let file = folder.path().join("pref.jsonl");
     std::fs::write(&file, "{\"image\": \"0.png\"}\n").unwrap();
-    let error = rows::<Pair>(ArtifactKind::Pairs, &file).err().unwrap().to_string();
+    let error = rows::<Pair>(artifact::PAIRS, &file).err().unwrap().to_string();
     assert!(error.ends_with("pref.jsonl`, line 1: the record has no `chosen` (it has `image`)"), "{error}");
     let id = picture(folder.path(), 0);
     let row = json!({"id": id, "picture": id});
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, format!("{row}\n{row}\n")).unwrap();
-    let error = rows::<Record>(ArtifactKind::Records, &file).err().unwrap().to_string();
+    let error = rows::<Record>(artifact::RECORDS, &file).err().unwrap().to_string();
     assert!(error.contains("line 2: the id") && error.ends_with("was there before"), "{error}");
-    let problems = import(ArtifactKind::Records, &file).check_files();
+    let problems = import(artifact::RECORDS, &file).check_files();
     assert!(problems[0].message.contains("records.jsonl`, line 2: the id "), "{problems:?}");
     let turn = |from: &str| json!({"from": from, "value": "a"});
     let row = json!({"id": id, "conversations": [turn("gpt"), turn("human")]});
     let other = json!({"id": picture(folder.path(), 1), "conversations": [turn("human"), turn("human")]});
     std::fs::write(&file, format!("{row}\n{other}\n")).unwrap();
-    let problems = import(ArtifactKind::Conversations, &file).check_files();
+    let problems = import(artifact::CONVERSATIONS, &file).check_files();
     assert!(
         problems[0].message.ends_with(
             "cannot be read:\nline 1: turn 1 is not a human one\nline 2: turn 2 is the same speaker's as the one before"
@@ -158,20 +158,20 @@ fn faults_are_named_by_file_and_line() {
         "{problems:?}"
     );
     std::fs::write(&file, "[{\"image\": \"0.png\"}]").unwrap();
-    let problems = import(ArtifactKind::Conversations, &file).check_files();
+    let problems = import(artifact::CONVERSATIONS, &file).check_files();
     assert!(problems[0].message.ends_with("record 1: the record has no `conversations`"), "{problems:?}");
     let turns = [round("a", "b").as_array().unwrap().as_slice(), &[json!({"from": "human", "value": "c"})]].concat();
     std::fs::write(&file, json!([{"image": "0.png", "conversations": turns}]).to_string()).unwrap();
-    let node = import(ArtifactKind::Conversations, &file);
+    let node = import(artifact::CONVERSATIONS, &file);
     assert_eq!(node.check_files(), []);
     assert!(node.remarks()[0].ends_with("1 conversation ends with a question, which is left out: record 1"));
-    assert_eq!(import(ArtifactKind::Records, &file).check_files(), []);
-    let missing = import(ArtifactKind::Pairs, &folder.path().join("none.json")).check_files();
+    assert_eq!(import(artifact::RECORDS, &file).check_files(), []);
+    let missing = import(artifact::PAIRS, &folder.path().join("none.json")).check_files();
     assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
-    let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
+    let adapter = import(artifact::ADAPTER, folder.path()).check_files();
     assert!(adapter[0].message.ends_with("no `adapter_config.json`"), "{adapter:?}");
     std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
-    let adapter = import(ArtifactKind::Adapter, folder.path()).check_files();
+    let adapter = import(artifact::ADAPTER, folder.path()).check_files();
     assert!(adapter[0].message.ends_with("no `adapter_model.safetensors`"), "{adapter:?}");
 }
 
@@ -183,7 +183,7 @@ fn grey_of_more_than_eight_bits_is_told_once_of_the_pictures_of_rows() {
     let row = |image: &str, answer: &str| json!({"image": image, "chosen": round("Explain.", answer), "rejected": round("Explain.", "bad")});
     let file = folder.path().join("pref.json");
     std::fs::write(&file, json!([row("0.png", "a"), row("0.png", "b"), row("1.png", "c")]).to_string()).unwrap();
-    let (_, _, trial) = rows::<Pair>(ArtifactKind::Pairs, &file).unwrap();
+    let (_, _, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     let notes = trial.notes.lock().unwrap();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");

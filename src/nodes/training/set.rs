@@ -167,9 +167,9 @@ impl Set {
 /// # Errors
 /// When it cannot be had.
 pub(super) fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<RgbImage, String>, Failure> {
-    let bytes = context.picture(digest).map_err(|bad| Failure::environment(format!("{}: {}", bad.what, bad.cause)))?;
+    let bytes = context.content(digest).map_err(|bad| Failure::environment(format!("{}: {}", bad.what, bad.cause)))?;
     Ok(decode(&bytes).map_err(|cause| {
-        let path = context.picture_path(digest);
+        let path = context.content_path(digest);
         let name = path.map_or_else(|| digest.short(), |path| path.display().to_string());
         format!("`{name}`: {cause}")
     }))

@@ -1,20 +1,19 @@
-//! Where the bytes of a picture are: in the store, or in a file that was digested, or that a label names. It does not
-//! know what a picture is, beyond its digest.
+//! Content by digest: from the store, or from an external file that was digested, or that the label of a row names.
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::artifact::{LABELS, Label, read_lines};
+use crate::artifact::{LABELS, Label, Rows, read_lines};
 use crate::digest::Digest;
-use crate::node::{Artifact, Part};
+use crate::node::Artifact;
 use crate::store::{Store, StoreError};
 
-/// Finds pictures by content, for all nodes of a run.
-pub struct Pictures {
+/// Finds content by digest, for all nodes of a run.
+pub struct External {
     store: Arc<Store>,
     labels: Mutex<Labels>,
 }
@@ -27,9 +26,9 @@ struct Labels {
     paths: HashMap<Digest, PathBuf>,
 }
 
-/// Why a picture cannot be had. None of these says anything about the item that wants it.
+/// Why content cannot be had. None of these says anything about the item that wants it.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum ContentError {
     /// Its object is damaged or missing.
     #[error("{0}")]
     Object(#[from] StoreError),
@@ -49,8 +48,8 @@ pub enum PictureError {
     Unknown(Digest),
 }
 
-impl Pictures {
-    /// Pictures that lie in `store`, and those that it digested.
+impl External {
+    /// Content that lies in `store`, or in files that it digested.
     pub fn new(store: Arc<Store>) -> Self {
         Self { store, labels: Mutex::default() }
     }
@@ -64,24 +63,24 @@ impl Pictures {
         }
     }
 
-    /// The bytes of the picture `digest`.
+    /// The content named by `digest`.
     ///
     /// # Errors
-    /// See [`PictureError`].
-    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, PictureError> {
+    /// See [`ContentError`].
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, ContentError> {
         match self.store.object(digest) {
             Err(StoreError::MissingObject { .. }) => {}
             read => return Ok(read?),
         }
-        let path = self.file(digest).ok_or(PictureError::Unknown(*digest))?;
+        let path = self.file(digest).ok_or(ContentError::Unknown(*digest))?;
         match fs::read(&path) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(PictureError::Changed(path)),
-            Err(cause) => Err(PictureError::Unreadable { path, cause }),
+            Ok(_) => Err(ContentError::Changed(path)),
+            Err(cause) => Err(ContentError::Unreadable { path, cause }),
         }
     }
 
-    /// Where the picture `digest` lies, for people.
+    /// Where the content named by `digest` lies, for people.
     pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
         let stored = || self.store.object_size(digest).ok().flatten().map(|_| self.store.object_path(digest));
         self.file(digest).or_else(stored)
@@ -102,74 +101,69 @@ impl Pictures {
     }
 }
 
-/// The one field of a row that matters here.
-#[derive(Deserialize)]
-struct Row {
-    #[serde(default)]
-    picture: Option<Digest>,
-}
-
 /// The files that the labels of `artifact` name, by the content of the rows that they belong to. What cannot be read
 /// names nothing.
 fn read_labels(store: &Store, artifact: &Artifact) -> Vec<(Digest, PathBuf)> {
-    let part = |name: &str| -> Option<Vec<u8>> {
-        let find = |parts: &[Part]| parts.iter().find(|part| part.name == name).map(|part| part.digest);
-        store.object(&find(&artifact.identity).or_else(|| find(&artifact.side))?).ok()
-    };
-    let rows = || read_lines::<Row>(&part(artifact.kind.rows_name()?)?).ok();
+    let Some(Rows { part: rows_part, file: Some(field) }) = artifact.kind.rows else { return Vec::new() };
+    let part = |name: &str| store.object(&artifact.part(name)?).ok();
+    let rows = || read_lines::<Value>(&part(rows_part)?).ok();
     let labels = || read_lines::<Label>(&part(LABELS)?).ok();
     let (Some(rows), Some(labels)) = (rows(), labels()) else { return Vec::new() };
-    let named = rows.into_iter().zip(labels);
-    named.filter_map(|(row, label)| Some((row.picture?, Path::new(&label.path?).to_owned()))).collect()
+    let digest = |row: &Value| row.get(field)?.as_str()?.parse().ok();
+    let named = rows.iter().zip(labels);
+    named.filter_map(|(row, label)| Some((digest(row)?, PathBuf::from(label.path?)))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::artifact::{ArtifactKind, write_lines};
-    use crate::node::FileDigests;
+    use crate::node::{FileDigests, Part};
+    use std::path::Path;
 
-    fn labelled(store: &Store, picture: Digest, path: &Path) -> Artifact {
-        let record = serde_json::json!({ "id": picture, "picture": picture });
+    fn labelled(store: &Store, file: Digest, path: &Path) -> Artifact {
+        let record = serde_json::json!({ "id": file, "file": file });
         let label = Label { path: Some(path.to_str().unwrap().to_owned()), ..Label::default() };
         let part =
             |name: &str, content: Vec<u8>| Part { name: name.to_owned(), digest: store.put_object(&content).unwrap() };
         let identity = vec![part("records.jsonl", write_lines([&record]))];
         let side = vec![part(LABELS, write_lines([&label]))];
-        Artifact { node: "images".to_owned(), kind: ArtifactKind::Records, content: picture, identity, side }
+        let rows = Some(Rows { part: "records.jsonl", file: Some("file") });
+        let kind = ArtifactKind { name: "records", version: 1, rows };
+        Artifact { node: "source".to_owned(), kind, content: file, identity, side }
     }
 
     #[test]
-    fn a_picture_comes_from_the_store_then_from_a_digested_file_then_from_a_label() {
+    fn content_comes_from_the_store_then_from_a_digested_file_then_from_a_label() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
-        let pictures = Pictures::new(Arc::clone(&store));
+        let external = External::new(Arc::clone(&store));
         let stored = store.put_object(b"stored").unwrap();
-        assert_eq!(pictures.read(&stored).unwrap(), b"stored");
+        assert_eq!(external.read(&stored).unwrap(), b"stored");
 
         let path = folder.path().join("digested");
         fs::write(&path, "digested").unwrap();
         let digested = store.witness().file(&path).unwrap();
-        assert_eq!(pictures.read(&digested).unwrap(), b"digested");
-        assert_eq!(pictures.path(&digested), Some(path.clone()));
+        assert_eq!(external.read(&digested).unwrap(), b"digested");
+        assert_eq!(external.path(&digested), Some(path.clone()));
 
         let named = Digest::of(b"named");
-        assert!(matches!(pictures.read(&named), Err(PictureError::Unknown(_))));
+        assert!(matches!(external.read(&named), Err(ContentError::Unknown(_))));
         let path = folder.path().join("named");
         fs::write(&path, "named").unwrap();
-        pictures.add(&labelled(&store, named, &path));
-        assert_eq!(pictures.read(&named).unwrap(), b"named");
+        external.add(&labelled(&store, named, &path));
+        assert_eq!(external.read(&named).unwrap(), b"named");
     }
 
     #[test]
     fn a_file_that_changed_is_named_and_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
-        let path = folder.path().join("picture");
+        let path = folder.path().join("file");
         fs::write(&path, "before").unwrap();
         let digest = store.witness().file(&path).unwrap();
         fs::write(&path, "after").unwrap();
-        let error = Pictures::new(store).read(&digest).unwrap_err();
+        let error = External::new(store).read(&digest).unwrap_err();
         assert_eq!(error.to_string(), format!("`{}` changed while the run was going on", path.display()));
     }
 }
