@@ -50,8 +50,9 @@ impl PipelineFile {
                     let place = |node: &GraphNode, problem| rejected.file_mistake(node, problem);
                     add_data_mistakes(rejected.nodes.iter(), place, &source, &mut mistakes);
                     for node in &rejected.unread {
-                        let models = node.named.models.iter().flat_map(|model| kinds.importer().check_model(model));
-                        let problems: Vec<FileProblem> = models.chain(missing_paths(&node.named)).collect();
+                        let resources = node.named.resources.iter();
+                        let resources = resources.flat_map(|resource| kinds.importer().check_resource(resource));
+                        let problems: Vec<FileProblem> = resources.chain(missing_paths(&node.named)).collect();
                         let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
                         found.for_each(|mistake| add(mistake, &source, &mut mistakes));
                     }

@@ -16,7 +16,7 @@ use crate::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lin
 use crate::device::DeviceChoice;
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource, ResourceKind};
 
 /// How many inputs a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +75,9 @@ pub trait Importer: Send + Sync {
         images: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>);
 
-    /// What is wrong with the folder of `model`, for models that only nodes with mistakes name.
-    fn check_model(&self, model: &ModelSource) -> Vec<FileProblem> {
-        let _ = model;
+    /// What is wrong with `resource`, for resources that only nodes with mistakes name.
+    fn check_resource(&self, resource: &Resource) -> Vec<FileProblem> {
+        let _ = resource;
         Vec::new()
     }
 }
@@ -87,12 +87,25 @@ pub trait Importer: Send + Sync {
 pub struct Kinds {
     kinds: Vec<Arc<dyn NodeKind>>,
     importer: Arc<dyn Importer>,
+    resources: Vec<ResourceKind>,
 }
 
 impl Kinds {
     /// These kinds, and what imports files.
     pub fn new(kinds: Vec<Arc<dyn NodeKind>>, importer: Arc<dyn Importer>) -> Self {
-        Self { kinds, importer }
+        Self { kinds, importer, resources: Vec::new() }
+    }
+
+    /// The same, with the kinds of resource that a pipeline file may declare.
+    #[must_use]
+    pub fn with_resources(mut self, resources: &[ResourceKind]) -> Self {
+        self.resources.extend_from_slice(resources);
+        self
+    }
+
+    /// The kinds of resource that a pipeline file may declare.
+    pub fn resources(&self) -> &[ResourceKind] {
+        &self.resources
     }
 
     /// The kind called `name`.
@@ -162,7 +175,7 @@ pub struct SeedUse {
 /// A parameter that does not fit the file or folder that it names, or the inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileProblem {
-    /// The dotted name of the parameter, or `models.NAME.source` for the folder of a model.
+    /// The dotted name of the parameter; of a resource, the dotted name in the whole file: `models.base.source`.
     pub parameter: String,
     /// What is wrong.
     pub message: String,

@@ -39,7 +39,7 @@ use crate::node::{
     Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
     Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
 };
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource};
 
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
 const NOT_YET: [&str; 7] = ["scienceqa", "textvqa", "chartqa", "llava-bench", "mmbench", "mm-vet", "mathvista"];
@@ -64,7 +64,7 @@ pub struct EvaluateKind;
 /// A node of the kind.
 #[derive(Clone, Debug, PartialEq)]
 struct EvaluateNode {
-    model: ModelSource,
+    model: Resource,
     benchmark: Benchmark,
     data: PathBuf,
     form: Form,
@@ -133,7 +133,7 @@ impl NodeKind for EvaluateKind {
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let model = table.model("model");
+        let model = table.resource("model", &model::MODEL);
         let benchmark = read_benchmark(table);
         let data = table.required_path("data");
         let form = read_form(table);

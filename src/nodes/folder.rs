@@ -68,9 +68,15 @@ pub fn written(key: &str, written: &str, found: &[PathBuf]) -> Option<String> {
     Some(format!("write `{key} = \"{}\"`{more}", first.display()))
 }
 
+const HUBS: [&str; 4] = ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"];
+
+/// Whether `source` is an address on a hub.
+pub fn is_on_hub(source: &str) -> bool {
+    HUBS.iter().any(|hub| source.starts_with(hub))
+}
+
 /// The organisation and name under which a hub knows what `source` may name.
 pub fn hub_id(source: &str) -> Option<(String, Option<String>)> {
-    const HUBS: [&str; 4] = ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"];
     /// Folders that people keep models in.
     const FOLDERS: [&str; 16] = [
         "models",

@@ -36,7 +36,7 @@ use crate::node::{
     Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output,
     Parameter, Port, Summary, WholeWork, Work,
 };
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource};
 
 mod own;
 
@@ -56,7 +56,7 @@ impl Importer for FileImporter {
         (kind, Arc::new(ImportKind(kind)), Box::new(Import::new(kind, file, images)))
     }
 
-    fn check_model(&self, model: &ModelSource) -> Vec<FileProblem> {
+    fn check_resource(&self, model: &Resource) -> Vec<FileProblem> {
         super::model::check_files(model)
     }
 }

@@ -58,7 +58,7 @@ pub fn kinds() -> Kinds {
         Arc::new(SftKind),
         Arc::new(EvaluateKind),
     ];
-    Kinds::new(kinds, Arc::new(FileImporter))
+    Kinds::new(kinds, Arc::new(FileImporter)).with_resources(&[model::MODEL])
 }
 
 #[cfg(test)]
@@ -66,12 +66,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::spec::{Mistakes, ModelSource, Reader, Scope, syntax};
+    use crate::spec::{Mistakes, Reader, Resource, Scope, syntax};
 
     /// The keys of `kind` that are known after its parameters were read from `text`.
     fn known(kind: &dyn NodeKind, text: &str) -> Vec<String> {
         let mistakes = Mistakes::default();
-        let models = [ModelSource { name: "m".into(), source: "m".into(), path: "m".into(), revision: None }];
+        let models =
+            [Resource { table: "models", name: "m".into(), source: "m".into(), path: "m".into(), revision: None }];
         let scope = Scope::new(Path::new(""), &models, &mistakes);
         let table = syntax::parse(text).root;
         let mut reader = Reader::new(&scope, &table, "node `n`");

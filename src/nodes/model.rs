@@ -11,7 +11,16 @@ use crate::model::template::Template;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource, ResourceKind};
+
+/// Models are declared under `[models]`.
+pub const MODEL: ResourceKind = ResourceKind {
+    table: "models",
+    noun: "model",
+    expected: "the folder of a checkpoint",
+    // That a hub is named is told with the command that downloads from it, once it is known that there is no such folder.
+    is_remote: folder::is_on_hub,
+};
 
 /// The files beside the weights that say what a model computes and how it reads and writes.
 const FILES: [&str; 10] = [
@@ -28,7 +37,7 @@ const FILES: [&str; 10] = [
 ];
 
 /// What is wrong with the folder of `model`, as far as that can be seen without reading weights.
-pub fn check_files(model: &ModelSource) -> Vec<FileProblem> {
+pub fn check_files(model: &Resource) -> Vec<FileProblem> {
     let problem = |message: String, help: Option<String>| {
         vec![FileProblem { parameter: format!("models.{}.source", model.name), message, help }]
     };
@@ -89,7 +98,7 @@ impl Views {
     ///
     /// # Errors
     /// When the model's files are broken.
-    pub fn processor(self, model: &ModelSource) -> Result<Processor, ModelError> {
+    pub fn processor(self, model: &Resource) -> Result<Processor, ModelError> {
         let mut config = Config::read(&model.path)?;
         config.anyres_rule = self.rule.unwrap_or(config.anyres_rule);
         let mut processor = Processor::read(&model.path, &config)?;
@@ -98,7 +107,7 @@ impl Views {
     }
 
     /// What the model's checkpoint does not do anyway. The rule is of no account in another mode.
-    fn parameters(self, model: &ModelSource) -> Result<Vec<Parameter>, ModelError> {
+    fn parameters(self, model: &Resource) -> Result<Vec<Parameter>, ModelError> {
         let mut list = Vec::new();
         let (own, used) = (Self::default().processor(model)?, self.processor(model)?);
         if used.mode != own.mode {
@@ -111,7 +120,7 @@ impl Views {
     }
 
     /// What it means that `parameter` is not in the key of a node on `model`, for people.
-    pub fn left_out(parameter: &str, model: &ModelSource) -> Option<String> {
+    pub fn left_out(parameter: &str, model: &Resource) -> Option<String> {
         let processor = Self::default().processor(model).ok()?;
         match parameter {
             "image_mode" => by_default(processor.mode.name()),
@@ -122,7 +131,7 @@ impl Views {
 }
 
 /// What is said of a model whose folder is not there, and what to do.
-fn absent(model: &ModelSource) -> (String, String) {
+fn absent(model: &Resource) -> (String, String) {
     // The pipeline file's folder: what stands in front of `source`.
     let steps = Path::new(&model.source).components().count();
     let home = model.path.ancestors().nth(steps).unwrap_or(Path::new(""));
@@ -162,7 +171,7 @@ fn absent(model: &ModelSource) -> (String, String) {
 }
 
 /// What is said of a folder, or a file, that is not a checkpoint's but near one, and what to do.
-fn another(model: &ModelSource) -> Option<(String, Option<String>)> {
+fn another(model: &Resource) -> Option<(String, Option<String>)> {
     let folder = &model.path;
     let name = folder.display();
     let source = Path::new(&model.source);
@@ -198,7 +207,7 @@ fn another(model: &ModelSource) -> Option<(String, Option<String>)> {
 }
 
 /// What is wrong with `template` and `image_mode` for `model`, whose folder is sound.
-pub fn check_manner(model: &ModelSource, template: Option<&str>, views: Views) -> Vec<FileProblem> {
+pub fn check_manner(model: &Resource, template: Option<&str>, views: Views) -> Vec<FileProblem> {
     let mut problems = Vec::new();
     if let Err(ModelError { message, help, .. }) = template_name(model, template).and_then(|name| {
         // Of these, only the checkpoint's own can be missing.
@@ -222,7 +231,7 @@ pub fn check_manner(model: &ModelSource, template: Option<&str>, views: Views) -
 ///
 /// # Errors
 /// When `config.json` is broken.
-pub fn template_name<'a>(model: &ModelSource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
+pub fn template_name<'a>(model: &Resource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
     written.map_or_else(|| Template::default_name(&model.path), Ok)
 }
 
@@ -231,7 +240,7 @@ pub fn template_name<'a>(model: &ModelSource, written: Option<&'a str>) -> Resul
 ///
 /// # Errors
 /// When the model's files are broken.
-pub fn manner(model: &ModelSource, template: Option<&str>, views: Views) -> Result<Vec<Parameter>, ModelError> {
+pub fn manner(model: &Resource, template: Option<&str>, views: Views) -> Result<Vec<Parameter>, ModelError> {
     let mut list = vec![Parameter::function("template", template_name(model, template)?)];
     list.extend(views.parameters(model)?);
     Ok(list)
@@ -241,7 +250,7 @@ pub fn manner(model: &ModelSource, template: Option<&str>, views: Views) -> Resu
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(model: &ModelSource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
+pub fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
     let mut files: Vec<PathBuf> =
         FILES.iter().map(|name| model.path.join(name)).filter(|path| path.is_file()).collect();
     files.extend(weights(&model.path));
@@ -257,7 +266,7 @@ pub fn digest(model: &ModelSource, digests: &dyn FileDigests) -> Result<Digest, 
 ///
 /// # Errors
 /// When it cannot be loaded.
-pub fn load(model: &ModelSource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
+pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
     let before = digest(model, context.files())?;
     let loaded = session::model(&model.path, before, context.device())?;
     // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
@@ -306,8 +315,14 @@ mod tests {
         }
     }
 
-    fn source(path: &Path) -> ModelSource {
-        ModelSource { name: "base".to_owned(), source: "m".to_owned(), path: path.to_owned(), revision: None }
+    fn source(path: &Path) -> Resource {
+        Resource {
+            table: "models",
+            name: "base".to_owned(),
+            source: "m".to_owned(),
+            path: path.to_owned(),
+            revision: None,
+        }
     }
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -323,7 +338,7 @@ mod tests {
             ("liuhaotian/llava-v1.6-vicuna-13b", "llava-hf/llava-v1.6-vicuna-13b-hf"),
             ("liuhaotian/llava-v1.6-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf"),
         ] {
-            let model = ModelSource { source: id.to_owned(), ..source(&Path::new("pipelines").join(id)) };
+            let model = Resource { source: id.to_owned(), ..source(&Path::new("pipelines").join(id)) };
             let (message, help) = absent(&model);
             assert!(message.contains(id) && message.contains("layout"), "{message}");
             let name = converted.trim_start_matches("llava-hf/");

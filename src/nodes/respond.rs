@@ -28,7 +28,7 @@ use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
     Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work, by_default,
 };
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource};
 
 /// Sampling of the published generators: temperature 0.2, and the library's default of 50 tokens to draw from.
 const TEMPERATURE: f64 = 0.2;
@@ -51,7 +51,7 @@ pub const PORTS: &[Port] = &[
 /// A node of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RespondNode {
-    model: ModelSource,
+    model: Resource,
     prompts: Prompts,
     sampling: Sampling,
     max_new_tokens: usize,
@@ -65,7 +65,7 @@ pub struct RespondNode {
 impl RespondNode {
     /// Reads the parameters out of `table`; `None` when there was a mistake that leaves nothing to go on with.
     pub fn read(table: &mut Reader<'_>) -> Option<Self> {
-        let model = table.model("model");
+        let model = table.resource("model", &model::MODEL);
         let prompts = Prompts::required(table, "prompts");
         let sampling = Sampling {
             temperature: table.number("temperature", TEMPERATURE, 0.0..),

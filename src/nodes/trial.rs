@@ -14,14 +14,15 @@ use crate::digest::Digest;
 use crate::node::{
     Artifact, BadItem, Context, Failure, FileDigests, Inputs, Node, NodeKind, Objects, Output, Part, Progress, Work,
 };
-use crate::spec::{Mistakes, ModelSource, Reader, Scope, syntax};
+use crate::spec::{Mistakes, Reader, Resource, Scope, syntax};
 
 /// Reads `text` as the parameters of a node of `kind`, with inputs on the ports `connected`; `base` is a model in
 /// `model`. Gives the node, or messages and labels of all mistakes.
 pub fn read(kind: &dyn NodeKind, text: &str, connected: &[&str], model: &Path) -> Result<Box<dyn Node>, Vec<String>> {
     let syntax::Parsed { root: table, mistakes, incomplete } = syntax::parse(text);
     let mistakes = Mistakes::after(mistakes, incomplete);
-    let source = ModelSource { name: "base".into(), source: "m".into(), path: model.to_owned(), revision: None };
+    let source =
+        Resource { table: "models", name: "base".into(), source: "m".into(), path: model.to_owned(), revision: None };
     let models = [source];
     let scope = Scope::new(Path::new("folder"), &models, &mistakes);
     let node = {

@@ -82,7 +82,7 @@ impl Graph {
     /// # Errors
     /// All mistakes of the file.
     pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
-        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder);
+        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder, kinds.resources());
         let Some(pipeline) = pipeline else {
             return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
@@ -168,11 +168,13 @@ impl Rejected {
 }
 
 fn file_mistake(root: &Table, node: Option<&String>, parameters: &Table, problem: FileProblem) -> Diagnostic {
-    let model = problem.parameter.starts_with("models.").then(|| root.place(&problem.parameter)).flatten();
+    // What is not in the node's table may be a resource that the file declares.
+    let own = problem.parameter.split('.').next().is_some_and(|key| parameters.get(key).is_some());
+    let declared = if own { None } else { root.place(&problem.parameter) };
     // Inputs are no parameters: they stand in the node's whole table.
     let input = node.filter(|_| problem.parameter.starts_with("inputs."));
     let input = input.and_then(|node| root.place(&format!("nodes.{node}.{}", problem.parameter)));
-    let place = model.or(input).or_else(|| parameters.place(&problem.parameter));
+    let place = declared.or(input).or_else(|| parameters.place(&problem.parameter));
     Diagnostic::new(problem.message)
         .label(place.unwrap_or_else(|| parameters.span.clone()), "named here")
         .help(problem.help)
@@ -244,7 +246,7 @@ impl<'a> Joining<'a> {
 
     fn read(&self, table: &NodeTable, kind: &dyn NodeKind) -> (Option<GraphNode>, Named) {
         let pipeline = self.pipeline;
-        let scope = Scope::new(&pipeline.folder, &pipeline.models, self.mistakes);
+        let scope = Scope::new(&pipeline.folder, &pipeline.resources, self.mistakes);
         let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
         let node = kind.read(&mut reader, &|port| table.inputs.iter().any(|input| input.port == port));
         reader.read_elsewhere(["kind", "inputs", "seed", "retries"].map(str::to_owned));

@@ -7,7 +7,7 @@ use crate::artifact::ArtifactKind;
 use crate::node::{
     Arity, Context, Failure, Importer, Inputs, Kinds, Node, NodeKind, Output, Parameter, Port, WholeWork, Work,
 };
-use crate::spec::Reader;
+use crate::spec::{Reader, ResourceKind};
 
 const fn made(name: &'static str) -> ArtifactKind {
     ArtifactKind { name, version: 1, rows: None }
@@ -46,7 +46,11 @@ pub(crate) fn kinds() -> Kinds {
         ],
         Arc::new(ToyImporter),
     )
+    .with_resources(&[MODEL])
 }
+
+const MODEL: ResourceKind =
+    ResourceKind { table: "models", noun: "model", expected: "the folder of a checkpoint", is_remote: |_| false };
 
 struct Toy {
     name: &'static str,
@@ -77,7 +81,7 @@ impl NodeKind for Toy {
         for key in self.keys {
             sound &= match *key {
                 "from" => table.required_path(key).is_some(),
-                "model" => table.model(key).is_some(),
+                "model" => table.resource(key, &MODEL).is_some(),
                 "rank" => table.required_integer(key, 1..).is_some(),
                 _ => table.number(key, 0.2, 0.0..) >= 0.0,
             };

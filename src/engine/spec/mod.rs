@@ -10,7 +10,7 @@ pub mod syntax;
 
 pub use mistake::{Mistake, Mistakes};
 pub use pipeline::{InputSource, InputTable, NodeTable, Pipeline};
-pub use reader::{FromToml, ModelSource, Named, Reader, Scope};
+pub use reader::{FromToml, Named, Reader, Resource, ResourceKind, Scope};
 
 /// The language that this version reads.
 pub const LANGUAGE: u64 = 1;

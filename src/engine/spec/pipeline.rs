@@ -1,4 +1,4 @@
-//! The tables of a pipeline file: names, models, the device, and nodes whose parameters are still unread.
+//! The tables of a pipeline file: names, resources, pools, and nodes whose parameters are still unread.
 //!
 //! This module does not know which kinds of node there are, nor which names stand for what.
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
-use super::reader::{ModelSource, Reader, Scope, resolve};
+use super::reader::{Reader, Resource, ResourceKind, Scope, resolve};
 use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
 use crate::device::{Backend, DeviceRequest, Precision, is_numerics_class};
 use crate::diagnostic::Span;
@@ -24,8 +24,8 @@ pub struct Pipeline {
     pub accept_numerics: Vec<String>,
     /// The nodes whose samples a run shows; `None`: pairs and trainings.
     pub show: Option<Vec<String>>,
-    /// The models that it names.
-    pub models: Vec<ModelSource>,
+    /// The resources that it declares.
+    pub resources: Vec<Resource>,
     /// Its nodes, in the order of the text.
     pub nodes: Vec<NodeTable>,
     /// The file's folder, against which paths are resolved.
@@ -91,9 +91,9 @@ pub enum InputSource {
 const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "sweep", "freeze"];
 
 impl Pipeline {
-    /// Reads the text of a pipeline file that lies in `folder`. `None` when the file is for a newer version; whatever
+    /// Reads the text of a pipeline file that lies in `folder` and may declare resources of the kinds `declared`. `None` when the file is for a newer version; whatever
     /// else is wrong is left out of the pipeline and reported in `mistakes`.
-    pub fn read(text: &str, default_name: &str, folder: &Path) -> (Option<Self>, Mistakes) {
+    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &[ResourceKind]) -> (Option<Self>, Mistakes) {
         let Parsed { root, mistakes, incomplete } = syntax::parse(text);
         if let Some((language, span)) = newer_language(&root) {
             let newer = Mistakes::default();
@@ -102,11 +102,18 @@ impl Pipeline {
         }
         let mistakes = Mistakes::after(mistakes, incomplete);
         let end = text.trim_end().len();
-        let pipeline = Self::of_table(root, default_name, folder, &mistakes, end);
+        let pipeline = Self::of_table(root, default_name, folder, declared, &mistakes, end);
         (Some(pipeline), mistakes)
     }
 
-    fn of_table(root: Table, default_name: &str, folder: &Path, mistakes: &Mistakes, end: usize) -> Self {
+    fn of_table(
+        root: Table,
+        default_name: &str,
+        folder: &Path,
+        declared: &[ResourceKind],
+        mistakes: &Mistakes,
+        end: usize,
+    ) -> Self {
         let scope = Scope::new(folder, &[], mistakes);
         let mut pipeline = Self {
             name: default_name.to_owned(),
@@ -114,7 +121,7 @@ impl Pipeline {
             device: DeviceRequest::default(),
             accept_numerics: Vec::new(),
             show: None,
-            models: Vec::new(),
+            resources: Vec::new(),
             nodes: Vec::new(),
             folder: folder.to_owned(),
             root: Table::default(),
@@ -129,8 +136,13 @@ impl Pipeline {
             }
         }
         // Tables under another name leave names without what they stand for.
+        let mut tables = vec!["nodes"];
+        tables.extend(declared.iter().map(|kind| kind.table));
+        let named = tables.len();
+        tables.extend(["pipeline", "device"]);
         let misnamed = |entry: &Entry| {
-            !TABLES.contains(&entry.key.as_str()) && matches!(meant(&entry.key, &TABLES)[..], ["nodes" | "models", ..])
+            let meant = meant(&entry.key, &tables);
+            !tables.contains(&entry.key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
         };
         if root.entries.iter().any(misnamed) {
             mistakes.set_incomplete();
@@ -141,8 +153,10 @@ impl Pipeline {
         if let Some(mut table) = file.named_table("device", "`[device]`") {
             pipeline.read_device(&mut table);
         }
-        for entry in tables_by_name(&mut file, "models", "model", mistakes) {
-            pipeline.read_model(entry, &scope);
+        for kind in declared {
+            for entry in tables_by_name(&mut file, kind.table, kind.noun, mistakes) {
+                pipeline.read_resource(entry, kind, &scope);
+            }
         }
         for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
             pipeline.read_node(entry, &scope);
@@ -210,26 +224,26 @@ impl Pipeline {
         }
     }
 
-    fn read_model(&mut self, entry: &Entry, scope: &Scope<'_>) {
+    fn read_resource(&mut self, entry: &Entry, kind: &ResourceKind, scope: &Scope<'_>) {
+        let ResourceKind { table: declared_in, noun, .. } = *kind;
         if let Syntax::Text(source) = &entry.value.value {
             let name = entry.key.clone();
             let help = Some(format!("write `{name} = {{ source = \"{source}\" }}`"));
-            let (message, label) = (format!("model `{name}` is to be a table"), "this is a text".to_owned());
+            let (message, label) = (format!("{noun} `{name}` is to be a table"), "this is a text".to_owned());
             scope.mistakes.add(Mistake::Other { message, label, help }, entry.value.span.clone());
             let (source, path) = (source.clone(), resolve(scope.folder, source));
-            self.models.push(ModelSource { name, source, path, revision: None });
+            self.resources.push(Resource { table: declared_in, name, source, path, revision: None });
             return;
         }
         let Some(table) = table_of(entry, scope.mistakes) else { return };
-        let mut table = Reader::new(scope, table, format!("model `{}`", entry.key));
-        let source = table.required_text("source", "the folder of a checkpoint");
+        let mut table = Reader::new(scope, table, format!("{noun} `{}`", entry.key));
+        let source = table.required_text("source", kind.expected);
         let revision = table.text("revision", "a revision");
-        // That a hub is named is told with the command that downloads from it, once it is known that there is no such folder.
-        let source = source.filter(|source| is_of_hub(source) || table.is_plain_path("source", source));
-        // A model whose source is wrong is still known by its name.
+        let source = source.filter(|source| (kind.is_remote)(source) || table.is_plain_path("source", source));
+        // One whose source is wrong is still known by its name.
         let source = source.unwrap_or_default();
         let path = resolve(scope.folder, &source);
-        self.models.push(ModelSource { name: entry.key.clone(), source, path, revision });
+        self.resources.push(Resource { table: declared_in, name: entry.key.clone(), source, path, revision });
     }
 
     fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
@@ -279,16 +293,6 @@ impl Pipeline {
 }
 
 const MATRIX_INSTEAD: &str = "sweeps are not there yet: write a node for each value";
-
-/// The tables of a file.
-const TABLES: [&str; 4] = ["pipeline", "device", "models", "nodes"];
-
-/// Whether a model's source says that it is on a hub.
-fn is_of_hub(source: &str) -> bool {
-    ["https://huggingface.co/", "http://huggingface.co/", "https://hf.co/", "hf://"]
-        .iter()
-        .any(|hub| source.starts_with(hub))
-}
 
 fn newer_language(root: &Table) -> Option<(u64, Span)> {
     let Syntax::Table(pipeline) = &root.get("pipeline")?.value.value else { return None };

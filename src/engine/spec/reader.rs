@@ -14,16 +14,32 @@ use super::paths;
 use super::syntax::{Entry, Located, Syntax, Table};
 use crate::diagnostic::{Span, did_you_mean};
 
-/// A model that a pipeline file names under `[models]`.
+/// A kind of thing outside the pipeline that nodes use by name, such as a model: declared in a table of the file, by
+/// `source` and `revision`.
+#[derive(Clone, Copy, Debug)]
+pub struct ResourceKind {
+    /// The table that declares them: `models`.
+    pub table: &'static str,
+    /// What one is called: `model`.
+    pub noun: &'static str,
+    /// What `source` is, for messages: `the folder of a checkpoint`.
+    pub expected: &'static str,
+    /// Whether a source names something that is not a path; whoever uses it says what it is.
+    pub is_remote: fn(source: &str) -> bool,
+}
+
+/// Something outside the pipeline that a pipeline file declares.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelSource {
+pub struct Resource {
+    /// The table that declares it.
+    pub table: &'static str,
     /// Its name in the file.
     pub name: String,
     /// `source` as written.
     pub source: String,
     /// `source` as a folder, relative to the pipeline file.
     pub path: PathBuf,
-    /// `revision`, for hub ids.
+    /// `revision`, for sources that are not paths.
     pub revision: Option<String>,
 }
 
@@ -31,8 +47,8 @@ pub struct ModelSource {
 pub struct Scope<'a> {
     /// The pipeline file's folder.
     pub folder: &'a Path,
-    /// The models under `[models]`.
-    pub models: &'a [ModelSource],
+    /// The resources that it declares.
+    pub resources: &'a [Resource],
     /// Where mistakes go.
     pub mistakes: &'a Mistakes,
     named: RefCell<Named>,
@@ -41,16 +57,16 @@ pub struct Scope<'a> {
 /// What the tables that were read name outside the pipeline file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Named {
-    /// Models.
-    pub models: Vec<ModelSource>,
+    /// Resources.
+    pub resources: Vec<Resource>,
     /// Files and folders, each with the dotted key that names it.
     pub paths: Vec<(String, PathBuf)>,
 }
 
 impl<'a> Scope<'a> {
     /// A scope in which nothing was read yet.
-    pub fn new(folder: &'a Path, models: &'a [ModelSource], mistakes: &'a Mistakes) -> Self {
-        Self { folder, models, mistakes, named: RefCell::default() }
+    pub fn new(folder: &'a Path, resources: &'a [Resource], mistakes: &'a Mistakes) -> Self {
+        Self { folder, resources, mistakes, named: RefCell::default() }
     }
 
     /// What was named so far.
@@ -420,16 +436,17 @@ impl<'a> Reader<'a> {
         self.path(key)
     }
 
-    /// The model that `key` names; a missing key or an unknown model is reported.
-    pub fn model(&mut self, key: &str) -> Option<ModelSource> {
-        self.report_missing(key, "the name of a model under `[models]`".to_owned());
+    /// The resource of `kind` that `key` names; a missing key or an unknown name is reported.
+    pub fn resource(&mut self, key: &str, kind: &ResourceKind) -> Option<Resource> {
+        self.report_missing(key, format!("the name of a {} under `[{}]`", kind.noun, kind.table));
         let written: String = self.optional(key)?;
-        let found = self.scope.models.iter().find(|model| model.name == written).cloned();
+        let declared = || self.scope.resources.iter().filter(|resource| resource.table == kind.table);
+        let found = declared().find(|resource| resource.name == written).cloned();
         if found.is_none() {
-            let known = self.scope.models.iter().map(|model| model.name.clone()).collect();
-            self.report(Mistake::UnknownName { what: "model", written, known }, self.span_of(key));
+            let known = declared().map(|resource| resource.name.clone()).collect();
+            self.report(Mistake::UnknownName { what: kind.noun, written, known }, self.span_of(key));
         }
-        self.scope.named.borrow_mut().models.extend(found.clone());
+        self.scope.named.borrow_mut().resources.extend(found.clone());
         found
     }
 
@@ -624,11 +641,15 @@ mod tests {
     use super::*;
     use crate::diagnostic::Diagnostic;
 
+    const MODEL: ResourceKind =
+        ResourceKind { table: "models", noun: "model", expected: "a folder", is_remote: |_| false };
+
     fn read<T>(text: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Diagnostic>) {
         let syntax::Parsed { root: table, mistakes, incomplete } = syntax::parse(text);
         let mistakes = Mistakes::after(mistakes, incomplete);
-        let models = [ModelSource { name: "base".into(), source: "m".into(), path: "m".into(), revision: None }];
-        let scope = Scope::new(Path::new("folder"), &models, &mistakes);
+        let name = "base".to_owned();
+        let resources = [Resource { table: MODEL.table, name, source: "m".into(), path: "m".into(), revision: None }];
+        let scope = Scope::new(Path::new("folder"), &resources, &mistakes);
         let value = read(&mut Reader::new(&scope, &table, "node `n`"));
         (value, mistakes.into_list())
     }
@@ -648,7 +669,7 @@ mod tests {
             assert_eq!(reader.required::<String>("t").as_deref(), Some("x"));
             assert_eq!(reader.optional::<[f64; 2]>("l"), Some([1.0, 2.5]));
             assert_eq!(reader.path("p"), Some("folder/a/b".into()));
-            (reader.model("m").map(|model| model.name), reader.integer("absent", 3, ..))
+            (reader.resource("m", &MODEL).map(|model| model.name), reader.integer("absent", 3, ..))
         });
         assert_eq!(mistakes, []);
         assert_eq!(values, (Some("base".to_owned()), 3));

@@ -11,7 +11,7 @@ use crate::model::llava::Llava;
 use crate::model::lora::{Lora, Target};
 use crate::model::template::TEMPLATES;
 use crate::node::{Failure, FileDigests, FileProblem, OnBadItem, Parameter, by_default};
-use crate::spec::{ModelSource, Reader};
+use crate::spec::{Reader, Resource};
 use crate::train::optimizer::AdamWConfig;
 use crate::train::schedule::Schedule;
 use crate::train::training::Settings;
@@ -20,7 +20,7 @@ use crate::train::training::Settings;
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingParameters {
     /// The base model.
-    pub model: ModelSource,
+    pub model: Resource,
     /// The adapter.
     pub lora: LoraParameters,
     /// How steps are taken. Dropout is the adapter's; the seed is the node's and not set here.
@@ -69,7 +69,7 @@ pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Excluded(0.0), Unbounded);
 impl TrainingParameters {
     /// Reads the parameters out of `table`. `adapter` says whether an input adapter is connected.
     pub fn read(table: &mut Reader<'_>, adapter: bool) -> Option<Self> {
-        let model = table.model("model");
+        let model = table.resource("model", &model::MODEL);
         let lora = LoraParameters::read(table, adapter);
         let learning_rate = table.required_number("learning_rate", POSITIVE);
         let batch_size = table.required_integer("batch_size", 1..=1_000_000);
