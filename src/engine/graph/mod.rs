@@ -628,6 +628,11 @@ from = 'pictures'
     }
 
     #[test]
+    fn nothing_behind_an_equals_sign_is_not_looked_for_in_the_next_line() {
+        assert!(!read("[nodes.a]=\n\nkind = 'pictures'\nfrom = 'x'\n").err().expect("a mistake").mistakes.is_empty());
+    }
+
+    #[test]
     fn what_is_not_there_yet_is_refused_by_name() {
         insta::assert_snapshot!(said(
             "include = ['a.toml']\n[pipeline]\nmatrix = { seed = [1, 2] }\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\nfreeze = true\nmatrix = { from = ['x', 'y'] }\n"

@@ -391,7 +391,7 @@ fn no_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
 fn too_much(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let rest = text[at..line.end].trim_end();
     let equals = text[line.clone()].find('=').map(|index| line.start + index)?;
-    let value = equals + 1 + (text[equals + 1..].len() - text[equals + 1..].trim_start().len());
+    let value = line.end - text[equals + 1..line.end].trim_start().len();
     let end = value + code(&text[value..line.end]).trim_end().len();
     if matches!(code(rest).trim(), "," | ";") {
         let sign = code(rest).trim();
