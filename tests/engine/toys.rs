@@ -44,7 +44,7 @@ inputs.rows = ["described", "source"]
 pub struct Row {
     pub id: ItemId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<Digest>,
+    pub picture: Option<Digest>,
     pub text: String,
 }
 
@@ -70,7 +70,7 @@ enum Toy {
 }
 
 const RECORDS: ArtifactKind =
-    ArtifactKind { name: "records", version: 1, rows: Some(Rows { part: "records.jsonl", file: Some("file") }) };
+    ArtifactKind { name: "records", version: 1, rows: Some(Rows { part: "records.jsonl", file: Some("picture") }) };
 const ROWS: Port = Port { name: "rows", accepts: &[RECORDS], arity: Arity::Many, items: true };
 const EXTRA: Port = Port { name: "extra", accepts: &[RECORDS], arity: Arity::Optional, items: false };
 
@@ -258,7 +258,7 @@ impl WholeWork for ToyNode {
                     } else {
                         word.clone()
                     };
-                    rows.push(Row { id, file: None, text });
+                    rows.push(Row { id, picture: None, text });
                 }
             }
             Toy::Files => {
@@ -266,7 +266,7 @@ impl WholeWork for ToyNode {
                 for (name, digest) in list(folder, context.files())? {
                     let path = folder.join(&name).to_str().unwrap().to_owned();
                     labels.push(Label { name: Some(name.clone()), path: Some(path), place: None });
-                    rows.push(Row { id: ItemId::new(digest), file: Some(digest), text: name });
+                    rows.push(Row { id: ItemId::new(digest), picture: Some(digest), text: name });
                 }
             }
             _ => {
@@ -290,7 +290,7 @@ impl ItemWork for ToyNode {
 
     fn items(&self, inputs: &Inputs, _seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
         let rows = self.rows(inputs)?;
-        let reads = |row: &Row| Digest::of(format!("{:?} {}", row.file, row.text).as_bytes());
+        let reads = |row: &Row| Digest::of(format!("{:?} {}", row.picture, row.text).as_bytes());
         Ok(rows.into_iter().map(|row| Item { reads: reads(&row), id: row.id }).collect())
     }
 
@@ -316,7 +316,7 @@ impl ItemWork for ToyNode {
                 }
                 continue;
             }
-            let text = match (self.toy, row.file) {
+            let text = match (self.toy, row.picture) {
                 (Toy::Show, Some(file)) => match context.content(&file) {
                     Ok(bytes) => String::from_utf8(bytes).unwrap(),
                     Err(bad) => {
@@ -353,7 +353,7 @@ impl ItemWork for ToyNode {
             .map(|(index, value)| Row {
                 id: rows[*index].id.clone(),
                 // What was made stands for a file that was altered: it lies in the store.
-                file: value.objects.first().copied(),
+                picture: value.objects.first().copied(),
                 text: value.value["text"].as_str().unwrap().to_owned(),
             })
             .collect();
