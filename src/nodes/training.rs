@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn a_training_that_teaches_no_end_is_noted() {
         let (trial, pictures) = trial();
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&pairs(&pictures)));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let model = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(reference("llava")).unwrap() {
             let path = entry.unwrap().path();
@@ -437,7 +437,7 @@ mod tests {
         let (trial, pictures) = trial();
         let mut rows = pairs(&pictures);
         rows.iter_mut().for_each(|pair| pair.rejected = pair.chosen.clone());
-        let rows = trial.artifact(ArtifactKind::Pairs, &write_lines(&rows));
+        let rows = trial.artifact(artifact::PAIRS, &write_lines(&rows));
         let output =
             trial.run(&*node(&DpoKind, "epochs = 4\nlora = { rank = 2 }", &[]).unwrap(), connect("pairs", rows));
         let warnings = output.unwrap().summary.warnings.join("\n");
