@@ -6,6 +6,7 @@
 # What does not depend on the seed (the base's greedy answers) is found in the cache from the second seed on. `STIC` is
 # the program, by default `cargo run --release --`.
 set -euo pipefail
+[ $# -ge 2 ] || { echo "usage: $0 PIPELINE SEED…" >&2; exit 64; }
 file=$1
 shift
 for seed in "$@"; do
@@ -15,6 +16,6 @@ for seed in "$@"; do
     sed "s/^seed = [0-9]*/seed = $seed/" "$file" > "$copy"
     grep -q "^seed = $seed\b" "$copy" || { echo "$file has no line \`seed = …\`" >&2; exit 1; }
     echo "seed $seed"
-    ${STIC:-cargo run --release --quiet --} run "$copy" 2>&1 | awk '/^benchmark/ { shown = 1 } /^results in / { shown = 0 } shown'
+    ${STIC:-cargo run --release --quiet --} run "$copy" | awk '/^benchmark/ { shown = 1 } shown'
     rm -f "$copy"
 done

@@ -8,7 +8,7 @@ use super::interrupt::Interrupt;
 use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, Told};
-use super::voice::{Exit, Trouble, Voice};
+use super::voice::{Exit, Trouble, Voice, write_lines};
 use crate::event::How;
 use crate::node::Kinds;
 use crate::run::{self, RunError};
@@ -65,7 +65,15 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
-    Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option }.say(voice);
+    let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option };
+    if !voice.quiet && !arguments.json {
+        let answer = told.answer(&voice.answering());
+        if !answer.is_empty() {
+            voice.say("");
+        }
+        write_lines(&answer)?;
+    }
+    told.say(voice);
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::table::{natural_width, table, wrapped};
+use super::table::{hanging, natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact;
 use crate::diagnostic::counted;
@@ -32,20 +32,21 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// Says it.
-    pub fn say(&self, voice: &Voice) {
+    /// What a complete run was for: samples of results, tables of scores and of differences.
+    pub fn answer(&self, voice: &Voice) -> Vec<String> {
         let report = self.report;
+        if !report.is_complete() {
+            return Vec::new();
+        }
         let told: Vec<Row<'_>> =
             report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
-        if report.is_complete() {
-            self.say_samples(&told, voice);
-        }
-        if report.is_complete() {
-            for lines in tables(&told, &report.differences, voice.width) {
-                voice.say("");
-                lines.iter().for_each(|line| voice.say(line));
-            }
-        }
+        let mut blocks = self.samples(&told, voice);
+        blocks.extend(tables(&told, &report.differences, voice.width));
+        blocks.join(&String::new())
+    }
+
+    /// Says where the results are, how many nodes did what, and what to do next.
+    pub fn say(&self, voice: &Voice) {
         self.say_results(voice);
         self.say_count(voice);
         self.say_next(voice);
@@ -53,22 +54,24 @@ impl Told<'_> {
 
     /// What pairs look like and how training went, or what the pipeline asks for; with `-v` what every node shows of its
     /// result.
-    fn say_samples(&self, told: &[Row<'_>], voice: &Voice) {
+    fn samples(&self, told: &[Row<'_>], voice: &Voice) -> Vec<Vec<String>> {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
         let wanted = |node: &str| match &self.graph.show {
             Some(names) => names.iter().any(|name| name == node),
             None => matches!(output(node), Some(artifact::PAIRS | artifact::ADAPTER)),
         };
         let shown = |node: &str| voice.verbose || wanted(node);
-        for (node, summary) in told.iter().filter(|(node, summary)| !summary.samples.is_empty() && shown(node)) {
-            voice.say("");
-            voice.say(format_args!("from {}", voice.paint(Paint::Bold, node)));
+        let block = |(node, summary): &Row<'_>| {
+            let mut lines = vec![format!("from {}", voice.paint(Paint::Bold, node))];
             for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
                 let text = line.trim_start();
                 let depth = 2 + line.len() - text.len();
-                voice.say_hanging(&" ".repeat(depth), &harmless(text), depth + 2);
+                lines.extend(hanging(&" ".repeat(depth), &harmless(text), voice.width, depth + 2));
             }
-        }
+            lines
+        };
+        let is_shown = |(node, summary): &&Row<'_>| !summary.samples.is_empty() && shown(node);
+        told.iter().filter(is_shown).map(block).collect()
     }
 
     fn say_results(&self, voice: &Voice) {

@@ -11,6 +11,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value as Json};
 
 use super::adapter;
+use super::sample::CANDIDATES;
 use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Labelled, Objects, Part};
@@ -35,7 +36,12 @@ pub fn export(
     }
     let sources = Sources::new(labels);
     let mut made = BTreeSet::new();
-    for part in artifact.identity.iter().chain(&artifact.side).filter(|part| part.name != LABELS) {
+    for part in artifact
+        .identity
+        .iter()
+        .chain(&artifact.side)
+        .filter(|part| ![LABELS, CANDIDATES].contains(&part.name.as_str()))
+    {
         let mut content = objects.read(&part.digest)?;
         if Some(part.name.as_str()) == artifact.kind.rows.map(|rows| rows.part) {
             let rows: Vec<Map<String, Json>> = read_lines(&content).map_err(|error| {

@@ -15,7 +15,7 @@ use super::adapter::{self, part};
 use super::labels::{item_name, label, placed};
 use super::listing::{
     Conversations, Listed, Source, absolute, check_unreadable, digested_pictures, elsewhere_note, failure,
-    look_for_deep_grey, unreadable,
+    images_problem, look_for_deep_grey, unreadable,
 };
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{
@@ -134,10 +134,11 @@ impl Node for Import {
         };
         let relative = "paths are relative to the pipeline file";
         let shown = self.file.display();
-        if let Some(images) = self.images.as_ref().filter(|images| !images.is_dir()) {
-            return problem("images", format!("`{}` is not a folder", images.display()), relative);
+        let images = images_problem(self.images.as_deref());
+        if images.is_some() && self.file.exists() {
+            return Vec::from_iter(images);
         }
-        match self.kind {
+        let problems = match self.kind {
             artifact::ADAPTER => match adapter::read_shape(&self.file) {
                 Ok(_) => Vec::new(),
                 Err(ModelError { message, help, .. }) => {
@@ -152,7 +153,8 @@ impl Node for Import {
             ),
             _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
             _ => self.surveyed().problems.clone(),
-        }
+        };
+        images.into_iter().chain(problems).collect()
     }
 
     fn remarks(&self) -> Vec<String> {

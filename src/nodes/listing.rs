@@ -17,7 +17,7 @@ use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
 use crate::diagnostic::{counted, io_help};
 use crate::digest::{Digest, Value};
-use crate::node::{Failure, FileDigests, Labelled, Objects, OnBadItem, Part};
+use crate::node::{Failure, FileDigests, FileProblem, Labelled, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
@@ -389,6 +389,17 @@ pub(super) fn passed_over_notes(passed_over: &PassedOver) -> Vec<String> {
         (!passed_over.is_empty()).then(|| format!("passed over {passed_over}: not in a picture format that is read"));
     let caches = passed_over.caches.iter().map(|cache| format!("passed over the cache `{}`", cache.display()));
     files.into_iter().chain(caches).collect()
+}
+
+/// What is wrong with the folder that `images` names.
+pub fn images_problem(images: Option<&Path>) -> Option<FileProblem> {
+    let images = images.filter(|images| !images.is_dir())?;
+    let what = if images.exists() { "is not a folder" } else { "does not exist" };
+    Some(FileProblem {
+        parameter: "images".to_owned(),
+        message: format!("`{}` {what}", images.display()),
+        help: Some("paths are relative to the pipeline file".to_owned()),
+    })
 }
 
 /// What is said once of pictures that are grey of more than 8 bits: `deep` of `all` are.

@@ -13,9 +13,10 @@ use image::metadata::Orientation;
 use rand_core::RngCore;
 use rayon::prelude::*;
 
+use super::adapter::part;
 use super::conditions::{filter_parameters, read_filter};
 use super::labels::label;
-use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, record_parts};
+use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, images_problem, record_parts};
 use super::survey::Surveyed;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
@@ -98,21 +99,17 @@ impl Node for Sample {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        let problem = |parameter: &str, message: String, help: &str| {
-            vec![FileProblem { parameter: parameter.to_owned(), message, help: Some(help.to_owned()) }]
-        };
-        if let Some(images) = self.source.images.as_ref().filter(|images| !images.is_dir()) {
-            return problem(
-                "images",
-                format!("`{}` is not a folder", images.display()),
-                "paths are relative to the pipeline file",
-            );
+        let images = images_problem(self.source.images.as_deref());
+        // Without the folder, a file that is there would have nothing but missing pictures.
+        if images.is_some() && self.source.from.exists() {
+            return Vec::from_iter(images);
         }
         let Surveyed { entries, passed_over, problems, .. } = self.surveyed();
-        match self.too_few(*entries, passed_over) {
-            Some((parameter, message, help)) if problems.is_empty() => problem(parameter, message, help),
-            _ => problems.clone(),
+        let mut problems = problems.clone();
+        if let Some((parameter, message, help)) = self.too_few(*entries, passed_over).filter(|_| problems.is_empty()) {
+            problems.push(FileProblem { parameter: parameter.to_owned(), message, help: Some(help.to_owned()) });
         }
+        images.into_iter().chain(problems).collect()
     }
 
     fn remarks(&self) -> Vec<String> {
@@ -148,7 +145,10 @@ impl Node for Sample {
         // Of a choice it is known how many there were, not which.
         let whole = old.get("items") == Some(&Value::from(before.entries.len()));
         match (whole, old.get("items")) {
-            (false, Some(Value::Integer(count))) => Some(changed_entries(*count as usize, listing.items.len())),
+            (false, Some(Value::Integer(count))) => Some(match candidates_before(earlier, objects) {
+                Some(known) => before.told_of_choice(&known, &listing, &self.source.from),
+                None => changed_entries(*count as usize, listing.items.len()),
+            }),
             _ => Some(before.told(&listing, &self.source.from)),
         }
     }
@@ -225,6 +225,20 @@ impl Sample {
     }
 }
 
+/// Side part of a choice: what it was made from, a fingerprint a line, so that `why` can name what was added since.
+pub(super) const CANDIDATES: &str = "candidates.txt";
+
+/// Enough of an id to tell entries of one source apart.
+fn fingerprint(id: &ItemId) -> String {
+    const LENGTH: usize = 16;
+    Digest::of(id.as_str().as_bytes()).to_string()[..LENGTH].to_owned()
+}
+
+fn candidates_before(earlier: &Artifact, objects: &dyn Objects) -> Option<HashSet<String>> {
+    let text = String::from_utf8(objects.read(&earlier.part(CANDIDATES)?).ok()?).ok()?;
+    Some(text.lines().map(str::to_owned).collect())
+}
+
 /// What an earlier result holds: ids, and what people call them.
 struct Before {
     entries: Vec<(ItemId, Label)>,
@@ -241,6 +255,27 @@ impl Before {
         Some(Self { entries: rows.into_iter().map(|row| row.id).zip(labels).collect(), records })
     }
 
+    /// What came and went among what there was to choose from, of which only fingerprints are `known`.
+    fn told_of_choice(&self, known: &HashSet<String>, listing: &Listing, from: &Path) -> String {
+        let (old, added): (Vec<&Listed>, Vec<&Listed>) =
+            listing.items.iter().partition(|item| known.contains(&fingerprint(&item.id)));
+        let added: Vec<Label> = added.into_iter().map(|item| label(&item.entry, from)).collect();
+        let chosen = old.len() + added.len();
+        let mut told = Vec::new();
+        if !added.is_empty() {
+            let named = named(&added.iter().collect::<Vec<_>>());
+            told.push(format!("{} added: {named}", self.counted(added.len())));
+        }
+        if old.len() < known.len() {
+            told.push(format!("{} removed", self.counted(known.len() - old.len())));
+        }
+        format!("{}; {chosen} to choose from in place of {}", told.join("; "), known.len())
+    }
+
+    fn counted(&self, count: usize) -> String {
+        counted(count, if self.records { "record" } else { "picture" })
+    }
+
     /// What came, went and changed, by name.
     fn told(&self, listing: &Listing, from: &Path) -> String {
         let now: Vec<(&ItemId, Label)> =
@@ -254,20 +289,11 @@ impl Before {
         let (changed, added): (Vec<&Label>, Vec<&Label>) =
             added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
         let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
-        let records = self.records;
         let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
         let told: Vec<String> = parts
             .into_iter()
             .filter(|(labels, _)| !labels.is_empty())
-            .map(|(labels, word)| {
-                let noun = match (records, labels.len()) {
-                    (false, 1) => "picture",
-                    (false, _) => "pictures",
-                    (true, 1) => "record",
-                    (true, _) => "records",
-                };
-                format!("{} {noun} {word}: {}", labels.len(), named(&labels))
-            })
+            .map(|(labels, word)| format!("{} {word}: {}", self.counted(labels.len()), named(&labels)))
             .collect();
         if told.is_empty() {
             "the order of the entries, or their other fields, changed".to_owned()
@@ -312,6 +338,11 @@ impl WholeWork for Sample {
             let records = counted(count, "record");
             context.note(&format!("{records} {share} `id` with another; records are told apart by content"));
         }
+        let mut side = Vec::new();
+        if self.count.is_some() {
+            let candidates: String = listing.items.iter().map(|item| fingerprint(&item.id) + "\n").collect();
+            side.push(part(CANDIDATES, candidates.as_bytes(), context.objects())?);
+        }
         let mut chosen = self.choose(listing.items, context.seed());
         if conversations == Conversations::Dropped {
             self.source.read_again(&mut chosen)?;
@@ -345,7 +376,8 @@ impl WholeWork for Sample {
             line += &format!(" ({} left out)", counted(repeats, "repeat"));
         }
         let summary = Summary { line, ..Summary::default() };
-        Ok(Output { identity: vec![records], side: vec![labels], objects, summary })
+        side.push(labels);
+        Ok(Output { identity: vec![records], side, objects, summary })
     }
 }
 

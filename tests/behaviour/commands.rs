@@ -436,6 +436,23 @@ fn pictures_that_came_went_and_changed_are_told_by_name() {
 }
 
 #[test]
+fn pictures_that_came_and_went_are_told_of_a_choice_too() {
+    let workspace = pictures();
+    workspace.write("p.toml", PICTURES.replace("from = \"pictures\"", "from = \"pictures\"\ncount = 2"));
+    workspace.stic(&["run", "-q", "p.toml"]);
+    workspace.pictures("more", 6);
+    fs::rename(workspace.path("more/5.png"), workspace.path("pictures/new.png")).expect("a picture");
+    let why = || workspace.stic(&["why", "p.toml", "images"]).out;
+    assert_eq!(why(), "`images` would run:\n  1 picture added: new.png; 5 to choose from in place of 4\n");
+    fs::remove_file(workspace.path("pictures/0.png")).expect("a picture");
+    let both = "`images` would run:\n  1 picture added: new.png; 1 picture removed; 4 to choose from in place of 4\n";
+    assert_eq!(why(), both);
+    workspace.stic(&["run", "-q", "p.toml", "images"]);
+    workspace.stic(&["export", "p.toml", "images", "out"]);
+    assert!(workspace.path("out/records.jsonl").is_file() && !workspace.path("out/candidates.txt").exists());
+}
+
+#[test]
 fn completions_are_written_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let said = Workspace::new().stic(&["completions", shell]);
