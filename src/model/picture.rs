@@ -170,7 +170,7 @@ impl Processor {
                 };
             }
         }
-        let factor = fields.number("rescale_factor", 1.0 / 255.0)?;
+        let factor = fields.number("rescale_factor", 1.0 / 255.0, 256.0)?;
         if (factor * 255.0 - 1.0).abs() > 1e-6 {
             return Err(ModelError::new(format!("unsupported `rescale_factor`: `{factor}`")).help("supported: 1 / 255"));
         }

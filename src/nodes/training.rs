@@ -156,6 +156,13 @@ impl Observer for Watch<'_> {
             self.context.note(&format!("goes on after step {} of {total}", line.step - 1));
         }
         self.began = true;
+        if line.skipped {
+            let scale = line.loss_scale.unwrap_or(1.0);
+            self.context.note(&format!(
+                "step {} of {total} was skipped: its gradients overflowed f16; the loss scale, {scale}, is halved",
+                line.step
+            ));
+        }
         let loss = Some(line.loss).filter(|loss| loss.is_finite());
         self.context.progress(Progress { done: line.step, total, tokens: Some(tokens), loss });
     }

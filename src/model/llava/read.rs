@@ -23,6 +23,10 @@ const MOST_FEATURES: usize = 1 << 20;
 const MOST_TOKENS: usize = 1 << 24;
 /// The longest context, in positions.
 const MOST_POSITIONS: usize = 1 << 30;
+/// The most that a norm adds to a variance; models have 1e-5 and 1e-6.
+const LARGEST_EPSILON: f64 = 1.0;
+/// The largest base of rotary frequencies; models have up to some millions.
+const LARGEST_BASE: f64 = 1e12;
 /// The longest side of a view or of a scaled picture, in pixels; towers read some hundreds.
 pub(crate) const MOST_PIXELS: usize = 4096;
 /// The most tiles of a picture in `anyres`, and the most resolutions; LLaVA has 4 and 5.
@@ -79,11 +83,14 @@ impl Config {
             Architecture::Llava => Vec::new(),
             Architecture::LlavaNext => pinpoints(&fields, vision.image_size)?,
         };
-        let end_tokens = [generation, Some(root), Some(text_fields.map)]
-            .into_iter()
-            .flatten()
-            .find_map(|map| map.get("eos_token_id").filter(|value| !value.is_null()))
-            .map_or(Ok(vec![2]), end_tokens)?;
+        let end_tokens = [
+            (generation, "`eos_token_id` of generation_config.json"),
+            (Some(root), "`eos_token_id`"),
+            (Some(text_fields.map), "`text_config.eos_token_id`"),
+        ]
+        .into_iter()
+        .find_map(|(map, name)| Some((map?.get("eos_token_id").filter(|value| !value.is_null())?, name)))
+        .map_or(Ok(vec![2]), |(value, name)| end_tokens(value, name, text.vocabulary))?;
         let image_token = match fields.get("image_token_index").or_else(|| fields.get("image_token_id")) {
             None => 32_000,
             Some(value) => token(value).ok_or_else(|| wrong("image_token_index", value, "a token id"))?,
@@ -150,7 +157,7 @@ fn vision(fields: &Fields<'_>, defaults: &VisionDefaults) -> Result<VisionConfig
         heads: fields.positive("num_attention_heads", defaults.heads, MOST_HEADS)?,
         image_size: fields.positive("image_size", defaults.image_size, MOST_PIXELS)?,
         patch_size: fields.positive("patch_size", defaults.patch_size, MOST_PIXELS)?,
-        norm_epsilon: fields.number("layer_norm_eps", 1e-5)?,
+        norm_epsilon: fields.number("layer_norm_eps", 1e-5, LARGEST_EPSILON)?,
         activation: activation(fields, "hidden_act", Activation::QuickGelu)?,
     };
     if fields.positive("num_channels", 3, MOST_FEATURES)? != 3 {
@@ -203,7 +210,7 @@ fn text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
             return Err(unsupported("text_config.rope_scaling", kind, "rotary positions without scaling"));
         }
     }
-    if rope.number("partial_rotary_factor", 1.0)? != 1.0 {
+    if rope.number("partial_rotary_factor", 1.0, 1.0)? != 1.0 {
         return Err(ModelError::new("unsupported `text_config.rope_parameters.partial_rotary_factor`")
             .help("supported: rotary positions in all of a head"));
     }
@@ -225,8 +232,8 @@ fn text(fields: &Fields<'_>) -> Result<TextConfig, ModelError> {
         heads,
         key_value_heads: fields.positive("num_key_value_heads", key_value_default, MOST_HEADS)?,
         head_size: fields.positive("head_dim", hidden / heads, MOST_FEATURES)?,
-        rope_theta: rope.number("rope_theta", fields.number("rope_theta", 10_000.0)?)?,
-        norm_epsilon: fields.number("rms_norm_eps", 1e-6)?,
+        rope_theta: rope.number("rope_theta", fields.number("rope_theta", 10_000.0, LARGEST_BASE)?, LARGEST_BASE)?,
+        norm_epsilon: fields.number("rms_norm_eps", 1e-6, LARGEST_EPSILON)?,
         tied: fields.flag("tie_word_embeddings", false)?,
         sliding_window,
         max_positions: fields.positive(
@@ -284,12 +291,20 @@ fn pinpoints(fields: &Fields<'_>, size: usize) -> Result<Vec<[u32; 2]>, ModelErr
     Ok(list)
 }
 
-fn end_tokens(value: &Value) -> Result<Vec<u32>, ModelError> {
-    let list = match value {
+/// The ids in `value`, which `name` calls, of a vocabulary of so many tokens. Ids beyond it are never written; one at
+/// least must be within, or no answer would end.
+fn end_tokens(value: &Value, name: &str, vocabulary: usize) -> Result<Vec<u32>, ModelError> {
+    let list: Option<Vec<u32>> = match value {
         Value::Array(list) => list.iter().map(token).collect(),
         one => token(one).map(|id| vec![id]),
     };
-    list.ok_or_else(|| wrong("eos_token_id", value, "a token id or a list of them"))
+    let wrong = |what: &str| ModelError::new(format!("{name} is {value}, {what}"));
+    let list = list.ok_or_else(|| wrong("not a token id or a list of them"))?;
+    if list.iter().all(|id| *id as usize >= vocabulary) {
+        let what = format!("none of the {vocabulary} tokens that the model knows: no answer would end");
+        return Err(wrong(&what).help("take the file that the checkpoint was published with"));
+    }
+    Ok(list)
 }
 
 fn token(value: &Value) -> Option<u32> {
@@ -355,8 +370,15 @@ impl<'a> Fields<'a> {
         self.read(name, "`true` or `false`", default, Value::as_bool)
     }
 
-    pub fn number(&self, name: &str, default: f64) -> Result<f64, ModelError> {
-        self.read(name, "a number above zero", default, |value| value.as_f64().filter(|&number| number > 0.0))
+    /// A number above zero, up to `most`.
+    pub fn number(&self, name: &str, default: f64, most: f64) -> Result<f64, ModelError> {
+        let number =
+            self.read(name, "a number above zero", default, |value| value.as_f64().filter(|&number| number > 0.0))?;
+        if number > most {
+            let message = format!("`{}{name}` is {number:e}, more than the limit of {most}", self.path);
+            return Err(ModelError::new(message).help(AGAIN));
+        }
+        Ok(number)
     }
 
     /// A whole number from 1 to `most`.
@@ -400,6 +422,33 @@ mod tests {
 
     fn parse(value: Value) -> Result<Config, ModelError> {
         Config::parse(value.as_object().expect("an object"), None)
+    }
+
+    #[test]
+    fn what_no_model_has_is_refused_with_the_file_and_the_limit() {
+        let message = |value: Value| parse(value).unwrap_err().message;
+        let text =
+            |field: &str, value: Value| message(json!({ "model_type": "llava", "text_config": { field: value } }));
+        assert!(
+            text("rms_norm_eps", json!(1e300)).contains("`text_config.rms_norm_eps` is 1e300, more than the limit")
+        );
+        assert!(text("rope_theta", json!(1e300)).contains("more than the limit"));
+        assert!(text("rope_parameters", json!({ "rope_theta": 1e300 })).contains("more than the limit"));
+        let tower = json!({ "model_type": "llava", "vision_config": { "layer_norm_eps": 1e18 } });
+        assert!(message(tower).contains("`vision_config.layer_norm_eps` is 1e18"));
+
+        let root = json!({ "model_type": "llava", "eos_token_id": 2 });
+        let generated = |value: Value| {
+            let generation = json!({ "eos_token_id": value });
+            Config::parse(root.as_object().unwrap(), generation.as_object()).map(|config| config.end_tokens)
+        };
+        for odd in [json!(1_000_000_000), json!([]), json!("2"), json!(-1), json!(1.5), json!([2, -1]), json!([40_000])]
+        {
+            let error = generated(odd.clone()).unwrap_err();
+            assert!(error.message.contains(&format!("of generation_config.json is {odd}")), "{error}");
+        }
+        assert_eq!(generated(json!([2, 40_000])).unwrap(), [2, 40_000], "one is enough");
+        assert_eq!(generated(Value::Null).unwrap(), [2]);
     }
 
     #[test]

@@ -56,8 +56,18 @@ impl Weights {
     /// When there is neither, a shard is missing, a file is truncated or no safetensors file, or two tensors that differ
     /// go by one name.
     pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
-        let files: Vec<TensorFile> =
-            paths(folder)?.into_iter().map(TensorFile::open).collect::<Result<_, ModelError>>()?;
+        let (paths, missing) = paths(folder)?;
+        let mut errors = Vec::from_iter(missing);
+        let mut files = Vec::new();
+        for path in paths {
+            let opened = TensorFile::open(path).and_then(|file| file.header().map(|_| file));
+            opened.map_or_else(|error| errors.push(error), |file| files.push(file));
+        }
+        let more = errors.split_off(errors.len().min(1));
+        if let Some(mut first) = errors.pop() {
+            more.iter().for_each(|error| first.message += &format!("; {}", error.message));
+            return Err(first);
+        }
         let mut weights = Self { files, places: BTreeMap::new(), device: device.clone(), dtype, uploaded: 0 };
         for file in 0..weights.files.len() {
             // In the order of their names, so that a message does not depend on chance.
@@ -257,10 +267,11 @@ fn precision(stored: Dtype) -> Option<DType> {
 /// The longest header that safetensors files may have.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// The files of tensors that are there, and what is said of those that are missing.
+fn paths(folder: &Path) -> Result<(Vec<PathBuf>, Option<ModelError>), ModelError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
-        return Ok(vec![single]);
+        return Ok((vec![single], None));
     }
     let index = folder.join("model.safetensors.index.json");
     if !index.is_file() {
@@ -295,13 +306,13 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
         let message = format!("{}: names `{elsewhere}`, which is not a file beside it", index.display());
         return Err(ModelError::new(message).help("every shard must lie beside the index"));
     }
-    let missing: Vec<String> =
-        names.iter().filter(|name| !folder.join(name).is_file()).map(|name| format!("`{name}`")).collect();
-    if !missing.is_empty() {
-        return Err(ModelError::new(format!("{}: names missing files: {}", index.display(), missing.join(", ")))
-            .help("download the checkpoint again; every shard must lie beside the index"));
-    }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let (present, missing): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| folder.join(name).is_file());
+    let missing: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
+    let error = (!missing.is_empty()).then(|| {
+        ModelError::new(format!("{}: names missing files: {}", index.display(), missing.join(", ")))
+            .help("download the checkpoint again; every shard must lie beside the index")
+    });
+    Ok((present.into_iter().map(|name| folder.join(name)).collect(), error))
 }
 
 /// The first few files of tensors in `folder`, by whatever name.
@@ -488,6 +499,9 @@ mod tests {
         fs::write(&index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
         fs::write(folder.path().join("1.safetensors"), file(&[("a", Dtype::F32, &[1])])).expect("written");
         assert_eq!(refused(folder.path()), "model.safetensors.index.json: names missing files: `2.safetensors`");
+        std::fs::write(folder.path().join("1.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        let both = refused(folder.path());
+        assert!(both.contains("missing files: `2.safetensors`") && both.contains("1.safetensors: "), "{both}");
     }
 
     #[test]

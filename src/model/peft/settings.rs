@@ -148,7 +148,7 @@ impl Settings {
             }
         }
         let rank = fields.positive("r", 8, 1 << 16)?;
-        let alpha = fields.number("lora_alpha", 8.0)?;
+        let alpha = fields.number("lora_alpha", 8.0, 1e6)?;
         let dropout = match object.get("lora_dropout") {
             None | Some(Value::Null) => 0.0,
             Some(value) => value
