@@ -1,5 +1,6 @@
 //! The command line as types.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -31,7 +32,7 @@ pub struct Global {
         value_name = "DIR",
         env = "STIC_CACHE",
         hide_env_values = true,
-        value_parser = OsStringValueParser::new().map(PathBuf::from),
+        value_parser = OsStringValueParser::new().try_map(plain_path),
         global = true,
         help_heading = "Global"
     )]
@@ -48,10 +49,6 @@ pub struct Global {
     /// When to use colours; `auto` follows the terminal and NO_COLOR
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, help_heading = "Global")]
     pub color: Color,
-
-    /// Not there yet
-    #[arg(short = 'S', long, alias = "override", value_name = "NODE.KEY=VALUE", global = true, hide = true)]
-    pub set: Vec<String>,
 }
 
 /// When to use colours.
@@ -100,6 +97,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct Run {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// Nodes to make, with all that they need; without any, the whole pipeline
     #[arg(value_name = "TARGET")]
@@ -114,7 +112,7 @@ pub struct Run {
     #[arg(long, value_name = "NODE")]
     pub force: Vec<String>,
     /// How many nodes without tensors run at once [default: one a core]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = jobs, allow_negative_numbers = true)]
     pub jobs: Option<std::num::NonZeroUsize>,
     /// Go on with what does not depend on a node that failed
     #[arg(short, long)]
@@ -134,6 +132,7 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Check {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// Do not look whether data and models exist
     #[arg(long)]
@@ -147,6 +146,7 @@ pub struct Check {
 #[derive(Args, Debug)]
 pub struct Plan {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// Nodes that are wanted; without any, the whole pipeline
     #[arg(value_name = "TARGET")]
@@ -163,6 +163,7 @@ pub struct Plan {
 #[derive(Args, Debug)]
 pub struct Why {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// The node
     pub node: String,
@@ -176,6 +177,7 @@ pub struct Why {
 #[derive(Args, Debug)]
 pub struct Graph {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// The drawing program to write for
     #[arg(long, value_enum, default_value_t)]
@@ -196,10 +198,12 @@ pub enum Format {
 #[derive(Args, Debug)]
 pub struct Export {
     /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// The node
     pub node: String,
     /// The folder to write to
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub folder: PathBuf,
     /// Write into a folder that holds something else; files of the same name are replaced
     #[arg(long)]
@@ -240,10 +244,10 @@ pub struct Devices {
 #[derive(Args, Debug)]
 pub struct ModelArguments {
     /// The folder of the model
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub model: PathBuf,
     /// The folder of an adapter in PEFT's format
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub adapter: Option<PathBuf>,
     /// The device: `auto`, or a backend with or without a number, such as `cuda:1`
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
@@ -273,7 +277,7 @@ pub struct Generate {
     #[command(flatten)]
     pub model: ModelArguments,
     /// A picture; several are answered one by one
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub image: Vec<PathBuf>,
     /// The user's text
     #[arg(long, value_name = "TEXT")]
@@ -305,11 +309,32 @@ pub struct Score {
     #[command(flatten)]
     pub model: ModelArguments,
     /// JSON lines with `image` (a path or null), `prompt` and `response`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub input: PathBuf,
     /// Write one JSON object a line of the input
     #[arg(long)]
     pub json: bool,
+}
+
+impl Run {
+    /// The command that goes on after this one, behind `stic `: what it said, but for how it shows things, and for making
+    /// those nodes again that are `made`.
+    pub fn go_on(&self, cache_option: &str, made: &[&str]) -> String {
+        let mut command = format!("run {}", super::shell::path(&self.file));
+        let mut add = |option: &str, value: &str| command += &format!(" {option}{}", super::shell::word(value));
+        self.targets.iter().for_each(|target| add("", target));
+        self.until.iter().for_each(|node| add("--until ", node));
+        self.force.iter().filter(|node| !made.contains(&node.as_str())).for_each(|node| add("--force ", node));
+        self.jobs.iter().for_each(|jobs| add("-j ", &jobs.to_string()));
+        if self.retries != 1 {
+            add("--retries ", &self.retries.to_string());
+        }
+        self.accept_numerics.iter().for_each(|class| add("--accept-numerics ", class));
+        if self.keep_going {
+            command += " -k";
+        }
+        command + cache_option
+    }
 }
 
 impl Global {
@@ -327,7 +352,7 @@ impl Global {
         let environment = std::env::var_os("STIC_CACHE").filter(|name| !name.is_empty()).map(PathBuf::from);
         let implied = environment.unwrap_or_else(|| found(Some(file)));
         let cache = self.cache(Some(file));
-        if cache == implied { String::new() } else { format!(" --cache {}", cache.display()) }
+        if cache == implied { String::new() } else { format!(" --cache {}", super::shell::path(&cache)) }
     }
 }
 
@@ -360,6 +385,23 @@ fn name_global_options(command: &mut Parsed) {
     }
 }
 
+/// A path that a shell did not make one: `--cache=~/x` and `'~/x'` reach the program as they are.
+fn plain_path(text: OsString) -> Result<PathBuf, String> {
+    match shell_path(&text.to_string_lossy()) {
+        Some(help) => Err(help),
+        None => Ok(PathBuf::from(text)),
+    }
+}
+
+/// Why `text` is no path as it stands, and what to write.
+fn shell_path(text: &str) -> Option<String> {
+    let rest = text.strip_prefix('~')?;
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let whole = (rest.is_empty() || rest.starts_with('/')).then(|| home.map(|home| home.join(rest.trim_matches('/'))));
+    let whole = whole.flatten().map_or("the whole path".to_owned(), |path| format!("`{}`", path.display()));
+    Some(format!("the shell did not replace `~`: write {whole}, or `./{text}` for a folder of this name"))
+}
+
 fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
     let (family, index) = text.split_once(':').map_or((text, None), |(family, index)| (family, Some(index)));
     let index = index.map_or(Ok(0), |index| index.parse().map_err(|_| format!("`{index}` is no device number")))?;
@@ -377,6 +419,10 @@ fn dtype(text: &str) -> Result<Auto<Precision>, String> {
         None if text != "auto" => Err(format!("expected auto, {}", Precision::ALL.map(Precision::name).join(", "))),
         found => Ok(Auto(found)),
     }
+}
+
+fn jobs(text: &str) -> Result<std::num::NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number, at least 1".to_owned())
 }
 
 fn numerics_class(text: &str) -> Result<String, String> {
@@ -409,6 +455,25 @@ mod tests {
             }
         }
         check(&mut command());
+    }
+
+    #[test]
+    fn a_tilde_that_no_shell_replaced_is_refused_wherever_a_path_is_taken() {
+        for line in [
+            "--cache=~/x plan p.toml",
+            "run ~/p.toml",
+            "export p.toml node ~/out",
+            "export p.toml node ~",
+            "generate --prompt x --model ~/m",
+            "generate --prompt x --model m --adapter ~me/a",
+            "generate --prompt x --model m --image ~/a.png",
+            "score --model m --input ~/a",
+        ] {
+            let words = std::iter::once("stic").chain(line.split(' '));
+            let error = Arguments::try_parse_from(words).expect_err(line).to_string();
+            assert!(error.contains("the shell did not replace `~`: write "), "{line}: {error}");
+        }
+        assert!(Arguments::try_parse_from(["stic", "run", "./~/p.toml"]).is_ok());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `stic cache stats`.
 
 use super::args::{CacheCommand, Global};
-use super::pipeline::read_cache;
-use super::voice::{Exit, Trouble, write_json, write_out};
+use super::pipeline::{cache_trouble, read_cache};
+use super::voice::{Exit, Trouble, write_json, write_lines};
 
 /// Looks after the cache.
 ///
@@ -11,11 +11,11 @@ use super::voice::{Exit, Trouble, write_json, write_out};
 pub fn cache(command: &CacheCommand, global: &Global) -> Result<Exit, Trouble> {
     let CacheCommand::Stats { json } = command;
     let root = global.cache(None);
-    let stats = read_cache(&root)?.stats();
+    let stats = read_cache(&root)?.stats().map_err(|error| cache_trouble(&error))?;
     if *json {
         write_json(&stats)?;
     } else {
-        write_out(&format!("{}\n{}\n", root.display(), stats.to_string().trim_end()))?;
+        write_lines(&[root.display().to_string(), stats.to_string().trim_end().to_owned()])?;
     }
     Ok(Exit::Success)
 }

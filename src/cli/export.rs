@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::args::{Export, Global};
 use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
+use super::shell;
 use super::voice::{Exit, Trouble, Voice, write_json};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Kinds};
@@ -31,7 +33,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let node = plan.nodes.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
     let Some(record) = record.map_err(|error| cache_trouble(&error))?.flatten() else {
-        let (path, option) = (arguments.file.display(), global.cache_option(&arguments.file));
+        let (path, option) = (shell::path(&arguments.file), global.cache_option(&arguments.file));
         let run = format!("run it first: stic run {path} {}{option}", arguments.node);
         let message = format!(
             "`{}` has no result for the pipeline as it stands in the cache `{}`",
@@ -55,7 +57,12 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let folder = &arguments.folder;
     let io = |path: &Path| {
         let name = path.display().to_string();
-        move |cause: std::io::Error| Trouble::io(format!("{name}: {cause}"), &cause)
+        move |cause: std::io::Error| {
+            let full = matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let trouble = Trouble::io(format!("{name}: {cause}"), &cause);
+            // What was written of it is removed; the result stays in the cache.
+            if full { trouble.help("free some space, or name a folder on another disk".to_owned()) } else { trouble }
+        }
     };
     if folder.exists() && !folder.is_dir() {
         return Err(Trouble::usage(format!("{} is not a folder", folder.display()))
@@ -146,7 +153,7 @@ fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &G
     let store = Store::open(cache).ok()?;
     let removed =
         store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
-    let (node, file, option) = (&arguments.node, arguments.file.display(), global.cache_option(&arguments.file));
+    let (node, file, option) = (&arguments.node, shell::path(&arguments.file), global.cache_option(&arguments.file));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(
         Trouble::failure(format!("{were} damaged of the result of `{node}`, and removed from the cache"))
@@ -182,7 +189,7 @@ fn others(folder: &Path, new: &BTreeMap<PathBuf, Digest>) -> std::io::Result<boo
 /// Puts the file `from` where `to` says, also into another file system.
 fn put(from: &Path, to: &Path) -> std::io::Result<()> {
     match fs::rename(from, to) {
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
         renamed => renamed,
     }
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks the run to end, the second ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to end, the second ends the process at once.
 //!
 //! A node that is asked ends with what is worth keeping. One that computes something long does not hear: the process then
 //! ends without it after [`PATIENCE`]. Ending at once is safe, since the cache is written so that a process may die at any
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -38,7 +40,7 @@ impl Interrupt {
     /// the friendly ending.
     pub fn listen(announce: impl Fn() + Send + 'static, give_up: impl Fn() + Send + 'static) -> Self {
         let interrupt = Self::default();
-        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
+        if let Ok(mut signals) = Signals::new(signals()) {
             let listener = interrupt.clone();
             let mut give_up = Some(give_up);
             std::thread::spawn(move || {
@@ -85,6 +87,36 @@ impl Interrupt {
 
     /// How an interrupted command ends.
     pub fn exit(&self) -> Exit {
-        if self.signal.load(Ordering::SeqCst) == SIGTERM { Exit::Terminated } else { Exit::Interrupted }
+        match self.signal.load(Ordering::SeqCst) {
+            SIGTERM => Exit::Terminated,
+            #[cfg(unix)]
+            SIGHUP => Exit::HungUp,
+            _ => Exit::Interrupted,
+        }
     }
+}
+
+/// The signals that ask a run to end. A process that was told to outlive its terminal, as by `nohup`, does.
+fn signals() -> Vec<i32> {
+    let mut signals = vec![SIGINT, SIGTERM];
+    #[cfg(unix)]
+    if !ignores(SIGHUP) {
+        signals.push(SIGHUP);
+    }
+    signals
+}
+
+/// Whether this process was begun with `signal` ignored, where the system tells.
+#[cfg(unix)]
+fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// A file that would grow beyond what the user may write (`ulimit -f`) fails the write, as a full disk does, in place of
+/// ending the process.
+pub fn fail_writes_that_are_too_long() {
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }

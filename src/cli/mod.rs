@@ -13,6 +13,7 @@ mod plan;
 mod progress;
 mod run;
 mod score;
+mod shell;
 mod summary;
 mod table;
 mod voice;
@@ -21,6 +22,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use clap::error::{ContextKind, ContextValue};
 
 use self::args::{Arguments, Command};
 use self::voice::{Exit, Trouble, Voice};
@@ -32,12 +34,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
     let arguments = match matched.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
+            if let Some(ContextValue::String(written)) = error.get(ContextKind::InvalidArg)
+                && ["-S", "--set", "--override"].contains(&written.as_str())
+            {
+                eprintln!("  x `--set` and `-S` are not there yet");
+                eprintln!("  help: edit the pipeline file; only what the edit touches runs again");
+                return Exit::Usage.into();
+            }
             // Help that was asked for goes to standard output, everything else to standard error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
     let voice = Voice::new(&arguments.global);
+    interrupt::fail_writes_that_are_too_long();
     match dispatch(&arguments, kinds, &voice) {
         Ok(exit) => exit.into(),
         Err(trouble) => {
@@ -49,10 +59,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
 
 fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
     let global = &arguments.global;
-    if !global.set.is_empty() {
-        let help = "edit the pipeline file; only what the edit touches runs again";
-        return Err(Trouble::usage("`--set` and `-S` are not there yet").help(help.to_owned()));
-    }
     match &arguments.command {
         Command::Run(arguments) => run::run(arguments, global, kinds, voice),
         Command::Check(arguments) => check::check(arguments, kinds, voice),

@@ -27,6 +27,19 @@ pub struct Ready {
     mode: ImageMode,
 }
 
+/// What to do about a model that is not there: a name such as `llava-hf/llava-1.5-7b-hf` is one of Hugging Face.
+fn of_hub(folder: &Path) -> String {
+    let name = folder.to_string_lossy();
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_part = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains(char::is_whitespace);
+    let download = if parts.len() == 2 && parts.iter().all(is_part) && !folder.exists() {
+        format!("; nothing is downloaded here: hf download {name} --local-dir DIR")
+    } else {
+        String::new()
+    };
+    format!("`--model` takes a folder with a Hugging Face checkpoint{download}")
+}
+
 impl Ready {
     /// Loads what `arguments` ask for.
     ///
@@ -36,8 +49,7 @@ impl Ready {
         let folder = &arguments.model;
         if !folder.is_dir() {
             let what = if folder.exists() { "a file, not a folder" } else { "no such folder" };
-            return Err(Trouble::usage(format!("{}: {what}", folder.display()))
-                .help("`--model` takes a folder with a Hugging Face checkpoint".to_owned()));
+            return Err(Trouble::usage(format!("{}: {what}", folder.display())).help(of_hub(folder)));
         }
         let template = arguments.template.as_deref();
         if let Some(written) = template.filter(|written| !TEMPLATES.contains(written)) {

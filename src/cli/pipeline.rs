@@ -45,7 +45,8 @@ impl PipelineFile {
         match Graph::read(&source.text, &default_name, folder, kinds) {
             Ok(graph) => Ok(Self { graph, path: path.to_owned(), source }),
             Err(mut rejected) => {
-                let mut mistakes = std::mem::take(&mut rejected.mistakes);
+                let written = std::mem::take(&mut rejected.mistakes);
+                let mut mistakes = written.clone();
                 if data == Data::Wanted {
                     let place = |node: &GraphNode, problem| rejected.file_mistake(node, problem);
                     add_data_mistakes(rejected.nodes.iter(), place, &source, &mut mistakes);
@@ -56,6 +57,13 @@ impl PipelineFile {
                         let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
                         found.for_each(|mistake| add(mistake, &source, &mut mistakes));
                     }
+                    // A text with a mistake in it names nothing yet.
+                    let start = |mistake: &Diagnostic| mistake.labels.first().map(|label| label.span.start);
+                    let is_text = |start: &usize| source.text[*start..].starts_with(['"', '\'']);
+                    let texts: BTreeSet<usize> = written.iter().filter_map(start).filter(is_text).collect();
+                    let found = mistakes.split_off(written.len()).into_iter();
+                    let elsewhere = |mistake: &Diagnostic| start(mistake).is_none_or(|start| !texts.contains(&start));
+                    mistakes.extend(found.filter(elsewhere));
                 }
                 Err(Trouble::mistakes(source, mistakes))
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::hanging;
-use super::voice::{Paint, Trouble, Voice, duration, harmless, write_json};
+use super::voice::{Paint, Trouble, Voice, duration, harmless, harmless_but_paint, write_json};
 use crate::event::{Event, How, ItemCounts, Observer};
 use crate::node::Progress;
 
@@ -62,7 +62,7 @@ impl Watch {
     pub fn say(&self, line: &str) {
         match &self.live {
             // Fails where the terminal is gone.
-            Some(live) => drop(live.println(line)),
+            Some(live) => drop(live.println(harmless_but_paint(line))),
             None => self.voice.say(line),
         }
     }
@@ -146,7 +146,7 @@ impl Observer for Watch {
                         }
                         let text = hanging(&format!("{word} {node}  "), &text, self.voice.width, INDENT).join("\n");
                         match &self.live {
-                            Some(live) => drop(live.println(text)),
+                            Some(live) => drop(live.println(harmless_but_paint(&text))),
                             // Also when it is to be quiet: something went wrong.
                             None => self.voice.insist(text),
                         }

@@ -28,7 +28,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
             move || watch.say("interrupted: finishing what is in flight; once more stops at once")
         },
         {
-            let (voice, go_on) = (*voice, summary::go_on(&arguments.file, &cache_option));
+            let (voice, go_on) = (*voice, summary::go_on(&arguments.go_on(&cache_option, &[])));
             move || voice.insist(&go_on)
         },
     );
@@ -42,6 +42,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     let accept_numerics = arguments.accept_numerics.clone();
     let plan = plan::Options { targets, force, accept_numerics, ..plan::Options::default() };
     if arguments.dry_run {
+        file.say_remarks(&plan.targets, voice);
         let store = read_cache(&cache)?;
         return super::plan::show(&file, &store, &plan, arguments.json, voice);
     }
@@ -65,7 +66,10 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
-    let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option };
+    let made: Vec<&str> =
+        report.nodes.iter().filter(|node| node.how == How::Run).map(|node| node.node.as_str()).collect();
+    let again = arguments.go_on(cache_option, &made);
+    let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
     if !voice.quiet && !arguments.json {
         let answer = told.answer(&voice.answering());
         if !answer.is_empty() {

@@ -8,14 +8,16 @@ use std::path::Path;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::shell;
 use super::table::{hanging, natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact;
-use crate::diagnostic::counted;
+use crate::diagnostic::{counted, rounded};
 use crate::event::{Difference, How};
 use crate::graph::Graph;
 use crate::node::{Metric, Summary};
 use crate::run::{NodeReport, RunReport};
+use crate::store::is_cache;
 
 /// What the summary is about.
 pub struct Told<'a> {
@@ -29,6 +31,8 @@ pub struct Told<'a> {
     pub cache: &'a Path,
     /// What further commands need to say of the cache: [`super::args::Global::cache_option`].
     pub cache_option: &'a str,
+    /// The command that goes on from here: [`super::args::Run::go_on`].
+    pub again: &'a str,
 }
 
 impl Told<'_> {
@@ -47,8 +51,17 @@ impl Told<'_> {
 
     /// Says where the results are, how many nodes did what, and what to do next.
     pub fn say(&self, voice: &Voice) {
-        self.say_results(voice);
+        // Where the cache was taken away under the run, nothing is left of it.
+        let gone = is_cache(self.cache).is_ok_and(|is_there| !is_there);
+        if !gone {
+            self.say_results(voice);
+        }
         self.say_count(voice);
+        if gone {
+            let cache = self.cache.display();
+            voice.insist(format_args!("the cache `{cache}` is gone; put it back and run again: stic {}", self.again));
+            return;
+        }
         self.say_next(voice);
     }
 
@@ -114,17 +127,18 @@ impl Told<'_> {
     }
 
     fn say_next(&self, voice: &Voice) {
-        let (file, cache) = (self.file.display(), self.cache_option);
+        let (file, cache) = (shell::path(self.file), self.cache_option);
         if self.report.interrupted {
-            voice.insist(go_on(self.file, cache));
+            voice.insist(go_on(self.again));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == How::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
             voice.insist(format_args!(
-                "{} failed; what is finished is kept. Once that is put right: stic run {file}{cache}",
-                names.join(", ")
+                "{} failed; what is finished is kept. Once that is put right: stic {}",
+                names.join(", "),
+                self.again
             ));
             return;
         }
@@ -151,8 +165,8 @@ impl Told<'_> {
 }
 
 /// What is told last of a run that was interrupted.
-pub fn go_on(file: &Path, cache_option: &str) -> String {
-    format!("interrupted; what is finished is kept. Go on with: stic run {}{cache_option}", file.display())
+pub fn go_on(again: &str) -> String {
+    format!("interrupted; what is finished is kept. Go on with: stic {again}")
 }
 
 /// How many nodes stand above each node in its longest line of ancestors.
@@ -253,8 +267,10 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
 /// `+0.070 [+0.050, +0.091]`.
 fn signed(metric: &Metric) -> String {
     match metric.interval {
-        Some([low, high]) => format!("{:+.3} [{low:+.3}, {high:+.3}]", metric.value),
-        None => format!("{:+.3}", metric.value),
+        Some([low, high]) => {
+            format!("{:+.3} [{:+.3}, {:+.3}]", rounded(metric.value, 3), rounded(low, 3), rounded(high, 3))
+        }
+        None => format!("{:+.3}", rounded(metric.value, 3)),
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Exit {
     Pending = 2,
     /// Usage, an invalid file, missing data, an unusable device, a node that was not run yet.
     Usage = 64,
+    /// SIGHUP.
+    HungUp = 129,
     /// SIGINT.
     Interrupted = 130,
     /// SIGTERM.
@@ -173,7 +175,7 @@ impl Voice {
     /// Says a line whatever was asked.
     pub fn insist(&self, line: impl fmt::Display) {
         // Nobody may be listening any more, and there is nobody else to tell.
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{}", harmless_but_paint(&line.to_string()));
     }
 
     /// `text` in a colour, where colours are wanted.
@@ -190,12 +192,16 @@ impl Voice {
 
     /// Tells what is wrong, all of it.
     pub fn complain(&self, trouble: &Trouble) {
-        let text = render(trouble.source.as_ref(), &trouble.mistakes, self.style);
-        let _ = io::stderr().write_all(text.as_bytes());
+        let mut mistakes: Vec<&Diagnostic> = trouble.mistakes.iter().collect();
+        mistakes.sort_by_key(|mistake| mistake.start());
+        let shown: Vec<Diagnostic> = mistakes.into_iter().take(MOST_MISTAKES).cloned().collect();
+        let text = render(trouble.source.as_ref(), &shown, self.style);
+        let _ = io::stderr().write_all(harmless_but_paint(&text).as_bytes());
         if let Some(source) = trouble.source.as_ref() {
             let count = trouble.mistakes.len();
             let what = if count == 1 { "mistake" } else { "mistakes" };
-            self.insist(format_args!("\n{count} {what} in {}; nothing was run", source.name));
+            let first = if count > shown.len() { format!(", the first {} above", shown.len()) } else { String::new() };
+            self.insist(format_args!("\n{count} {what} in {}{first}; nothing was run", source.name));
         }
     }
 }
@@ -231,7 +237,7 @@ pub fn write_out(text: &str) -> Result<(), Trouble> {
 /// # Errors
 /// See [`write_out`].
 pub fn write_lines(lines: &[String]) -> Result<(), Trouble> {
-    if lines.is_empty() { Ok(()) } else { write_out(&(lines.join("\n") + "\n")) }
+    if lines.is_empty() { Ok(()) } else { write_out(&harmless_but_paint(&(lines.join("\n") + "\n"))) }
 }
 
 /// Writes one JSON object and a line break to standard output.
@@ -259,9 +265,33 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
+/// As [`harmless`], with the colours left that this program gives to its own words: names in files may hold anything.
+pub fn harmless_but_paint(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (index, part) in text.split('\x1b').enumerate() {
+        let paint = part.strip_prefix('[').and_then(|rest| rest.find(|c: char| !c.is_ascii_digit() && c != ';'));
+        let is_paint = paint.is_some_and(|end| part[1 + end..].starts_with('m'));
+        if index > 0 {
+            shown.push(if is_paint { '\x1b' } else { char::REPLACEMENT_CHARACTER });
+        }
+        shown.extend(part.chars().map(|c| if c.is_control() && !"\n\t".contains(c) { '\u{fffd}' } else { c }));
+    }
+    shown
+}
+
+/// So many mistakes are shown at once: nobody reads more before putting some right.
+const MOST_MISTAKES: usize = 50;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown_as_what_they_are_not_but_for_colours() {
+        let text = "a\x1b[2J\x1b]0;title\x07 \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\r\n\tc\x1b";
+        let shown = "a\u{fffd}[2J\u{fffd}]0;title\u{fffd} \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\u{fffd}\n\tc\u{fffd}";
+        assert_eq!(harmless_but_paint(text), shown);
+    }
 
     #[test]
     fn times_are_told_in_their_unit() {

@@ -57,7 +57,7 @@ impl Diagnostic {
     }
 
     /// Where it is in the text, for sorting.
-    fn start(&self) -> usize {
+    pub fn start(&self) -> usize {
         self.labels.first().map_or(0, |label| label.span.start)
     }
 }
@@ -284,6 +284,13 @@ pub fn grouped(number: usize) -> String {
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
+}
+
+/// `value` to so many decimals, and never minus zero.
+pub fn rounded(value: f64, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    let rounded = (value * scale).round() / scale;
+    if rounded == 0.0 { 0.0 } else { value }
 }
 
 /// Names in backticks, with commas; the rest of a long list is counted.

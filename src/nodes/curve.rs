@@ -1,5 +1,7 @@
 //! A training's course in a few numbers and bars, for people at a terminal.
 
+use crate::diagnostic::rounded;
+
 /// The mean of each of at most `points` equal spans of `values`.
 pub fn curve(values: &[f64], points: usize) -> Vec<f64> {
     let points = points.min(values.len());
@@ -23,7 +25,7 @@ pub fn bars(values: &[f64]) -> String {
 /// `name  ▁▃█  0.00 0.41 1.32`: the course of `values` in at most `points` spans.
 pub fn row(name: &str, values: &[f64], points: usize) -> String {
     let means = curve(values, points);
-    let numbers: Vec<String> = means.iter().map(|mean| format!("{mean:.2}")).collect();
+    let numbers: Vec<String> = means.iter().map(|mean| format!("{:.2}", rounded(*mean, 2))).collect();
     format!("{name:<8} {}  {}", bars(&means), numbers.join(" "))
 }
 

@@ -8,7 +8,7 @@ use super::adapter::{self, Origin};
 use super::{curve, model};
 use crate::artifact::write_lines;
 use crate::device::Backend;
-use crate::diagnostic::counted;
+use crate::diagnostic::{counted, rounded};
 use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
@@ -223,7 +223,11 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let mut samples = vec![curve::row("loss", &loss, POINTS)];
     if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
         let ([before, after], [at_first, at_last]) = (margin, accuracy);
-        line += &format!(", margin {before:.2} → {after:.2}, accuracy {at_first:.2} → {at_last:.2}");
+        line += &format!(
+            ", margin {:.2} → {:.2}, accuracy {at_first:.2} → {at_last:.2}",
+            rounded(before, 2),
+            rounded(after, 2)
+        );
         samples.push(curve::row("margin", &course(|pair| pair.margin), POINTS));
         samples.push(curve::row("accuracy", &course(|pair| pair.accuracy), POINTS));
     }

@@ -118,3 +118,62 @@ fn what_is_damaged_is_not_called_missing() {
     assert!(said.code == Some(0) && said.err.contains("damaged in the cache"), "{said}");
     assert!(!said.err.contains("missing") && !said.err.contains("has no object"), "{said}");
 }
+
+const CORRUPTED: &str = r#"[pipeline]
+name = "corrupted"
+
+[nodes.images]
+kind = "sample"
+from = "pictures"
+
+[nodes.grey]
+kind = "corrupt"
+inputs.images = "images"
+operations = [{ op = "greyscale" }]
+
+[nodes.small]
+kind = "corrupt"
+inputs.images = "grey"
+operations = [{ op = "low_resolution", size = 4 }]
+"#;
+
+#[test]
+fn whatever_object_is_lost_or_damaged_is_made_again_by_the_next_run() {
+    let workspace = Workspace::with_pipeline(CORRUPTED);
+    workspace.pictures("pictures", 3);
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    let whole = content(&workspace.path("cache"));
+    let restore = || {
+        fs::remove_dir_all(workspace.path("cache")).unwrap();
+        for (path, bytes) in &whole {
+            if path.extension().is_some() || !bytes.is_empty() || path.ends_with("files") {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    };
+    let files = |name: &str| -> Vec<PathBuf> {
+        let folder = workspace.path(name);
+        whole.keys().filter(|path| path.is_file() && path.starts_with(&folder)).cloned().collect()
+    };
+    let (objects, results) = (files("cache/objects"), files("cache/results"));
+    assert_eq!(results.len(), 3);
+    for object in &objects {
+        for damaged in [true, false] {
+            for forgotten in 0..8 {
+                restore();
+                fs::remove_file(object).unwrap();
+                if damaged {
+                    fs::write(object, "zz").unwrap();
+                }
+                for (_, result) in results.iter().enumerate().filter(|(index, _)| forgotten >> index & 1 == 1) {
+                    fs::remove_file(result).unwrap();
+                }
+                let _ = fs::remove_file(workspace.path("cache/index"));
+                let said = workspace.stic(&["run", "p.toml", "--retries", "0"]);
+                assert_eq!(said.code, Some(0), "{} damaged: {damaged} {forgotten}\n{said}", object.display());
+            }
+        }
+    }
+}

@@ -547,3 +547,55 @@ fn an_export_is_written_inside_the_folder_that_is_named() {
     assert_eq!(fs::read_to_string(workspace.path("taken/records.jsonl")).unwrap().lines().count(), 3);
     assert_eq!(export("new/deep", &[]), Some(0));
 }
+
+#[test]
+fn the_command_that_goes_on_is_the_one_that_was_given() {
+    let workspace = Workspace::new();
+    workspace.pictures("pictures", 1);
+    workspace.write("pictures/broken.png", "\u{89}PNG no picture");
+    let corrupted = "[nodes.b]\nkind = \"corrupt\"\ninputs.images = \"a\"\noperations = [{ op = \"greyscale\" }]\n";
+    workspace.write("my p's.toml", format!("[nodes.a]\nkind = \"sample\"\nfrom = \"pictures\"\n{corrupted}"));
+    let said =
+        workspace.stic(&["run", "my p's.toml", "b", "-k", "-j2", "--force", "a", "--cache", "c d", "--retries=0"]);
+    assert_eq!(said.code, Some(1), "{said}");
+    let again = r"stic run 'my p'\''s.toml' b -j 2 --retries 0 -k --cache 'c d'";
+    assert!(said.err.trim_end().ends_with(again), "{said}");
+}
+
+#[test]
+fn a_part_of_the_cache_that_is_in_the_way_is_named_with_what_to_do() {
+    let workspace = pictures();
+    assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
+    fs::remove_file(workspace.path("cache/index")).unwrap();
+    fs::create_dir(workspace.path("cache/index")).unwrap();
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert!(said.err.contains("is a folder where the cache has a file: move it away"), "{said}");
+}
+
+#[test]
+fn completions_offer_nothing_that_is_refused() {
+    let workspace = Workspace::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let said = workspace.stic(&["completions", shell]);
+        assert!(said.code == Some(0) && !said.out.contains("--set") && !said.out.contains("override"), "{said}");
+    }
+}
+
+#[test]
+fn numbers_of_jobs_that_are_none_are_refused_by_what_is_expected() {
+    let workspace = Workspace::new();
+    for jobs in ["0", "-1", "many"] {
+        let said = workspace.stic(&["run", "p.toml", "-j", jobs]);
+        assert!(said.code == Some(64) && said.err.contains("expected a whole number, at least 1"), "{said}");
+    }
+}
+
+#[test]
+fn names_do_not_write_to_the_terminal_what_they_like() {
+    let workspace = Workspace::new();
+    workspace.pictures("pictures", 1);
+    workspace
+        .write("p.toml", "[pipeline]\nname = \"x\\u001b[2J\"\n[nodes.a]\nkind = \"sample\"\nfrom = \"pictures\"\n");
+    let said = workspace.stic(&["run", "p.toml"]);
+    assert!(said.code == Some(0) && !said.err.contains('\u{1b}') && said.err.contains("x\u{fffd}[2J: 1 ran"), "{said}");
+}

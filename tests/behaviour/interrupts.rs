@@ -139,3 +139,74 @@ fn reading_large_files_is_left_off() {
     assert_eq!(code, Some(130), "{err}");
     assert!(err.contains("not finished") && err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
 }
+
+/// Begins a run of forty slow items, does `what` after a few of them, and waits for the end.
+fn disturbed(workspace: &Workspace, arguments: &[&str], what: impl FnOnce(&Child)) -> (Option<i32>, String) {
+    let mut command = workspace.command(arguments);
+    let mut child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program begins");
+    let out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut lines = out.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("\"progress\"") && line.contains("\"done\":2,")), "items are finished");
+    what(&child);
+    lines.for_each(drop);
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn a_run_whose_cache_is_moved_away_says_so_and_leaves_nothing_in_its_place() {
+    let workspace = slow();
+    let (code, err) = disturbed(&workspace, &["run", "p.toml", "--json"], |_| {
+        std::fs::rename(workspace.path("cache"), workspace.path("elsewhere")).expect("moved");
+    });
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("the cache `cache` is gone"), "{err}");
+    assert!(!err.contains("another took the node over") && !err.contains("what is finished is kept"), "{err}");
+    assert!(!workspace.path("cache").exists(), "nothing is made that is no cache");
+    std::fs::rename(workspace.path("elsewhere"), workspace.path("cache")).expect("moved back");
+    assert!(found(&workspace) >= 2);
+}
+
+#[test]
+fn a_closed_terminal_ends_a_run_as_an_interrupt_does() {
+    // Under `nohup` the tests, and what they begin, are to outlive it.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim).unwrap_or("0");
+    if u64::from_str_radix(ignored, 16).is_ok_and(|mask| mask & 1 == 1) {
+        return;
+    }
+    let workspace = slow();
+    let (code, err) = interrupted(&workspace, &[Signal::HUP]);
+    assert_eq!(code, Some(129), "{err}");
+    assert!(found(&workspace) >= 2);
+}
+
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let workspace = slow();
+    let program = env!("CARGO_BIN_EXE_stic");
+    let command = format!("trap '' HUP; exec '{program}' run p.toml --json");
+    let mut child = std::process::Command::new("sh");
+    child.args(["-c", &command]).current_dir(workspace.path("")).env_remove("STIC_CACHE");
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a shell");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("\"done\":2,")));
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("a signal can be sent");
+    lines.for_each(drop);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_file_that_may_not_grow_fails_a_write_and_does_not_end_the_process() {
+    let workspace = slow();
+    let program = env!("CARGO_BIN_EXE_stic");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &format!("ulimit -f 1; exec '{program}' run p.toml images --retries 0")])
+        .current_dir(workspace.path(""))
+        .env_remove("STIC_CACHE")
+        .output()
+        .expect("a shell");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("File too large"), "{err}");
+}

@@ -281,3 +281,34 @@ fn mistakes_come_in_colours_only_when_they_are_wanted() {
     assert!(with(&["check", "p.toml", "--color", "always"], Some("1")).contains('\x1b'), "what is asked for counts");
     assert!(!with(&["check", "p.toml", "--color", "never"], None).contains('\x1b'));
 }
+
+#[test]
+fn each_of_these_is_one_mistake_with_its_remedy() {
+    let sample = "[nodes.a]\nkind = \"sample\"\nfrom = \"pictures\"\n";
+    let corrupt = "[nodes.b]\nkind = \"corrupt\"\noperations = [{ op = \"greyscale\" }]\n";
+    for (text, message, help) in [
+        ((sample.to_owned() + corrupt + "inputs.images = \"a\"\n").replace('\n', "\r"), "carriage return alone", "LF"),
+        (sample.replace("\"pictures\"", r#""C:\Users\me""#), "begins an escape", r"'C:\Users\me'"),
+        (format!("{sample}{corrupt}inputs.images = []\n"), "`inputs.images` is empty", ""),
+        (format!("{sample}{corrupt}inputs = \"a\"\n"), "`inputs` is to be a table", "`inputs.NAME = \"a\"`"),
+        (format!("{}{corrupt}inputs.images = \"a\"\n", sample.replace(".a]", ".a.x]")), "`a.x` cannot be", "a_x"),
+        (format!("{sample}[device]\nbackend = \"gpu\"\n"), "unknown backend `gpu`", "`cuda`"),
+    ] {
+        let workspace = Workspace::with_pipeline(&text);
+        workspace.pictures("pictures", 1);
+        let said = workspace.stic(&["check", "p.toml"]);
+        assert_eq!(said.code, Some(64), "{text}\n{said}");
+        assert!(said.err.contains(message) && said.err.contains(help), "{text}\n{said}");
+        assert!(said.err.contains("\n1 mistake in p.toml"), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn of_very_many_mistakes_the_first_are_shown_and_all_are_counted() {
+    let node =
+        |index: usize| format!("[nodes.n{index}]\nkind = \"corupt\"\ninputs.images = \"n{}\"\n", (index + 1) % 200);
+    let text: String = (0..200).map(node).collect();
+    let said = Workspace::with_pipeline(&text).stic(&["check", "p.toml"]);
+    assert_eq!(said.err.matches("  x ").count(), 50, "{said}");
+    assert!(said.err.contains("more) … →") && said.err.contains(", the first 50 above; nothing was run"), "{said}");
+}

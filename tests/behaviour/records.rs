@@ -334,3 +334,19 @@ batch_size = 1
     let workspace = Workspace::with_pipeline(pipeline);
     insta::assert_snapshot!(check(&workspace, 64));
 }
+
+#[test]
+fn what_is_left_out_of_a_file_is_told_of_that_file_also_where_another_made_the_result() {
+    let clean = json!([record("0.png"), record("1.png")]);
+    let workspace = workspace(clean.to_string());
+    assert!(!notes(&workspace).contains("left out"));
+    let spoken = with_turns(&[json!({ "from": "system", "value": "Be brief." })], &[]);
+    workspace.write("records.json", json!([spoken, record("1.png")]).to_string());
+    for again in [false, true] {
+        let said = said(&workspace, &["run", "p.toml", "--json"], 0);
+        assert!(said.out.contains(r#""how":"hit""#) && !said.out.contains(r#""how":"run""#), "{said}");
+        let notes: Vec<&str> = said.err.lines().filter(|line| line.starts_with("note    images")).collect();
+        assert!(notes.len() == 1 && notes[0].contains("system"), "{again} {said}");
+        assert!(said.out.lines().any(|line| line.contains(r#""event":"note""#) && line.contains("system")), "{said}");
+    }
+}

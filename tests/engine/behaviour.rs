@@ -467,7 +467,7 @@ fn a_run_leaves_its_events_and_its_summary_behind() {
     );
     let summary: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["nodes"][2]["summary"]["line"], "3 rows");
-    let stats = bench.store().stats();
+    let stats = bench.store().stats().unwrap();
     assert_eq!((stats.results.count, stats.items.count, stats.runs.count, stats.work.count), (3, 1, 1, 0));
 }
 

@@ -148,13 +148,21 @@ impl From<Mistake> for Diagnostic {
             Mistake::Cycle { ring } => {
                 let mut names: Vec<&str> = ring.iter().map(|(name, _)| name.as_str()).collect();
                 names.extend(ring.first().map(|(name, _)| name.as_str()));
-                let told = names.join(" → ");
+                // Of a long ring its beginning and its end.
+                const SHOWN: usize = 8;
+                let told = if names.len() > 2 * SHOWN {
+                    let (first, last) = (&names[..SHOWN], &names[names.len() - SHOWN..]);
+                    let more = names.len() - 2 * SHOWN;
+                    format!("{} → … ({more} more) … → {}", first.join(" → "), last.join(" → "))
+                } else {
+                    names.join(" → ")
+                };
                 let mut diagnostic = Self::new(if ring.len() == 1 {
                     format!("a node takes its own result: {told}")
                 } else {
                     format!("nodes wait for each other: {told}")
                 });
-                for (index, (name, span)) in ring.iter().enumerate() {
+                for (index, (name, span)) in ring.iter().enumerate().take(2 * SHOWN) {
                     let before = &ring[(index + ring.len() - 1) % ring.len()].0;
                     diagnostic = diagnostic.label(span.clone(), format!("`{name}` takes `{before}`"));
                 }

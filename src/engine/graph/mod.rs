@@ -351,7 +351,7 @@ impl<'a> Joining<'a> {
                 meant.contains(&dotted.as_str())
                     || (meant == ["inputs"] && matches!(entry.value.value, Syntax::Table(_)))
             });
-            if !elsewhere && !table.inputs.iter().any(|input| input.port == port.name) {
+            if !elsewhere && !table.inputs_are_unread && !table.inputs.iter().any(|input| input.port == port.name) {
                 self.report(Mistake::MissingInput {
                     node: table.name.clone(),
                     kind: kind.name(),

@@ -188,7 +188,7 @@ impl Context for NodeContext<'_> {
                 ContentError::Unknown(missing) => {
                     // It may be an object that was made once and is gone.
                     self.objects.note_lost(&StoreError::MissingObject { digest: missing });
-                    Failure::node(bad.cause.clone()).help("put the file back where it was".to_owned())
+                    Failure::environment(bad.cause.clone()).help("put the file back where it was".to_owned())
                 }
             };
             self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);

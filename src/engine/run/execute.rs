@@ -136,6 +136,12 @@ impl Execution<'_> {
                 Err(failure) => return Ending::Failed(failure),
             };
             let ending = self.attempt_under(&claim);
+            // Whatever it met, this is why.
+            if !matches!(ending, Ending::Made(..))
+                && let Err(gone @ StoreError::Gone { .. }) = self.shared.store.check_there()
+            {
+                return Ending::Failed(gone.into());
+            }
             match &ending {
                 Ending::Made(..) => {
                     // The result is published; scratch that cannot be removed now is swept by a later run.
@@ -285,11 +291,8 @@ impl Execution<'_> {
         if self.files.was_stopped() {
             return Err(Failure::Interrupted);
         }
-        match made {
-            // Content that could not be had is nobody's result, whatever the node made of it.
-            Ok(_) | Err(Failure::Interrupted) => context.unavailable().map_or(made, Err),
-            failed => failed,
-        }
+        // Content that could not be had is nobody's result and nobody's fault, whatever the node made of it.
+        context.unavailable().map_or(made, Err)
     }
 
     /// Does `work`, and looks now and then whether the files that it has read are what they were: when somebody edits one,
@@ -450,9 +453,8 @@ impl Execution<'_> {
         more.sort();
         more.dedup();
         let named = parts.chain(more).map(|digest| {
-            let size = self.shared.store.object_size(&digest)?.ok_or_else(|| {
-                Failure::node(format!("the result names the object {}, which is not in the cache", digest.short()))
-            })?;
+            // One that went since it was made is made again by the next attempt.
+            let size = self.shared.store.object_size(&digest)?.ok_or(StoreError::MissingObject { digest })?;
             Ok(StoredObject { digest, size })
         });
         named.collect()
@@ -470,6 +472,10 @@ fn skipped(record: &Record) -> usize {
 
 /// The failure that a change of a file under a node is.
 pub fn has_changed(path: &Path) -> Failure {
+    if matches!(path.try_exists(), Ok(false)) {
+        return Failure::node(format!("`{}` was removed while the node was running", path.display()))
+            .help("put it back, and run again");
+    }
     Failure::node(format!("`{}` changed while the node was running", path.display()))
         .help("run again: what the change touches is made anew")
 }

@@ -78,11 +78,11 @@ impl ItemRun<'_> {
             // Whoever had it may have made some.
             (values, broken) = self.recall(&items)?;
         }
-        if broken > 0 {
-            self.context
-                .note(&format!("{broken} torn lines of finished items were dropped; their items are made again"));
-        }
         let pending: Vec<usize> = (0..items.len()).filter(|index| values[*index].is_none()).collect();
+        if broken > 0 && !pending.is_empty() {
+            let dropped = if broken == 1 { "line was" } else { "lines were" };
+            self.context.note(&format!("{broken} torn {dropped} dropped: items that no other line has are made again"));
+        }
         let cached = items.len() - pending.len();
         begin(cached, items.len());
         self.context.count(cached, items.len());
@@ -117,13 +117,17 @@ impl ItemRun<'_> {
 
     /// Puts the values that `finished` has into the places that are empty.
     fn fill_in(&self, finished: &Items, items: &[Item], values: &mut [Option<ItemValue>]) -> Result<(), Failure> {
+        // Read, not believed: the result will name them.
         let there = |objects: &[Digest]| -> Result<bool, StoreError> {
+            let mut all = true;
             for object in objects {
-                if self.store.object_size(object)?.is_none() {
-                    return Ok(false);
+                match self.store.verify_object(object) {
+                    Ok(()) => {}
+                    Err(StoreError::MissingObject { .. } | StoreError::CorruptObject { .. }) => all = false,
+                    Err(error) => return Err(error),
                 }
             }
-            Ok(true)
+            Ok(all)
         };
         for (item, value) in items.iter().zip(values).filter(|(_, value)| value.is_none()) {
             let counts = finished.generation_of(item).is_some_and(|generation| generation >= self.from_generation);
@@ -207,9 +211,10 @@ impl ItemRun<'_> {
         let are = if count == 1 { "is" } else { "are" };
         let items = counted(total, "item");
         Some(match self.on_bad_item {
-            // Nothing would be left.
-            _ if count == total && total > 1 => {
-                Failure::node(format!("all {total} items are bad: {named}")).help(AGAIN)
+            // Nothing would be left, whatever may be skipped.
+            _ if count == total => {
+                let all = if total == 1 { "the only item is".to_owned() } else { format!("all {total} items are") };
+                Failure::node(format!("{all} bad: {named}")).help(AGAIN)
             }
             OnBadItem::Fail => {
                 let help = format!("{AGAIN}; without `on_bad_item = \"fail\"` in [nodes.{node}] a few are skipped");

@@ -210,6 +210,11 @@ impl<'env> Scheduler<'env> {
         if let Some(remark) = &hit.remark {
             self.shared.telling.note(&node.name, remark.clone());
         }
+        // Whoever made the result may have read another file: what is to be known of this pipeline's is told all the same,
+        // unless the node ran before in this run and said it.
+        if self.reports[index].is_none() {
+            node.node.remarks().into_iter().for_each(|remark| self.shared.telling.note(&node.name, remark));
+        }
         let items = hit.entry.items.filter(|_| node.node.maps_items()).map(|items| ItemCounts {
             done: 0,
             cached: items.total - items.skipped,
@@ -259,7 +264,8 @@ impl<'env> Scheduler<'env> {
             ancestors.into_iter().filter(there).filter(|candidate| has_lost(candidate)).collect();
         let comes_back = objects.iter().all(|object| self.is_there(object))
             || self.board.above(index).iter().any(|above| !there(above));
-        if makers.is_empty() && !comes_back
+        // What nobody above has made is the node's own, of an item that was finished earlier: it is made again.
+        if makers.is_empty() && !comes_back && self.returned[index] > 1
             || self.returned[index] > RETURNS
             || makers.iter().any(|maker| self.remade[*maker] >= REMAKES)
         {

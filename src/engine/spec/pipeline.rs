@@ -49,6 +49,8 @@ pub struct NodeTable {
     pub retries: Option<u32>,
     /// Its inputs.
     pub inputs: Vec<InputTable>,
+    /// Whether there are inputs that are written in no way that says which they are.
+    pub inputs_are_unread: bool,
     /// Its parameters: its table without the keys of the engine.
     pub parameters: Table,
 }
@@ -192,7 +194,16 @@ impl Pipeline {
             let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
             if backend.is_none() && family != "auto" {
                 let names = std::iter::once("auto").chain(Backend::ALL.map(Backend::name));
-                table.reject_name("backend", "backend", family, &names.collect::<Vec<_>>());
+                let names: Vec<&str> = names.collect();
+                if family.eq_ignore_ascii_case("gpu") {
+                    // The spelling is near to `cpu`, which is the last thing that is meant.
+                    let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
+                                `stic devices` lists what there is";
+                    let label = "no backend has this name";
+                    table.reject("backend", format!("unknown backend `{family}`"), label, Some(help.to_owned()));
+                } else {
+                    table.reject_name("backend", "backend", family, &names);
+                }
             }
             self.device.backend = backend;
             match index.map(str::parse::<usize>) {
@@ -248,6 +259,16 @@ impl Pipeline {
 
     fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
         let Some(table) = table_of(entry, scope.mistakes) else { return };
+        let node_below = |below: &&Entry| matches!(&below.value.value, Syntax::Table(t) if t.get("kind").is_some());
+        if let Some(below) = table.entries.iter().find(node_below).filter(|_| table.get("kind").is_none()) {
+            let name = format!("{}.{}", entry.key, below.key);
+            let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name has no point".to_owned());
+            let help = Some(format!("write `[nodes.{}_{}]`, and that name where it is used", entry.key, below.key));
+            scope.mistakes.add(Mistake::Other { message, label, help }, below.key_span.clone());
+            // What names it is told when it has a name.
+            scope.mistakes.set_incomplete();
+            return;
+        }
         let engine = |key: &str| ENGINE_KEYS.contains(&key);
         let (keys, parameters): (Vec<Entry>, Vec<Entry>) =
             table.entries.iter().cloned().partition(|entry| engine(&entry.key));
@@ -276,8 +297,20 @@ impl Pipeline {
         ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
         reader.refuse("freeze", "leave it out; what is cached is used anyway");
         let mut inputs = Vec::new();
-        if let Some(mut table) = reader.table("inputs") {
-            inputs.extend(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)));
+        let mut inputs_are_unread = false;
+        match keys.get("inputs").map(|entry| &entry.value) {
+            Some(Located { value: Syntax::Text(name), span }) => {
+                inputs_are_unread = true;
+                let message = "`inputs` is to be a table".to_owned();
+                let help = Some(format!("say which input it is: `inputs.NAME = \"{name}\"`"));
+                scope.mistakes.add(Mistake::Other { message, label: "this is a text".to_owned(), help }, span.clone());
+                reader.read_elsewhere(["inputs".to_owned()]);
+            }
+            _ => {
+                if let Some(mut table) = reader.table("inputs") {
+                    inputs.extend(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)));
+                }
+            }
         }
         drop(reader);
         self.nodes.push(NodeTable {
@@ -287,6 +320,7 @@ impl Pipeline {
             seed,
             retries,
             inputs,
+            inputs_are_unread,
             parameters: Table { span: table.span.clone(), entries: parameters },
         });
     }
@@ -349,8 +383,9 @@ fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
     };
     let sources: Vec<Option<InputSource>> = match &entry.value.value {
         Syntax::List(items) if items.is_empty() => {
-            scope.mistakes.add(Mistake::Empty { key: entry.key.clone(), expected: INPUT }, entry.value.span.clone());
-            return None;
+            let key = format!("inputs.{}", entry.key);
+            scope.mistakes.add(Mistake::Empty { key, expected: INPUT }, entry.value.span.clone());
+            Vec::new()
         }
         Syntax::List(items) => items.iter().map(one).collect(),
         _ => vec![one(&entry.value)],

@@ -115,6 +115,11 @@ pub fn parse(text: &str) -> Parsed {
     if let Some(other) = slips::other_format(text) {
         return Parsed { mistakes: vec![other], incomplete: true, ..Parsed::default() };
     }
+    if text.contains('\r') && !text.contains('\n') {
+        let help = "save it with the line ends of Unix (LF) or Windows (CR LF)";
+        let mistake = Diagnostic::new("the lines end with a carriage return alone").help(help.to_owned());
+        return Parsed { mistakes: vec![mistake], incomplete: true, ..Parsed::default() };
+    }
     let draft = Draft::of(text);
     let (root, errors) = recovered(&draft);
     let headers = headers(text);

@@ -17,6 +17,12 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
+    /// The folder of the cache is gone, or is none any more, while it is used.
+    #[error("the cache `{}` is gone: its folder was removed or moved", .path.display())]
+    Gone {
+        /// The path.
+        path: PathBuf,
+    },
     /// The folder is not a cache, and is not empty either.
     #[error("`{}` is not a cache of stic: it holds {}", .path.display(), listed(.holds))]
     NotACache {
@@ -95,6 +101,7 @@ impl StoreError {
     pub fn help(&self) -> Option<String> {
         Some(match self {
             Self::NotAFolder { .. } => "name another folder with `--cache DIR`, or move that file away".to_owned(),
+            Self::Gone { .. } => "put it back and run again; without it everything is made anew".to_owned(),
             Self::NotACache { .. } => {
                 "name a new or an empty folder with `--cache DIR` or STIC_CACHE: nothing is written into any other"
                     .to_owned()
@@ -125,6 +132,9 @@ impl StoreError {
                          `--cache DIR`",
                         path.display()
                     )
+                }
+                io::ErrorKind::IsADirectory => {
+                    format!("`{}` is a folder where the cache has a file: move it away", path.display())
                 }
                 _ if is_of_the_machine(cause) => return io_help(cause).map(str::to_owned),
                 _ => "name another folder with `--cache DIR`".to_owned(),

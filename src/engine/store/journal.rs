@@ -362,7 +362,7 @@ impl Journal<'_> {
     fn begin(&self) -> Result<Open, StoreError> {
         let (store, folder) = (self.store, self.store.items_folder(&self.function_key));
         store.may_write()?;
-        store.disk.make_folder(&folder)?;
+        store.make_folder(&folder)?;
         let journals = store.journals(&folder)?;
         let latest = journals.iter().filter(|name| name.generation == self.generation).map(|name| name.sequence).max();
         for sequence in latest.unwrap_or(0) + 1.. {

@@ -148,10 +148,10 @@ impl Store {
         self.may_write()?;
         // What stands in the way of a result is told before the work on it, not after.
         for name in ["objects", "results", "items", "runs"] {
-            self.disk.make_folder(&self.root.join(name))?;
+            self.make_folder(&self.root.join(name))?;
         }
         let temporary = self.temporary_folder();
-        self.disk.make_folder(&temporary)?;
+        self.make_folder(&temporary)?;
         let now = self.clock()?;
         for (folder, prefix) in [(&temporary, ""), (&self.root, place::TEMPORARY)] {
             let ours = |name: &&String| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(is_unique);
@@ -170,6 +170,24 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Makes sure that the cache is still there. One that is removed, or moved, while it is used is not begun anew: what
+    /// is written into the rest of it would be lost, and the folder be no cache.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] when it is not; others when that cannot be told.
+    pub fn check_there(&self) -> Result<(), StoreError> {
+        let layout = self.disk.look(&self.root.join("layout"))?;
+        layout.map(|_| ()).ok_or_else(|| StoreError::Gone { path: self.root.clone() })
+    }
+
+    /// Makes a folder of the cache.
+    fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if !matches!(self.disk.look(folder), Ok(Some(metadata)) if metadata.is_dir()) {
+            self.check_there()?;
+        }
+        self.disk.make_folder(folder)
     }
 
     /// The keys that have a folder under `work/`.
@@ -203,7 +221,7 @@ impl Store {
         let path = self.temporary_folder().join(unique());
         match self.disk.create(&path, content, mode, durable) {
             Err(error) if error.is(std::io::ErrorKind::NotFound) => {
-                self.disk.make_folder(&self.temporary_folder())?;
+                self.make_folder(&self.temporary_folder())?;
                 self.disk.create(&path, content, mode, durable)?;
             }
             created => created?,
@@ -216,7 +234,6 @@ impl Store {
         let temporary = self.write_temporary(content, mode, true)?;
         let folder = path.parent().unwrap_or(&self.root);
         let placed = self
-            .disk
             .make_folder(folder)
             .and_then(|()| self.disk.rename(&temporary, path))
             .and_then(|()| self.disk.sync_folder(folder));

@@ -112,7 +112,7 @@ impl Store {
             return Ok(());
         }
         let aside = self.temporary_folder().join(unique());
-        self.disk.make_folder(&self.temporary_folder())?;
+        self.make_folder(&self.temporary_folder())?;
         match self.disk.rename(&path, &aside) {
             Err(error) if error.is(ErrorKind::NotFound) => return Ok(()),
             moved => moved?,

@@ -236,7 +236,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("cache");
         let store = Store::open_for_reading(&absent).unwrap();
-        assert_eq!(store.stats(), super::super::Stats::default());
+        assert_eq!(store.stats().unwrap(), super::super::Stats::default());
         assert!(matches!(store.put_object(b"x"), Err(StoreError::OpenedForReading { .. })));
         assert!(matches!(store.prepare(), Err(StoreError::OpenedForReading { .. })));
         assert!(store.begin_run().is_err() && store.claim(&crate::digest::Digest::of(b"key")).is_err());

@@ -168,7 +168,7 @@ impl Store {
     fn place(&self, claim: &Claim, record: &Record, replace: bool) -> Result<bool, StoreError> {
         let path = self.record_path(&record.key);
         let folder = self.root.join("results");
-        self.disk.make_folder(&folder)?;
+        self.make_folder(&folder)?;
         let staged = claim.stage(&seal(record))?;
         let placed = claim
             .verify()

@@ -35,7 +35,7 @@ impl Store {
     pub fn begin_run(&self) -> Result<RunLog, StoreError> {
         self.may_write()?;
         let runs = self.root.join("runs");
-        self.disk.make_folder(&runs)?;
+        self.make_folder(&runs)?;
         let latest = self.disk.names(&runs)?.iter().filter_map(|name| time_of(name)).max();
         let mut time = jiff::Timestamp::now();
         if let Some(latest) = latest.filter(|latest| *latest >= time) {

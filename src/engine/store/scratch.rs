@@ -53,7 +53,7 @@ impl Store {
         claim.verify()?;
         match self.latest(&left)? {
             Some(path) => self.disk.rename(path, &ours)?,
-            None => self.disk.make_folder(&ours)?,
+            None => self.make_folder(&ours)?,
         }
         Ok(ours)
     }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::Store;
+use super::{Store, StoreError};
 
 /// A share of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,24 +38,39 @@ pub struct Stats {
 
 impl Store {
     /// What the cache holds.
-    pub fn stats(&self) -> Stats {
+    ///
+    /// # Errors
+    /// When a part of it cannot be read.
+    pub fn stats(&self) -> Result<Stats, StoreError> {
         let share = |name: &str, depth: usize| share(&self.root().join(name), depth);
-        let (index, files) = (share("index", 0), share("files", 0));
-        Stats {
-            objects: share("objects", 2),
-            results: share("results", 1),
-            items: share("items", 1),
-            work: share("work", 1),
-            runs: share("runs", 1),
+        let (index, files) = (share("index", 0)?, share("files", 0)?);
+        Ok(Stats {
+            objects: share("objects", 2)?,
+            results: share("results", 1)?,
+            items: share("items", 1)?,
+            work: share("work", 1)?,
+            runs: share("runs", 1)?,
             other: Share { count: index.count + files.count, bytes: index.bytes + files.bytes },
-        }
+        })
     }
 }
 
 /// The size of all files under `path`, and the number of what lies at `depth`.
-fn share(path: &Path, depth: usize) -> Share {
+fn share(path: &Path, depth: usize) -> Result<Share, StoreError> {
     let mut share = Share::default();
-    for entry in WalkDir::new(path).into_iter().flatten() {
+    for entry in WalkDir::new(path) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                let place = error.path().unwrap_or(path).to_owned();
+                let cause = io::Error::from(error);
+                // Never there, or gone since its folder was listed.
+                if cause.kind() == io::ErrorKind::NotFound {
+                    continue;
+                }
+                return Err(StoreError::io("read", &place)(cause));
+            }
+        };
         // The folder of temporary files is nobody's unfinished work.
         if entry.depth() == depth && entry.file_name() != "tmp" {
             share.count += 1;
@@ -63,7 +79,7 @@ fn share(path: &Path, depth: usize) -> Share {
             share.bytes += fs::metadata(entry.path()).map_or(0, |metadata| metadata.len());
         }
     }
-    share
+    Ok(share)
 }
 
 impl Stats {
@@ -111,11 +127,11 @@ mod tests {
     fn stats_count_what_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        assert_eq!(store.stats(), Stats::default());
+        assert_eq!(store.stats().unwrap(), Stats::default());
         publish(&store, &example(&store, "a", "one"));
         publish(&store, &example(&store, "b", "three"));
         drop(store.begin_run().unwrap());
-        let stats = store.stats();
+        let stats = store.stats().unwrap();
         assert_eq!(stats.objects, Share { count: 2, bytes: 8 });
         assert_eq!((stats.results.count, stats.runs.count, stats.work.count), (2, 1, 0));
         assert!(stats.to_string().contains("finished nodes"));
