@@ -111,6 +111,12 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|cause| ModelError::new(cause.to_string()))?);
         environment.set_unknown_method_callback(python_method);
+        environment.add_function("strftime_now", |_: String| -> Result<String, Error> {
+            // Rendered with it, a prompt would be another one every day, and no cached answer the answer to it.
+            let message = "it asks for today's date with `strftime_now`, and an answer would depend on the day; write a \
+                           fixed date into the template, or leave `template` out to use LLaVA's own";
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -289,6 +295,8 @@ mod tests {
             .render(&conversation(&["q"]))
             .unwrap_err();
         assert!(error.message.contains("changes the texts"), "{error}");
+        let error = template("{{ strftime_now('%Y') }}").render(&conversation(&["q"])).unwrap_err();
+        assert!(error.message.contains("write a fixed date"), "{error}");
         let error = template("{{ raise_exception('no pictures') }}").render(&conversation(&["q"])).unwrap_err();
         assert!(error.message.contains("no pictures"), "{error}");
     }

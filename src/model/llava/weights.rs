@@ -499,7 +499,7 @@ mod tests {
         fs::write(&index, r#"{ "weight_map": { "a": "1.safetensors", "b": "2.safetensors" } }"#).expect("written");
         fs::write(folder.path().join("1.safetensors"), file(&[("a", Dtype::F32, &[1])])).expect("written");
         assert_eq!(refused(folder.path()), "model.safetensors.index.json: names missing files: `2.safetensors`");
-        std::fs::write(folder.path().join("1.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+        fs::write(folder.path().join("1.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
         let both = refused(folder.path());
         assert!(both.contains("missing files: `2.safetensors`") && both.contains("1.safetensors: "), "{both}");
     }
