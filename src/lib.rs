@@ -13,7 +13,7 @@
 //! stic-engine                  │ eval  train      metrics; losses, optimizer, steps
 //!                              │ model            LLaVA on burn: tower, decoder, LoRA, generation
 //!                              │ data             pictures, corruptions, readers, prompts
-//!                              │ artifact         the rows that kinds read and write
+//!                              │ artifact device  the rows that kinds read and write; names of backends
 //! ```
 //!
 //! - The left column is the engine, a crate of its own in `src/engine/` that builds and tests without burn. It knows
@@ -41,9 +41,10 @@
 pub mod artifact;
 pub mod cli;
 pub mod data;
+pub mod device;
 pub mod eval;
 pub mod model;
 pub mod nodes;
 pub mod train;
 
-pub use stic_engine::{device, diagnostic, digest, draw, event, graph, node, plan, run, spec, store};
+pub use stic_engine::{diagnostic, digest, draw, event, graph, node, plan, pool, run, spec, store};

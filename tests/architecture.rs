@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 /// Of the engine, what everybody may use.
 const BASE: &[&str] = &["artifact", "device", "diagnostic", "digest", "draw"];
 /// Of the engine, what the learning side may not use.
-const ENGINE: &[&str] = &["event", "graph", "node", "plan", "run", "spec", "store"];
+const ENGINE: &[&str] = &["event", "graph", "node", "plan", "pool", "run", "spec", "store"];
 const LEARNING: &[&str] = &["data", "eval", "model", "train"];
 
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let with = |groups: &[&[&'static str]]| groups.concat();
     BTreeMap::from([
         ("artifact", vec!["digest"]),
+        ("device", vec![]),
         ("data", with(&[BASE])),
         ("model", with(&[BASE, &["data"]])),
         ("train", with(&[BASE, &["data", "model"]])),
         ("eval", with(&[BASE, &["data", "model"]])),
-        ("nodes", with(&[BASE, LEARNING, &["node", "spec"]])),
+        ("nodes", with(&[BASE, LEARNING, &["node", "pool", "spec"]])),
         ("cli", with(&[BASE, ENGINE, LEARNING, &["nodes"]])),
     ])
 }

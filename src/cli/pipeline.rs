@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use super::voice::{Paint, Trouble, Voice};
 use crate::data::sniff::{Found, behind_mark};
-use crate::device::{DeviceChoice, DeviceRequest, Devices};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
 use crate::model;
 use crate::node::{FileProblem, Kinds, Parameter};
+use crate::nodes::device;
+use crate::plan::PoolError;
+use crate::pool::{self, Pool};
 use crate::spec::Named;
 use crate::store::{Store, StoreError};
 
@@ -157,9 +159,9 @@ impl PipelineFile {
     }
 
     /// A device that cannot be had, at the place where the file asks for it.
-    pub fn device_trouble(&self, machine: &Machine, message: String) -> Trouble {
+    pub fn device_trouble(&self, machine: &Machine, PoolError { pool, message }: PoolError) -> Trouble {
         let help = machine.help.lock().ok().and_then(|mut help| help.take());
-        Trouble::mistakes(self.source.clone(), vec![self.graph.device_mistake(message, help)])
+        Trouble::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
     }
 }
 
@@ -276,9 +278,10 @@ pub struct Machine {
     help: Mutex<Option<String>>,
 }
 
-impl Devices for Machine {
-    fn choose(&self, request: &DeviceRequest) -> Result<DeviceChoice, String> {
-        model::device::choose(*request).map_err(|error| {
+impl pool::Machine for Machine {
+    fn pool(&self, _name: &str, asked: &serde_json::Value) -> Result<Pool, String> {
+        let request = serde_json::from_value(asked.clone()).unwrap_or_default();
+        model::device::choose(request).map(device::pool).map_err(|error| {
             if let Ok(mut help) = self.help.lock() {
                 *help = error.help;
             }

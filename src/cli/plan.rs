@@ -6,9 +6,11 @@ use super::args::{self, Format, Global, Why};
 use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, read_cache};
 use super::table::{table, wrapped};
 use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
+use crate::device::DeviceChoice;
 use crate::diagnostic::counted;
 use crate::graph;
 use crate::node::{Failure, Kinds};
+use crate::nodes::device::DEVICES;
 use crate::plan::{self, NodePlan, PlanError, State};
 use crate::store::Store;
 
@@ -58,8 +60,10 @@ pub fn show(
         }
     }
     let mut lines = table(&rows, false, voice.width);
-    lines
-        .extend(plan.device.map(|device| format!("device: {}:{}, {}", device.backend, device.index, device.precision)));
+    let device = plan.pools.get(DEVICES.name).and_then(|pool| serde_json::from_value(pool.slots.first()?.clone()).ok());
+    lines.extend(
+        device.map(|device: DeviceChoice| format!("device: {}:{}, {}", device.backend, device.index, device.precision)),
+    );
     let count = |state| plan.nodes.iter().filter(|node| node.state == state).count();
     let all = plan.nodes.len();
     let told = match (count(State::Run), count(State::Awaits)) {
@@ -84,7 +88,7 @@ pub fn make(file: &PipelineFile, store: &Arc<Store>, options: &plan::Options) ->
     let machine = Machine::default();
     let digests = store.witness();
     plan::plan(&file.graph, store, &digests, &machine, options).map_err(|error| match error {
-        PlanError::Device(message) => file.device_trouble(&machine, message),
+        PlanError::Pool(error) => file.device_trouble(&machine, error),
         PlanError::Node { node, failure } => node_trouble(&node, failure),
     })
 }

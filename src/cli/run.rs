@@ -59,7 +59,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     let report = engine::run(&file.graph, &store, &machine, &options, watch.as_ref(), interrupt.run());
     interrupt.run_ended();
     let report = report.map_err(|error| match error {
-        RunError::Device(message) => file.device_trouble(&machine, message),
+        RunError::Pool(error) => file.device_trouble(&machine, error),
         RunError::Store(error) => cache_trouble(&error),
     })?;
     if let Some(cause) = &report.not_kept {

@@ -14,8 +14,9 @@
 //! store  graph
 //! event
 //! node
+//! pool
 //! spec
-//! artifact  device  diagnostic  digest  draw
+//! artifact  diagnostic  digest  draw
 //! ```
 //!
 //! Imports point downwards only.
@@ -31,7 +32,6 @@
 //! - A user's mistake is a diagnostic with a place and a remedy, never a panic.
 
 pub mod artifact;
-pub mod device;
 pub mod diagnostic;
 pub mod digest;
 pub mod draw;
@@ -39,6 +39,7 @@ pub mod event;
 pub mod graph;
 pub mod node;
 pub mod plan;
+pub mod pool;
 pub mod run;
 pub mod spec;
 pub mod store;

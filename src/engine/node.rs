@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines};
-use crate::device::DeviceChoice;
 use crate::diagnostic::io_help;
 use crate::digest::{Digest, Value};
+use crate::pool::{PoolKind, Slots};
 use crate::spec::{Reader, Resource, ResourceKind};
 
 /// How many inputs a port takes.
@@ -88,12 +88,13 @@ pub struct Kinds {
     kinds: Vec<Arc<dyn NodeKind>>,
     importer: Arc<dyn Importer>,
     resources: Vec<ResourceKind>,
+    pools: Vec<PoolKind>,
 }
 
 impl Kinds {
     /// These kinds, and what imports files.
     pub fn new(kinds: Vec<Arc<dyn NodeKind>>, importer: Arc<dyn Importer>) -> Self {
-        Self { kinds, importer, resources: Vec::new() }
+        Self { kinds, importer, resources: Vec::new(), pools: Vec::new() }
     }
 
     /// The same, with the kinds of resource that a pipeline file may declare.
@@ -101,6 +102,18 @@ impl Kinds {
     pub fn with_resources(mut self, resources: &[ResourceKind]) -> Self {
         self.resources.extend_from_slice(resources);
         self
+    }
+
+    /// The same, with the pools whose slots nodes occupy.
+    #[must_use]
+    pub fn with_pools(mut self, pools: &[PoolKind]) -> Self {
+        self.pools.extend_from_slice(pools);
+        self
+    }
+
+    /// The pools whose slots nodes occupy.
+    pub fn pools(&self) -> &[PoolKind] {
+        &self.pools
     }
 
     /// The kinds of resource that a pipeline file may declare.
@@ -200,9 +213,10 @@ pub trait Node: Send + Sync {
         SeedUse::default()
     }
 
-    /// Whether the node computes tensors, and so needs the device and has the numerics class in its key.
-    fn computes_tensors(&self) -> bool {
-        false
+    /// The slots that the node occupies while it runs; their numerics class is part of its key. A node without is one of
+    /// the run's jobs.
+    fn resources(&self) -> Option<Slots> {
+        None
     }
 
     /// Whether the files and folders that parameters name exist and are what they should be. Cheap: nothing large is
@@ -681,8 +695,8 @@ pub trait Context: Send + Sync {
     /// The pipeline's seed, for shares and prompts.
     fn pipeline_seed(&self) -> u64;
 
-    /// The device that was chosen.
-    fn device(&self) -> DeviceChoice;
+    /// What the slots are that the node occupies: see [`Node::resources`].
+    fn slots(&self) -> &[serde_json::Value];
 
     /// The content store.
     fn objects(&self) -> &dyn Objects;

@@ -2,6 +2,7 @@
 //!
 //! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
 
+use super::device;
 use super::labels::{item_name, labelled};
 use super::training::{Goal, POSITIVE, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
@@ -10,6 +11,7 @@ use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
     WholeWork, Work, by_default,
 };
+use crate::pool::Slots;
 use crate::spec::Reader;
 use crate::train::loss::dpo::Dpo;
 
@@ -111,8 +113,8 @@ impl Node for DpoNode {
         Some(&self.training.model.source)
     }
 
-    fn computes_tensors(&self) -> bool {
-        true
+    fn resources(&self) -> Option<Slots> {
+        device::ONE_DEVICE
     }
 
     fn check_files(&self) -> Vec<FileProblem> {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::answer::{Run, Subject};
 use self::outcome::outcome;
+use super::device;
 use super::listing::{MEND_OR_SKIP, absolute, look_for_deep_grey};
 use super::{adapter, infuse, model};
 use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
@@ -39,6 +40,7 @@ use crate::node::{
     Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
     Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
 };
+use crate::pool::Slots;
 use crate::spec::{Reader, Resource};
 
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
@@ -254,8 +256,8 @@ impl Node for EvaluateNode {
         SeedUse { pipeline: false, node: self.temperature > 0.0 }
     }
 
-    fn computes_tensors(&self) -> bool {
-        true
+    fn resources(&self) -> Option<Slots> {
+        device::ONE_DEVICE
     }
 
     fn check_files(&self) -> Vec<FileProblem> {

@@ -5,6 +5,7 @@ mod conditions;
 mod corrupt;
 mod curve;
 mod describe;
+pub mod device;
 mod dpo;
 mod evaluate;
 mod export;
@@ -58,7 +59,7 @@ pub fn kinds() -> Kinds {
         Arc::new(SftKind),
         Arc::new(EvaluateKind),
     ];
-    Kinds::new(kinds, Arc::new(FileImporter)).with_resources(&[model::MODEL])
+    Kinds::new(kinds, Arc::new(FileImporter)).with_resources(&[model::MODEL]).with_pools(&[device::DEVICES])
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::device;
 use super::folder::{self, hub_id};
 use crate::digest::Digest;
 use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
@@ -268,7 +269,7 @@ pub fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Fai
 /// When it cannot be loaded.
 pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
     let before = digest(model, context.files())?;
-    let loaded = session::model(&model.path, before, context.device())?;
+    let loaded = session::model(&model.path, before, device::occupied(context)?)?;
     // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
     let after = digest(model, context.files());
     if after.as_ref() != Ok(&before) {

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use super::device;
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use super::{Fraction, Prompts, adapter, model};
@@ -28,6 +29,7 @@ use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
     Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work, by_default,
 };
+use crate::pool::Slots;
 use crate::spec::{Reader, Resource};
 
 /// Sampling of the published generators: temperature 0.2, and the library's default of 50 tokens to draw from.
@@ -191,8 +193,8 @@ impl Node for RespondNode {
         SeedUse { pipeline: self.fraction.draws() || self.prompts.draws(), node: self.sampling.temperature > 0.0 }
     }
 
-    fn computes_tensors(&self) -> bool {
-        true
+    fn resources(&self) -> Option<Slots> {
+        device::ONE_DEVICE
     }
 
     fn check_files(&self) -> Vec<FileProblem> {

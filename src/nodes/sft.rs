@@ -1,5 +1,6 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
+use super::device;
 use super::labels::{LeftOut, item_name, labelled_of};
 use super::survey::check_answers;
 use super::training::{Goal, Set, TrainingParameters};
@@ -10,6 +11,7 @@ use crate::node::{
     Arity, Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port,
     SeedUse, WholeWork, Work,
 };
+use crate::pool::Slots;
 use crate::spec::Reader;
 
 /// The kind.
@@ -65,8 +67,8 @@ impl Node for SftNode {
         Some(&self.training.model.source)
     }
 
-    fn computes_tensors(&self) -> bool {
-        true
+    fn resources(&self) -> Option<Slots> {
+        device::ONE_DEVICE
     }
 
     fn check_files(&self) -> Vec<FileProblem> {

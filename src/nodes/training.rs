@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 
 use super::adapter::{self, Origin};
+use super::device;
 use super::{curve, model};
 use crate::artifact::write_lines;
 use crate::device::Backend;
@@ -112,14 +113,15 @@ impl TrainingParameters {
         if longest > made_for {
             context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
         }
+        let backend = device::occupied(context)?.backend;
         let training = Training {
             model: &model,
             objective,
             settings: Settings { seed: context.seed(), ..self.settings },
             examples: &set.examples,
-            micro_batch_size: self.micro_batch_size.unwrap_or_else(|| {
-                (budget(context.device().backend) / memory(&model, longest)).clamp(1, self.settings.batch_size)
-            }),
+            micro_batch_size: self
+                .micro_batch_size
+                .unwrap_or_else(|| (budget(backend) / memory(&model, longest)).clamp(1, self.settings.batch_size)),
             checkpoint_every: self.checkpoint_every,
             checkpoint_after: CHECKPOINT_AFTER,
             scratch: context.scratch(),

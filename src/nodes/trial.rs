@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
+use super::device;
 use crate::device::{Backend, DeviceChoice, Precision};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
@@ -63,6 +64,8 @@ impl Objects for Shelf {
 
 /// A context on the processor, with seed 7.
 pub struct Trial {
+    /// The device.
+    pub slots: Vec<serde_json::Value>,
     /// The store, pictures included.
     pub shelf: Arc<Shelf>,
     /// The scratch folder.
@@ -81,6 +84,7 @@ impl Trial {
     /// A context with an empty store.
     pub fn new() -> Self {
         Self {
+            slots: device::pool(DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 }).slots,
             shelf: Arc::default(),
             scratch: tempfile::tempdir().unwrap(),
             stop: AtomicBool::new(false),
@@ -126,8 +130,8 @@ impl Context for Trial {
         7
     }
 
-    fn device(&self) -> DeviceChoice {
-        DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 }
+    fn slots(&self) -> &[serde_json::Value] {
+        &self.slots
     }
 
     fn objects(&self) -> &dyn Objects {

@@ -6,7 +6,6 @@
 #[path = "../engine/toys.rs"]
 mod toys;
 
-use stic_engine::device::Backend;
 use stic_engine::graph::Graph;
 use stic_engine::plan;
 use stic_engine::store::Store;
@@ -28,7 +27,7 @@ fn finished(text: &str) -> (Bench, Graph) {
 fn plan_of(bench: &Bench, graph: &Graph) -> Vec<plan::NodePlan> {
     let store = std::sync::Arc::new(Store::open(&bench.path("cache")).unwrap());
     let options = plan::Options::default();
-    plan::plan(graph, &store, &store.witness(), &Machine(Ok(Backend::Cpu)), &options).unwrap().nodes
+    plan::plan(graph, &store, &store.witness(), &Machine(Ok("cpu-f32")), &options).unwrap().nodes
 }
 
 #[divan::bench(sample_count = 20, sample_size = 1)]

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use stic_engine::device::Backend;
 use stic_engine::event::{Event, How};
 use stic_engine::plan::State;
 use stic_engine::run::Interrupt;
@@ -223,7 +222,7 @@ fn an_interrupt_keeps_finished_items_and_the_next_run_goes_on() {
     let text = PIPELINE.replace("suffix", "pause = 60000\nsuffix").replace(r#""c""#, r#""c", "d", "e", "f""#);
     let (bench, interrupt) = (Bench::new(), Arc::new(Interrupt::default()));
     let memory = interrupt_after("described", 2, &interrupt);
-    let run = bench.run_all(&text, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &interrupt);
+    let run = bench.run_all(&text, |_, _| {}, Machine(Ok("cpu-f32")), memory, &interrupt);
     assert!(run.report.interrupted);
     assert_eq!(run.what(), ["run source", "skipped described", "skipped pair"]);
     let run = bench.run(&text);
@@ -336,7 +335,7 @@ fn a_run_whose_summary_cannot_be_kept_has_its_results_all_the_same() {
             fs::write(&runs, "").unwrap();
         }
     });
-    let run = bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &Interrupt::default());
+    let run = bench.run_all(PIPELINE, |_, _| {}, Machine(Ok("cpu-f32")), memory, &Interrupt::default());
     assert!(run.report.is_complete());
     assert!(run.report.not_kept.unwrap().starts_with("cannot make `"));
 }
@@ -381,16 +380,16 @@ fn numerics_classes_are_kept_apart_unless_the_pipeline_accepts_another() {
     let on = |backend, text: &str| {
         bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &Interrupt::default())
     };
-    on(Backend::Cuda, &text);
-    assert_eq!(on(Backend::Cuda, &text).what(), ["hit source", "hit described", "hit pair"]);
-    let why = bench.plan_on(&text, Backend::Cpu)[1].why.clone();
+    on("cuda-f32", &text);
+    assert_eq!(on("cuda-f32", &text).what(), ["hit source", "hit described", "hit pair"]);
+    let why = bench.plan_on(&text, "cpu-f32")[1].why.clone();
     assert_eq!(why.len(), 1);
     assert!(why[0].starts_with("only the numerics class differs: cuda-f32 → cpu-f32"), "{why:?}");
     let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{text}");
-    let run = on(Backend::Cpu, &accepting);
+    let run = on("cpu-f32", &accepting);
     assert_eq!(run.what(), ["hit source", "hit described", "hit pair"]);
     assert_eq!(run.notes("described"), ["a result of cuda-f32, accepted in place of cpu-f32"]);
-    assert_eq!(on(Backend::Cpu, &text).what(), ["hit source", "run described", "hit pair"]);
+    assert_eq!(on("cpu-f32", &text).what(), ["hit source", "run described", "hit pair"]);
 }
 
 #[test]
@@ -441,8 +440,8 @@ fn a_node_whose_key_is_claimed_waits_and_then_hits() {
         }
     });
     std::thread::scope(|scope| {
-        let waiting = scope
-            .spawn(|| bench.run_all(PIPELINE, |_, _| {}, Machine(Ok(Backend::Cpu)), memory, &Interrupt::default()));
+        let waiting =
+            scope.spawn(|| bench.run_all(PIPELINE, |_, _| {}, Machine(Ok("cpu-f32")), memory, &Interrupt::default()));
         let (node, owner) = receiver.recv().unwrap();
         assert_eq!(node, "source");
         assert!(owner.starts_with(&format!("process {}", std::process::id())), "{owner}");
@@ -545,25 +544,25 @@ fn finished_items_of_an_accepted_numerics_class_are_taken_and_the_result_is_one_
     let on = |backend, text: &str| {
         bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &Interrupt::default())
     };
-    on(Backend::Cuda, &text);
+    on("cuda-f32", &text);
     let more = text.replace(r#""c""#, r#""c", "d""#);
     let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{more}");
-    on(Backend::Cpu, &text.replace(r#""b", "a", "c""#, r#""a""#));
+    on("cpu-f32", &text.replace(r#""b", "a", "c""#, r#""a""#));
     assert_eq!(bench.logged(), 4);
     let sources = |graph: &stic_engine::graph::Graph, options: &mut stic_engine::run::Options| {
         options.plan.targets = vec![graph.find("source").unwrap()];
     };
     bench.run_with(&accepting, sources);
-    let plan = bench.plan_on(&accepting, Backend::Cpu)[1].clone();
+    let plan = bench.plan_on(&accepting, "cpu-f32")[1].clone();
     let why = &plan.why[plan.why.len() - 2..];
     assert_eq!(why, ["2 items of cuda-f32 accepted in place of cpu-f32", "3/4 items cached"]);
-    let run = on(Backend::Cpu, &accepting);
+    let run = on("cpu-f32", &accepting);
     assert_eq!((run.items("described"), bench.logged()), ((1, 3, 0), 5));
-    let again = on(Backend::Cpu, &accepting);
+    let again = on("cpu-f32", &accepting);
     assert_eq!(again.what(), ["hit source", "hit described", "hit pair"]);
     assert_eq!(again.notes("described"), ["with items of cuda-f32, accepted in place of cpu-f32"]);
     // Whoever does not accept the other class makes its items, and those alone.
-    let run = on(Backend::Cpu, &more);
+    let run = on("cpu-f32", &more);
     assert_eq!((run.what()[1].as_str(), run.items("described"), bench.logged()), ("run described", (2, 2, 0), 7));
 }
 

@@ -65,7 +65,7 @@ fn child() {
         let (folder, text) = (Path::new(&folder), pipeline());
         let graph = super::toys::graph(&text, folder);
         let store = std::sync::Arc::new(stic_engine::store::Store::open(&folder.join("cache")).unwrap());
-        let machine = super::toys::Machine(Ok(stic_engine::device::Backend::Cpu));
+        let machine = super::toys::Machine(Ok("cpu-f32"));
         let memory = super::toys::Memory::default();
         let mut options = stic_engine::run::Options::default();
         if std::env::var_os(FORCE).is_some() {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use stic_engine::device::Backend;
 use stic_engine::event::{Event, How};
 use stic_engine::run::Options;
 use stic_engine::store::{Access, Disk, Store};
@@ -47,7 +46,7 @@ fn run_with_fault(bench: &Bench, text: &str, access: Access, folder: &str, code:
         _ => {}
     });
     let options = Options { keep_going: true, retries: 0, ..Options::default() };
-    let machine = Machine(Ok(Backend::Cpu));
+    let machine = Machine(Ok("cpu-f32"));
     let report =
         stic_engine::run::run(&bench.graph(text), &store, &machine, &options, &memory, &Default::default()).unwrap();
     (Outcome { report, events: memory.events.into_inner().unwrap() }, met.load(Ordering::SeqCst))

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, Rows, write_lines};
-use stic_engine::device::{Backend, DeviceChoice, DeviceRequest, Devices, Precision};
 use stic_engine::digest::Digest;
 use stic_engine::event::{Event, How, Observer};
 use stic_engine::graph::Graph;
@@ -19,6 +18,7 @@ use stic_engine::node::{
     OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic_engine::plan;
+use stic_engine::pool::{self, Pool, PoolKind, PoolRequest, Slots};
 use stic_engine::run::{Interrupt, Options, RunReport, run};
 use stic_engine::spec::Reader;
 use stic_engine::store::Store;
@@ -151,8 +151,8 @@ impl Node for ToyNode {
         SeedUse { pipeline: false, node: self.draws }
     }
 
-    fn computes_tensors(&self) -> bool {
-        matches!(self.toy, Toy::Compute)
+    fn resources(&self) -> Option<Slots> {
+        matches!(self.toy, Toy::Compute).then_some(Slots { pool: DEVICE.name, count: 1 })
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -387,14 +387,21 @@ impl Importer for NoImports {
 pub fn kinds() -> Kinds {
     let toys = [Toy::Words, Toy::Files, Toy::Each, Toy::Tell, Toy::Show, Toy::Compute, Toy::All, Toy::First];
     Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect(), Arc::new(NoImports))
+        .with_pools(&[DEVICE])
 }
 
-/// A machine with one device.
-pub struct Machine(pub Result<Backend, String>);
+const DEVICE: PoolKind = PoolKind { name: "device", keys: &[], read: read_device };
 
-impl Devices for Machine {
-    fn choose(&self, _request: &DeviceRequest) -> Result<DeviceChoice, String> {
-        self.0.clone().map(|backend| DeviceChoice { backend, index: 0, precision: Precision::F32 })
+fn read_device(table: &mut Reader<'_>) -> PoolRequest {
+    PoolRequest { accept_numerics: table.optional("accept_numerics").unwrap_or_default(), ..PoolRequest::default() }
+}
+
+/// A machine with one device, of this numerics class.
+pub struct Machine(pub Result<&'static str, String>);
+
+impl pool::Machine for Machine {
+    fn pool(&self, _name: &str, _asked: &serde_json::Value) -> Result<Pool, String> {
+        self.0.clone().map(|class| Pool { class: class.to_owned(), slots: vec!["the device".into()] })
     }
 }
 
@@ -493,7 +500,7 @@ impl Bench {
     }
 
     pub fn run_with(&self, text: &str, change: impl FnOnce(&Graph, &mut Options)) -> Outcome {
-        self.run_all(text, change, Machine(Ok(Backend::Cpu)), Memory::default(), &Interrupt::default())
+        self.run_all(text, change, Machine(Ok("cpu-f32")), Memory::default(), &Interrupt::default())
     }
 
     pub fn run_all(
@@ -512,21 +519,21 @@ impl Bench {
     }
 
     pub fn plan(&self, text: &str) -> Vec<plan::NodePlan> {
-        self.plan_on(text, Backend::Cpu)
+        self.plan_on(text, "cpu-f32")
     }
 
-    pub fn plan_on(&self, text: &str, backend: Backend) -> Vec<plan::NodePlan> {
-        self.plan_with(text, backend, &plan::Options::default())
+    pub fn plan_on(&self, text: &str, class: &'static str) -> Vec<plan::NodePlan> {
+        self.plan_with(text, class, &plan::Options::default())
     }
 
     /// A plan that compares nodes without an earlier result with what they may have been.
     pub fn plan_thoroughly(&self, text: &str) -> Vec<plan::NodePlan> {
-        self.plan_with(text, Backend::Cpu, &plan::Options { thorough: true, ..plan::Options::default() })
+        self.plan_with(text, "cpu-f32", &plan::Options { thorough: true, ..plan::Options::default() })
     }
 
-    fn plan_with(&self, text: &str, backend: Backend, options: &plan::Options) -> Vec<plan::NodePlan> {
+    fn plan_with(&self, text: &str, class: &'static str, options: &plan::Options) -> Vec<plan::NodePlan> {
         let (graph, store) = (self.graph(text), self.store());
-        plan::plan(&graph, &store, &store.witness(), &Machine(Ok(backend)), options).unwrap().nodes
+        plan::plan(&graph, &store, &store.witness(), &Machine(Ok(class)), options).unwrap().nodes
     }
 
     /// How often something was made, by the log that nodes were told to write.

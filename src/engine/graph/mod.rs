@@ -17,12 +17,12 @@ use std::sync::Arc;
 
 use self::mistake::{Mistake, fits};
 use crate::artifact::ArtifactKind;
-use crate::device::DeviceRequest;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
+use crate::pool::{PoolKind, PoolRequest};
 use crate::spec::keys::meant;
 use crate::spec::syntax::{Syntax, Table};
-use crate::spec::{InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, Reader, Scope};
+use crate::spec::{Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, Reader, Scope};
 
 /// A pipeline without mistakes.
 pub struct Graph {
@@ -30,10 +30,8 @@ pub struct Graph {
     pub name: String,
     /// Its seed.
     pub seed: u64,
-    /// The device that it asks for.
-    pub device: DeviceRequest,
-    /// Numerics classes whose results may be used as they are.
-    pub accept_numerics: Vec<String>,
+    /// What it asks of the program's pools.
+    pub pools: Vec<(PoolKind, PoolRequest)>,
     /// The nodes whose samples a run shows; `None`: pairs and trainings.
     pub show: Option<Vec<String>>,
     /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
@@ -82,7 +80,12 @@ impl Graph {
     /// # Errors
     /// All mistakes of the file.
     pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
-        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder, kinds.resources());
+        let (pipeline, mistakes) = Pipeline::read(
+            text,
+            default_name,
+            folder,
+            &Declared { resources: kinds.resources(), pools: kinds.pools() },
+        );
         let Some(pipeline) = pipeline else {
             return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
@@ -126,10 +129,15 @@ impl Graph {
         file_mistake(&self.root, Some(&node.name), &node.parameters, problem)
     }
 
-    /// What is wrong with the device that the file asks for.
-    pub fn device_mistake(&self, message: String, help: Option<String>) -> Diagnostic {
+    /// What the file asks of the pool called `name`.
+    pub fn pool(&self, name: &str) -> Option<&PoolRequest> {
+        self.pools.iter().find(|(pool, _)| pool.name == name).map(|(_, request)| request)
+    }
+
+    /// What is wrong with what the file asks of `pool`.
+    pub fn pool_mistake(&self, pool: &str, message: String, help: Option<String>) -> Diagnostic {
         let mistake = Diagnostic::new(message).help(help);
-        match self.root.place("device.backend").or_else(|| self.root.place("device.dtype")) {
+        match self.root.place(pool) {
             Some(place) => mistake.label(place, "asked for here"),
             None => mistake,
         }
@@ -421,8 +429,7 @@ impl<'a> Joining<'a> {
         Graph {
             name: self.pipeline.name.clone(),
             seed: self.pipeline.seed,
-            device: self.pipeline.device,
-            accept_numerics: self.pipeline.accept_numerics.clone(),
+            pools: self.pipeline.pools.clone(),
             show: self.pipeline.show.clone(),
             nodes: ordered,
             root: self.pipeline.root.clone(),
@@ -647,14 +654,14 @@ from = 'pictures'
     #[test]
     fn the_head_of_a_file_is_checked() {
         insta::assert_snapshot!(said(
-            "banana = 1\n[pipeline]\nname = ''\nlanguage = 0\nseed = -1\n[device]\nbackend = 'cude:1'\ndtype = 'f8'\naccept_numerics = ['cuda-bf16', 'gpu']\n[models.'a b']\nrevision = 1\n[nodes.'a.b']\nkind = 'pictures'\nfrom = 'x'\nretries = 1.5\n[nodes]\nc = 3\n"
+            "banana = 1\n[pipeline]\nname = ''\nlanguage = 0\nseed = -1\n[models.'a b']\nrevision = 1\n[nodes.'a.b']\nkind = 'pictures'\nfrom = 'x'\nretries = 1.5\n[nodes]\nc = 3\n"
         ));
     }
 
     #[test]
-    fn a_device_index_is_a_number() {
+    fn inputs_that_are_no_names_are_told_with_the_rest() {
         insta::assert_snapshot!(said(
-            "[device]\nbackend = 'cuda:x'\n[nodes.a]\nkind = 'pictures'\nfrom = ''\n[nodes.b]\nkind = 'join'\ninputs.preferred = 3\ninputs.rejected = []\n"
+            "[nodes.a]\nkind = 'pictures'\nfrom = ''\n[nodes.b]\nkind = 'join'\ninputs.preferred = 3\ninputs.rejected = []\n"
         ));
     }
 

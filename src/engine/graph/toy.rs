@@ -7,6 +7,7 @@ use crate::artifact::ArtifactKind;
 use crate::node::{
     Arity, Context, Failure, Importer, Inputs, Kinds, Node, NodeKind, Output, Parameter, Port, WholeWork, Work,
 };
+use crate::pool::{PoolKind, PoolRequest};
 use crate::spec::{Reader, ResourceKind};
 
 const fn made(name: &'static str) -> ArtifactKind {
@@ -47,10 +48,18 @@ pub(crate) fn kinds() -> Kinds {
         Arc::new(ToyImporter),
     )
     .with_resources(&[MODEL])
+    .with_pools(&[DEVICE])
 }
 
 const MODEL: ResourceKind =
     ResourceKind { table: "models", noun: "model", expected: "the folder of a checkpoint", is_remote: |_| false };
+
+const DEVICE: PoolKind = PoolKind { name: "device", keys: &["backend", "dtype"], read: read_device };
+
+fn read_device(table: &mut Reader<'_>) -> PoolRequest {
+    table.choice("backend", &[("auto", ()), ("cuda", ()), ("cpu", ())], ());
+    PoolRequest { accept_numerics: table.optional("accept_numerics").unwrap_or_default(), ..PoolRequest::default() }
+}
 
 struct Toy {
     name: &'static str,

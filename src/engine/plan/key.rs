@@ -24,7 +24,7 @@ pub struct Determinants<'a> {
     pub inputs: &'a [(&'static str, Vec<Artifact>)],
     /// What parameters name outside the pipeline, by content.
     pub sources: &'a [Parameter],
-    /// The numerics class, when the node computes tensors.
+    /// The numerics class, when the node occupies slots.
     pub numerics: Option<&'a str>,
 }
 

@@ -18,11 +18,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use crate::device::{DeviceChoice, Devices};
 use crate::diagnostic::{counted, grouped};
 use crate::digest::{Digest, Fields, Listing, Value};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
+use crate::pool::{Machine, Pool, Slots};
 use crate::store::{Entry, Items, Store};
 
 /// What a plan asks of a cache. What cannot be told is an error, and never taken for absent.
@@ -175,8 +175,8 @@ pub struct NodePlan {
 pub struct Plan {
     /// The wanted nodes, each after its inputs.
     pub nodes: Vec<NodePlan>,
-    /// The device, when some wanted node computes tensors.
-    pub device: Option<DeviceChoice>,
+    /// The pools that some wanted node occupies, by name.
+    pub pools: BTreeMap<&'static str, Pool>,
 }
 
 impl Plan {
@@ -189,9 +189,9 @@ impl Plan {
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
-    /// The device that the pipeline asks for cannot be had.
-    #[error("{0}")]
-    Device(String),
+    /// What the pipeline asks of a pool cannot be had.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// What a node's parameters or inputs name cannot be read.
     #[error("{node}: {failure}")]
     Node {
@@ -202,6 +202,16 @@ pub enum PlanError {
     },
 }
 
+/// What the pipeline asks of a pool cannot be had.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct PoolError {
+    /// The pool.
+    pub pool: &'static str,
+    /// Why, and what would do.
+    pub message: String,
+}
+
 /// Plans what is wanted of `graph`.
 ///
 /// # Errors
@@ -210,13 +220,13 @@ pub fn plan(
     graph: &Graph,
     records: &dyn Records,
     digests: &dyn FileDigests,
-    devices: &dyn Devices,
+    machine: &dyn Machine,
     options: &Options,
 ) -> Result<Plan, PlanError> {
-    let planner = Planner::new(graph, options, devices).map_err(PlanError::Device)?;
+    let planner = Planner::new(graph, options, machine)?;
     loop {
         match attempt(&planner, records, digests) {
-            Ok(nodes) => return Ok(Plan { nodes, device: planner.device }),
+            Ok(nodes) => return Ok(Plan { nodes, pools: planner.pools }),
             // What was read turned out to be damaged and counts as missing now: whoever made it is to run. There are
             // fewer hits then, so this ends.
             Err(Stopped { hits, .. }) if hits.iter().any(|key| is_gone(key, records)) => {}
@@ -284,7 +294,7 @@ fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDiges
 pub struct Planner<'a> {
     graph: &'a Graph,
     options: &'a Options,
-    device: Option<DeviceChoice>,
+    pools: BTreeMap<&'static str, Pool>,
     wanted: Vec<bool>,
     others: OnceLock<Result<Vec<Entry>, Failure>>,
     last_used: OnceLock<Result<HashMap<String, Digest>, Failure>>,
@@ -369,20 +379,31 @@ impl ItemCounts {
 }
 
 impl<'a> Planner<'a> {
-    /// A planner for what `options` want of `graph`; asks for a device only when something wanted computes tensors.
+    /// A planner for what `options` want of `graph`; opens the pools that something wanted occupies.
     ///
     /// # Errors
-    /// Why the device cannot be had.
-    pub fn new(graph: &'a Graph, options: &'a Options, devices: &dyn Devices) -> Result<Self, String> {
+    /// Why a pool cannot be had.
+    pub fn new(graph: &'a Graph, options: &'a Options, machine: &dyn Machine) -> Result<Self, PoolError> {
         let wanted = graph.needed(&options.targets);
-        let computes = graph.nodes.iter().zip(&wanted).any(|(node, wanted)| *wanted && node.node.computes_tensors());
-        let device = if computes { Some(devices.choose(&graph.device)?) } else { None };
-        Ok(Self { graph, options, device, wanted, others: OnceLock::new(), last_used: OnceLock::new() })
+        let mut pools = BTreeMap::new();
+        for (node, _) in graph.nodes.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
+            let Some(Slots { pool: name, count }) = node.node.resources() else { continue };
+            let failed = |message| PoolError { pool: name, message };
+            if !pools.contains_key(name) {
+                let asked = graph.pool(name).map(|request| request.asked.clone()).unwrap_or_default();
+                pools.insert(name, machine.pool(name, &asked).map_err(failed)?);
+            }
+            let all = pools[name].slots.len();
+            if count > all {
+                return Err(failed(format!("`{}` needs {count} slots of `{name}`, which has {all}", node.name)));
+            }
+        }
+        Ok(Self { graph, options, pools, wanted, others: OnceLock::new(), last_used: OnceLock::new() })
     }
 
-    /// The device, when some wanted node computes tensors.
-    pub fn device(&self) -> Option<DeviceChoice> {
-        self.device
+    /// The pools that some wanted node occupies, by name.
+    pub fn pools(&self) -> &BTreeMap<&'static str, Pool> {
+        &self.pools
     }
 
     /// The wanted nodes and all that they need, each after its inputs.
@@ -414,7 +435,8 @@ impl<'a> Planner<'a> {
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
         let sources = node.node.sources(digests)?;
-        let class = self.device.filter(|_| node.node.computes_tensors()).map(|device| device.numerics());
+        let pool = node.node.resources().map(|slots| slots.pool);
+        let class = pool.map(|pool| self.pools[pool].class.clone());
         let under = |class| self.determinants(node, &inputs, &sources, class);
         let own = under(class.as_deref());
         let (mut key, function_key) = (own.key(), own.function_key());
@@ -436,7 +458,9 @@ impl<'a> Planner<'a> {
         };
         let mut accepted = Vec::new();
         if let (Some(class), false) = (&class, again) {
-            let others = self.graph.accept_numerics.iter().chain(&self.options.accept_numerics);
+            let request = pool.and_then(|pool| self.graph.pool(pool));
+            let others = request.iter().flat_map(|request| &request.accept_numerics);
+            let others = others.chain(&self.options.accept_numerics);
             let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
             for other in &others {
                 if let Found::Complete(entry) = records.find(&under(Some(other)).key())?
@@ -625,6 +649,10 @@ struct NodeWords<'a> {
 impl Words for NodeWords<'_> {
     fn left_out(&self, field: &str) -> Option<String> {
         self.node.node.left_out(field)
+    }
+
+    fn pool(&self) -> &str {
+        self.node.node.resources().map_or("", |slots| slots.pool)
     }
 
     fn inputs(&self, port: &str) -> Vec<String> {

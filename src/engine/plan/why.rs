@@ -41,6 +41,9 @@ pub trait Words {
     /// What it means that a field is not there.
     fn left_out(&self, field: &str) -> Option<String>;
 
+    /// The pool whose slots the node occupies.
+    fn pool(&self) -> &str;
+
     /// The names of the nodes that come in by a port now, in order.
     fn inputs(&self, port: &str) -> Vec<String>;
 
@@ -61,8 +64,9 @@ pub fn sentences(changes: &[Change], words: &dyn Words) -> Vec<String> {
         let classes: Vec<String> = classes.map(|class| format!("\"{class}\"")).collect();
         return vec![format!(
             "only the numerics class differs: {old} → {new} (the earlier result is used with \
-             `accept_numerics = [{}]` under `[device]`)",
-            classes.join(", ")
+             `accept_numerics = [{}]` under `[{}]`)",
+            classes.join(", "),
+            words.pool()
         )];
     }
     changes.iter().flat_map(|change| told(change, words)).collect()
@@ -291,6 +295,10 @@ mod tests {
     struct Node;
 
     impl Words for Node {
+        fn pool(&self) -> &str {
+            "device"
+        }
+
         fn left_out(&self, field: &str) -> Option<String> {
             (field == "epochs").then(|| "1 (the default)".to_owned())
         }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::external::{ContentError, External};
 use super::interrupt::Noticing;
 use super::telling::Telling;
-use crate::device::{Backend, DeviceChoice, Precision};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
@@ -73,8 +72,8 @@ pub struct NodeContext<'a> {
     pub seed: u64,
     /// The pipeline's seed.
     pub pipeline_seed: u64,
-    /// The device, when some node computes tensors.
-    pub device: Option<DeviceChoice>,
+    /// What the slots are that it occupies.
+    pub slots: &'a [serde_json::Value],
     /// Its objects.
     pub objects: Arc<NodeObjects>,
     /// Its files.
@@ -155,9 +154,8 @@ impl Context for NodeContext<'_> {
         self.pipeline_seed
     }
 
-    fn device(&self) -> DeviceChoice {
-        // A node that computes no tensors has no use for this.
-        self.device.unwrap_or(DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 })
+    fn slots(&self) -> &[serde_json::Value] {
+        self.slots
     }
 
     fn objects(&self) -> &dyn Objects {

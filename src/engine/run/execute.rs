@@ -10,13 +10,14 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::Options;
 use super::context::{NodeContext, NodeObjects};
 use super::external::External;
 use super::interrupt::{Interrupt, Noticing};
 use super::items::ItemRun;
 use super::telling::Telling;
-use crate::device::DeviceChoice;
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
 use crate::graph::{Graph, GraphNode};
@@ -43,8 +44,6 @@ pub struct Shared<'a> {
     pub store: &'a Arc<Store>,
     /// How to run.
     pub options: &'a Options,
-    /// The device, when some node computes tensors.
-    pub device: Option<DeviceChoice>,
     /// The run's id.
     pub run: &'a str,
     /// Finds content by digest.
@@ -77,9 +76,9 @@ pub enum Ending {
 }
 
 /// Does `task`, again when the surroundings fail, as often as the node or the run allows.
-pub fn execute(shared: &Shared<'_>, task: &Task, files: &Witness<'_>) -> Ending {
+pub fn execute(shared: &Shared<'_>, task: &Task, slots: &[Value], files: &Witness<'_>) -> Ending {
     let node = &shared.graph.nodes[task.index];
-    let work = Execution { shared, task, files, node };
+    let work = Execution { shared, task, slots, files, node };
     let retries = node.retries.unwrap_or(shared.options.retries);
     for attempt in 0u32.. {
         if attempt > 0 && shared.interrupt.is_set() {
@@ -115,6 +114,7 @@ impl Shared<'_> {
 struct Execution<'a> {
     shared: &'a Shared<'a>,
     task: &'a Task,
+    slots: &'a [Value],
     files: &'a Witness<'a>,
     node: &'a GraphNode,
 }
@@ -267,7 +267,7 @@ impl Execution<'_> {
             node: &self.node.name,
             seed: self.node.seed,
             pipeline_seed: self.shared.graph.seed,
-            device: self.shared.device,
+            slots: self.slots,
             objects: Arc::clone(objects),
             files: self.files,
             external: self.shared.external,
@@ -398,7 +398,11 @@ impl Execution<'_> {
                 node: self.node.name.clone(),
                 run: self.shared.run.to_owned(),
                 host: Owner::this_process().host.clone(),
-                device: self.shared.device.filter(|_| self.node.node.computes_tensors()),
+                slots: match self.slots {
+                    [] => Value::Null,
+                    [one] => one.clone(),
+                    several => several.into(),
+                },
                 started,
                 finished: crate::store::now(),
                 seconds,

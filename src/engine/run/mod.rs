@@ -1,7 +1,7 @@
 //! Runs a pipeline: what the plan says is missing is made, in parallel where nothing forbids it.
 //!
-//! One thread, the scheduler's, owns all states; workers get jobs and answer over a channel. Nodes that compute
-//! tensors share a device, a pool of one; the others run side by side. A node's content decides what happens below it:
+//! One thread, the scheduler's, owns all states; workers get jobs and answer over a channel. Nodes that occupy
+//! slots of a pool wait for free ones; the others run side by side. A node's content decides what happens below it:
 //! one that comes out as it was lets everything below it hit. This module does not know what any node does.
 
 mod compare;
@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::device::Devices;
 use crate::event::{Difference, Event, How, ItemCounts, Observer};
 use crate::graph::Graph;
 use crate::node::Summary;
-use crate::plan::{self, Planner};
+use crate::plan::{self, Planner, PoolError};
+use crate::pool::Machine;
 use crate::store::{Store, StoreError};
 use execute::Shared;
 use external::External;
@@ -43,7 +43,7 @@ use workers::Threads;
 pub struct Options {
     /// What to run.
     pub plan: plan::Options,
-    /// How many nodes without tensors run at once.
+    /// How many nodes run at once that occupy no slots of a pool.
     pub jobs: NonZeroUsize,
     /// Whether nodes go on that do not depend on one that failed.
     pub keep_going: bool,
@@ -132,9 +132,9 @@ impl RunReport {
 /// Why nothing was run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The device that the pipeline asks for cannot be had.
-    #[error("{0}")]
-    Device(String),
+    /// What the pipeline asks of a pool cannot be had.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// The cache cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,13 +148,13 @@ pub enum RunError {
 pub fn run(
     graph: &Graph,
     store: &Arc<Store>,
-    devices: &dyn Devices,
+    machine: &dyn Machine,
     options: &Options,
     observer: &dyn Observer,
     interrupt: &Interrupt,
 ) -> Result<RunReport, RunError> {
     let clock = Instant::now();
-    let planner = Planner::new(graph, &options.plan, devices).map_err(RunError::Device)?;
+    let planner = Planner::new(graph, &options.plan, machine)?;
     store.prepare()?;
     let log = store.begin_run()?;
     let telling = Telling::new(observer, &log);
@@ -163,7 +163,6 @@ pub fn run(
         graph,
         store,
         options,
-        device: planner.device(),
         run: log.id(),
         external: &external,
         interrupt,

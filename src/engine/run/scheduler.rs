@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::NodeReport;
 use super::execute::{Ending, Shared};
 use super::state::{Board, Signal, State};
@@ -12,6 +14,7 @@ use crate::digest::Digest;
 use crate::event::{Event, How, ItemCounts};
 use crate::node::{Artifact, Failure, Summary};
 use crate::plan::{Decision, Found, Hit, Planner, Records, Task};
+use crate::pool::Slots;
 use crate::store::{Record, StoredObject, Witness};
 
 /// How often the scheduler looks whether it was interrupted.
@@ -22,6 +25,16 @@ const REMAKES: u32 = 2;
 
 /// How often a node starts over in a run because what it reads was damaged.
 const RETURNS: u32 = 8;
+
+/// A node that runs.
+struct Running {
+    /// The key of its result.
+    key: Digest,
+    /// The key of its items.
+    items: Option<Digest>,
+    /// The pool whose slots it occupies, and their numbers.
+    slots: Option<(&'static str, Vec<usize>)>,
+}
 
 /// The scheduler of one run.
 pub struct Scheduler<'env> {
@@ -37,8 +50,9 @@ pub struct Scheduler<'env> {
     /// Of nodes that are to run: what to do.
     tasks: BTreeMap<usize, (Box<Task>, Witness<'env>)>,
     deciding: usize,
-    /// Of nodes that run: the keys of their result and of their items.
-    running: BTreeMap<usize, (Digest, Option<Digest>)>,
+    running: BTreeMap<usize, Running>,
+    /// The slots of every pool that no node occupies, as numbers.
+    free: BTreeMap<&'static str, Vec<usize>>,
     stopping: bool,
 }
 
@@ -60,6 +74,7 @@ impl<'env> Scheduler<'env> {
             tasks: BTreeMap::new(),
             deciding: 0,
             running: BTreeMap::new(),
+            free: planner.pools().iter().map(|(name, pool)| (*name, (0..pool.slots.len()).collect())).collect(),
             stopping: false,
         }
     }
@@ -89,7 +104,9 @@ impl<'env> Scheduler<'env> {
                     self.decided(index, *decision);
                 }
                 Some(Message::Ended(index, ending)) => {
-                    self.running.remove(&index);
+                    if let Some(Running { slots: Some((pool, numbers)), .. }) = self.running.remove(&index) {
+                        self.free.entry(pool).or_default().extend(numbers);
+                    }
                     self.ended(index, ending);
                 }
             }
@@ -113,23 +130,22 @@ impl<'env> Scheduler<'env> {
             self.deciding += 1;
             workers.give(Job::Decide { index, inputs });
         }
-        let mut free = [jobs, usize::from(self.shared.device.is_some())];
-        self.running.keys().for_each(|index| free[self.pool(*index)] -= 1);
         let ready: Vec<usize> = self.board.ready().iter().copied().collect();
         for index in ready {
-            if free == [0, 0] {
-                break;
-            }
-            let pool = self.pool(index);
-            if free[pool] > 0
+            let has_free = match self.shared.graph.nodes[index].node.resources() {
+                Some(Slots { pool, count }) => self.free[pool].len() >= count,
+                None => self.running.values().filter(|running| running.slots.is_none()).count() < jobs,
+            };
+            if has_free
                 && !self.is_being_made(index)
                 && let Some((task, files)) = self.tasks.remove(&index)
             {
-                free[pool] -= 1;
-                self.running.insert(index, (task.key, task.function_key));
+                let (numbers, slots) = self.occupy(index);
+                let (key, items) = (task.key, task.function_key);
+                self.running.insert(index, Running { key, items, slots: numbers });
                 self.signal(index, Signal::Taken);
                 self.clocks[index] = Some(Instant::now());
-                workers.give(Job::Execute { task, files });
+                workers.give(Job::Execute { task, slots, files });
             }
         }
     }
@@ -146,12 +162,17 @@ impl<'env> Scheduler<'env> {
     fn is_being_made(&self, index: usize) -> bool {
         let Some((task, _)) = self.tasks.get(&index) else { return false };
         let shares = |items: &Option<Digest>| items.is_some() && *items == task.function_key;
-        self.running.values().any(|(key, items)| *key == task.key || shares(items))
+        self.running.values().any(|running| running.key == task.key || shares(&running.items))
     }
 
-    /// Which pool a node runs in: 0 for those without tensors, 1 for the device.
-    fn pool(&self, index: usize) -> usize {
-        usize::from(self.shared.graph.nodes[index].node.computes_tensors())
+    /// Takes the slots that the node occupies: the pool with their numbers, and what they are.
+    fn occupy(&mut self, index: usize) -> (Option<(&'static str, Vec<usize>)>, Vec<Value>) {
+        let Some(Slots { pool, count }) = self.shared.graph.nodes[index].node.resources() else {
+            return (None, Vec::new());
+        };
+        let numbers: Vec<usize> = self.free.entry(pool).or_default().drain(..count).collect();
+        let slots = numbers.iter().map(|number| self.planner.pools()[pool].slots[*number].clone()).collect();
+        (Some((pool, numbers)), slots)
     }
 
     fn decided(&mut self, index: usize, decision: Result<(Decision, Witness<'env>), Failure>) {

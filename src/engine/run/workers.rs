@@ -27,6 +27,8 @@ pub enum Job<'env> {
     Execute {
         /// What to do.
         task: Box<Task>,
+        /// What the slots are that it occupies.
+        slots: Vec<serde_json::Value>,
         /// The files that its parameters name, as they were when it was looked up.
         files: Witness<'env>,
     },
@@ -83,8 +85,8 @@ impl<'env> Workers<'env> for Threads<'_, 'env> {
 fn work<'env>(planner: &Planner<'_>, shared: &'env Shared<'env>, job: Job<'env>) -> Message<'env> {
     match job {
         Job::Decide { index, inputs } => Message::Decided(index, Box::new(decide(planner, shared, index, inputs))),
-        Job::Execute { task, files } => {
-            let ending = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &files)));
+        Job::Execute { task, slots, files } => {
+            let ending = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &slots, &files)));
             Message::Ended(task.index, ending.unwrap_or_else(|panic| Ending::Failed(panicked(&*panic))))
         }
     }

@@ -9,7 +9,7 @@ mod slips;
 pub mod syntax;
 
 pub use mistake::{Mistake, Mistakes};
-pub use pipeline::{InputSource, InputTable, NodeTable, Pipeline};
+pub use pipeline::{Declared, InputSource, InputTable, NodeTable, Pipeline};
 pub use reader::{FromToml, Named, Reader, Resource, ResourceKind, Scope};
 
 /// The language that this version reads.

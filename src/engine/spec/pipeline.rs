@@ -8,8 +8,8 @@ use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Reader, Resource, ResourceKind, Scope, resolve};
 use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
-use crate::device::{Backend, DeviceRequest, Precision, is_numerics_class};
 use crate::diagnostic::Span;
+use crate::pool::{PoolKind, PoolRequest};
 
 /// A pipeline file as it is written.
 #[derive(Debug)]
@@ -18,10 +18,8 @@ pub struct Pipeline {
     pub name: String,
     /// Its seed.
     pub seed: u64,
-    /// The device that it asks for.
-    pub device: DeviceRequest,
-    /// Numerics classes whose results may be used as they are.
-    pub accept_numerics: Vec<String>,
+    /// What it asks of the program's pools.
+    pub pools: Vec<(PoolKind, PoolRequest)>,
     /// The nodes whose samples a run shows; `None`: pairs and trainings.
     pub show: Option<Vec<String>>,
     /// The resources that it declares.
@@ -32,6 +30,15 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// The whole file, for places.
     pub root: Table,
+}
+
+/// The tables that a program's pipeline files may have beside those of the engine.
+#[derive(Clone, Copy, Default)]
+pub struct Declared<'a> {
+    /// Kinds of resource.
+    pub resources: &'a [ResourceKind],
+    /// Pools.
+    pub pools: &'a [PoolKind],
 }
 
 /// A node as it is written.
@@ -93,9 +100,9 @@ pub enum InputSource {
 const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "sweep", "freeze"];
 
 impl Pipeline {
-    /// Reads the text of a pipeline file that lies in `folder` and may declare resources of the kinds `declared`. `None` when the file is for a newer version; whatever
+    /// Reads the text of a pipeline file that lies in `folder` and may have the tables `declared`. `None` when the file is for a newer version; whatever
     /// else is wrong is left out of the pipeline and reported in `mistakes`.
-    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &[ResourceKind]) -> (Option<Self>, Mistakes) {
+    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &Declared<'_>) -> (Option<Self>, Mistakes) {
         let Parsed { root, mistakes, incomplete } = syntax::parse(text);
         if let Some((language, span)) = newer_language(&root) {
             let newer = Mistakes::default();
@@ -112,7 +119,7 @@ impl Pipeline {
         root: Table,
         default_name: &str,
         folder: &Path,
-        declared: &[ResourceKind],
+        declared: &Declared<'_>,
         mistakes: &Mistakes,
         end: usize,
     ) -> Self {
@@ -120,8 +127,7 @@ impl Pipeline {
         let mut pipeline = Self {
             name: default_name.to_owned(),
             seed: 0,
-            device: DeviceRequest::default(),
-            accept_numerics: Vec::new(),
+            pools: Vec::new(),
             show: None,
             resources: Vec::new(),
             nodes: Vec::new(),
@@ -131,7 +137,8 @@ impl Pipeline {
         let mut file = Reader::new(&scope, &root, "the file");
         file.refuse("include", "put the tables of both files into one");
         ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
-        for (table, keys) in [("pipeline", &["name", "seed", "show"][..]), ("device", &["backend", "dtype"])] {
+        let pools = declared.pools.iter().map(|pool| (pool.name, pool.keys));
+        for (table, keys) in [("pipeline", &["name", "seed", "show"][..])].into_iter().chain(pools) {
             for key in keys.iter().filter(|key| root.get(key).is_some()) {
                 let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
                 file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
@@ -139,9 +146,10 @@ impl Pipeline {
         }
         // Tables under another name leave names without what they stand for.
         let mut tables = vec!["nodes"];
-        tables.extend(declared.iter().map(|kind| kind.table));
+        tables.extend(declared.resources.iter().map(|kind| kind.table));
         let named = tables.len();
-        tables.extend(["pipeline", "device"]);
+        tables.push("pipeline");
+        tables.extend(declared.pools.iter().map(|pool| pool.name));
         let misnamed = |entry: &Entry| {
             let meant = meant(&entry.key, &tables);
             !tables.contains(&entry.key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
@@ -152,10 +160,11 @@ impl Pipeline {
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
             pipeline.read_pipeline(&mut table);
         }
-        if let Some(mut table) = file.named_table("device", "`[device]`") {
-            pipeline.read_device(&mut table);
+        for pool in declared.pools {
+            let table = file.named_table(pool.name, &format!("`[{}]`", pool.name));
+            pipeline.pools.push((*pool, table.map(|mut table| (pool.read)(&mut table)).unwrap_or_default()));
         }
-        for kind in declared {
+        for kind in declared.resources {
             for entry in tables_by_name(&mut file, kind.table, kind.noun, mistakes) {
                 pipeline.read_resource(entry, kind, &scope);
             }
@@ -186,53 +195,6 @@ impl Pipeline {
         self.seed = table.integer("seed", 0, ..);
         self.show = table.optional("show");
         ["matrix", "sweep"].into_iter().for_each(|key| table.refuse(key, MATRIX_INSTEAD));
-    }
-
-    fn read_device(&mut self, table: &mut Reader<'_>) {
-        if let Some(written) = table.optional::<String>("backend") {
-            let (family, index) = written.split_once(':').map_or((written.as_str(), None), |(f, i)| (f, Some(i)));
-            let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
-            if backend.is_none() && family != "auto" {
-                let names = std::iter::once("auto").chain(Backend::ALL.map(Backend::name));
-                let names: Vec<&str> = names.collect();
-                if family.eq_ignore_ascii_case("gpu") {
-                    // The spelling is near to `cpu`, which is the last thing that is meant.
-                    let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
-                                `stic devices` lists what there is";
-                    let label = "no backend has this name";
-                    table.reject("backend", format!("unknown backend `{family}`"), label, Some(help.to_owned()));
-                } else {
-                    table.reject_name("backend", "backend", family, &names);
-                }
-            }
-            self.device.backend = backend;
-            match index.map(str::parse::<usize>) {
-                None => {}
-                Some(Ok(index)) if backend.is_some() => self.device.index = index,
-                Some(_) if backend.is_none() && family != "auto" => {}
-                Some(_) => table.reject(
-                    "backend",
-                    format!("`{written}` picks no device"),
-                    "expected a backend, a colon and the number of a device",
-                    Some("write for example `cuda:1`; `stic devices` lists what there is".to_owned()),
-                ),
-            }
-        }
-        let precisions = Precision::ALL.map(|precision| (precision.name(), Some(precision)));
-        let choices: Vec<_> = std::iter::once(("auto", None)).chain(precisions).collect();
-        self.device.precision = table.choice("dtype", &choices, None);
-        for class in table.optional::<Vec<String>>("accept_numerics").unwrap_or_default() {
-            if is_numerics_class(&class) {
-                self.accept_numerics.push(class);
-            } else {
-                table.reject(
-                    "accept_numerics",
-                    format!("`{class}` is no numerics class"),
-                    "expected names of a backend and a dtype",
-                    Some("write for example `cuda-bf16`".to_owned()),
-                );
-            }
-        }
     }
 
     fn read_resource(&mut self, entry: &Entry, kind: &ResourceKind, scope: &Scope<'_>) {

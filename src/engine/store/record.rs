@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::checked::{seal, unseal};
 use super::{Claim, Store, StoreError};
-use crate::device::DeviceChoice;
 use crate::digest::{Digest, Value};
 use crate::node::{Part, Summary};
 
@@ -75,9 +74,9 @@ pub struct Provenance {
     pub run: String,
     /// The machine's name.
     pub host: String,
-    /// The device, for kinds that compute tensors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceChoice>,
+    /// The slots that the node occupied: what the one is, or a list of several.
+    #[serde(default, rename = "device", skip_serializing_if = "serde_json::Value::is_null")]
+    pub slots: serde_json::Value,
     /// When it was begun, UTC.
     pub started: String,
     /// When it was finished, UTC; of fixed width, so that these texts sort as times do.
@@ -246,7 +245,7 @@ pub(super) mod tests {
                 node: "toy".to_owned(),
                 run: "run".to_owned(),
                 host: "here".to_owned(),
-                device: None,
+                slots: serde_json::Value::Null,
                 started: crate::store::now(),
                 finished: crate::store::now(),
                 seconds: 0.5,

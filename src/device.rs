@@ -78,7 +78,7 @@ impl fmt::Display for Precision {
 }
 
 /// What a pipeline file asks for: `None` is `auto`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRequest {
     /// The backend.
     pub backend: Option<Backend>,
@@ -112,13 +112,4 @@ pub fn is_numerics_class(text: &str) -> bool {
         Backend::ALL.iter().any(|known| known.name() == backend)
             && Precision::ALL.iter().any(|known| known.name() == precision)
     })
-}
-
-/// What this machine can do, as the engine asks for it.
-pub trait Devices: Send + Sync {
-    /// What `request` comes to here. Asked only when some node computes tensors.
-    ///
-    /// # Errors
-    /// Why the request cannot be met, and what would do.
-    fn choose(&self, request: &DeviceRequest) -> Result<DeviceChoice, String>;
 }

@@ -1,0 +1,53 @@
+//! Pools of slots that nodes occupy while they run, such as a machine's GPUs. What a slot is only the program knows.
+
+use serde_json::Value;
+
+use crate::spec::Reader;
+
+/// A pool that a program has.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolKind {
+    /// Its name, and that of the table of a pipeline file that asks for it: `device`.
+    pub name: &'static str,
+    /// The keys of that table that say what is asked for.
+    pub keys: &'static [&'static str],
+    /// Reads that table.
+    pub read: fn(&mut Reader<'_>) -> PoolRequest,
+}
+
+/// What a pipeline file asks of a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolRequest {
+    /// What is asked for, as the program reads it; null when the file has no such table.
+    pub asked: Value,
+    /// Numerics classes whose results are used as they are.
+    pub accept_numerics: Vec<String>,
+}
+
+/// What a request came to on this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// The numerics class of its slots: results of one class replay as one another's, those of different classes do
+    /// not. Part of the keys of the nodes that occupy it.
+    pub class: String,
+    /// What each slot is, as data: handed to the node that occupies it, and kept with its result.
+    pub slots: Vec<Value>,
+}
+
+/// What a node occupies while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// The pool.
+    pub pool: &'static str,
+    /// How many of its slots.
+    pub count: usize,
+}
+
+/// What this machine has.
+pub trait Machine: Send + Sync {
+    /// What `asked` of the pool called `name` comes to here. Called only when some node occupies it.
+    ///
+    /// # Errors
+    /// Why the request cannot be met, and what would do.
+    fn pool(&self, name: &str, asked: &Value) -> Result<Pool, String>;
+}
