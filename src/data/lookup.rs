@@ -68,6 +68,15 @@ impl<'a> Lookup<'a> {
     /// That there is no picture `written`, where it was looked for, and what is there instead.
     pub fn missing(&self, written: &str) -> String {
         let joined = self.images.join(written);
+        if joined.is_dir() {
+            return format!("there is no picture `{}`: it is a folder", joined.display());
+        }
+        if joined.exists() {
+            return format!("there is no picture `{}`: it is neither a file nor a link to one", joined.display());
+        }
+        if joined.is_symlink() {
+            return format!("there is no picture `{}`: it is a link to nothing", joined.display());
+        }
         let images = if self.images.as_os_str().is_empty() { Path::new(".") } else { self.images };
         let ends = ends(written);
         let told = match ends.as_slice() {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::fields::{fields_of, says, system_beside, take_picture};
 use super::records::RawRecord;
 use super::remarks::Remark;
-use super::turns::{Conversed, read_open_turns, without_image};
+use super::turns::{Conversed, IMAGE, read_open_turns, without_image};
 use crate::artifact::{Origin, OriginKind, Speaker, Turn};
 
 /// A description, as the published generator writes it: `image`, `prompt`, `description`.
@@ -62,10 +62,13 @@ const QUESTIONS: [&str; 7] =
 /// What is wrong with the record.
 pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), String> {
     let RawRecord { value, mut remarks } = record;
-    let mut fields = object(value)?;
+    let mut fields = with_two_sides(object(value)?)?;
     let mut inline = Vec::new();
     let mut side = |name: &str| {
-        let value = fields.get(name).filter(|value| !value.is_null());
+        let value = match fields.get(name) {
+            Some(Value::Null) => return Err(format!("`{name}` is null")),
+            value => value,
+        };
         let value = value.ok_or_else(|| format!("the record has no `{name}`{}", fields_of(&fields)))?;
         read_side(value, &mut inline, &mut remarks).map_err(|cause| format!("`{name}`: {cause}"))
     };
@@ -88,6 +91,10 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     let (given, prompt) = asked_by.unzip();
     let asked = asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
     let also_asked = also_asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
+    let placeholders = asked.matches(IMAGE).count();
+    if placeholders > 1 {
+        return Err(format!("the question has `{IMAGE}` {placeholders} times, for one picture"));
+    }
     let instruction = without_image(&asked);
     if instruction != without_image(&also_asked) {
         return Err("`chosen` and `rejected` answer different questions".to_owned());
@@ -119,6 +126,59 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     Ok((Preference { image, instruction, chosen, rejected, origin }, remarks))
 }
 
+/// A preference record of a published set or another tool with `chosen` and `rejected`, where it has them under other
+/// names: RLHF-V's (JSON in `text`), POVID's and ms-swift's (the rejected side beside the conversation), LLaVA-RLHF's (two
+/// outputs, and which is preferred).
+///
+/// # Errors
+/// When it does not say which side is preferred.
+fn with_two_sides(mut fields: Map<String, Value>) -> Result<Map<String, Value>, String> {
+    if fields.contains_key("chosen") {
+        return Ok(fields);
+    }
+    if let Some(Ok(Value::Object(inner))) = text(&fields, "text").map(serde_json::from_str)
+        && inner.contains_key("chosen")
+    {
+        fields.shift_remove("text");
+        for (key, value) in inner {
+            fields.entry(key).or_insert(value);
+        }
+        return Ok(fields);
+    }
+    let given = |name: &str| fields.get(name).filter(|value| !value.is_null()).cloned();
+    let put = |chosen: Value, rejected: Value, beside: &[&str]| {
+        let mut fields = fields.clone();
+        beside.iter().for_each(|key| drop(fields.shift_remove(*key)));
+        fields.insert("chosen".to_owned(), chosen);
+        fields.insert("rejected".to_owned(), rejected);
+        Ok(fields)
+    };
+    for (chosen, rejected) in [("conversations", "rejected_conversations"), ("messages", "rejected_messages")] {
+        if let (Some(good), Some(bad)) = (given(chosen), given(rejected)) {
+            return put(good, bad, &[chosen, rejected]);
+        }
+    }
+    if let (Some(Value::Array(turns)), Some(bad)) = (given("messages"), given("rejected_response")) {
+        let mut other = turns.clone();
+        if let Some(Value::Object(last)) = other.last_mut() {
+            last.insert("content".to_owned(), bad);
+        }
+        return put(turns.into(), other.into(), &["messages", "rejected_response"]);
+    }
+    if let (Some(good), Some(bad)) = (given("response"), given("rejected_response")) {
+        return put(good, bad, &["response", "rejected_response"]);
+    }
+    if let (Some(first), Some(second)) = (given("output_1"), given("output_2")) {
+        let said = |output: Value| output.get("value").cloned().unwrap_or(output);
+        return match given("preference").and_then(|preference| preference.as_u64()) {
+            Some(1) => put(said(first), said(second), &["output_1", "output_2"]),
+            Some(2) => put(said(second), said(first), &["output_1", "output_2"]),
+            _ => Err("`preference` says neither 1 nor 2, by which `output_1` or `output_2` is preferred".to_owned()),
+        };
+    }
+    Ok(fields)
+}
+
 /// A response, and the question before it where it has one.
 fn read_side(
     value: &Value,
@@ -137,7 +197,7 @@ fn read_side(
             Ok((None, turns.into_iter().map(|turn| turn.value).collect()))
         }
         Err(turns) if turns.is_empty() => Err("the conversation has no human turn".to_owned()),
-        _ => Err("not one question and one answer".to_owned()),
+        _ => Err("not one question and one answer: of several rounds none is read".to_owned()),
     }
 }
 
@@ -148,7 +208,7 @@ fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Re
     }
     match <[Turn; 1]>::try_from(open_turns(value, pictures, remarks)?) {
         Ok([question]) if question.from == Speaker::Human => Ok(question.value),
-        _ => Err("not one question".to_owned()),
+        _ => Err("not one question: of several rounds none is read".to_owned()),
     }
 }
 
@@ -249,6 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn the_two_sides_are_found_under_the_names_of_published_sets() {
+        let turns = |answer: &str| json!([{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": answer}]);
+        let messages =
+            |answer: &str| json!([{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": answer}]);
+        let question = json!([{"from": "human", "value": "<image>\nq"}]);
+        let outputs = |preference: usize, first: &str, second: &str| {
+            json!({"image": "a", "conversations": question, "output_1": {"from": "llava", "value": first},
+                "output_2": {"from": "llava", "value": second}, "preference": preference})
+        };
+        for value in [
+            json!({"image_path": "a", "text": r#"{"question": "q", "chosen": "c", "rejected": "r"}"#}),
+            json!({"image": "a", "conversations": turns("c"), "rejected_conversations": turns("r")}),
+            json!({"images": ["a"], "messages": messages("c"), "rejected_messages": messages("r")}),
+            json!({"images": ["a"], "messages": messages("c"), "rejected_response": "r"}),
+            json!({"images": ["a"], "query": "<image>q", "response": "c", "rejected_response": "r"}),
+            outputs(1, "c", "r"),
+            outputs(2, "r", "c"),
+        ] {
+            let read = preference(value.clone()).unwrap_or_else(|cause| panic!("{cause}: {value}"));
+            let texts = (read.image.as_str(), read.instruction.trim(), read.chosen.as_str(), read.rejected.as_str());
+            assert_eq!(texts, ("a", "q", "c", "r"), "{value}");
+        }
+        assert!(preference(outputs(0, "c", "r")).unwrap_err().starts_with("`preference` says neither 1 nor 2"));
+        let null = json!({"image": "a", "prompt": "q", "chosen": "c", "rejected": null});
+        assert_eq!(preference(null).unwrap_err(), "`rejected` is null");
+        let twice = json!({"image": "a", "prompt": "<image><image>q", "chosen": "c", "rejected": "r"});
+        assert_eq!(preference(twice).unwrap_err(), "the question has `<image>` 2 times, for one picture");
+    }
+
+    #[test]
     fn what_is_wrong_with_a_record_is_said() {
         let round = |question: &str| json!([{"from": "human", "value": question}, {"from": "gpt", "value": "x"}]);
         let cause = |value| preference(value).unwrap_err();
@@ -265,7 +355,7 @@ mod tests {
         let long = [round("a").as_array().unwrap().as_slice(), round("b").as_array().unwrap()].concat();
         assert_eq!(
             cause(json!({"image": "a", "chosen": long, "rejected": long})),
-            "`chosen`: not one question and one answer"
+            "`chosen`: not one question and one answer: of several rounds none is read"
         );
         let differ = json!({"image": "a", "chosen": round("a"), "rejected": round("b")});
         assert_eq!(cause(differ), "`chosen` and `rejected` answer different questions");

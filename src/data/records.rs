@@ -69,6 +69,9 @@ pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = open(path)?;
+    if let Some(found) = Found::instead_of_records(reader.fill_buf().map_err(unreadable)?, is_lines(path)) {
+        return Err(SourceError::Other { path: path.to_owned(), found });
+    }
     let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
     let array = first.is_none_or(|first| first == b'[');
     let lines = if is_lines(path) { first.is_none() || !array } else { !array && is_lines_inside(reader) };
@@ -336,7 +339,7 @@ fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, Strin
         let mut position = Position { line: 1, column: 1 };
         position.pass(&text[..at]);
         let (byte, place) = (text[at], place(position.line, position.column));
-        return Err(format!("not UTF-8: the byte {byte:#04x} ({place})"));
+        return Err(format!("not UTF-8: the byte {byte:#04x} ({place}); save the file as UTF-8"));
     }
     if let Some(number) = python_number(text) {
         return Err(format!("`{number}` is no JSON, though Python writes it: write `null`, or leave the field out"));
@@ -453,9 +456,12 @@ mod tests {
         let bytes = [b"[{\"a\": 1}, {\"a\": \"caf\xe9\"}, {\"a\": 3}]".as_slice()].concat();
         let (told, end) = records("a.json", bytes);
         assert_eq!((told.len(), end), (3, None));
-        assert_eq!(told[1].1.as_ref().unwrap_err(), "not UTF-8: the byte 0xe9 (line 1, column 22)");
+        assert_eq!(
+            told[1].1.as_ref().unwrap_err(),
+            "not UTF-8: the byte 0xe9 (line 1, column 22); save the file as UTF-8"
+        );
         let (told, _) = records("a.jsonl", b"{\"a\": \"caf\xe9\"}\n{\"a\": 3}\n");
-        assert_eq!(told[0].1.as_ref().unwrap_err(), "not UTF-8: the byte 0xe9 (column 11)");
+        assert_eq!(told[0].1.as_ref().unwrap_err(), "not UTF-8: the byte 0xe9 (column 11); save the file as UTF-8");
         assert!(told[1].1.is_ok());
     }
 

@@ -100,6 +100,14 @@ impl Remarks {
         self.0.get(remark).map_or(0, |(count, _)| *count)
     }
 
+    /// Where the first record is whose answer stands in a field, and in which.
+    pub fn unread_answer(&self) -> Option<(&str, &str)> {
+        self.0.iter().find_map(|(remark, (_, first))| match remark {
+            Remark::UnreadAnswer(key) => Some((first.as_str(), key.as_str())),
+            _ => None,
+        })
+    }
+
     /// A line for each.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(remark, (count, first))| {

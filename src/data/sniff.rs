@@ -105,6 +105,27 @@ const REFUSALS: [&str; 6] = [
     "Repository not found",
 ];
 
+/// Records as other programs write them, in a file of one object a line.
+const SPREAD: Found = found(
+    "records that go over several lines each, where one line is one record",
+    "write each on one line: `jq -c . FILE > NEW`",
+);
+const RETURNS: Found =
+    found("lines that end with a carriage return alone", "write line feeds: `tr '\\r' '\\n' < FILE > NEW`");
+const PYTHON: Found = found(
+    "Python's own notation of objects, not JSON",
+    "write records with `json.dumps(record)`, not with `str(record)` or `print`",
+);
+const WRAPPED: Found = found(
+    "one object with the records under a key of it, not an array of them",
+    "write that array alone: `jq .KEY FILE > NEW`, with its key",
+);
+/// A table where records or a list of paths are expected.
+pub const TABLE: Found = found(
+    "a table, neither records nor a list of paths",
+    "write it as lines of JSON: in Python, `pandas.read_csv(FILE).to_json(NEW, orient=\"records\", lines=True)`, with `sep=\"\\t\"` for tabs",
+);
+
 /// How much of a file is looked at.
 const HEAD: usize = 4096;
 
@@ -190,6 +211,26 @@ impl Found {
             }
         }
         None
+    }
+
+    /// What `bytes`, the beginning of a file of records, are when one slip makes every line of it a mistake.
+    pub fn instead_of_records(bytes: &[u8], is_lines: bool) -> Option<Self> {
+        let text = behind_mark(bytes).trim_ascii_start();
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let inner = text.strip_prefix(b"{").or_else(|| text.strip_prefix(b"[")).unwrap_or_default().trim_ascii_start();
+        if inner.starts_with(b"'") || inner.starts_with(b"{'") {
+            return Some(PYTHON);
+        }
+        if is_lines && line.trim_ascii() == b"{" {
+            return Some(SPREAD);
+        }
+        if is_lines && line.windows(2).any(|pair| pair == b"\r{") {
+            return Some(RETURNS);
+        }
+        let keys = [&b"\"data\""[..], b"\"train\"", b"\"records\"", b"\"rows\"", b"\"items\"", b"\"annotations\""];
+        let wrapped = keys.into_iter().filter(|_| text.starts_with(b"{")).find_map(|key| inner.strip_prefix(key));
+        let array = wrapped.and_then(|rest| rest.trim_ascii_start().strip_prefix(b":"));
+        array.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"[")).then_some(WRAPPED)
     }
 
     /// Whether `bytes`, a file or its beginning, are a pickle of PyTorch.

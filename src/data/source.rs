@@ -13,11 +13,11 @@ use globset::GlobBuilder;
 use serde_json::{Map, Value};
 use walkdir::WalkDir;
 
-use super::fields::{fields_of, system_beside, take_conversation, take_picture, unread_answer};
+use super::fields::{fields_of, names, system_beside, take_conversation, take_picture, unread_answer};
 use super::picture::{HEAD, is_picture};
 use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
 use super::remarks::Remark;
-use super::sniff::Found;
+use super::sniff::{Found, TABLE};
 use super::turns::{place_image, read_turns};
 use crate::artifact::Turn;
 
@@ -230,6 +230,9 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
         take(Ok(picture_entry(written, from.to_owned(), None)))?;
         return Ok(PassedOver::default());
     }
+    if has_extension(from, &["csv", "tsv"]) {
+        return Err(SourceError::Other { path: from.to_owned(), found: TABLE });
+    }
     each_line(from, &mut |number, line| {
         let place = Place::Line(number);
         let text = line.and_then(|line| std::str::from_utf8(line).map_err(|_| "the line is not UTF-8"));
@@ -238,6 +241,12 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
             Err(cause) => return take(Err(wrong(place, format!("not a list of paths: {cause}")))),
         };
         let written = written.trim();
+        if written.starts_with('#') && !images.join(written).exists() {
+            return Ok(());
+        }
+        if let Err(cause) = names(&Value::from(written)) {
+            return take(Err(wrong(place, format!("`{written}` {cause}"))));
+        }
         take(Ok(picture_entry(written.to_owned(), images.join(written), Some(place))))
     })?;
     Ok(PassedOver::default())
@@ -505,6 +514,33 @@ mod tests {
         let read = entries(&folder.path().join("list.txt"), Some(Path::new("/pictures"))).unwrap();
         assert_eq!(read[0].picture.as_deref(), Some(Path::new("/pictures/b.jpg")));
         assert_eq!(written(&folder.path().join("list.txt")), ["b.jpg", "a.jpg"]);
+    }
+
+    #[test]
+    fn comments_in_a_list_are_passed_over_and_addresses_are_no_files() {
+        let folder =
+            folder(&[("list.txt", "# mine\na.jpg\n"), ("web.txt", "https://x.org/a.jpg\n"), ("t.csv", "image,a\n")]);
+        assert_eq!(written(&folder.path().join("list.txt")), ["a.jpg"]);
+        let cause = |name: &str| entries(&folder.path().join(name), None).unwrap_err();
+        assert!(cause("web.txt").contains("line 1: `https://x.org/a.jpg` is an address on the web"));
+        assert!(cause("t.csv").ends_with("a table, neither records nor a list of paths"));
+    }
+
+    #[test]
+    fn one_slip_that_spoils_every_line_is_one_message() {
+        for (name, text, told) in [
+            ("a.jsonl", "{\n \"image\": \"a\"\n}\n", "records that go over several lines each"),
+            ("a.jsonl", "{\"image\": \"a\"}\r{\"image\": \"b\"}", "lines that end with a carriage return alone"),
+            ("a.jsonl", "{'image': 'a'}\n", "Python's own notation"),
+            ("a.json", "[{'image': 'a'}]", "Python's own notation"),
+            ("a.json", "{\"data\": [{\"image\": \"a\"}]}", "one object with the records under a key"),
+        ] {
+            let folder = folder(&[(name, text)]);
+            let error = entries(&folder.path().join(name), None).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        let folder = folder(&[("a.jsonl", "{\"image\": \"a\"}\r\n{\"image\": \"b\"}\r\n")]);
+        assert_eq!(written(&folder.path().join("a.jsonl")), ["a", "b"]);
     }
 
     #[test]

@@ -87,6 +87,11 @@ pub fn is_answered(turns: &[Turn]) -> bool {
     turns.iter().any(|turn| turn.from == Speaker::Gpt)
 }
 
+/// Whether there is an answer that is not empty: from others nothing is learned.
+pub fn says_something(turns: &[Turn]) -> bool {
+    turns.iter().any(|turn| turn.from == Speaker::Gpt && !turn.value.trim().is_empty())
+}
+
 /// Whether a human turn comes first, then the speakers by turns.
 ///
 /// # Errors
@@ -117,7 +122,12 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
         (Some(one), Some(two)) if name == "value" && one != two => {
             Err(format!("its `{name}` and `{other}` say different things"))
         }
-        (one, two) => one.or(two).ok_or_else(|| format!("it has neither `{name}` nor `{other}`")),
+        (one, two) => {
+            one.or(two).ok_or_else(|| match [name, other].into_iter().find(|name| value.get(*name).is_some()) {
+                Some(name) => format!("its `{name}` is null"),
+                None => format!("it has neither `{name}` nor `{other}`"),
+            })
+        }
     };
     let speaker = field(["from", "role"])?.as_str().ok_or("it has neither `from` nor `role`")?;
     if let Some(name) = ["tool_calls", "function_call"].into_iter().find(|name| given(name).is_some_and(says)) {
@@ -173,7 +183,7 @@ fn read_content(value: &Value, pictures: &mut Vec<String>) -> Result<(String, us
         Value::String(text) => return Ok((text.clone(), 0)),
         Value::Array(parts) => parts.as_slice(),
         Value::Object(_) => std::slice::from_ref(value),
-        _ => return Err("it has neither `value` nor `content`".to_owned()),
+        _ => return Err(format!("what it says is `{value}`, not a text")),
     };
     let (mut text, mut images, mut after_image) = (String::new(), 0, false);
     for part in parts {
@@ -401,8 +411,8 @@ mod tests {
         assert_eq!(cause(json!("a")), "the conversation is not a list of turns");
         assert_eq!(cause(json!([])), "the conversation has no human turn");
         assert_eq!(cause(json!([turn("gpt", "a")])), "the conversation has no human turn");
-        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: it has neither `value` nor `content`");
-        assert_eq!(cause(json!([{"from": "human", "value": null}])), "turn 1: it has neither `value` nor `content`");
+        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: what it says is `3`, not a text");
+        assert_eq!(cause(json!([{"from": "human", "value": null}])), "turn 1: its `value` is null");
         assert_eq!(
             cause(json!([turn("tool", "")])),
             "turn 1: `tool` is neither `human` (`user`) nor `gpt` (`assistant`)"

@@ -12,7 +12,7 @@ use crate::data::picture::check_beginning;
 use crate::data::records::Place;
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, Faults, PassedOver, SourceError, each_entry};
-use crate::data::turns::is_answered;
+use crate::data::turns::says_something;
 use crate::digest::Value;
 use crate::node::{FileProblem, OnBadItem, Parameter};
 
@@ -39,7 +39,7 @@ impl Source {
                         return Ok(());
                     }
                     survey.remarks(std::mem::take(&mut entry.remarks), &name);
-                    survey.answered(entry.conversations.as_deref().is_some_and(is_answered));
+                    survey.answered(entry.conversations.as_deref().is_some_and(says_something));
                     match (entry.place, entry.written, entry.picture) {
                         (Some(place), Some(written), _) if !in_folder => survey.picture(place, written),
                         (place, Some(written), path @ Some(_)) => survey.wait(Waiting { place, written, path }),
@@ -87,6 +87,8 @@ pub struct Surveyed {
     pub pictures: usize,
     /// How many have a conversation with an answer.
     pub answered: usize,
+    /// The first record whose answer stands in a field that is not read, and the field.
+    pub unread: Option<String>,
     /// The files of a folder that are no pictures.
     pub passed_over: PassedOver,
     /// What is wrong.
@@ -188,6 +190,7 @@ impl<'a> Survey<'a> {
         let bad = self.faults.count() + self.missing.count() + self.unlike.count();
         let all = self.faults.count() + entries;
         let mut found = self.found;
+        found.unread = self.remarks.unread_answer().map(|(first, key)| format!("{name}, {first} has `{key}`"));
         if allows(on_bad_item, bad, all) {
             found.notes.extend([faults, missing, unlike].into_iter().flatten().map(|told| format!("left out: {told}")));
         } else {
@@ -217,7 +220,9 @@ impl Surveyed {
         if !self.problems.is_empty() || self.entries == 0 {
             return Vec::new();
         }
-        vec![Parameter::selection(PICTURES, self.pictures), Parameter::selection(ANSWERED, self.answered)]
+        let unread = self.unread.as_ref().map(|told| Parameter::selection(UNREAD, told.as_str()));
+        let counts = [(PICTURES, self.pictures), (ANSWERED, self.answered)];
+        counts.into_iter().map(|(name, count)| Parameter::selection(name, count)).chain(unread).collect()
     }
 }
 
@@ -225,6 +230,8 @@ impl Surveyed {
 const PICTURES: &str = "pictures";
 /// The promise of how many records have a conversation with an answer.
 const ANSWERED: &str = "answered";
+/// The promise of where an answer stands that is not read as one.
+const UNREAD: &str = "unread";
 /// The promise that pictures are altered ones.
 pub const ALTERED: &str = "altered";
 /// The promise of the prompts that altered pictures are described with.
@@ -239,7 +246,13 @@ pub fn check_pictures(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Opt
 /// That what comes in by `port` has no answer at all, where that is known.
 pub fn check_answers(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
     let help = "connect instruction records, whose `conversations` are questions and answers by turns";
-    promised_none(port, ANSWERED, above, "has a conversation with an answer", help)
+    let mut problem =
+        promised_none(port, ANSWERED, above, "has a conversation with an answer that says something", help)?;
+    let unread = above(port).into_iter().find(|promise| promise.name == UNREAD);
+    if let Some(Value::Text(told)) = unread.map(|promise| promise.value) {
+        problem.message += &format!("; {told}, which is not read as an answer");
+    }
+    Some(problem)
 }
 
 fn promised_none(
