@@ -3,7 +3,8 @@
 use std::fmt;
 
 use burn::tensor::{Device, Tensor};
-use stic::model::llava::{Llava, Vision};
+use stic::model::clip::Tower;
+use stic::model::llava::Llava;
 
 use crate::ask::Question;
 use crate::dataset::{QUESTIONS_PER_TEST, Split};
@@ -53,7 +54,7 @@ impl fmt::Display for Verdict {
 
 impl Judge {
     /// The first `count` validation pictures.
-    pub fn new(seed: u64, vision: &Vision, count: usize, device: &Device) -> Self {
+    pub fn new(seed: u64, vision: &Tower, count: usize, device: &Device) -> Self {
         let questions = |number| Split::Validation.questions(seed, number, QUESTIONS_PER_TEST);
         Self {
             features: tower::features(vision, &tower::pictures(Split::Validation, seed, count), device),

@@ -3,8 +3,14 @@
 //! A row is what the tokenizer makes of a conversation in the template `mistral_instruct`, with a picture's nine rows
 //! in place of its token.
 
+use std::ops::{ControlFlow, Range};
+
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
+use stic::model::Model;
+use stic::model::attention::{LayerCache, Slot};
+use stic::model::batch::Input;
+use stic::model::forward::forward;
 use stic::model::llava::Llava;
 
 use crate::vocabulary::{BEGIN, END, IMAGE, PAD, Vocabulary};
@@ -21,7 +27,7 @@ pub struct Row {
     /// Its tokens, the picture's token as often as the picture has rows.
     pub tokens: Vec<u32>,
     /// For every turn, the positions of the answer's tokens and of what ends it.
-    pub answers: Vec<std::ops::Range<usize>>,
+    pub answers: Vec<Range<usize>>,
     /// The picture, by its number among the features.
     pub picture: Option<usize>,
 }
@@ -73,15 +79,19 @@ fn embed(model: &Llava, rows: &[Row], features: Option<&Tensor<3>>, pad: u32) ->
     Tensor::cat(vec![before, seen, embedded.narrow(1, after, length - after)], 1)
 }
 
+/// `hidden`, which stands at `positions`, through all layers.
+fn run(model: &Llava, hidden: Tensor<3>, positions: Range<usize>, caches: Option<&mut [LayerCache]>) -> Tensor<3> {
+    let attention = model.attention(&[Slot::line(positions.clone())], &[Slot::line(0..positions.end)]);
+    let input = Input { hidden, added: Vec::new(), attention };
+    let hidden = forward(model, &input, |_| None, caches, |_| ControlFlow::Continue(()));
+    hidden.continue_value().expect("nothing breaks it off")
+}
+
 /// Logits from which every token of an answer is predicted, and those tokens: `[tokens, vocabulary]`, by row and turn.
 fn predictions(model: &Llava, rows: &[Row], features: Option<&Tensor<3>>, pad: u32) -> (Tensor<2>, Vec<u32>) {
-    let mut hidden = embed(model, rows, features, pad);
+    let hidden = embed(model, rows, features, pad);
     let [count, length, width] = hidden.dims();
-    let rotary = model.decoder.rotary(&[(0..length).collect()]);
-    let mask = model.decoder.causal_mask(length);
-    for index in 0..model.decoder.layer_count() {
-        hidden = model.decoder.layer(index, hidden, &rotary, &mask, None, None);
-    }
+    let hidden = run(model, hidden, 0..length, None);
     let (mut predictors, mut labels) = (Vec::new(), Vec::new());
     for (index, row) in rows.iter().enumerate() {
         for position in row.answers.iter().cloned().flatten() {
@@ -92,7 +102,7 @@ fn predictions(model: &Llava, rows: &[Row], features: Option<&Tensor<3>>, pad: u
     let predictors = TensorData::new(predictors, [labels.len()]);
     let predictors = Tensor::<1, Int>::from_data(predictors, &hidden.device());
     let hidden = hidden.reshape([count * length, width]).select(0, predictors);
-    (model.decoder.logits(hidden), labels)
+    (model.logits(hidden), labels)
 }
 
 /// Rows that are run together, since they are of about one length, with the features that their pictures are among.
@@ -157,24 +167,19 @@ pub fn describe(
             })
             .collect();
         let length = rows[0].tokens.len();
-        let mut caches = model.decoder.caches(rows.len(), length + limit);
+        let mut caches = model.caches(rows.len(), length + limit);
         let mut hidden = embed(model, &rows, Some(features), pad);
         let mut said = vec![Vec::new(); rows.len()];
-        let mut positions: Vec<usize> = (0..length).collect();
+        let mut positions = 0..length;
         while said[0].len() < limit {
-            let seen = positions.last().expect("positions") + 1;
-            let rotary = model.decoder.rotary(&[positions.clone()]);
-            let mask = model.decoder.mask(&[positions.clone()], &[(0..seen).map(Some).collect()]);
-            for (index, cache) in caches.iter_mut().enumerate() {
-                hidden = model.decoder.layer(index, hidden, &rotary, &mask, None, Some(cache));
-            }
+            hidden = run(model, hidden, positions.clone(), Some(&mut caches));
             let [count, length, width] = hidden.dims();
             let last = hidden.narrow(1, length - 1, 1).reshape([count, width]);
-            let next: Vec<i64> = model.decoder.logits(last).argmax(1).into_data().iter::<i64>().collect();
+            let next: Vec<i64> = model.logits(last).argmax(1).into_data().iter::<i64>().collect();
             let next: Vec<u32> = next.into_iter().map(|token| token as u32).collect();
             said.iter_mut().zip(&next).for_each(|(said, token)| said.push(*token));
             hidden = model.embed(&next).reshape([count, 1, width]);
-            positions = vec![seen];
+            positions = positions.end..positions.end + 1;
         }
         texts.extend(said.into_iter().map(|said| {
             let length = said.iter().position(|token| *token == end).unwrap_or(said.len());

@@ -5,7 +5,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use stic::data::picture::decode;
 use stic::draw::Draws;
-use stic::model::llava::{Config, Llava, Vision};
+use stic::model::clip::Tower;
+use stic::model::llava::{Config, Llava};
 use stic::train::optimizer::Parameters;
 
 use crate::checkpoint::{HIDDEN, normalise};
@@ -47,7 +48,7 @@ fn batch(pictures: &[Vec<f32>], numbers: &[usize], device: &Device) -> Tensor<4>
 }
 
 /// The tower's features of all `pictures`: `[pictures, 9, hidden]`.
-pub fn features(vision: &Vision, pictures: &[Vec<f32>], device: &Device) -> Tensor<3> {
+pub fn features(vision: &Tower, pictures: &[Vec<f32>], device: &Device) -> Tensor<3> {
     let numbers: Vec<usize> = (0..pictures.len()).collect();
     let parts = numbers.chunks(500).map(|numbers| vision.forward(batch(pictures, numbers, device)));
     Tensor::cat(parts.collect(), 0)
@@ -113,7 +114,7 @@ fn without_labels(mut parameters: Parameters) -> Parameters {
 }
 
 /// Scores of colours and of shapes, a row for every place of every picture.
-fn scores(vision: &Vision, parameters: &Parameters, pictures: Tensor<4>) -> [Tensor<2>; 2] {
+fn scores(vision: &Tower, parameters: &Parameters, pictures: Tensor<4>) -> [Tensor<2>; 2] {
     let features = vision.forward(pictures);
     let [count, places, hidden] = features.dims();
     let outputs = CLASSES.iter().sum();

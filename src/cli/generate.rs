@@ -7,7 +7,8 @@ use serde_json::json;
 use super::args::Generate;
 use super::model::{Ready, trouble};
 use super::voice::{Exit, Trouble, Voice, write_json, write_out};
-use crate::model::generate::{Generator, Request, Settings, row_count};
+use crate::model::generate::{Generator, Request, Settings};
+use crate::model::processor::round;
 use crate::model::sample::Sampling;
 
 /// Answers.
@@ -31,7 +32,7 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
         seed: arguments.seed,
         batch_size: Some(1),
     };
-    let generator = Generator::new(&ready.model, ready.lora.as_ref(), &ready.scribe.tokenizer, settings);
+    let generator = Generator::new(&*ready.model, ready.adapter.as_ref(), ready.processor.tokenizer(), settings);
     let mut pictures: Vec<_> = arguments.image.iter().map(Some).collect();
     if pictures.is_empty() {
         pictures.push(None);
@@ -40,18 +41,19 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
         let picture = path.map(|path| ready.picture(path)).transpose()?;
         // The id of an item is the digest of its picture: a node that describes it draws the same.
         let subject = picture.as_ref().map(|(_, digest)| digest.to_string()).unwrap_or_default();
-        let picture = picture.map(|(picture, _)| Arc::new(picture));
-        let prompt = ready.scribe.rendered(&arguments.prompt, picture.is_some()).map_err(trouble)?;
-        let sequence = ready.scribe.round(&arguments.prompt, None, picture.is_some()).map_err(trouble)?;
-        let rows = picture.as_ref().map_or(0, |picture| row_count(&ready.model, picture));
-        let input_tokens = sequence.positions(rows);
-        let answer = generator.one(Request { tag: 0, subject, sequence, picture }).map_err(trouble)?;
-        let text = ready.scribe.tokenizer.decode(&answer.tokens).map_err(trouble)?;
+        let image = picture.map(|(image, _)| Arc::new(image));
+        let turns = round(&arguments.prompt, None);
+        let prompt = ready.processor.render(&turns, image.is_some()).map_err(trouble)?;
+        let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
+        let sequence = ready.processor.tokenize(&turns, &layouts).map_err(trouble)?;
+        let (input_tokens, image_tokens) = (sequence.positions(), sequence.image_tokens());
+        let answer = generator.one(Request { tag: 0, subject, sequence, image }).map_err(trouble)?;
+        let text = ready.processor.tokenizer().decode(&answer.tokens).map_err(trouble)?;
         if arguments.json {
             write_json(&json!({
                 "prompt": prompt,
                 "input_tokens": input_tokens,
-                "image_tokens": rows,
+                "image_tokens": image_tokens,
                 "tokens": answer.tokens,
                 "text": text,
             }))?;

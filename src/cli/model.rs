@@ -1,6 +1,7 @@
 //! What `generate` and `score` have in common: a model out of a folder, its adapter, its template and its pictures.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::args::ModelArguments;
 use super::voice::{Trouble, Voice};
@@ -8,23 +9,20 @@ use crate::data::picture::decode;
 use crate::device::DeviceRequest;
 use crate::diagnostic::did_you_mean;
 use crate::digest::Digest;
-use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
-use crate::model::lora::Lora;
-use crate::model::picture::{Prepared, Processor, prepare};
-use crate::model::sequence::Scribe;
+use crate::model::adapter::Adapter;
+use crate::model::contract::{ImageInput, ImageSettings};
+use crate::model::processor::Processor;
 use crate::model::template::TEMPLATES;
-use crate::model::{ModelError, device, peft};
+use crate::model::{Model, ModelError, device, families, peft};
 
 /// A model that is ready to be asked.
 pub struct Ready {
     /// The model.
-    pub model: Llava,
+    pub model: Arc<dyn Model>,
     /// Its adapter.
-    pub lora: Option<Lora>,
+    pub adapter: Option<Adapter>,
     /// How it reads and writes.
-    pub scribe: Scribe,
-    processor: Processor,
-    mode: ImageMode,
+    pub processor: Processor,
 }
 
 /// What to do about a model that is not there: a name such as `llava-hf/llava-1.5-7b-hf` is one of Hugging Face.
@@ -59,62 +57,47 @@ impl Ready {
                 &TEMPLATES,
             )));
         }
-        let modes = ImageMode::ALL.map(ImageMode::name);
-        let mode = match arguments.image_mode.as_deref() {
-            None => None,
-            Some(written) => Some(ImageMode::ALL.into_iter().find(|mode| mode.name() == written).ok_or_else(|| {
-                Trouble::usage(format!("unknown image mode `{written}`")).help(did_you_mean(
-                    written,
-                    "image modes",
-                    &modes,
-                ))
-            })?),
-        };
-        let rule = match arguments.anyres_rule.as_deref() {
-            None | Some("checkpoint") => None,
-            Some(written) => {
-                Some(AnyresRule::ALL.into_iter().find(|rule| rule.name() == written).ok_or_else(|| {
-                    Trouble::usage(format!("unknown rule `{written}`")).help(did_you_mean(
-                        written,
-                        "rules",
-                        &["checkpoint", "original", "huggingface"],
-                    ))
-                })?)
-            }
-        };
-        // What is cheap to refuse is refused before weights are read.
-        let mut config = Config::read(folder).map_err(trouble)?;
-        config.anyres_rule = rule.unwrap_or(config.anyres_rule);
-        if mode == Some(ImageMode::Anyres) && config.grid_pinpoints.is_empty() {
-            return Err(Trouble::usage(format!("{}: `anyres` needs a `llava_next` checkpoint", folder.display()))
-                .help("choose `crop` or `pad`".to_owned()));
+        let mut settings = ImageSettings::new();
+        for (name, values) in families::image_settings() {
+            let (written, kind) = match name {
+                "image_mode" => (&arguments.image_mode, "image mode"),
+                "anyres_rule" => (&arguments.anyres_rule, "rule"),
+                _ => continue,
+            };
+            let Some(written) = written else { continue };
+            let value = values.iter().find(|value| *value == written).ok_or_else(|| {
+                let help = did_you_mean(written, &format!("{kind}s"), &values);
+                Trouble::usage(format!("unknown {kind} `{written}`")).help(help)
+            })?;
+            settings.insert(name, value);
         }
-        let scribe = Scribe::read(folder, config.image_token, config.text.vocabulary, template).map_err(trouble)?;
-        let processor = Processor::read(folder, &config).map_err(trouble)?;
+        // What is cheap to refuse is refused before weights are read.
+        let family = families::of(folder).map_err(trouble)?;
+        let shape = family.shape(folder).map_err(trouble)?;
+        let processor = Processor::read(folder, template, &settings).map_err(trouble)?;
         let (backend, index) = arguments.device;
         let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };
         let (device, dtype) = device::choose(request).and_then(device::open).map_err(trouble)?;
-        let adapter = match &arguments.adapter {
-            Some(adapter) => Some(peft::read(adapter, &config.text, &device).map_err(trouble)?),
-            None => None,
-        };
-        let model = Llava::load(folder, &device, dtype).map_err(trouble)?;
-        for note in model.notes.iter().chain(&scribe.notes).chain(adapter.iter().flat_map(|adapter| &adapter.notes)) {
+        let adapter = arguments.adapter.as_ref().map(|adapter| peft::read(adapter, &shape, &device)).transpose();
+        let adapter = adapter.map_err(trouble)?;
+        let model = family.load(folder, &device, dtype).map_err(trouble)?;
+        for note in
+            model.notes().iter().chain(&processor.notes).chain(adapter.iter().flat_map(|adapter| &adapter.notes))
+        {
             voice.say_hanging("note: ", note, 6);
         }
-        let mode = mode.unwrap_or(processor.mode);
-        Ok(Self { model, lora: adapter.map(|adapter| adapter.lora), scribe, processor, mode })
+        Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor })
     }
 
     /// The picture in the file `path`, and the digest of the file.
     ///
     /// # Errors
     /// When it cannot be read or is no picture.
-    pub fn picture(&self, path: &Path) -> Result<(Prepared, Digest), Trouble> {
+    pub fn picture(&self, path: &Path) -> Result<(ImageInput, Digest), Trouble> {
         let named = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
         let bytes = std::fs::read(path).map_err(|cause| Trouble::io(named(&cause), &cause))?;
         let picture = decode(&bytes).map_err(|cause| Trouble::usage(named(&cause)))?;
-        Ok((prepare(&picture, self.mode, &self.processor), Digest::of(&bytes)))
+        Ok((self.processor.image(&picture), Digest::of(&bytes)))
     }
 }
 

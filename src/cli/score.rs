@@ -11,6 +11,7 @@ use super::voice::{Exit, Trouble, Voice, write_json, write_out};
 use crate::data::sniff::{Found, behind_mark};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::model::ModelError;
+use crate::model::processor::round;
 use crate::model::score;
 
 /// The keys of a line.
@@ -47,9 +48,11 @@ pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
             trouble
         };
         let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(placed)?;
-        let picture = picture.map(|(picture, _)| picture);
-        let sequence = ready.scribe.round(&line.prompt, Some(&line.response), picture.is_some()).map_err(place)?;
-        let scored = score::score(&ready.model, ready.lora.as_ref(), &sequence, picture.as_ref()).map_err(place)?;
+        let image = picture.map(|(image, _)| image);
+        let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
+        let turns = round(&line.prompt, Some(&line.response));
+        let sequence = ready.processor.tokenize(&turns, &layouts).map_err(place)?;
+        let scored = score::score(&*ready.model, ready.adapter.as_ref(), &sequence, image.as_ref()).map_err(place)?;
         if arguments.json {
             write_json(&json!({
                 "logprob": scored.logprob(),

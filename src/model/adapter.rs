@@ -1,195 +1,199 @@
-//! Low-rank adapters (LoRA, <https://arxiv.org/abs/2106.09685>) of the decoder's linear layers, in 32 bits.
-//!
-//! `y = xWᵀ + scale · (xAᵀ)Bᵀ` with `scale = alpha / rank`. This module does not know how adapters are stored.
+//! Adapters: what is added to the decoder's linear layers, as named tensors. Low-rank factors (LoRA,
+//! <https://arxiv.org/abs/2106.09685>) are the one kind that is there. This module does not know how adapters are stored.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::llava::TextConfig;
+use super::contract::{LinearSpec, Shape};
+use super::nn::Linear;
 use crate::draw::Draws;
 
-/// A linear layer of a decoder layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Target {
-    /// Queries.
-    Q,
-    /// Keys.
-    K,
-    /// Values.
-    V,
-    /// The attention's output.
-    O,
-    /// The feed-forward part's gate.
-    Gate,
-    /// What the gate multiplies.
-    Up,
-    /// The feed-forward part's output.
-    Down,
-}
-
-impl Target {
-    /// All, in the order in which a layer computes them.
-    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
-
-    /// Its module's name: what `target_modules` of an adapter lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Q => "q_proj",
-            Self::K => "k_proj",
-            Self::V => "v_proj",
-            Self::O => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
-    }
-
-    /// The module's path inside a layer.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Q => "self_attn.q_proj",
-            Self::K => "self_attn.k_proj",
-            Self::V => "self_attn.v_proj",
-            Self::O => "self_attn.o_proj",
-            Self::Gate => "mlp.gate_proj",
-            Self::Up => "mlp.up_proj",
-            Self::Down => "mlp.down_proj",
-        }
-    }
-}
-
-/// The two factors for one linear layer.
+/// An adapter of a whole decoder.
 #[derive(Clone, Debug)]
-pub struct LoraPair {
+pub struct Adapter {
+    /// Rows of A, columns of B.
+    pub rank: usize,
+    /// `scale · rank`.
+    pub alpha: f64,
+    /// The names of the linear layers that are adapted, in the order of a layer.
+    pub targets: Vec<String>,
+    /// By layer.
+    pub layers: Vec<LayerAdapter>,
+}
+
+/// The adapter of one decoder layer: by linear layer, in the order of [`Shape::linears`], what is added to it.
+#[derive(Clone, Debug)]
+pub struct LayerAdapter(pub Vec<Option<Change>>);
+
+/// What an adapter adds to a linear layer.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Low-rank factors.
+    Lora(Lora),
+}
+
+/// `scale · (xAᵀ)Bᵀ`.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// `alpha / rank`.
+    pub scale: f64,
     /// `[rank, in]`, 32 bits.
     pub a: Tensor<2>,
     /// `[out, rank]`, 32 bits.
     pub b: Tensor<2>,
-    /// What multiplies A's input, `[rows, in]`, 32 bits: 0 where it drops out, 1 / (1 − p) elsewhere. `None`: nothing
-    /// drops out.
+    /// What multiplies x, `[rows, in]`, 32 bits: 0 where it drops out, 1 / (1 − p) elsewhere. `None`: nothing drops out.
     pub dropout: Option<Tensor<2>>,
 }
 
-/// The factors of one decoder layer.
-#[derive(Clone, Debug)]
-pub struct LayerLora {
-    /// `alpha / rank`.
-    pub scale: f64,
-    /// By target, in the order of [`Target::ALL`].
-    pub pairs: [Option<LoraPair>; 7],
-}
-
-impl LayerLora {
-    /// The factors for `target`.
-    pub fn pair(&self, target: Target) -> Option<&LoraPair> {
-        self.pairs[target as usize].as_ref()
-    }
-
-    /// `scale · (xAᵀ)Bᵀ`, in 32 bits; `None` when `target` is not adapted.
+impl LayerAdapter {
+    /// `rows` through the linear layer `index`, which is `linear`, with what `adapter` adds to it.
     ///
     /// # Shapes
-    /// - `rows`: `[rows, in]`, of any dtype
+    /// - `rows`: `[rows, in]`
     /// - returns: `[rows, out]`
-    pub fn forward(&self, target: Target, rows: &Tensor<2>) -> Option<Tensor<2>> {
-        let LoraPair { a, b, dropout } = self.pair(target)?;
+    pub fn project(adapter: Option<&Self>, index: usize, linear: &Linear, rows: Tensor<2>) -> Tensor<2> {
+        let change = adapter.and_then(|adapter| adapter.0[index].as_ref());
+        let change = change.map(|change| change.forward(&rows));
+        let product = linear.forward(rows);
+        match change {
+            Some(change) => {
+                let dtype = product.dtype();
+                product + change.cast(dtype)
+            }
+            None => product,
+        }
+    }
+}
+
+impl Change {
+    /// What is added to the layer's product, in 32 bits.
+    ///
+    /// # Shapes
+    /// - `rows`: the layer's input, `[rows, in]`, of any dtype
+    /// - returns: `[rows, out]`
+    pub fn forward(&self, rows: &Tensor<2>) -> Tensor<2> {
+        let Self::Lora(Lora { scale, a, b, dropout }) = self;
         let rows = rows.clone().cast(DType::F32);
         let rows = match dropout {
             Some(mask) => rows * mask.clone(),
             None => rows,
         };
-        Some(rows.matmul(a.clone().transpose()).matmul(b.clone().transpose()) * self.scale)
+        rows.matmul(a.clone().transpose()).matmul(b.clone().transpose()) * *scale
+    }
+
+    /// Its tensors by name, which are what is trained.
+    pub fn tensors(&self) -> [(&'static str, &Tensor<2>); 2] {
+        let Self::Lora(Lora { a, b, .. }) = self;
+        [("lora_A", a), ("lora_B", b)]
+    }
+
+    /// See [`Change::tensors`].
+    pub fn tensors_mut(&mut self) -> [(&'static str, &mut Tensor<2>); 2] {
+        let Self::Lora(Lora { a, b, .. }) = self;
+        [("lora_A", a), ("lora_B", b)]
     }
 }
 
-/// An adapter of a whole decoder.
-#[derive(Clone, Debug)]
-pub struct Lora {
-    /// Rows of A, columns of B.
-    pub rank: usize,
-    /// `scale · rank`.
-    pub alpha: f64,
-    /// What is adapted, the same in every layer.
-    pub targets: Vec<Target>,
-    /// By layer.
-    pub layers: Vec<LayerLora>,
-}
-
-impl Lora {
+impl Adapter {
     /// An adapter that changes nothing yet, as PEFT starts one: A is uniform with bound 1 / √in (Kaiming's with a = √5),
     /// B is zero. A matrix's values depend on `seed` and its place alone.
     ///
     /// # Panics
     /// When `rank` is zero.
     pub fn initial(
-        config: &TextConfig,
+        shape: &Shape,
         rank: usize,
         alpha: f64,
-        targets: &[Target],
+        targets: impl Fn(&str) -> bool,
         seed: u64,
         device: &Device,
     ) -> Self {
         assert!(rank > 0, "an adapter has a rank");
-        let mut targets = targets.to_vec();
-        targets.sort_unstable();
-        targets.dedup();
         let options = (device, DType::F32);
-        let layers = (0..config.layers).map(|layer| LayerLora {
-            scale: alpha / rank as f64,
-            pairs: Target::ALL.map(|target| {
-                targets.contains(&target).then(|| {
-                    let [outputs, inputs] = config.shape(target);
-                    let mut draws = Draws::new(seed, "lora", &format!("{layer}.{}", target.path()));
-                    let bound = (inputs as f64).powf(-0.5);
-                    let a: Vec<f32> = (0..rank * inputs).map(|_| draws.between(-bound, bound) as f32).collect();
-                    LoraPair {
-                        a: Tensor::from_data(TensorData::new(a, [rank, inputs]), options),
-                        b: Tensor::zeros([outputs, rank], options),
-                        dropout: None,
-                    }
-                })
-            }),
-        });
-        Self { rank, alpha, layers: layers.collect(), targets }
+        let lora = |layer: usize, &LinearSpec { path, shape: [outputs, inputs], .. }: &LinearSpec| {
+            let mut draws = Draws::new(seed, "lora", &format!("{layer}.{path}"));
+            let bound = (inputs as f64).powf(-0.5);
+            let a: Vec<f32> = (0..rank * inputs).map(|_| draws.between(-bound, bound) as f32).collect();
+            Change::Lora(Lora {
+                scale: alpha / rank as f64,
+                a: Tensor::from_data(TensorData::new(a, [rank, inputs]), options),
+                b: Tensor::zeros([outputs, rank], options),
+                dropout: None,
+            })
+        };
+        let change = |layer, spec: &LinearSpec| targets(spec.name).then(|| lora(layer, spec));
+        let layer = |layer| LayerAdapter(shape.linears.iter().map(|spec| change(layer, spec)).collect());
+        let names = shape.linears.iter().map(|spec| spec.name).filter(|name| targets(name));
+        Self {
+            rank,
+            alpha,
+            targets: names.map(str::to_owned).collect(),
+            layers: (0..shape.layers).map(layer).collect(),
+        }
     }
+
+    /// Its tensors by path (`layers.0.self_attn.q_proj.lora_A`); `linears` are those of the model.
+    pub fn tensors<'a>(&'a self, linears: &'a [LinearSpec]) -> impl Iterator<Item = (String, &'a Tensor<2>)> {
+        self.layers.iter().enumerate().flat_map(move |(index, layer)| layer.tensors(index, linears))
+    }
+}
+
+impl LayerAdapter {
+    /// The tensors of layer `index` by path.
+    pub fn tensors<'a>(
+        &'a self,
+        index: usize,
+        linears: &'a [LinearSpec],
+    ) -> impl Iterator<Item = (String, &'a Tensor<2>)> {
+        let changes = std::iter::zip(linears, &self.0).filter_map(|(spec, change)| Some((spec, change.as_ref()?)));
+        changes.flat_map(move |(spec, change)| change.tensors().map(|(name, tensor)| (path(index, spec, name), tensor)))
+    }
+
+    /// See [`LayerAdapter::tensors`].
+    pub fn tensors_mut<'a>(
+        &'a mut self,
+        index: usize,
+        linears: &'a [LinearSpec],
+    ) -> impl Iterator<Item = (String, &'a mut Tensor<2>)> {
+        let changes = std::iter::zip(linears, &mut self.0).filter_map(|(spec, change)| Some((spec, change.as_mut()?)));
+        changes.flat_map(move |(spec, change)| {
+            change.tensors_mut().map(|(name, tensor)| (path(index, spec, name), tensor))
+        })
+    }
+}
+
+fn path(layer: usize, spec: &LinearSpec, tensor: &str) -> String {
+    format!("layers.{layer}.{}.{tensor}", spec.path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tiny;
 
     #[test]
     fn an_initial_adapter_is_kaiming_uniform_and_changes_nothing() {
-        let config = TextConfig {
-            vocabulary: 10,
-            hidden: 100,
-            intermediate: 40,
-            layers: 2,
-            heads: 4,
-            key_value_heads: 2,
-            head_size: 25,
-            rope_theta: 1e4,
-            norm_epsilon: 1e-5,
-            tied: false,
-            sliding_window: None,
-            max_positions: 100,
-        };
+        let mut shape = tiny::shape();
+        shape.linears.iter_mut().for_each(|spec| spec.shape[1] = 100);
         let device = Device::flex();
-        let lora = Lora::initial(&config, 8, 16.0, &[Target::V, Target::Down, Target::V], 3, &device);
-        assert_eq!(lora.targets, [Target::V, Target::Down]);
-        let layer = &lora.layers[1];
-        assert!(layer.pair(Target::Q).is_none());
-        assert_eq!(layer.pair(Target::Down).map(|pair| (pair.a.dims(), pair.b.dims())), Some(([8, 40], [100, 8])));
-        let values = |lora: &Lora, layer: usize| -> Vec<f32> {
-            let pair = lora.layers[layer].pair(Target::V).expect("a target");
-            pair.a.to_data().try_to_vec().expect("floats")
+        let targets = |name: &str| ["v_proj", "down_proj"].contains(&name);
+        let adapter = Adapter::initial(&shape, 8, 16.0, targets, 3, &device);
+        assert_eq!(adapter.targets, ["v_proj", "down_proj"]);
+        let LayerAdapter(changes) = &adapter.layers[1];
+        assert!(changes[0].is_none());
+        let [(_, a), (_, b)] = changes[6].as_ref().expect("a target").tensors();
+        assert_eq!((a.dims(), b.dims()), ([8, 100], [shape.linears[6].shape[0], 8]));
+        let values = |adapter: &Adapter, layer: usize| -> Vec<f32> {
+            let [(_, a), _] = adapter.layers[layer].0[2].as_ref().expect("a target").tensors();
+            a.to_data().try_to_vec().expect("floats")
         };
-        let first = values(&lora, 0);
+        let first = values(&adapter, 0);
         assert!(first.iter().all(|value| value.abs() <= 0.1) && first.iter().any(|value| value.abs() > 0.09));
         let deviation = (first.iter().map(|value| value * value).sum::<f32>() / first.len() as f32).sqrt();
         assert!((deviation - 0.1 / 3f32.sqrt()).abs() < 0.003, "{deviation}");
-        assert_ne!(first, values(&lora, 1));
-        assert_eq!(first, values(&Lora::initial(&config, 8, 1.0, &[Target::V], 3, &device), 0));
+        assert_ne!(first, values(&adapter, 1));
+        assert_eq!(first, values(&Adapter::initial(&shape, 8, 1.0, |name| name == "v_proj", 3, &device), 0));
         let rows = Tensor::ones([3, 100], &device);
-        let change = layer.forward(Target::V, &rows).expect("a target").abs().sum().into_scalar::<f32>();
+        let change = changes[2].as_ref().expect("a target").forward(&rows).abs().sum().into_scalar::<f32>();
         assert_eq!(change, 0.0);
     }
 }

@@ -1,50 +1,48 @@
-//! Sequences → one micro-batch as the decoder reads it: rows of one length, and where the answers are.
+//! Sequences → one batch as the decoder reads it: rows of one length, image features in place, and where the answers are.
 //!
 //! The sequences of one example (a pair's chosen and rejected one) go into one row: what they have in common, the
 //! picture and the prompt, is there once, and each continuation sees it and itself. With a picture of 576 rows and
-//! answers of 150 tokens that is six tenths of the positions.
-//!
-//! The shape of a micro-batch depends on its own sequences alone: rows are filled up at their ends to the length that
-//! [`padded_length`] gives for the longest. What fills them is never attended to and carries no loss. Only the
-//! positions that predict answer tokens are gathered for the head. This module does not know what a loss is.
+//! answers of 150 tokens that is six tenths of the positions. What fills rows up is never attended to and carries no loss.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::model::llava::{AttentionMask, Llava, Rotary};
-use crate::model::sequence::Sequence;
+use super::attention::{Attention, Slot};
+use super::contract::{ImageFeatures, Model};
+use super::sequence::{Sequence, Source};
 
 /// The sequences of an example and their picture.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
     /// One sequence, or several with a common beginning; cut already.
     pub sequences: &'a [Sequence],
-    /// Which of the micro-batch's pictures they show.
-    pub picture: Option<usize>,
+    /// Which of the batch's images they show.
+    pub image: Option<usize>,
+}
+
+/// What goes through the layers.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// What enters the first layer, `[rows, length, hidden]`.
+    pub hidden: Tensor<3>,
+    /// What is added to the hidden states after the first layers, one a layer, of the same shape.
+    pub added: Vec<Tensor<3>>,
+    /// Rotations and mask: every slot sees itself and those before it, but for other continuations.
+    pub attention: Attention,
 }
 
 /// Examples that go through the decoder together.
 #[derive(Clone, Debug)]
-pub struct MicroBatch {
-    /// What enters the first layer, `[examples, length, hidden]`.
-    pub hidden: Tensor<3>,
-    /// The rotations of the positions, which start again where a continuation does.
-    pub rotary: Rotary,
-    /// Every position sees itself and those before it, but for other continuations.
-    pub mask: AttentionMask,
-    /// The slots before answer tokens, as indices into `[examples · length]`; `[n]`.
-    pub predictors: Tensor<1, Int>,
-    /// The answer tokens, `[n, 1]`.
-    pub labels: Tensor<2, Int>,
-    /// How many of the `n` answer tokens belong to each sequence, in order.
+pub struct Batch {
+    /// What goes through the layers.
+    pub input: Input,
+    /// The slots before answer tokens, as indices into `[rows · length]`.
+    pub predictors: Vec<i32>,
+    /// The answer tokens.
+    pub labels: Vec<i32>,
+    /// How many of the answer tokens belong to each sequence, in order.
     pub answers: Vec<usize>,
     /// How many slots of each row are filled.
     pub filled: Vec<usize>,
-}
-
-/// The length to which rows of a micro-batch are filled up when the longest takes `longest` slots: few different
-/// lengths, since every new one makes a GPU's tuning start again.
-pub fn padded_length(longest: usize) -> usize {
-    longest.next_multiple_of(if longest <= 64 { 8 } else { 64 })
 }
 
 /// Where the sequences of an example go in their row.
@@ -58,8 +56,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// The layout of `sequences` when their picture takes `rows`.
-    fn new(sequences: &[Sequence], rows: usize) -> Self {
+    fn new(sequences: &[Sequence]) -> Self {
         let first = &sequences[0];
         let shared = sequences.iter().map(|other| {
             let common = std::iter::zip(&first.tokens, &other.tokens).take_while(|(own, other)| own == other).count();
@@ -67,8 +64,8 @@ impl Layout {
             common.min(answer)
         });
         let shared = shared.min().unwrap_or_default();
-        let shared = if sequences.len() == 1 { first.positions(rows) } else { first.position(shared, rows) };
-        let positions: Vec<usize> = sequences.iter().map(|sequence| sequence.positions(rows)).collect();
+        let shared = if sequences.len() == 1 { first.positions() } else { first.position(shared) };
+        let positions: Vec<usize> = sequences.iter().map(Sequence::positions).collect();
         let starts = positions.iter().scan(shared, |next, positions| {
             *next += positions - shared;
             Some(*next - (positions - shared))
@@ -86,7 +83,7 @@ impl Layout {
         if position < self.shared { position } else { self.starts[sequence] + position - self.shared }
     }
 
-    /// Position and branch of every slot.
+    /// Place and branch of every slot.
     fn slots(&self) -> impl Iterator<Item = (usize, usize)> {
         let branches = self.positions.iter().enumerate();
         let continuations = branches.flat_map(|(index, &end)| (self.shared..end).map(move |place| (place, index + 1)));
@@ -94,100 +91,102 @@ impl Layout {
     }
 }
 
-/// How many slots the sequences of an example take when their picture takes `rows`.
-pub fn filled(sequences: &[Sequence], rows: usize) -> usize {
-    Layout::new(sequences, rows).filled()
+/// How many slots the sequences of an example take.
+pub fn filled(sequences: &[Sequence]) -> usize {
+    Layout::new(sequences).filled()
 }
 
-impl MicroBatch {
-    /// Puts `members` together; `pictures` holds the rows of each picture, `[rows, hidden]`.
+impl Batch {
+    /// Puts `members` together in rows of the length that `length` gives for the longest; `features` are those of the
+    /// batch's images.
     ///
     /// # Panics
-    /// When there is no member, when none has an answer token, or when a sequence and its picture do not fit.
-    pub fn new(model: &Llava, members: &[Member<'_>], pictures: &[Tensor<2>]) -> Self {
-        let counts: Vec<usize> = pictures.iter().map(|rows| rows.dims()[0]).collect();
-        let rows_of = |member: &Member<'_>| member.picture.map_or(0, |picture| counts[picture]);
-        let layouts: Vec<Layout> =
-            members.iter().map(|member| Layout::new(member.sequences, rows_of(member))).collect();
+    /// When there is no member, or when a sequence and its image do not fit.
+    pub fn new(
+        model: &dyn Model,
+        members: &[Member<'_>],
+        features: &[ImageFeatures],
+        length: impl FnOnce(usize) -> usize,
+    ) -> Self {
+        let layouts: Vec<Layout> = members.iter().map(|member| Layout::new(member.sequences)).collect();
         let filled: Vec<usize> = layouts.iter().map(Layout::filled).collect();
-        let length = padded_length(filled.iter().copied().max().expect("a micro-batch has members"));
+        let length = length(filled.iter().copied().max().expect("a batch has members"));
 
-        // The table that slots are drawn from: all text tokens, then all pictures' rows.
+        // The table that slots are drawn from: all text tokens, then all images' rows.
         let mut text = Vec::new();
-        let sequences = || members.iter().flat_map(|member| member.sequences);
-        let text_count: usize = sequences().map(text_tokens).sum();
-        let starts: Vec<usize> = counts
-            .iter()
-            .scan(text_count, |next, count| {
-                *next += count;
-                Some(*next - count)
-            })
-            .collect();
+        let text_count: usize = members.iter().flat_map(|member| member.sequences).map(text_tokens).sum();
+        let counts = features.iter().map(|features| features.rows.dims()[0]);
+        let starts: Vec<usize> =
+            counts.scan(text_count, |next, count| Some(std::mem::replace(next, *next + count))).collect();
         let mut places = vec![0; members.len() * length];
         let (mut predictors, mut labels, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (member, layout)) in std::iter::zip(members, &layouts).enumerate() {
             for (index, sequence) in member.sequences.iter().enumerate() {
-                assert_eq!(sequence.picture.is_some(), member.picture.is_some(), "a picture for every placeholder");
-                let (before, after) = sequence.around_picture();
-                let picture = member.picture.map_or(0..0, |picture| starts[picture]..starts[picture] + counts[picture]);
-                let text_start = text.len();
-                text.extend_from_slice(before);
-                text.extend_from_slice(after);
-                let drawn =
-                    (text_start..text_start + before.len()).chain(picture).chain(text_start + before.len()..text.len());
-                for (position, place) in drawn.enumerate() {
-                    places[row * length + layout.slot(index, position)] = place as i32;
+                let slot = |position| row * length + layout.slot(index, position);
+                for (position, source) in sequence.sources().enumerate() {
+                    places[slot(position)] = match source {
+                        Source::Token(token) => {
+                            text.push(token);
+                            text.len() - 1
+                        }
+                        Source::Image(image) => starts[member.image.expect("an image for every image token")] + image,
+                    };
                 }
                 let known = labels.len();
                 for token in predicted(sequence) {
-                    let position = sequence.position(token, rows_of(member)) - 1;
-                    predictors.push((row * length + layout.slot(index, position)) as i32);
+                    predictors.push(slot(sequence.position(token) - 1) as i32);
                     labels.push(sequence.tokens[token] as i32);
                 }
                 answers.push(labels.len() - known);
             }
         }
 
-        let device = model.device();
-        let integers = |values: Vec<i32>| {
-            let count = values.len();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device)
-        };
-        let table = Tensor::cat(std::iter::once(model.embed(&text)).chain(pictures.iter().cloned()).collect(), 0);
-        let hidden = table.dims()[1];
-        let count = labels.len();
-        assert!(count > 0, "a micro-batch has answers");
-        let (rotary, mask) = Self::attention(model, members, &layouts, length);
-        Self {
-            hidden: table.select(0, integers(places)).reshape([members.len(), length, hidden]),
-            rotary,
-            mask,
-            predictors: integers(predictors),
-            labels: integers(labels).reshape([count, 1]),
-            answers,
-            filled,
-        }
+        let (device, shape) = (model.device(), [members.len(), length]);
+        let embedded = (!text.is_empty()).then(|| model.embed(&text));
+        let rows = features.iter().map(|features| features.rows.clone());
+        let table = Tensor::cat(embedded.into_iter().chain(rows).collect(), 0);
+        let hidden = drawn(table, places.iter().map(|place| *place as i32), shape, &device);
+        let added = features.iter().map(|features| features.added.len()).max().unwrap_or_default();
+        let added = (0..added).map(|layer| {
+            // What is no image token gets nothing.
+            let nothing = Tensor::zeros([1, hidden.dims()[2]], (&device, hidden.dtype()));
+            let rows = features.iter().map(|features| features.added[layer].clone());
+            let table = Tensor::cat(std::iter::once(nothing).chain(rows).collect(), 0);
+            let image = |place: &usize| (place + 1).saturating_sub(text_count) as i32;
+            drawn(table, places.iter().map(image), shape, &device)
+        });
+        let added = added.collect();
+        let attention = Self::attention(model, members, &layouts, length);
+        Self { input: Input { hidden, added, attention }, predictors, labels, answers, filled }
     }
 
-    /// Rotations and mask: one row for all where no example has several sequences.
-    fn attention(model: &Llava, members: &[Member<'_>], layouts: &[Layout], length: usize) -> (Rotary, AttentionMask) {
-        let decoder = &model.decoder;
-        if members.iter().all(|member| member.sequences.len() == 1) {
-            return (decoder.rotary(&[(0..length).collect()]), decoder.causal_mask(length));
+    /// Rotations and mask: one row for all where all are alike.
+    fn attention(model: &dyn Model, members: &[Member<'_>], layouts: &[Layout], length: usize) -> Attention {
+        let alone = members.iter().all(|member| member.sequences.len() == 1);
+        let mut rows: Vec<Vec<Option<Slot>>> = Vec::with_capacity(members.len());
+        for (member, layout) in std::iter::zip(members, layouts) {
+            let positions: Vec<_> = member.sequences.iter().map(|sequence| model.positions(sequence)).collect();
+            let slot = |(order, branch): (usize, usize)| {
+                Some(Slot { order, branch, position: positions[branch.saturating_sub(1)].0[order] })
+            };
+            let mut slots: Vec<_> = layout.slots().map(slot).collect();
+            if alone {
+                // What fills up comes after all that is there, and so is seen by nothing of it.
+                let next = positions[0].1;
+                slots.extend((slots.len()..length).map(|order| Some(Slot::at(order, next + order - layout.shared))));
+            }
+            slots.resize(length, None);
+            rows.push(slots);
         }
-        let slots: Vec<Vec<Option<(usize, usize)>>> = layouts
-            .iter()
-            .map(|layout| {
-                let mut slots: Vec<_> = layout.slots().map(Some).collect();
-                slots.resize(length, None);
-                slots
-            })
-            .collect();
-        let positions: Vec<Vec<usize>> = slots
-            .iter()
-            .map(|slots| slots.iter().map(|slot| slot.map_or(0, |(position, _)| position)).collect())
-            .collect();
-        (decoder.rotary(&positions), decoder.branching_mask(&slots))
+        if rows.iter().all(|row| *row == rows[0]) {
+            rows.truncate(1);
+        }
+        model.attention(&rows, &rows)
+    }
+
+    /// The predictors of answer tokens, on the device of `hidden`, `[n]`.
+    pub fn predictors(&self) -> Tensor<1, Int> {
+        integers(self.predictors.clone(), &self.input.hidden.device())
     }
 
     /// Splits one value for every answer token by sequence.
@@ -198,6 +197,23 @@ impl MicroBatch {
             Some(own)
         })
     }
+}
+
+/// The rows `places` of `table`, `[rows, length, features]`.
+fn drawn(
+    table: Tensor<2>,
+    places: impl Iterator<Item = i32>,
+    [rows, length]: [usize; 2],
+    device: &Device,
+) -> Tensor<3> {
+    let features = table.dims()[1];
+    table.select(0, integers(places.collect(), device)).reshape([rows, length, features])
+}
+
+/// A vector of integers.
+pub(super) fn integers(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// The answer tokens of `sequence` that a position predicts: the first token of all follows nothing.
@@ -211,19 +227,18 @@ pub fn answer_count(sequence: &Sequence) -> usize {
 }
 
 fn text_tokens(sequence: &Sequence) -> usize {
-    let (before, after) = sequence.around_picture();
-    before.len() + after.len()
+    sequence.tokens.len() - sequence.images.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::small;
-    use crate::train::step::log_probabilities;
+    use crate::model::forward::log_probabilities;
+    use crate::model::tiny;
 
     /// Sequences of one prompt and these answers.
     fn answered(picture: bool, answers: &[&[u32]]) -> Vec<Sequence> {
-        let prompt = small::sequence(1, picture, 0);
+        let prompt = tiny::sequence(1, picture, 0);
         let answered = |answer: &&[u32]| {
             let tokens: Vec<u32> = prompt.tokens.iter().chain(*answer).copied().collect();
             let count = prompt.tokens.len();
@@ -236,23 +251,25 @@ mod tests {
     fn what_sequences_have_in_common_is_there_once() {
         let pair = answered(true, &[&[3, 4, 5], &[3, 6]]);
         // Five tokens and four rows in common, though both answers begin alike; then three and two.
-        let layout = Layout::new(&pair, 4);
+        let layout = Layout::new(&pair);
         assert_eq!((layout.shared, layout.starts.clone(), layout.filled()), (9, vec![9, 12], 14));
         assert_eq!((layout.slot(1, 8), layout.slot(1, 9), layout.slot(0, 11)), (8, 12, 11));
         let slots: Vec<_> = layout.slots().collect();
         assert_eq!(slots[8..], [(8, 0), (9, 1), (10, 1), (11, 1), (9, 2), (10, 2)]);
-        assert_eq!(filled(&pair[..1], 4), 12);
+        assert_eq!(filled(&pair[..1]), 12);
     }
 
     #[test]
     fn sequences_in_one_row_do_not_see_each_other() {
-        let model = small::model();
-        let pictures = [small::rows(&model, 0)];
+        let model = tiny::model();
+        let pictures = [tiny::features(&model, 0)];
         for (picture, answers) in [(true, [&[3u32, 4, 5][..], &[3, 6]]), (false, [&[7, 8], &[9, 10, 11, 12]])] {
             let pair = answered(picture, &answers);
             let picture = picture.then_some(0);
             let values = |sequences: &[Sequence]| {
-                let micro = MicroBatch::new(&model, &[Member { sequences, picture }], &pictures);
+                let micro = Batch::new(&model, &[Member { sequences, image: picture }], &pictures, |longest| {
+                    longest.next_multiple_of(8)
+                });
                 log_probabilities(&model, None, &micro)
             };
             let alone = [values(&pair[..1]), values(&pair[1..])].concat();
@@ -266,15 +283,21 @@ mod tests {
 
     #[test]
     fn sequences_without_a_common_beginning_share_nothing() {
-        let model = small::model();
-        let pair = [small::sequence(3, true, 2), small::sequence(4, true, 3)];
-        assert_eq!(Layout::new(&pair, 4).shared, 0);
-        let pictures = [small::rows(&model, 0)];
-        let micro = MicroBatch::new(&model, &[Member { sequences: &pair, picture: Some(0) }], &pictures);
+        let model = tiny::model();
+        let pair = [tiny::sequence(3, true, 2), tiny::sequence(4, true, 3)];
+        assert_eq!(Layout::new(&pair).shared, 0);
+        let pictures = [tiny::features(&model, 0)];
+        let micro = Batch::new(&model, &[Member { sequences: &pair, image: Some(0) }], &pictures, |longest| {
+            longest.next_multiple_of(8)
+        });
         let values = log_probabilities(&model, None, &micro);
         for (sequence, own) in std::iter::zip(&pair, micro.by_sequence(&values)) {
-            let members = [Member { sequences: std::slice::from_ref(sequence), picture: Some(0) }];
-            let alone = log_probabilities(&model, None, &MicroBatch::new(&model, &members, &pictures));
+            let members = [Member { sequences: std::slice::from_ref(sequence), image: Some(0) }];
+            let alone = log_probabilities(
+                &model,
+                None,
+                &Batch::new(&model, &members, &pictures, |longest| longest.next_multiple_of(8)),
+            );
             for (own, alone) in std::iter::zip(own, &alone) {
                 assert!((own - alone).abs() < 1e-5, "{own}, alone {alone}");
             }

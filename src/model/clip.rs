@@ -1,15 +1,72 @@
-//! CLIP's vision tower up to the layer whose output LLaVA reads. It does not know how pictures become views.
+//! CLIP's vision tower up to the layer whose output is read. It does not know how pictures become views.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu};
 
-use super::{Activation, Config, Tensors};
-use crate::model::ModelError;
-use crate::model::nn::{LayerNorm, Linear, attend};
+use super::ModelError;
+use super::files::json::{LARGEST_EPSILON, MOST_FEATURES, MOST_HEADS, MOST_LAYERS, MOST_PIXELS, divides};
+use super::files::{Fields, Tensors};
+use super::nn::{Activation, LayerNorm, Linear, Weight, attend};
+
+/// The CLIP vision tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Features of a patch.
+    pub hidden: usize,
+    /// Features inside the feed-forward part.
+    pub intermediate: usize,
+    /// Layers of the checkpoint. Those after the feature layer are not read.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Side of a view in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Added to the variance by the layer norms.
+    pub norm_epsilon: f64,
+    /// Of the feed-forward part.
+    pub activation: Activation,
+}
+
+impl Config {
+    /// Reads `vision_config`. What the file leaves out is as in transformers' `CLIPVisionConfig`.
+    ///
+    /// # Errors
+    /// When a value has the wrong type or size, or is not supported.
+    pub fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
+        fields.only("model_type", "clip_vision_model")?;
+        let vision = Self {
+            hidden: fields.positive("hidden_size", 768, MOST_FEATURES)?,
+            intermediate: fields.positive("intermediate_size", 3072, MOST_FEATURES)?,
+            layers: fields.positive("num_hidden_layers", 12, MOST_LAYERS)?,
+            heads: fields.positive("num_attention_heads", 12, MOST_HEADS)?,
+            image_size: fields.positive("image_size", 224, MOST_PIXELS)?,
+            patch_size: fields.positive("patch_size", 32, MOST_PIXELS)?,
+            norm_epsilon: fields.number("layer_norm_eps", 1e-5, LARGEST_EPSILON)?,
+            activation: Activation::read(fields, "hidden_act", Activation::QuickGelu)?,
+        };
+        if fields.positive("num_channels", 3, MOST_FEATURES)? != 3 {
+            return Err(ModelError::new("`vision_config.num_channels` is not 3"));
+        }
+        divides("vision_config.num_attention_heads", vision.heads, "vision_config.hidden_size", vision.hidden)?;
+        if vision.patch_size > vision.image_size {
+            return Err(ModelError::new(format!(
+                "`vision_config.patch_size`, {}, is more than `vision_config.image_size`, {}",
+                vision.patch_size, vision.image_size
+            )));
+        }
+        Ok(vision)
+    }
+
+    /// Whole patches along a side of a view; pixels that are left over at its end are not read.
+    pub fn patches_per_side(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+}
 
 /// The tower's weights.
 #[derive(Clone, Debug)]
-pub struct Vision {
+pub struct Tower {
     heads: usize,
     patch_size: usize,
     activation: Activation,
@@ -36,60 +93,63 @@ struct Layer {
     narrow: Linear,
 }
 
-impl Vision {
-    /// Takes the tower's tensors out of `tensors`, as far as the feature layer.
-    pub(super) fn build(config: &Config, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
-        let vision = &config.vision;
-        let (hidden, patch_size) = (vision.hidden, vision.patch_size);
+impl Tower {
+    /// Takes the tensors of the first `depth` layers out of `tensors`.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn build<T: Tensors>(
+        config: &Config,
+        depth: usize,
+        drop_class_token: bool,
+        tensors: &mut T,
+    ) -> Result<Self, ModelError> {
+        let Config { hidden, intermediate, patch_size, norm_epsilon: epsilon, .. } = *config;
         let prefix = "vision_tower.vision_model";
-        let class = tensors.vector(&format!("{prefix}.embeddings.class_embedding"), [hidden])?;
+        let class = tensors.tensor(&format!("{prefix}.embeddings.class_embedding"), [hidden])?;
         let kernel = [hidden, 3, patch_size, patch_size];
-        let patch = tensors.kernel(&format!("{prefix}.embeddings.patch_embedding.weight"), kernel)?;
-        let positions = vision.patches_per_side().pow(2) + 1;
+        let patch = tensors.tensor(&format!("{prefix}.embeddings.patch_embedding.weight"), kernel)?;
+        let positions = config.patches_per_side().pow(2) + 1;
         let position =
-            tensors.matrix(&format!("{prefix}.embeddings.position_embedding.weight"), [positions, hidden])?;
-        let norm = |tensors: &mut dyn Tensors, name: String| {
-            let weight = tensors.vector(&format!("{name}.weight"), [hidden])?;
-            let bias = tensors.vector(&format!("{name}.bias"), [hidden])?;
-            Ok::<_, ModelError>(LayerNorm { weight, bias, epsilon: vision.norm_epsilon })
-        };
-        let pre_norm = norm(tensors, format!("{prefix}.pre_layrnorm"))?;
-        let layers = (0..config.tower_layers())
+            tensors.tensor(&format!("{prefix}.embeddings.position_embedding.weight"), [positions, hidden])?;
+        let norm = LayerNorm::read(tensors, &format!("{prefix}.pre_layrnorm"), hidden, epsilon)?;
+        let layers = (0..depth)
             .map(|index| {
                 let layer = format!("{prefix}.encoder.layers.{index}");
-                let attention_norm = norm(tensors, format!("{layer}.layer_norm1"))?;
-                let feed_forward_norm = norm(tensors, format!("{layer}.layer_norm2"))?;
-                let mut linear = |name: &str, shape: [usize; 2]| {
-                    let weight = tensors.matrix(&format!("{layer}.{name}.weight"), shape)?;
-                    let bias = tensors.vector(&format!("{layer}.{name}.bias"), [shape[0]])?;
-                    Ok::<_, ModelError>(Linear { weight, bias: Some(bias) })
-                };
+                let mut linear = |name: &str, shape| Linear::read(tensors, &format!("{layer}.{name}"), shape, true);
+                let [query, key, value, output] = ["q_proj", "k_proj", "v_proj", "out_proj"]
+                    .map(|name| linear(&format!("self_attn.{name}"), [hidden, hidden]));
+                let widen = linear("mlp.fc1", [intermediate, hidden])?;
+                let narrow = linear("mlp.fc2", [hidden, intermediate])?;
+                let mut norm = |name: &str| LayerNorm::read(tensors, &format!("{layer}.{name}"), hidden, epsilon);
                 Ok(Layer {
-                    attention_norm,
-                    query: linear("self_attn.q_proj", [hidden, hidden])?,
-                    key: linear("self_attn.k_proj", [hidden, hidden])?,
-                    value: linear("self_attn.v_proj", [hidden, hidden])?,
-                    output: linear("self_attn.out_proj", [hidden, hidden])?,
-                    feed_forward_norm,
-                    widen: linear("mlp.fc1", [vision.intermediate, hidden])?,
-                    narrow: linear("mlp.fc2", [hidden, vision.intermediate])?,
+                    attention_norm: norm("layer_norm1")?,
+                    feed_forward_norm: norm("layer_norm2")?,
+                    query: query?,
+                    key: key?,
+                    value: value?,
+                    output: output?,
+                    widen,
+                    narrow,
                 })
             })
             .collect::<Result<_, ModelError>>()?;
+        let patch = patch.reshape([hidden, 3 * patch_size * patch_size]);
         Ok(Self {
-            heads: vision.heads,
+            heads: config.heads,
             patch_size,
-            activation: vision.activation,
-            drop_class_token: config.drop_class_token,
+            activation: config.activation,
+            drop_class_token,
             class,
-            patch: Linear { weight: patch.reshape([hidden, 3 * patch_size * patch_size]), bias: None },
+            patch: Linear { weight: Weight::Dense(patch), bias: None },
             position,
-            norm: pre_norm,
+            norm,
             layers,
         })
     }
 
-    /// The feature that LLaVA reads, a row for each patch, in reading order; the class token first where it is kept.
+    /// The output of the last layer that was read, a row for each patch, in reading order; the class token first where it
+    /// is kept.
     ///
     /// # Shapes
     /// - `views`: `[views, 3, size, size]`, normalised
@@ -129,17 +189,6 @@ impl Vision {
         let rows = rows + layer.output.forward(context);
 
         let wide = layer.widen.forward(layer.feed_forward_norm.forward(rows.clone()));
-        rows + layer.narrow.forward(activate(self.activation, wide))
-    }
-}
-
-/// `rows` through `activation`.
-pub(super) fn activate(activation: Activation, rows: Tensor<2>) -> Tensor<2> {
-    match activation {
-        Activation::QuickGelu => rows.clone() * sigmoid(rows * 1.702),
-        Activation::Gelu => gelu(rows),
-        Activation::TanhGelu => gelu_approximate(rows),
-        Activation::Relu => relu(rows),
-        Activation::Silu => silu(rows),
+        rows + layer.narrow.forward(self.activation.forward(wide))
     }
 }

@@ -2,24 +2,27 @@
 //!
 //! Requests come as a stream; those of like length are run together. The shape of a batch follows from the length of
 //! its prompts and the model alone: prompts are filled up at their end to a multiple of 32 positions, every row of a batch
-//! goes through the same number of positions, and on the processor a batch that is not full is filled with copies. So
-//! on the processor an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
+//! goes through the same number of positions, and on the CPU a batch that is not full is filled with copies. So
+//! on the CPU an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
 //! either: every row of a product is computed alike.
 //!
 //! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::ParallelSlice;
 
 use super::ModelError;
-use super::llava::{AttentionMask, LayerCache, Llava, Rotary};
-use super::lora::Lora;
-use super::picture::Prepared;
+use super::adapter::Adapter;
+use super::attention::{LayerCache, Slot};
+use super::batch::{Batch, Input, Member, integers};
+use super::contract::{ImageFeatures, ImageInput, Model};
+use super::forward::forward;
 use super::sample::Sampling;
 use super::sequence::Sequence;
 use super::tokenizer::Tokenizer;
@@ -29,10 +32,10 @@ use crate::draw::Draws;
 /// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
 const STEP: usize = 32;
 
-/// How many positions go through the layers at once before the first token. On the processor few: what fills a batch up
+/// How many positions go through the layers at once before the first token. On the CPU few: what fills a batch up
 /// is computed for the last group alone, and one prompt of some hundred positions is a group.
 const PREFILL: usize = 8192;
-const PREFILL_ON_PROCESSOR: usize = 512;
+const PREFILL_ON_CPU: usize = 512;
 
 /// How many prepared pictures may wait for prompts of like length.
 const WAITING: usize = 256;
@@ -46,8 +49,8 @@ pub struct Request {
     pub subject: String,
     /// The prompt.
     pub sequence: Sequence,
-    /// The picture that stands at the placeholder. Requests that hold the same `Arc` share the tower's work.
-    pub picture: Option<Arc<Prepared>>,
+    /// The image that it shows. Requests that hold the same `Arc` share the tower's work.
+    pub image: Option<Arc<ImageInput>>,
 }
 
 /// What a model wrote.
@@ -77,14 +80,14 @@ pub struct Settings {
     pub max_new_tokens: usize,
     /// For draws.
     pub seed: u64,
-    /// Prompts a batch; `None`: as many as fit a limit of memory, at most 16 on the processor and 64 on a GPU.
+    /// Prompts a batch; `None`: as many as fit a limit of memory, at most 16 on the CPU and 64 on a GPU.
     pub batch_size: Option<usize>,
 }
 
 /// A model that writes.
 pub struct Generator<'a> {
-    model: &'a Llava,
-    lora: Option<&'a Lora>,
+    model: &'a dyn Model,
+    adapter: Option<&'a Adapter>,
     settings: Settings,
     /// By token id, whether the model may write it.
     allowed: Vec<bool>,
@@ -93,8 +96,10 @@ pub struct Generator<'a> {
 /// One row of a batch.
 struct Row {
     request: Request,
-    /// Positions of the prompt, the picture's rows included.
+    /// Positions of the prompt, image tokens included.
     length: usize,
+    /// The rotary position at which the answer begins.
+    next: usize,
     /// The most tokens that it may get.
     limit: usize,
     draws: Draws,
@@ -104,12 +109,11 @@ struct Row {
 }
 
 impl<'a> Generator<'a> {
-    /// A generator over `model`, adapted by `lora`. Tokens that `tokenizer` has no text for are never written.
-    pub fn new(model: &'a Llava, lora: Option<&'a Lora>, tokenizer: &Tokenizer, settings: Settings) -> Self {
-        let ends = &model.config.end_tokens;
-        let allowed =
-            (0..model.config.text.vocabulary as u32).map(|id| tokenizer.is_text(id) || ends.contains(&id)).collect();
-        Self { model, lora, settings, allowed }
+    /// A generator over `model`, changed by `adapter`. Tokens that `tokenizer` has no text for are never written.
+    pub fn new(model: &'a dyn Model, adapter: Option<&'a Adapter>, tokenizer: &Tokenizer, settings: Settings) -> Self {
+        let shape = model.shape();
+        let may_come = |id| tokenizer.is_text(id) || shape.end_tokens.contains(&id);
+        Self { model, adapter, settings, allowed: (0..shape.vocabulary as u32).map(may_come).collect() }
     }
 
     /// Runs `requests`, which may be refused where they come from, and tells `watch` what becomes of them, in no
@@ -181,21 +185,25 @@ impl<'a> Generator<'a> {
 
     /// Measures a request, and refuses one that does not fit the model.
     fn admit(&self, request: Request) -> Result<Row, (usize, ModelError)> {
-        let rows = request.picture.as_ref().map_or(0, |picture| row_count(self.model, picture));
-        let length = request.sequence.positions(rows);
-        let context = self.model.config.text.max_positions;
+        let length = request.sequence.positions();
+        let context = self.model.shape().context;
         if length == 0 {
             return Err((request.tag, ModelError::new("the prompt is empty")));
         }
         if length >= context {
             let error = ModelError::new(format!(
-                "the prompt takes {length} positions, {rows} of them the picture's, and the model's context is {context}"
+                "the prompt takes {length} positions, {} of them the picture's, and the model's context is {context}",
+                request.sequence.image_tokens()
             ));
-            return Err((request.tag, error.help("shorten the prompt, or choose an `image_mode` with fewer rows")));
+            return Err((
+                request.tag,
+                error.help("shorten the prompt, or choose an `image_mode` with fewer image tokens"),
+            ));
         }
         let limit = self.settings.max_new_tokens.min(context - length);
         let draws = Draws::new(self.settings.seed, "token", &request.subject);
-        Ok(Row { request, length, limit, draws, tokens: Vec::new(), open: true })
+        let (_, next) = self.model.positions(&request.sequence);
+        Ok(Row { request, length, next, limit, draws, tokens: Vec::new(), open: true })
     }
 
     /// How many prompts of `length` positions go together. By the length and the model alone, so that an item's batch
@@ -204,30 +212,30 @@ impl<'a> Generator<'a> {
         if let Some(size) = self.settings.batch_size {
             return size.max(1);
         }
-        let text = &self.model.config.text;
+        let shape = self.model.shape();
         let width = if self.model.dtype() == DType::F32 { 4 } else { 2 };
-        let position = 2 * text.layers * text.key_value_heads * text.head_size * width;
-        // On the processor 16 rows a step cost as little a token as 64 (measured at 128 features), and a batch that is
+        let position = shape.layers * shape.cached * width;
+        // On the CPU 16 rows a step cost as little a token as 64 (measured at 128 features), and a batch that is
         // not full is filled with fewer copies.
-        let (memory, most) = if self.on_processor() { (1 << 30, 16) } else { (8 << 30, 64) };
+        let (memory, most) = if self.on_cpu() { (1 << 30, 16) } else { (8 << 30, 64) };
         let fitting = (memory / (position * self.capacity(length))).clamp(1, most);
         // The power of two that is not above it.
         1 << fitting.ilog2()
     }
 
     fn capacity(&self, length: usize) -> usize {
-        let context = self.model.config.text.max_positions + STEP;
+        let context = self.model.shape().context + STEP;
         length.saturating_add(self.settings.max_new_tokens).min(context).next_multiple_of(STEP)
     }
 
-    fn on_processor(&self) -> bool {
+    fn on_cpu(&self) -> bool {
         self.model.device() == Device::flex()
     }
 
     /// Runs one batch; all rows' prompts round up to one length.
     fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> ControlFlow<()>) -> ControlFlow<()> {
         let length = rows[0].length.next_multiple_of(STEP);
-        let size = if self.on_processor() { self.batch_size(length) } else { rows.len() };
+        let size = if self.on_cpu() { self.batch_size(length) } else { rows.len() };
         let (mut caches, mut logits) = self.prefill(&rows, length, size, watch)?;
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
@@ -258,7 +266,7 @@ impl<'a> Generator<'a> {
             .filter(|(row, _)| row.open)
             .filter_map(|(row, logits)| {
                 let chosen = sampling.choose(logits, &self.allowed, &mut row.draws);
-                let result = row.take(chosen, &self.model.config.end_tokens)?;
+                let result = row.take(chosen, &self.model.shape().end_tokens)?;
                 Some((row.request.tag, result))
             })
             .collect()
@@ -272,23 +280,24 @@ impl<'a> Generator<'a> {
         size: usize,
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> ControlFlow<(), (Vec<LayerCache>, Vec<f32>)> {
-        let decoder = &self.model.decoder;
-        let most = if self.on_processor() { PREFILL_ON_PROCESSOR } else { PREFILL };
+        let most = if self.on_cpu() { PREFILL_ON_CPU } else { PREFILL };
         let at_once = (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= most).unwrap_or(1);
-        let rotary = decoder.rotary(&[(0..length).collect()]);
-        // What fills a prompt up comes after it, so nothing of the prompt sees it.
-        let mask = decoder.causal_mask(length);
-        let mut pictures = Pictures { model: self.model, known: Vec::new() };
+        let mut images = Images::default();
         let asked = rows.len().next_multiple_of(at_once);
         let members: Vec<&Row> = (0..asked).map(|place| &rows[place % rows.len()]).collect();
         let (mut parts, mut last) = (Vec::new(), Vec::new());
-        for members in members.chunks(at_once) {
-            let mut caches = decoder.caches(members.len(), self.capacity(length));
-            let hidden = pictures.hidden(members, length);
-            let hidden = self.run_layers(hidden, &rotary, &mask, &mut caches, watch)?;
+        for rows in members.chunks(at_once) {
+            let mut caches = self.model.caches(rows.len(), self.capacity(length));
+            let image = |row: &&Row| row.request.image.as_ref().map(|image| images.place(self.model, image));
+            let shown: Vec<Option<usize>> = rows.iter().map(image).collect();
+            let members: Vec<Member<'_>> = std::iter::zip(rows, shown)
+                .map(|(row, image)| Member { sequences: std::slice::from_ref(&row.request.sequence), image })
+                .collect();
+            let batch = Batch::new(self.model, &members, &images.features, |_| length);
+            let hidden = self.run_layers(&batch.input, &mut caches, watch)?;
             let [count, _, features] = hidden.dims();
-            let ends = members.iter().enumerate().map(|(place, row)| (place * length + row.length - 1) as i32);
-            let ends = integers(ends.collect(), self.model);
+            let ends = rows.iter().enumerate().map(|(place, row)| (place * length + row.length - 1) as i32);
+            let ends = integers(ends.collect(), &self.model.device());
             last.push(hidden.reshape([count * length, features]).select(0, ends));
             parts.push(caches);
         }
@@ -308,45 +317,41 @@ impl<'a> Generator<'a> {
         [length, step, size]: [usize; 3],
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> ControlFlow<(), Vec<f32>> {
-        let decoder = &self.model.decoder;
         let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
         let tokens: Vec<u32> = members.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
-        let hidden = decoder.embed(&tokens);
+        let hidden = self.model.embed(&tokens);
         let features = hidden.dims()[1];
-        let positions: Vec<Vec<usize>> = members.iter().map(|row| vec![row.length + step]).collect();
+        let query = |row: &&Row| vec![Some(Slot::at(row.length + step, row.next + step))];
         let attended = (length + step + 1).next_multiple_of(STEP);
-        let slots = |row: &&Row| -> Vec<Option<usize>> {
-            let slot = |slot: usize| match slot {
-                slot if slot < row.length => Some(slot),
-                slot if slot < length || slot > length + step => None,
-                slot => Some(row.length + slot - length),
+        let slots = |row: &&Row| -> Vec<Option<Slot>> {
+            // Keys were turned when they were computed: of their slots only the order matters.
+            let slot = |order: usize| Some(Slot::at(order, order));
+            let slot = |index: usize| match index {
+                index if index < row.length => slot(index),
+                index if index < length || index > length + step => None,
+                index => slot(row.length + index - length),
             };
             (0..attended).map(slot).collect()
         };
-        let mask = decoder.mask(&positions, &members.iter().map(slots).collect::<Vec<_>>());
-        let rotary = decoder.rotary(&positions);
-        let hidden = self.run_layers(hidden.reshape([size, 1, features]), &rotary, &mask, caches, watch)?;
+        let queries: Vec<_> = members.iter().map(query).collect();
+        let attention = self.model.attention(&queries, &members.iter().map(slots).collect::<Vec<_>>());
+        let input = Input { hidden: hidden.reshape([size, 1, features]), added: Vec::new(), attention };
+        let hidden = self.run_layers(&input, caches, watch)?;
         ControlFlow::Continue(self.logits(hidden.reshape([size, features])))
     }
 
     fn run_layers(
         &self,
-        mut hidden: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
+        input: &Input,
         caches: &mut [LayerCache],
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> ControlFlow<(), Tensor<3>> {
-        for (index, cache) in caches.iter_mut().enumerate() {
-            watch(Step::Tokens(0))?;
-            let lora = self.lora.map(|lora| &lora.layers[index]);
-            hidden = self.model.decoder.layer(index, hidden, rotary, mask, lora, Some(cache));
-        }
-        ControlFlow::Continue(hidden)
+        let adapter = |index: usize| self.adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
+        forward(self.model, input, adapter, Some(caches), |_| watch(Step::Tokens(0)))
     }
 
     fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
-        self.model.decoder.logits(hidden).into_data().try_to_vec().expect("logits are 32-bit floats")
+        self.model.logits(hidden).into_data().try_to_vec().expect("logits are 32-bit floats")
     }
 }
 
@@ -371,73 +376,23 @@ impl Row {
     }
 }
 
-/// The rows of the pictures of a batch, each computed once.
-struct Pictures<'a> {
-    model: &'a Llava,
-    known: Vec<(Arc<Prepared>, Tensor<2>)>,
+/// The features of the images of a batch, each computed once.
+#[derive(Default)]
+struct Images {
+    known: Vec<Arc<ImageInput>>,
+    features: Vec<ImageFeatures>,
 }
 
-impl Pictures<'_> {
-    /// The prompts of `members` as the first layer reads them, filled up to `length`: `[members, length, hidden]`.
-    fn hidden(&mut self, members: &[&Row], length: usize) -> Tensor<3> {
-        let shown: Vec<Option<Tensor<2>>> =
-            members.iter().map(|row| row.request.picture.as_ref().map(|picture| self.rows(picture))).collect();
-        // The table that positions are drawn from: all text tokens, then the pictures' rows.
-        let text: Vec<u32> = members.iter().flat_map(|row| text_tokens(&row.request.sequence)).collect();
-        let (mut places, mut next_text, mut next_row) = (Vec::with_capacity(members.len() * length), 0, text.len());
-        for (index, (row, shown)) in members.iter().zip(&shown).enumerate() {
-            let (before, after) = row.request.sequence.around_picture();
-            places.extend(next_text..next_text + before.len());
-            next_text += before.len();
-            if let Some(rows) = shown {
-                let count = rows.dims()[0];
-                places.extend(next_row..next_row + count);
-                next_row += count;
-            }
-            places.extend(next_text..next_text + after.len());
-            next_text += after.len();
-            places.resize((index + 1) * length, 0);
-        }
-        let embedded = (!text.is_empty()).then(|| self.model.embed(&text));
-        let table = embedded.into_iter().chain(shown.into_iter().flatten()).collect();
-        let table = Tensor::cat(table, 0);
-        let features = table.dims()[1];
-        let places = integers(places.into_iter().map(|place| place as i32).collect(), self.model);
-        table.select(0, places).reshape([members.len(), length, features])
+impl Images {
+    /// Which of the features are those of `image`.
+    fn place(&mut self, model: &dyn Model, image: &Arc<ImageInput>) -> usize {
+        let known = self.known.iter().position(|known| Arc::ptr_eq(known, image));
+        known.unwrap_or_else(|| {
+            self.known.push(image.clone());
+            self.features.extend(model.encode_images(&[image]));
+            self.known.len() - 1
+        })
     }
-
-    fn rows(&mut self, picture: &Arc<Prepared>) -> Tensor<2> {
-        if let Some((_, rows)) = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, picture)) {
-            return rows.clone();
-        }
-        let rows = self.model.rows(self.model.patches(picture), picture);
-        self.known.push((picture.clone(), rows.clone()));
-        rows
-    }
-}
-
-/// The tokens of `sequence` without the placeholder.
-fn text_tokens(sequence: &Sequence) -> impl Iterator<Item = u32> {
-    let (before, after) = sequence.around_picture();
-    before.iter().chain(after).copied()
-}
-
-/// How many rows `picture` takes in a sequence, without running the tower.
-pub fn row_count(model: &Llava, picture: &Prepared) -> usize {
-    let side = model.config.vision.patches_per_side();
-    let view = side * side + usize::from(!model.config.drop_class_token);
-    match picture.grid {
-        None => picture.view_count * view,
-        Some(_) => {
-            let ([_, lines], [_, columns]) = picture.unpadded(side);
-            view + lines * (columns + usize::from(model.newline.is_some()))
-        }
-    }
-}
-
-fn integers(values: Vec<i32>, model: &Llava) -> Tensor<1, Int> {
-    let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), &model.device())
 }
 
 #[cfg(test)]
@@ -445,75 +400,28 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::llava::{Activation, AnyresRule, Architecture, Config, ImageMode, TextConfig, VisionConfig};
+    use crate::model::llava::Llava;
     use crate::model::tokenizer::tests::tokenizer;
+    use crate::model::{llama, tiny};
 
     const VOCABULARY: usize = 97;
 
     /// A model with random weights, wide enough for the processor's blocked products.
     fn model() -> Llava {
-        let config = Config {
-            architecture: Architecture::Llava,
-            vision: VisionConfig {
-                hidden: 32,
-                intermediate: 64,
-                layers: 2,
-                heads: 2,
-                image_size: 8,
-                patch_size: 4,
-                norm_epsilon: 1e-5,
-                activation: Activation::QuickGelu,
-            },
-            text: TextConfig {
-                vocabulary: VOCABULARY,
-                hidden: 128,
-                intermediate: 344,
-                layers: 2,
-                heads: 4,
-                key_value_heads: 2,
-                head_size: 32,
-                rope_theta: 10_000.0,
-                norm_epsilon: 1e-6,
-                tied: false,
-                sliding_window: None,
-                max_positions: 160,
-            },
-            image_token: 96,
-            end_tokens: vec![2],
-            feature_layer: -2,
-            drop_class_token: true,
-            projector_activation: Activation::Gelu,
-            projector_bias: true,
-            grid_pinpoints: Vec::new(),
-            image_newline: false,
-            anyres_rule: AnyresRule::HuggingFace,
+        let text = llama::Config {
+            vocabulary: VOCABULARY,
+            hidden: 128,
+            intermediate: 344,
+            layers: 2,
+            head_size: 32,
+            max_positions: 160,
+            ..tiny::text()
         };
-        let mut tensors: BTreeMap<String, Tensor<1>> = config
-            .tensors()
-            .into_iter()
-            .map(|(name, shape)| {
-                let mut draws = Draws::new(1, "weights", &name);
-                let scale = 2.0 * (*shape.last().unwrap() as f64).powf(-0.5);
-                let count = shape.iter().product();
-                let values: Vec<f32> = (0..count).map(|_| (draws.normal() * scale) as f32).collect();
-                (name, Tensor::from_data(TensorData::new(values, [count]), &Device::flex()))
-            })
-            .collect();
-        Llava::build(&config, &mut tensors).unwrap()
+        tiny::build(text, DType::F32)
     }
 
-    fn picture(index: usize) -> Arc<Prepared> {
-        let mut draws = Draws::new(index as u64, "picture", "");
-        let views = (0..3 * 64).map(|_| draws.normal() as f32).collect();
-        Arc::new(Prepared {
-            views,
-            view_count: 1,
-            size: 8,
-            original: [8, 8],
-            mode: ImageMode::Crop,
-            grid: None,
-            rule: AnyresRule::HuggingFace,
-        })
+    fn image(index: usize) -> Arc<ImageInput> {
+        Arc::new(tiny::image(index))
     }
 
     /// A prompt whose length depends on `index`, every second one with a picture.
@@ -522,14 +430,14 @@ mod tests {
         let mut tokens: Vec<u32> = (0..5 + 7 * (index % 6)).map(|_| 3 + draws.below(90) as u32).collect();
         let shown = index.is_multiple_of(2);
         if shown {
-            tokens[2] = 96;
+            tokens[2] = tiny::IMAGE;
         }
         let answer = vec![false; tokens.len()];
         Request {
             tag: index,
             subject: format!("item {index}"),
-            sequence: Sequence { tokens, picture: shown.then_some(2), answer, cut: 0 },
-            picture: shown.then(|| picture(index)),
+            sequence: Sequence { tokens, images: tiny::runs(shown), answer, cut: 0 },
+            image: shown.then(|| image(index)),
         }
     }
 
@@ -590,7 +498,7 @@ mod tests {
         };
         // More than one group of prompts, and less than one: then the other is not computed but copied.
         let asked = [4, 5, 10, 11, 16, 17, 22, 23];
-        assert!(64 * asked.len() == PREFILL_ON_PROCESSOR, "a group");
+        assert!(64 * asked.len() == PREFILL_ON_CPU, "a group");
         let (first, second) = (logits(&[&asked[..], &[28, 29, 34]].concat()), logits(&[23, 22, 4, 5]));
         for (a, b) in first.iter().zip(&second) {
             assert_eq!(a[..VOCABULARY], b[2 * VOCABULARY..3 * VOCABULARY]);
@@ -603,7 +511,7 @@ mod tests {
         let model = model();
         let tokenizer = tokenizer("mistral");
         let generator = Generator::new(&model, None, &tokenizer, settings(1.0));
-        for stop_at in [1, model.decoder.layer_count() + 2] {
+        for stop_at in [1, model.shape().layers + 2] {
             let (mut asked, mut done) = (0, 0);
             let watch = &mut |step: Step| {
                 asked += 1;
@@ -621,30 +529,21 @@ mod tests {
         let answers = run(&model, settings(0.0), (0..6).map(request).collect());
         let allowed = Generator::new(&model, None, &tokenizer("mistral"), settings(0.0)).allowed;
         for index in 0..6 {
-            let Request { sequence, picture, .. } = request(index);
-            let prompt: Vec<Tensor<2>> = match &picture {
-                Some(picture) => {
-                    let (before, after) = sequence.around_picture();
-                    let rows = model.rows(model.patches(picture), picture);
-                    vec![model.embed(before), rows, model.embed(after)]
-                }
-                None => vec![model.embed(&sequence.tokens)],
-            };
-            let mut hidden = Tensor::cat(prompt, 0);
+            let Request { mut sequence, image, .. } = request(index);
+            let features: Vec<_> = image.iter().flat_map(|image| model.encode_images(&[image])).collect();
             for token in &answers[&index].tokens {
-                let [length, features] = hidden.dims();
-                let (rotary, mask) =
-                    (model.decoder.rotary(&[(0..length).collect()]), model.decoder.causal_mask(length));
-                let mut all = hidden.clone().reshape([1, length, features]);
-                for layer in 0..model.decoder.layer_count() {
-                    all = model.decoder.layer(layer, all, &rotary, &mask, None, None);
-                }
-                let logits = model.decoder.logits(all.reshape([length, features]).narrow(0, length - 1, 1));
+                let sequences = std::slice::from_ref(&sequence);
+                let member = Member { sequences, image: image.as_ref().map(|_| 0) };
+                let batch = Batch::new(&model, &[member], &features, |longest| longest);
+                let hidden = forward(&model, &batch.input, |_| None, None, |_| ControlFlow::Continue(()));
+                let hidden = hidden.continue_value().unwrap();
+                let [_, length, features] = hidden.dims();
+                let logits = model.logits(hidden.reshape([length, features]).narrow(0, length - 1, 1));
                 let logits: Vec<f32> = logits.into_data().try_to_vec().unwrap();
                 let mut draws = Draws::new(0, "", "");
                 let best = Sampling::GREEDY.choose(&logits, &allowed, &mut draws);
                 assert_eq!(best, Some(*token), "request {index}");
-                hidden = Tensor::cat(vec![hidden, model.embed(&[*token])], 0);
+                sequence.tokens.push(*token);
             }
         }
     }
@@ -671,9 +570,8 @@ mod tests {
 
     #[test]
     fn what_the_tokenizer_has_no_text_for_is_never_written() {
-        let mut model = model();
-        model.config.end_tokens = vec![2];
-        let tokenizer = Tokenizer::read(&crate::model::tokenizer::tests::folder("mistral"), 32000).unwrap();
+        let model = model();
+        let tokenizer = tokenizer("mistral");
         let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
         assert!(generator.allowed.iter().enumerate().all(|(id, allowed)| *allowed == tokenizer.is_text(id as u32)));
         let mut wide = generator;

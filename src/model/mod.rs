@@ -1,22 +1,37 @@
-//! The model: weights, text, generation, scores. This module does not know pipelines, nodes or the cache.
+//! Models: the contract with families of them, text and pictures in and out, adapters, generation, scores. This module does
+//! not know pipelines, nodes or the cache.
+//!
+//! [`contract`] says what a family brings; [`families`] lists them; [`llava`] is one. Families share [`llama`] (decoder),
+//! [`clip`] (tower), [`nn`], [`attention`] and [`files`]. A [`processor::Processor`] turns turns and pictures into a
+//! [`sequence::Sequence`], [`batch`] puts sequences and image features into one input, and [`forward`] runs it through the
+//! layers: for [`generate`], [`score`] and training alike.
 
-mod adapted;
+pub mod adapter;
+pub mod attention;
+pub mod batch;
+pub mod clip;
+pub mod contract;
 pub mod device;
 mod error;
+pub mod families;
+pub mod files;
+pub mod forward;
 pub mod generate;
-mod jinja;
+pub mod llama;
 pub mod llava;
-pub mod lora;
 pub mod nn;
 pub mod peft;
-pub mod picture;
+pub mod processor;
 pub mod sample;
 pub mod score;
 pub mod sequence;
 pub mod session;
 pub mod template;
+#[cfg(test)]
+pub(crate) mod tiny;
 pub mod tokenizer;
 
+pub use contract::{Family, Model};
 pub use error::ModelError;
 pub(crate) use error::{AGAIN, listed};
 

@@ -6,31 +6,52 @@
 
 use std::ops::RangeInclusive;
 
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu, softmax};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Device, Tensor};
+
+use super::ModelError;
+use super::files::json::unsupported;
+use super::files::{Fields, Tensors};
 
 /// How many rows are few: a small batch that decodes. Then the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
 /// their right operand, which costs more than multiplying so few rows by it. Measured on a processor in 32 bits with
 /// 8 rows, a step of wide layers takes 48 instead of 88 ms; in 16 bits the usual order is faster.
 const FEW: RangeInclusive<usize> = 4..=32;
 
+/// The matrix of a linear layer.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// As floats, `[out, in]`.
+    Dense(Tensor<2>),
+}
+
 /// `y = xWᵀ + b`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// `[out, in]`.
-    pub weight: Tensor<2>,
+    /// W.
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
 }
 
 impl Linear {
+    /// Takes `name.weight`, and `name.bias` if there is a `bias`, out of `tensors`.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn read<T: Tensors>(tensors: &mut T, name: &str, shape: [usize; 2], bias: bool) -> Result<Self, ModelError> {
+        let weight = Weight::Dense(tensors.tensor(&format!("{name}.weight"), shape)?);
+        let bias = if bias { Some(tensors.tensor(&format!("{name}.bias"), [shape[0]])?) } else { None };
+        Ok(Self { weight, bias })
+    }
+
     /// # Shapes
     /// - `rows`: `[rows, in]`
     /// - returns: `[rows, out]`
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
-        let weight = self.weight.clone();
+        let Weight::Dense(weight) = self.weight.clone();
         let tracked = rows.is_autodiff() || weight.is_autodiff();
         let product = if FEW.contains(&rows.dims()[0]) && rows.dtype() == DType::F32 && !tracked {
             weight.matmul(rows.transpose()).transpose()
@@ -54,6 +75,14 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// Takes `name.weight` out of `tensors`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read<T: Tensors>(tensors: &mut T, name: &str, features: usize, epsilon: f64) -> Result<Self, ModelError> {
+        Ok(Self { weight: tensors.tensor(&format!("{name}.weight"), [features])?, epsilon })
+    }
+
     /// # Shapes
     /// - `rows`: `[rows, features]`
     /// - returns: the same
@@ -78,6 +107,15 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Takes `name.weight` and `name.bias` out of `tensors`.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn read<T: Tensors>(tensors: &mut T, name: &str, features: usize, epsilon: f64) -> Result<Self, ModelError> {
+        let weight = tensors.tensor(&format!("{name}.weight"), [features])?;
+        Ok(Self { weight, bias: tensors.tensor(&format!("{name}.bias"), [features])?, epsilon })
+    }
+
     /// # Shapes
     /// - `rows`: `[rows, features]`
     /// - returns: the same
@@ -88,6 +126,54 @@ impl LayerNorm {
         let variance = (centred.clone() * centred.clone()).mean_dim(1);
         let normal = (centred * (variance + self.epsilon).sqrt().recip()).cast(dtype);
         normal * self.weight.clone().unsqueeze() + self.bias.clone().unsqueeze()
+    }
+}
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x · sigmoid(1.702 x).
+    QuickGelu,
+    /// The exact Gaussian error linear unit.
+    Gelu,
+    /// Its approximation by a hyperbolic tangent.
+    TanhGelu,
+    /// max(x, 0).
+    Relu,
+    /// x · sigmoid(x).
+    Silu,
+}
+
+impl Activation {
+    /// Reads its name, as transformers has it, out of `name`.
+    ///
+    /// # Errors
+    /// When it is not supported.
+    pub fn read(fields: &Fields<'_>, name: &str, default: Self) -> Result<Self, ModelError> {
+        match fields.text(name, "")? {
+            "" => Ok(default),
+            "quick_gelu" => Ok(Self::QuickGelu),
+            "gelu" => Ok(Self::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(Self::TanhGelu),
+            "relu" => Ok(Self::Relu),
+            "silu" | "swish" => Ok(Self::Silu),
+            other => Err(unsupported(
+                &format!("{}{name}", fields.path),
+                other,
+                "`quick_gelu`, `gelu`, `gelu_new`, `gelu_pytorch_tanh`, `relu` and `silu`",
+            )),
+        }
+    }
+
+    /// The function of every value.
+    pub fn forward(self, rows: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::QuickGelu => rows.clone() * sigmoid(rows * 1.702),
+            Self::Gelu => gelu(rows),
+            Self::TanhGelu => gelu_approximate(rows),
+            Self::Relu => relu(rows),
+            Self::Silu => silu(rows),
+        }
     }
 }
 

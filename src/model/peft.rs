@@ -1,12 +1,10 @@
 //! Adapters as PEFT keeps them: `adapter_config.json` beside `adapter_model.safetensors`.
 //!
-//! What is written is read by PEFT on transformers' `llava` and `llava_next` (names of transformers before 4.52; PEFT
-//! maps them for later ones). What is read may also have the names of the original LLaVA repository or of later
-//! versions, and LoRA on the vision tower if that changes nothing. This module does not know where the folder lies in a
-//! cache, nor how adapters are trained.
+//! What is written is read by PEFT on transformers. A family's [`AdapterNames`] say by which names a tensor of its decoder
+//! is written, and by which others it is read; LoRA outside the decoder is read if it changes nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -15,21 +13,20 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::llava::{TextConfig, read_object};
-use super::lora::{LayerLora, Lora, LoraPair, Target};
-use super::{AGAIN, ModelError, listed};
+use super::adapter::{Adapter, Change, LayerAdapter, Lora};
+use super::contract::{AdapterNames, Shape};
+use super::files::read_object;
+use super::{AGAIN, ModelError, families, listed};
 use crate::data::sniff::Found;
 
 mod folder;
+mod modules;
 mod names;
 mod settings;
 
 use names::{Names, PREFIX, Place, looks_wrapped, place};
+use settings::MERGE;
 pub use settings::Settings;
-
-/// What to do about an adapter that does what is not computed here.
-const MERGE: &str = "PEFT's `merge_and_unload()` merges any adapter into its base model, and the merged checkpoint can be \
-                     named as `source`";
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -38,9 +35,9 @@ pub const TENSORS: &str = "adapter_model.safetensors";
 
 /// An adapter that was read.
 #[derive(Clone, Debug)]
-pub struct Adapter {
-    /// Its factors.
-    pub lora: Lora,
+pub struct Read {
+    /// The adapter.
+    pub adapter: Adapter,
     /// The dropout that it was trained with.
     pub dropout: f64,
     /// The model that it names as its base.
@@ -49,15 +46,15 @@ pub struct Adapter {
     pub notes: Vec<String>,
 }
 
-/// Reads the adapter in `folder` for a decoder of `config`.
+/// Reads the adapter in `folder` for a model of `shape`.
 ///
 /// # Errors
 /// When a file is missing or broken, a setting asks for what is not supported, or a tensor does not fit the decoder:
 /// each such tensor is named, with what was expected and what was found.
-pub fn read(folder: &Path, config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
+pub fn read(folder: &Path, shape: &Shape, device: &Device) -> Result<Read, ModelError> {
     let settings = check(folder)?;
     let (path, bytes) = (folder.join(TENSORS), open_tensors(folder)?);
-    parse(settings, &bytes, config, device)
+    parse(settings, &bytes, shape, device)
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
@@ -90,29 +87,14 @@ pub fn open_tensors(folder: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))
 }
 
-/// Writes `lora` as a PEFT folder. `base` names the model that it belongs to.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn write(folder: &Path, lora: &Lora, dropout: f64, base: &str) -> Result<(), ModelError> {
-    fs::create_dir_all(folder).map_err(|cause| ModelError::io(folder, &cause))?;
-    let put = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        fs::write(&path, bytes).map_err(|cause| ModelError::io(&path, &cause))
-    };
-    put(TENSORS, &serialize(lora))?;
-    put(SETTINGS, settings_text(lora.rank, lora.alpha, &lora.targets, dropout, base).as_bytes())
-}
-
-/// The file of the tensors: equal adapters give equal bytes.
-pub fn serialize(lora: &Lora) -> Vec<u8> {
+/// The file of the tensors of an adapter for a model of `shape`: equal adapters give equal bytes.
+pub fn serialize(adapter: &Adapter, shape: &Shape) -> Vec<u8> {
+    let written = shape.adapter_names.layers[0];
     let mut factors = Vec::new();
-    for (layer, pairs) in lora.layers.iter().enumerate() {
-        for target in Target::ALL {
-            let Some(pair) = pairs.pair(target) else { continue };
-            for (factor, tensor) in [("A", &pair.a), ("B", &pair.b)] {
-                let name =
-                    format!("{PREFIX}.language_model.model.layers.{layer}.{}.lora_{factor}.weight", target.path());
+    for (layer, LayerAdapter(changes)) in adapter.layers.iter().enumerate() {
+        for (spec, change) in std::iter::zip(&shape.linears, changes) {
+            for (factor, tensor) in change.iter().flat_map(Change::tensors) {
+                let name = format!("{PREFIX}.{written}{layer}.{}.{factor}.weight", spec.path);
                 let values: Vec<f32> = tensor.to_data().try_to_vec().expect("factors are 32-bit floats");
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                 factors.push((name, tensor.dims().to_vec(), bytes));
@@ -127,8 +109,8 @@ pub fn serialize(lora: &Lora) -> Vec<u8> {
 }
 
 /// The file of the settings, as PEFT reads it since 0.14.
-pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, base: &str) -> String {
-    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+pub fn settings_text(rank: usize, alpha: f64, targets: &[String], dropout: f64, base: &str) -> String {
+    let exclude = families::adapter_names_with(targets).map_or("", |names| names.exclude);
     // PEFT's own alpha is a whole number.
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let settings = json!({
@@ -136,8 +118,8 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, 
         "auto_mapping": null,
         "base_model_name_or_path": base,
         "bias": "none",
-        // The tower has modules of the same names.
-        "exclude_modules": ".*vision_tower.*",
+        // A tower may have modules of the same names.
+        "exclude_modules": exclude,
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
@@ -151,7 +133,7 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, 
         "r": rank,
         "rank_pattern": {},
         "revision": null,
-        "target_modules": names,
+        "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,
@@ -163,54 +145,54 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[Target], dropout: f64, 
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(settings: Settings, bytes: &[u8], config: &TextConfig, device: &Device) -> Result<Adapter, ModelError> {
-    let Settings { rank, alpha, dropout, base, adapted, mut notes } = settings;
+pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -> Result<Read, ModelError> {
+    let Settings { rank, alpha, dropout, base, modules, mut notes } = settings;
     let file = tensors(bytes)?;
-    let Sorted { factors, tower, outside, notes: renamed } = Sorted::of(&file)?;
-    adapted.check(factors.values().map(|factor| factor.plain.as_str()))?;
+    let Sorted { factors, unused, others, notes: renamed } = Sorted::of(&file, shape.adapter_names)?;
+    modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
 
-    let mut layers: Vec<LayerLora> =
-        (0..config.layers).map(|_| LayerLora { scale: alpha / rank as f64, pairs: [const { None }; 7] }).collect();
-    let mut problems = outside.clone();
-    for (&(layer, target, factor), Factor { name, view, .. }) in &factors {
-        let [outputs, inputs] = config.shape(target);
+    let mut problems = others.clone();
+    for (&(layer, linear, factor), Factor { name, view, .. }) in &factors {
+        let [outputs, inputs] = shape.linears[linear].shape;
         let expected = if factor == 'A' { [rank, inputs] } else { [outputs, rank] };
-        if layer >= config.layers {
-            problems.push(format!("tensor `{name}`: the model has {} layers", config.layers));
+        if layer >= shape.layers {
+            problems.push(format!("tensor `{name}`: the model has {} layers", shape.layers));
         } else if view.shape() != expected {
             problems.push(format!("tensor `{name}`: expected {expected:?}, found {:?}", view.shape()));
         } else if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             problems.push(format!("tensor `{name}`: expected f32, f16 or bf16, found {:?}", view.dtype()));
-        } else if !factors.contains_key(&(layer, target, if factor == 'A' { 'B' } else { 'A' })) {
+        } else if !factors.contains_key(&(layer, linear, if factor == 'A' { 'B' } else { 'A' })) {
             problems.push(format!("tensor `{name}`: its other factor is missing"));
         }
     }
     if factors.is_empty() && problems.is_empty() {
         problems.push("no LoRA of the language model".to_owned());
     }
-    if problems.len() == outside.len() {
-        none_outside(&outside, &file)?;
+    if problems.len() == others.len() {
+        none_outside(&others, &file)?;
     }
     if !problems.is_empty() {
         return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
             .help("the adapter was made for another model"));
     }
-    let mut targets = Vec::new();
-    for (&(layer, target, factor), a) in &factors {
-        if factor == 'A' {
-            let b = &factors[&(layer, target, 'B')];
-            layers[layer].pairs[target as usize] =
-                Some(LoraPair { a: upload(&a.view, device), b: upload(&b.view, device), dropout: None });
-            targets.push(target);
-        }
-    }
-    targets.sort_unstable();
-    targets.dedup();
+    let change = |layer: usize, linear: usize| {
+        let tensor = |factor| Some(upload(&factors.get(&(layer, linear, factor))?.view, device));
+        let scale = alpha / rank as f64;
+        Some(Change::Lora(Lora { scale, a: tensor('A')?, b: tensor('B')?, dropout: None }))
+    };
+    let linears = 0..shape.linears.len();
+    let layer = |layer| LayerAdapter(linears.clone().map(|linear| change(layer, linear)).collect());
+    let adapter = Adapter {
+        rank,
+        alpha,
+        targets: targets_of(&factors, shape.adapter_names),
+        layers: (0..shape.layers).map(layer).collect(),
+    };
     notes.extend(renamed);
-    if tower > 0 {
-        notes.push(format!("left out {tower} tensors of the vision tower's adapter, which changes nothing"));
+    if unused > 0 {
+        notes.push(format!("left out {unused} tensors of the vision tower's adapter, which changes nothing"));
     }
-    Ok(Adapter { lora: Lora { rank, alpha, targets, layers }, dropout, base, notes })
+    Ok(Read { adapter, dropout, base, notes })
 }
 
 /// The tensors in `bytes`, the content of an adapter's file.
@@ -224,22 +206,33 @@ pub fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ModelError> {
     })
 }
 
-/// The modules of the decoder that the adapter in `bytes` is for, in the order of a layer.
+/// The modules of the decoder that the adapter in `bytes` is for, in the order of a layer: those of the first family whose
+/// names all its tensors have.
 ///
 /// # Errors
 /// When it is no safetensors file, or holds more than LoRA of the decoder, or of modules that `settings` leave out.
-pub fn targets(settings: &Settings, bytes: &[u8]) -> Result<Vec<Target>, ModelError> {
+pub fn targets(settings: &Settings, bytes: &[u8]) -> Result<Vec<String>, ModelError> {
     let file = tensors(bytes)?;
-    let Sorted { factors, outside, .. } = Sorted::of(&file)?;
-    none_outside(&outside, &file)?;
-    settings.adapted.check(factors.values().map(|factor| factor.plain.as_str()))?;
-    let mut targets: Vec<Target> = factors.into_keys().map(|(_, target, _)| target).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    if targets.is_empty() {
-        return Err(ModelError::new("no LoRA of the language model"));
+    let mut refused = None;
+    for names in families::adapter_names() {
+        let Sorted { factors, others, .. } = Sorted::of(&file, names)?;
+        if let Err(error) = none_outside(&others, &file) {
+            refused = refused.or(Some(error));
+            continue;
+        }
+        settings.modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
+        if factors.is_empty() {
+            return Err(ModelError::new("no LoRA of the language model"));
+        }
+        return Ok(targets_of(&factors, names));
     }
-    Ok(targets)
+    Err(refused.expect("a family"))
+}
+
+/// The names of the linear layers that `factors` are of, in the order of a layer.
+fn targets_of(factors: &BTreeMap<(usize, usize, char), Factor<'_>>, names: &AdapterNames) -> Vec<String> {
+    let adapted: BTreeSet<usize> = factors.keys().map(|(_, linear, _)| *linear).collect();
+    adapted.into_iter().map(|linear| names.linears[linear].0.to_owned()).collect()
 }
 
 /// A factor of the decoder's LoRA.
@@ -253,31 +246,31 @@ struct Factor<'a> {
 
 /// The tensors of an adapter's file by what they are for.
 struct Sorted<'a> {
-    /// By layer, target and letter.
-    factors: BTreeMap<(usize, Target, char), Factor<'a>>,
-    /// How many are of the vision tower. They change nothing.
-    tower: usize,
-    /// What is to be told of those that are for something else.
-    outside: Vec<String>,
+    /// By number of the layer, place among its linear layers, and letter.
+    factors: BTreeMap<(usize, usize, char), Factor<'a>>,
+    /// How many are of modules outside the decoder. They change nothing.
+    unused: usize,
+    /// What is to be said of those that are for something else.
+    others: Vec<String>,
     /// How names were understood.
     notes: Vec<String>,
 }
 
 impl<'a> Sorted<'a> {
-    fn of(file: &SafeTensors<'a>) -> Result<Self, ModelError> {
+    fn of(file: &SafeTensors<'a>, family: &AdapterNames) -> Result<Self, ModelError> {
         let names = Names::read(file.names())?;
-        let mut sorted = Self { factors: BTreeMap::new(), tower: 0, outside: Vec::new(), notes: names.notes };
+        let mut sorted = Self { factors: BTreeMap::new(), unused: 0, others: Vec::new(), notes: names.notes };
         for (name, view) in file.tensors() {
             let plain = &names.plain[&name];
-            match place(plain) {
-                Some(Place::Tower('B')) if !is_zero(&view) => {
+            match place(plain, family) {
+                Some(Place::Outside('B')) if !is_zero(&view) => {
                     return Err(ModelError::new(format!("the adapter changes the vision tower: `{name}` is not zero"))
                         .help(format!("only adapters of the language model are read; {MERGE}")));
                 }
-                Some(Place::Tower(_)) => sorted.tower += 1,
-                Some(Place::Decoder(layer, target, factor)) => {
+                Some(Place::Outside(_)) => sorted.unused += 1,
+                Some(Place::Decoder(layer, linear, factor)) => {
                     let plain = plain.clone();
-                    let other = sorted.factors.insert((layer, target, factor), Factor { name, plain, view });
+                    let other = sorted.factors.insert((layer, linear, factor), Factor { name, plain, view });
                     if let Some(other) = other {
                         return Err(ModelError::new(format!(
                             "`{}` is there twice, by names of two versions",
@@ -287,7 +280,7 @@ impl<'a> Sorted<'a> {
                     }
                 }
                 None => {
-                    sorted.outside.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model"));
+                    sorted.others.push(format!("tensor `{name}`: not LoRA of a linear layer of the language model"));
                 }
             }
         }
@@ -349,22 +342,19 @@ fn upload(view: &TensorView<'_>, device: &Device) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{llama, tiny};
 
-    fn config() -> TextConfig {
-        TextConfig {
-            vocabulary: 10,
+    fn shape() -> Shape {
+        let text = llama::Config {
             hidden: 8,
             intermediate: 6,
             layers: 2,
             heads: 2,
             key_value_heads: 1,
             head_size: 4,
-            rope_theta: 1e4,
-            norm_epsilon: 1e-5,
-            tied: false,
-            sliding_window: None,
-            max_positions: 100,
-        }
+            ..tiny::text()
+        };
+        tiny::config(text).shape()
     }
 
     fn some_settings() -> Settings {
@@ -382,21 +372,25 @@ mod tests {
         safetensors::serialize(views, None).expect("serializes")
     }
 
-    fn read_bytes(tensors: &[(&str, [usize; 2], f32)]) -> Result<Adapter, ModelError> {
-        parse(some_settings(), &file(tensors), &config(), &Device::flex())
+    fn read_bytes(tensors: &[(&str, [usize; 2], f32)]) -> Result<Read, ModelError> {
+        parse(some_settings(), &file(tensors), &shape(), &Device::flex())
     }
 
     #[test]
     fn what_is_written_reads_back_the_same() {
         let device = Device::flex();
-        let lora = Lora::initial(&config(), 2, 4.0, &[Target::Q, Target::Down], 1, &device);
+        let targets = |name: &str| ["q_proj", "down_proj"].contains(&name);
+        let adapter = Adapter::initial(&shape(), 2, 4.0, targets, 1, &device);
         let folder = tempfile::tempdir().expect("a folder");
-        write(folder.path(), &lora, 0.05, "some/model").expect("written");
-        let adapter = read(folder.path(), &config(), &device).expect("read");
-        assert_eq!(adapter.lora.targets, lora.targets);
-        assert_eq!((adapter.lora.rank, adapter.lora.alpha, adapter.dropout), (2, 4.0, 0.05));
-        assert_eq!((adapter.base.as_deref(), adapter.notes.len()), (Some("some/model"), 0));
-        assert_eq!(serialize(&adapter.lora), serialize(&lora));
+        let bytes = serialize(&adapter, &shape());
+        fs::write(folder.path().join(TENSORS), &bytes).expect("written");
+        let settings = settings_text(2, 4.0, &adapter.targets, 0.05, "some/model");
+        fs::write(folder.path().join(SETTINGS), settings).expect("written");
+        let found = read(folder.path(), &shape(), &device).expect("read");
+        assert_eq!(found.adapter.targets, adapter.targets);
+        assert_eq!((found.adapter.rank, found.adapter.alpha, found.dropout), (2, 4.0, 0.05));
+        assert_eq!((found.base.as_deref(), found.notes.len()), (Some("some/model"), 0));
+        assert_eq!(serialize(&found.adapter, &shape()), bytes);
     }
 
     #[test]
@@ -411,11 +405,11 @@ mod tests {
         ] {
             let [a, b] =
                 ["A", "B"].map(|factor| format!("base_model.model.{prefix}.1.self_attn.v_proj.lora_{factor}.weight"));
-            let adapter = read_bytes(&[(&a, [2, 8], 0.5), (&b, [4, 2], 0.25)]).expect("read");
-            assert_eq!(adapter.lora.targets, [Target::V]);
-            assert!(adapter.lora.layers[0].pair(Target::V).is_none());
+            let adapter = read_bytes(&[(&a, [2, 8], 0.5), (&b, [4, 2], 0.25)]).expect("read").adapter;
+            assert_eq!(adapter.targets, ["v_proj"]);
+            assert!(adapter.layers[0].0[2].is_none());
             let rows = Tensor::ones([1, 8], &Device::flex());
-            let change = adapter.lora.layers[1].forward(Target::V, &rows).expect("adapted");
+            let change = adapter.layers[1].0[2].as_ref().expect("adapted").forward(&rows);
             // 8 · 0.5 in each of two ranks, by 0.25, scaled by 4 / 2.
             assert_eq!(change.into_data().try_to_vec::<f32>().expect("floats"), [4.0; 4]);
         }

@@ -1,98 +1,41 @@
-//! A conversation as a model reads it: token ids, the place of the picture, and which tokens carry the loss.
+//! What stands between people and a model: its tokenizer, chat template and image processor.
 //!
-//! One implementation serves generation, scoring, DPO and SFT. A sequence holds the picture as one token; whoever runs
-//! the model puts the picture's rows in its place. This module does not know what the rows are.
+//! One implementation serves generation, scoring, DPO and SFT.
 
 use std::ops::Range;
 use std::path::Path;
 
+use image::RgbImage;
+
 use super::ModelError;
+use super::contract::{ImageInput, ImageLayout, ImageProcessor, ImageSettings, Shape};
+use super::families;
+use super::sequence::{ImageRun, Sequence};
 use super::template::{Message, Template, messages};
-use super::tokenizer::{PLACEHOLDER, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::artifact::{Speaker, Turn};
 
-/// A tokenised conversation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
-    /// The ids, the picture's placeholder being one of them.
-    pub tokens: Vec<u32>,
-    /// Where among `tokens` the placeholder is; the picture's rows replace it.
-    pub picture: Option<usize>,
-    /// For every token whether it is part of an answer or closes one: what a model is trained on and what a score sums.
-    pub answer: Vec<bool>,
-    /// How many tokens were cut off the end.
-    pub cut: usize,
-}
-
-impl Sequence {
-    /// How many positions the model sees when the picture takes `rows`.
-    pub fn positions(&self, rows: usize) -> usize {
-        if self.picture.is_some() { self.tokens.len() - 1 + rows } else { self.tokens.len() }
-    }
-
-    /// The position of token `index` when the picture takes `rows`.
-    pub fn position(&self, index: usize, rows: usize) -> usize {
-        if self.picture.is_some_and(|place| place < index) { index + rows - 1 } else { index }
-    }
-
-    /// The tokens before and after the picture; all of them are before where there is none.
-    pub fn around_picture(&self) -> (&[u32], &[u32]) {
-        match self.picture {
-            Some(place) => (&self.tokens[..place], &self.tokens[place + 1..]),
-            None => (&self.tokens, &[]),
-        }
-    }
-
-    /// The indices of the tokens of answers.
-    pub fn answers(&self) -> impl Iterator<Item = usize> {
-        self.answer.iter().enumerate().filter(|(_, answer)| **answer).map(|(index, _)| index)
-    }
-
-    /// Cuts to `max_length` tokens, a picture being one. What goes is the end of an answer, with the turns after it.
-    ///
-    /// # Errors
-    /// When nothing of an answer would be left.
-    pub fn cut_to(mut self, max_length: usize) -> Result<Self, ModelError> {
-        if self.tokens.len() <= max_length {
-            return Ok(self);
-        }
-        let Some(last) = self.answer[..max_length].iter().rposition(|answer| *answer) else {
-            let needed = self.answer.iter().position(|answer| *answer).unwrap_or(self.tokens.len());
-            return Err(ModelError::new(format!(
-                "the prompt takes {needed} tokens, a picture being one, and leaves no room for an answer within \
-                 `max_length` {max_length}, which cuts answers only"
-            )));
-        };
-        self.cut = self.tokens.len() - (last + 1);
-        self.tokens.truncate(last + 1);
-        self.answer.truncate(last + 1);
-        Ok(self)
-    }
-}
-
-/// How a checkpoint writes and reads text: its tokenizer and a template.
-pub struct Scribe {
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
-    /// The template.
-    pub template: Template,
-    /// How many tokens the model knows.
-    pub vocabulary: usize,
+/// How a checkpoint reads and writes.
+pub struct Processor {
+    tokenizer: Tokenizer,
+    template: Template,
+    images: Box<dyn ImageProcessor>,
+    shape: Shape,
     /// What is odd about the checkpoint's files, for people.
     pub notes: Vec<String>,
 }
 
-impl Scribe {
-    /// The tokenizer of the model in `folder`, and the template called `template` or the family's own. `image` is the
-    /// id of `<image>`, and `vocabulary` how many tokens the model knows.
+impl Processor {
+    /// The processor of the checkpoint in `folder`, with the template called `template` or the family's own.
     ///
     /// # Errors
-    /// See [`Tokenizer::read`] and [`Template::named`]; also when the tokenizer lacks a special token that the template
-    /// is made of.
-    pub fn read(folder: &Path, image: u32, vocabulary: usize, template: Option<&str>) -> Result<Self, ModelError> {
-        let tokenizer = Tokenizer::read(folder, image)?;
-        let name = template.map_or_else(|| Template::default_name(folder), Ok)?;
-        let template = Template::named(name, folder)?;
+    /// When the model's files are broken, the checkpoint cannot do what a setting asks for, or the tokenizer lacks a
+    /// special token that the template is made of.
+    pub fn read(folder: &Path, template: Option<&str>, settings: &ImageSettings) -> Result<Self, ModelError> {
+        let family = families::of(folder)?;
+        let shape = family.shape(folder)?;
+        let tokenizer = Tokenizer::read(folder, &shape.image_token)?;
+        let template = Template::named(template.map_or_else(|| family.default_template(folder), Ok)?, folder)?;
         if let Some(missing) = template.needs().iter().find(|text| tokenizer.special(text).is_none()) {
             return Err(ModelError::new(format!(
                 "{}: the template `{}` needs the special token `{missing}`, which this tokenizer does not have",
@@ -101,54 +44,70 @@ impl Scribe {
             ))
             .help("name another with `template`, for example `checkpoint`"));
         }
+        let images = family.image_processor(folder, settings)?;
         let notes = tokenizer.contradiction().map(str::to_owned).into_iter().collect();
-        Ok(Self { tokenizer, template, vocabulary, notes })
+        Ok(Self { tokenizer, template, images, shape, notes })
     }
 
-    /// A conversation that ends with a human turn: what a model goes on from.
+    /// The sizes of the model.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The image processor.
+    pub fn images(&self) -> &dyn ImageProcessor {
+        &*self.images
+    }
+
+    /// What the tower reads of the only image of a conversation.
+    pub fn image(&self, image: &RgbImage) -> ImageInput {
+        let layout = self.images.layout(&[image.dimensions().into()]).remove(0);
+        ImageInput { pixels: self.images.pixels(image, &layout), layout }
+    }
+
+    /// The tokens of a conversation about `images`. After a last human turn the answer is open.
     ///
     /// # Errors
-    /// When the turns do not fit the template or the picture.
-    pub fn prompt(&self, turns: &[Turn], picture: bool) -> Result<Sequence, ModelError> {
-        if turns.last().is_some_and(|turn| turn.from == Speaker::Gpt) {
-            return Err(ModelError::new("a prompt ends with a human turn"));
+    /// When the turns do not fit the template or the images.
+    pub fn tokenize(&self, turns: &[Turn], images: &[&ImageLayout]) -> Result<Sequence, ModelError> {
+        let mut rendered =
+            self.template.render(&self.messages(turns, !images.is_empty())?, self.shape.image_token.text)?;
+        rendered.expand(self.shape.image_token.text, images.iter().map(|layout| layout.text.as_str()));
+        let tokens = self.tokenizer.encode(&rendered.text, &rendered.plain)?;
+        if let Some(unknown) = tokens.ids.iter().find(|token| **token as usize >= self.shape.vocabulary) {
+            return Err(ModelError::new(format!(
+                "`tokenizer.json` writes token {unknown}, and the model knows {} tokens, counted from 0",
+                self.shape.vocabulary
+            ))
+            .help("the tokenizer belongs to another model: take the one that the checkpoint was published with"));
         }
-        self.tokenise(&self.messages(turns, picture)?, picture)
+        let touches = |token: &Range<usize>, span: &Range<usize>| token.start < span.end && span.start < token.end;
+        let answer =
+            tokens.ranges.iter().map(|token| rendered.answers.iter().any(|span| touches(token, span))).collect();
+        let places = (0..tokens.ids.len()).filter(|index| tokens.ids[*index] == self.shape.image_token.id);
+        let runs: Vec<[usize; 2]> = images.iter().flat_map(|layout| layout.runs.iter().copied()).collect();
+        let places: Vec<usize> = places.collect();
+        self.check_places(places.len(), runs.len(), images.len())?;
+        let images = std::iter::zip(places, runs).map(|(token, grid)| ImageRun { token, grid }).collect();
+        Ok(Sequence { tokens: tokens.ids, images, answer, cut: 0 })
     }
 
-    /// A conversation with its answers closed: what a model is trained on or scored by.
+    /// The text of a conversation as [`Processor::tokenize`] renders it, an image token standing for each image.
     ///
     /// # Errors
-    /// When the turns do not fit the template or the picture.
-    pub fn conversation(&self, turns: &[Turn], picture: bool) -> Result<Sequence, ModelError> {
-        if turns.last().is_some_and(|turn| turn.from == Speaker::Human) {
-            return Err(ModelError::new("the last turn of a conversation has no answer"));
-        }
-        self.tokenise(&self.messages(turns, picture)?, picture)
-    }
-
-    /// One round: `prompt` and, where it is known, the response to it.
-    ///
-    /// # Errors
-    /// When the texts do not fit the template or the picture.
-    pub fn round(&self, prompt: &str, response: Option<&str>, picture: bool) -> Result<Sequence, ModelError> {
-        self.tokenise(&self.round_messages(prompt, response, picture)?, picture)
-    }
-
-    /// The text of an open round, as the model reads it.
-    ///
-    /// # Errors
-    /// When the text does not fit the template or the picture.
-    pub fn rendered(&self, prompt: &str, picture: bool) -> Result<String, ModelError> {
-        Ok(self.template.render(&self.round_messages(prompt, None, picture)?)?.text)
-    }
-
-    fn round_messages(&self, prompt: &str, response: Option<&str>, picture: bool) -> Result<Vec<Message>, ModelError> {
-        let turns: Vec<Turn> = std::iter::once((Speaker::Human, prompt))
-            .chain(response.map(|text| (Speaker::Gpt, text)))
-            .map(|(from, value)| Turn { from, value: value.to_owned() })
-            .collect();
-        self.messages(&turns, picture)
+    /// As there.
+    pub fn render(&self, turns: &[Turn], picture: bool) -> Result<String, ModelError> {
+        Ok(self.template.render(&self.messages(turns, picture)?, self.shape.image_token.text)?.text)
     }
 
     /// With `none` a text is left as it is: where its placeholder stands is for whoever rendered it to say.
@@ -160,63 +119,82 @@ impl Scribe {
         messages(turns, picture)
     }
 
-    fn tokenise(&self, messages: &[Message], picture: bool) -> Result<Sequence, ModelError> {
-        let page = self.template.render(messages)?;
-        let tokens = self.tokenizer.encode(&page.text, &page.plain)?;
-        if let Some(unknown) = tokens.ids.iter().find(|token| **token as usize >= self.vocabulary) {
-            return Err(ModelError::new(format!(
-                "`tokenizer.json` writes token {unknown}, and the model knows {} tokens, counted from 0",
-                self.vocabulary
-            ))
-            .help("the tokenizer belongs to another model: take the one that the checkpoint was published with"));
+    /// Whether a prompt with so many image tokens fits images with so many of them.
+    fn check_places(&self, found: usize, expected: usize, images: usize) -> Result<(), ModelError> {
+        let token = self.shape.image_token.text;
+        match (found, images) {
+            _ if found == expected => Ok(()),
+            (0, _) => Err(ModelError::new(format!("there is a picture, but no `{token}` in the rendered prompt"))
+                .help(format!("put `{token}` where the picture is meant to be"))),
+            (_, 0) => Err(ModelError::new(format!(
+                "`{token}` is in the rendered prompt {found} times, but there is no picture"
+            ))),
+            (_, 1) if expected == 1 => {
+                Err(ModelError::new(format!("`{token}` is in the rendered prompt {found} times, for one picture")))
+            }
+            _ => Err(ModelError::new(format!(
+                "`{token}` is in the rendered prompt {found} times, and the pictures take {expected} of them"
+            ))),
         }
-        let touches = |token: &Range<usize>, span: &Range<usize>| token.start < span.end && span.start < token.end;
-        let answer = tokens.ranges.iter().map(|token| page.answers.iter().any(|span| touches(token, span))).collect();
-        let image = self.tokenizer.image();
-        let places: Vec<usize> = (0..tokens.ids.len()).filter(|index| tokens.ids[*index] == image).collect();
-        let place = match (places.as_slice(), picture) {
-            ([], false) => None,
-            ([place], true) => Some(*place),
-            ([], true) => {
-                return Err(ModelError::new(format!(
-                    "there is a picture, but no `{PLACEHOLDER}` in the rendered prompt"
-                ))
-                .help(format!("put `{PLACEHOLDER}` where the picture is meant to be")));
-            }
-            (places, false) => {
-                return Err(ModelError::new(format!(
-                    "`{PLACEHOLDER}` is in the rendered prompt {} times, but there is no picture",
-                    places.len()
-                )));
-            }
-            (places, true) => {
-                return Err(ModelError::new(format!(
-                    "`{PLACEHOLDER}` is in the rendered prompt {} times, for one picture",
-                    places.len()
-                )));
-            }
-        };
-        Ok(Sequence { tokens: tokens.ids, picture: place, answer, cut: 0 })
     }
+}
+
+/// A prompt and, where it is known, the response to it.
+pub fn round(prompt: &str, response: Option<&str>) -> Vec<Turn> {
+    std::iter::once((Speaker::Human, prompt))
+        .chain(response.map(|text| (Speaker::Gpt, text)))
+        .map(|(from, value)| Turn { from, value: value.to_owned() })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tokenizer::tests::{folder, tokenizer};
+    use crate::model::template::message::tests::turns;
+    use crate::model::tiny;
+    use crate::model::tokenizer::tests::{image, tokenizer};
 
-    fn scribe(tokenizer_of: &str, template: &str) -> Scribe {
-        Scribe {
+    /// One picture is one image token of 576 positions.
+    struct Fixed;
+
+    impl ImageProcessor for Fixed {
+        fn layout(&self, sizes: &[[u32; 2]]) -> Vec<ImageLayout> {
+            let layout = |&size: &[u32; 2]| ImageLayout {
+                size,
+                text: "<image>".to_owned(),
+                runs: vec![[24, 24]],
+                tiles: None,
+                shown: [0..24, 0..24],
+            };
+            sizes.iter().map(layout).collect()
+        }
+
+        fn pixels(&self, _: &RgbImage, _: &ImageLayout) -> burn::tensor::TensorData {
+            panic!("no pixels are asked for")
+        }
+
+        fn most_image_tokens(&self) -> usize {
+            576
+        }
+
+        fn settings(&self) -> Vec<(&'static str, &'static str)> {
+            Vec::new()
+        }
+    }
+
+    fn processor(tokenizer_of: &str, template: &str) -> Processor {
+        Processor {
             tokenizer: tokenizer(tokenizer_of),
             template: Template::named(template, Path::new("")).unwrap(),
-            vocabulary: usize::MAX,
+            images: Box::new(Fixed),
+            shape: Shape { image_token: image(32000), vocabulary: usize::MAX, ..tiny::shape() },
             notes: Vec::new(),
         }
     }
 
-    fn turns(texts: &[&str]) -> Vec<Turn> {
-        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
-        texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
+    fn tokens(processor: &Processor, turns: &[Turn], picture: bool) -> Result<Sequence, ModelError> {
+        let layouts = processor.images.layout(if picture { &[[1, 1]] } else { &[] });
+        processor.tokenize(turns, &layouts.iter().collect::<Vec<_>>())
     }
 
     /// The ids that carry the loss.
@@ -226,12 +204,13 @@ mod tests {
 
     #[test]
     fn ids_around_the_picture_are_llavas() {
-        let sequence = scribe("mistral", "mistral_instruct").round("What is this?", None, true).unwrap();
+        let sequence = tokens(&processor("mistral", "mistral_instruct"), &round("What is this?", None), true).unwrap();
         let expected = [1, 733, 16289, 28793, 28705, 32000, 28705, 13, 3195, 349, 456, 28804, 733, 28748, 16289, 28793];
         assert_eq!(sequence.tokens, expected);
-        assert_eq!(sequence.picture, Some(5));
+        assert_eq!(sequence.images, [ImageRun { token: 5, grid: [24, 24] }]);
         assert_eq!(sequence.answers().count(), 0);
-        let sequence = scribe("mistral", "vicuna_v1").round("What is this?", Some("A cat."), true).unwrap();
+        let sequence =
+            tokens(&processor("mistral", "vicuna_v1"), &round("What is this?", Some("A cat.")), true).unwrap();
         let expected = [
             1, 330, 10706, 1444, 264, 13903, 2188, 304, 396, 18278, 10895, 13892, 28723, 415, 13892, 5212, 10865,
             28725, 10537, 28725, 304, 27057, 11194, 298, 272, 2188, 28742, 28713, 4224, 28723, 2223, 725, 28747, 28705,
@@ -239,8 +218,8 @@ mod tests {
         ];
         assert_eq!(sequence.tokens, expected);
         assert_eq!(answered(&sequence), [330, 5255, 28723, 2]);
-        let sequence = scribe("llama", "vicuna_v1").round("What is this?", Some("A cat."), true).unwrap();
-        let place = sequence.picture.unwrap();
+        let sequence = tokens(&processor("llama", "vicuna_v1"), &round("What is this?", Some("A cat.")), true).unwrap();
+        let place = sequence.images[0].token;
         assert_eq!(sequence.tokens[place - 5..place], [29889, 3148, 1001, 29901, 29871]);
         assert_eq!(
             sequence.tokens[place + 1..],
@@ -251,11 +230,11 @@ mod tests {
     #[test]
     fn every_answer_and_what_closes_it_carries_the_loss() {
         let four = turns(&["<image>\nQ one?", "Yes", "And two?", "No."]);
-        let sequence = scribe("mistral", "mistral_instruct").conversation(&four, true).unwrap();
+        let sequence = tokens(&processor("mistral", "mistral_instruct"), &four, true).unwrap();
         assert_eq!(answered(&sequence), [5592, 28705, 2, 1770, 28723, 28705, 2]);
-        let sequence = scribe("mistral", "vicuna_v1").conversation(&four, true).unwrap();
+        let sequence = tokens(&processor("mistral", "vicuna_v1"), &four, true).unwrap();
         assert_eq!(answered(&sequence), [5592, 2, 1770, 28723, 2]);
-        let sequence = scribe("mistral", "plain").conversation(&turns(&["", "A cat."]), true).unwrap();
+        let sequence = tokens(&processor("mistral", "plain"), &&turns(&["", "A cat."]), true).unwrap();
         assert_eq!(sequence.tokens, [1, 32000, 330, 5255, 28723, 13]);
         assert_eq!(answered(&sequence), [330, 5255, 28723, 13]);
     }
@@ -263,44 +242,37 @@ mod tests {
     #[test]
     fn a_blank_that_stays_a_token_of_its_own_belongs_to_the_answer() {
         // " 12" is a blank and two digits: the open turn ends before the blank, so the model has to write it.
-        let sequence = scribe("mistral", "vicuna_v1").round("What is this?", Some("12"), true).unwrap();
+        let sequence = tokens(&processor("mistral", "vicuna_v1"), &round("What is this?", Some("12")), true).unwrap();
         assert_eq!(answered(&sequence), [28705, 28740, 28750, 2]);
     }
 
     #[test]
     fn an_end_inside_a_text_is_spelled_out() {
-        let scribe = scribe("mistral", "vicuna_v1");
-        let sequence = scribe.round("a </s> b", Some("a </s> b"), false).unwrap();
+        let processor = processor("mistral", "vicuna_v1");
+        let sequence = tokens(&processor, &round("a </s> b", Some("a </s> b")), false).unwrap();
         assert_eq!(sequence.tokens.iter().filter(|id| **id == 2).count(), 1);
         assert_eq!(answered(&sequence), [264, 1867, 28713, 28767, 287, 2]);
-        assert_eq!(sequence.picture, None);
+        assert_eq!(sequence.images, []);
     }
 
     #[test]
     fn rendered_texts_are_left_alone() {
-        let scribe = scribe("mistral", "none");
-        let sequence = scribe.round("[INST] <image>\nWhat is this? [/INST]", Some(" A cat. </s>"), true).unwrap();
-        assert_eq!(sequence.picture, Some(5));
+        let processor = processor("mistral", "none");
+        let sequence =
+            tokens(&processor, &round("[INST] <image>\nWhat is this? [/INST]", Some(" A cat. </s>")), true).unwrap();
+        assert_eq!(sequence.images, [ImageRun { token: 5, grid: [24, 24] }]);
         assert_eq!(answered(&sequence), [330, 5255, 28723, 28705, 2]);
-        let error = scribe.round("What is this?", None, true).unwrap_err();
+        let error = tokens(&processor, &round("What is this?", None), true).unwrap_err();
         assert_eq!(error.message, "there is a picture, but no `<image>` in the rendered prompt");
-        assert!(scribe.round("<image>\n<image>", None, true).is_err());
-        assert!(scribe.round("<image>", None, false).is_err());
-    }
-
-    #[test]
-    fn positions_count_the_rows_of_the_picture() {
-        let sequence = scribe("mistral", "mistral_instruct").round("What is this?", None, true).unwrap();
-        assert_eq!((sequence.positions(576), sequence.position(4, 576), sequence.position(6, 576)), (591, 4, 581));
-        let (before, after) = sequence.around_picture();
-        assert_eq!((before.len(), after.len()), (5, 10));
+        assert!(tokens(&processor, &round("<image>\n<image>", None), true).is_err());
+        assert!(tokens(&processor, &round("<image>", None), false).is_err());
     }
 
     #[test]
     fn only_answers_are_cut() {
-        let scribe = scribe("mistral", "mistral_instruct");
+        let processor = processor("mistral", "mistral_instruct");
         let four = turns(&["<image>\nQ one?", "Yes", "And two?", "No."]);
-        let whole = scribe.conversation(&four, true).unwrap();
+        let whole = tokens(&processor, &four, true).unwrap();
         assert_eq!(whole.tokens.len(), 32);
         assert_eq!(whole.clone().cut_to(32).unwrap(), whole);
         let inside = whole.clone().cut_to(30).unwrap();
@@ -314,7 +286,8 @@ mod tests {
 
     #[test]
     fn a_template_needs_its_special_tokens() {
-        let error = Scribe::read(&folder("llama"), 32000, 32001, Some("chatml_direct")).err().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");
+        let error = Processor::read(&folder, Some("chatml_direct"), &ImageSettings::new()).err().unwrap();
         assert!(error.message.contains("needs the special token `<|im_start|>`"), "{error}");
     }
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ModelError;
-use super::device;
-use super::llava::Llava;
+use super::contract::Model;
+use super::{device, families};
 use crate::device::DeviceChoice;
 use crate::digest::Digest;
 
@@ -19,7 +19,7 @@ struct SessionKey {
     choice: DeviceChoice,
 }
 
-static KEPT: Mutex<Option<(SessionKey, Arc<Llava>)>> = Mutex::new(None);
+static KEPT: Mutex<Option<(SessionKey, Arc<dyn Model>)>> = Mutex::new(None);
 
 /// The model in `folder`, whose files' digest is `digest`, loaded for `choice`: the one that is loaded already, if it
 /// is the same.
@@ -28,7 +28,7 @@ static KEPT: Mutex<Option<(SessionKey, Arc<Llava>)>> = Mutex::new(None);
 ///
 /// # Errors
 /// When the device or the model cannot be used.
-pub fn model(folder: &Path, digest: Digest, choice: DeviceChoice) -> Result<Arc<Llava>, ModelError> {
+pub fn model(folder: &Path, digest: Digest, choice: DeviceChoice) -> Result<Arc<dyn Model>, ModelError> {
     let key = SessionKey { model: digest, choice };
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, model)) = kept.as_ref().filter(|(other, _)| *other == key) {
@@ -38,7 +38,7 @@ pub fn model(folder: &Path, digest: Digest, choice: DeviceChoice) -> Result<Arc<
     *kept = None;
     let (device, dtype) = device::open(choice)?;
     device.memory_cleanup();
-    let model = Arc::new(Llava::load(folder, &device, dtype)?);
+    let model = families::of(folder)?.load(folder, &device, dtype)?;
     *kept = Some((key, model.clone()));
     Ok(model)
 }

@@ -1,21 +1,20 @@
 //! Conversation templates: turns → one text, byte for byte as LLaVA renders them.
 //!
-//! A [`Page`] keeps, beside its text, which bytes people and models wrote (there, special tokens are plain text) and
-//! which bytes a model is trained to write: everything between the open form of a turn and the token that closes it.
-//! This module does not tokenise.
+//! A rendered text knows which of its bytes people and models wrote (there, special tokens are plain text) and which
+//! bytes a model is trained to write: everything between the open form of a turn and the token that closes it.
 //!
 //! Source of the texts: LLaVA's `conversation.py`. `checkpoint` renders the checkpoint's own Jinja template instead,
 //! and `none` takes a text as it stands.
 
-use std::ops::Range;
+mod jinja;
+pub(crate) mod message;
+
 use std::path::Path;
 
-use serde_json::Value;
-
+use self::jinja::ChatTemplate;
+pub use self::message::{Message, Rendered, messages};
 use super::ModelError;
-use super::jinja::ChatTemplate;
-use super::tokenizer::{PLACEHOLDER, read_json};
-use crate::artifact::{Speaker, Turn};
+use crate::artifact::Speaker;
 
 /// A conversation template.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,28 +40,6 @@ pub enum Template {
 /// The names of all templates, as a pipeline file writes them.
 pub const TEMPLATES: [&str; 8] =
     ["vicuna_v1", "llava_v1", "mistral_instruct", "llava_llama_2", "chatml_direct", "plain", "checkpoint", "none"];
-
-/// One turn, its picture told apart from its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub from: Speaker,
-    /// What is said, without the placeholder.
-    pub text: String,
-    /// Whether the picture is shown with this turn; it comes before the text.
-    pub picture: bool,
-}
-
-/// A rendered conversation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The text.
-    pub text: String,
-    /// What people and models wrote: there, no special token is recognised.
-    pub plain: Vec<Range<usize>>,
-    /// What a model is trained to write: answers, each with what closes it.
-    pub answers: Vec<Range<usize>>,
-}
 
 const HUMAN_SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant \
                             gives helpful, detailed, and polite answers to the human's questions.";
@@ -94,37 +71,6 @@ impl Template {
         })
     }
 
-    /// The name of the template that LLaVA's training and evaluation use for the checkpoint in `folder`.
-    ///
-    /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the
-    /// checkpoint and of the language model it was made from (`_name_or_path`, then the folder's own name) are searched
-    /// for what LLaVA's scripts look for, as whole words: `llama-2` with `chat` means `llava_llama_2`, `34b` means
-    /// `chatml_direct`. The rest is `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
-    ///
-    /// # Errors
-    /// When `config.json` is broken.
-    pub fn default_name(folder: &Path) -> Result<&'static str, ModelError> {
-        let config = read_json(&folder.join("config.json"))?.unwrap_or_default();
-        let text = &config["text_config"];
-        let family = text["model_type"].as_str().or(config["model_type"].as_str()).unwrap_or_default();
-        if family.contains("mistral") {
-            return Ok("mistral_instruct");
-        }
-        let named = |value: &Value| model_name(Path::new(value["_name_or_path"].as_str().unwrap_or_default()));
-        for name in [named(text), named(&config), model_name(folder)] {
-            if has_word(&name, "llama-2") && has_word(&name, "chat") || has_word(&name, "llava-llama-2") {
-                return Ok("llava_llama_2");
-            }
-            if has_word(&name, "mistral") {
-                return Ok("mistral_instruct");
-            }
-            if has_word(&name, "34b") {
-                return Ok("chatml_direct");
-            }
-        }
-        Ok("vicuna_v1")
-    }
-
     /// Its name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -150,72 +96,51 @@ impl Template {
     }
 
     /// Renders `messages`, which alternate and begin with a human one. A last human message leaves the answer open.
+    /// `image` is the text of the token that stands for a picture.
     ///
     /// # Errors
     /// When the messages do not fit the template.
-    pub fn render(&self, messages: &[Message]) -> Result<Page, ModelError> {
-        let mut page = Page::default();
+    pub fn render(&self, messages: &[Message], image: &str) -> Result<Rendered, ModelError> {
+        let mut text = Writer { rendered: Rendered::default(), image };
         match self {
-            Self::VicunaV1 => page.two_separators(USER_SYSTEM, messages),
-            Self::LlavaV1 => page.two_separators(HUMAN_SYSTEM, messages),
-            Self::MistralInstruct => page.instructions("", "", messages),
-            Self::LlavaLlama2 => page.instructions(VISION_SYSTEM, "<s>", messages),
-            Self::ChatmlDirect => page.chatml("<|im_start|>system\nAnswer the questions.", messages),
-            Self::Plain => page.caption(messages)?,
-            Self::Checkpoint(template) => page = template.render(messages)?,
-            Self::None => page.verbatim(messages)?,
+            Self::VicunaV1 => text.two_separators(USER_SYSTEM, messages),
+            Self::LlavaV1 => text.two_separators(HUMAN_SYSTEM, messages),
+            Self::MistralInstruct => text.instructions("", "", messages),
+            Self::LlavaLlama2 => text.instructions(VISION_SYSTEM, "<s>", messages),
+            Self::ChatmlDirect => text.chatml("<|im_start|>system\nAnswer the questions.", messages),
+            Self::Plain => text.caption(messages)?,
+            Self::Checkpoint(template) => return template.render(messages, image),
+            Self::None => text.verbatim(messages)?,
         }
-        Ok(page)
+        Ok(text.rendered)
     }
 }
 
-/// What a model in the folder `path` is called, in lower case; nothing where the folder has a digest for a name. In a
-/// hub's cache, `models--ORG--NAME/snapshots/DIGEST`, it is `NAME`.
-fn model_name(path: &Path) -> String {
-    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let mut above = path.ancestors().skip(1);
-    if let (Some(snapshots), Some(model)) = (above.next(), above.next())
-        && name(snapshots) == "snapshots"
-        && let Some(id) = name(model).strip_prefix("models--")
-    {
-        return id.rsplit("--").next().unwrap_or_default().to_owned();
-    }
-    let own = name(path);
-    let digest = own.len() >= 8 && own.chars().all(|character| character.is_ascii_hexdigit());
-    if digest { String::new() } else { own }
+/// A text that is being rendered.
+struct Writer<'a> {
+    rendered: Rendered,
+    image: &'a str,
 }
 
-/// Whether `word` stands in `name` by itself: not within a longer row of letters or of digits.
-fn has_word(name: &str, word: &str) -> bool {
-    let alike =
-        |one: char, other: char| one.is_alphabetic() && other.is_alphabetic() || one.is_numeric() && other.is_numeric();
-    let meets = |one: Option<char>, other: Option<char>| one.zip(other).is_some_and(|(one, other)| alike(one, other));
-    name.match_indices(word).any(|(at, _)| {
-        let (before, after) = (&name[..at], &name[at + word.len()..]);
-        !meets(before.chars().next_back(), word.chars().next())
-            && !meets(word.chars().next_back(), after.chars().next())
-    })
-}
-
-impl Page {
+impl Writer<'_> {
     /// The template's own text.
     fn control(&mut self, text: &str) {
-        self.text.push_str(text);
+        self.rendered.text.push_str(text);
     }
 
     /// What somebody wrote.
     fn plain(&mut self, text: &str) {
-        let start = self.text.len();
-        self.text.push_str(text);
+        let start = self.rendered.text.len();
+        self.rendered.text.push_str(text);
         if !text.is_empty() {
-            self.plain.push(start..self.text.len());
+            self.rendered.plain.push(start..self.rendered.text.len());
         }
     }
 
     /// A human turn: the placeholder and a line feed, then the text.
     fn human(&mut self, message: &Message) {
         if message.picture {
-            self.control(PLACEHOLDER);
+            self.control(self.image);
             if !message.text.is_empty() {
                 self.control("\n");
             }
@@ -232,11 +157,11 @@ impl Page {
     }
 
     fn closed(&mut self, before: &str, text: &str, close: &str) {
-        let start = self.text.len();
+        let start = self.rendered.text.len();
         self.control(before);
         self.plain(text);
         self.control(close);
-        self.answers.push(start..self.text.len());
+        self.rendered.answers.push(start..self.rendered.text.len());
     }
 
     fn two_separators(&mut self, system: &str, messages: &[Message]) {
@@ -296,7 +221,7 @@ impl Page {
                 "the template `plain` renders a picture and its caption, and there is no picture",
             ));
         }
-        self.control(PLACEHOLDER);
+        self.control(self.image);
         if let Some(caption) = messages.get(1) {
             // These texts are joined by LLaVA's `preprocess_plain`, to which an empty one is a text like any other.
             self.closed("", &caption.text, "\n");
@@ -309,73 +234,25 @@ impl Page {
             return Err(ModelError::new("the template `none` takes one rendered prompt and one response"));
         }
         for message in messages {
-            let start = self.text.len();
+            let start = self.rendered.text.len();
             self.control(&message.text);
             if message.from == Speaker::Gpt {
-                self.answers.push(start..self.text.len());
+                self.rendered.answers.push(start..self.rendered.text.len());
             }
         }
         Ok(())
     }
 }
 
-/// Tells the picture apart from the text of `turns`, as LLaVA's `preprocess_multimodal` does: a turn that has the
-/// placeholder anywhere gets it in front, its text trimmed; where no turn has it, the first one gets it.
-///
-/// # Errors
-/// When the turns do not alternate from a human one, when there is a placeholder without a picture, or more than one.
-pub fn messages(turns: &[Turn], picture: bool) -> Result<Vec<Message>, ModelError> {
-    if turns.is_empty() {
-        return Err(ModelError::new("a conversation has no turn"));
-    }
-    for (index, turn) in turns.iter().enumerate() {
-        if (turn.from == Speaker::Human) != (index % 2 == 0) {
-            return Err(ModelError::new(format!(
-                "turn {} of a conversation is not of the {}: they alternate, and a human one is the first",
-                index + 1,
-                if index % 2 == 0 { "human" } else { "model" }
-            )));
-        }
-    }
-    let humans = || turns.iter().filter(|turn| turn.from == Speaker::Human);
-    let count: usize = humans().map(|turn| turn.value.matches(PLACEHOLDER).count()).sum();
-    check_count(count, picture)?;
-    Ok(turns
-        .iter()
-        .enumerate()
-        .map(|(index, turn)| {
-            let human = turn.from == Speaker::Human;
-            let placed = human && turn.value.contains(PLACEHOLDER);
-            let text =
-                if placed { turn.value.replacen(PLACEHOLDER, "", 1).trim().to_owned() } else { turn.value.clone() };
-            Message { from: turn.from, text, picture: placed || (picture && count == 0 && index == 0) }
-        })
-        .collect())
-}
-
-/// Whether `count` placeholders fit a prompt with or without a picture; none is put in front by [`messages`].
-fn check_count(count: usize, picture: bool) -> Result<(), ModelError> {
-    match (picture, count) {
-        (false, 0) | (true, 0 | 1) => Ok(()),
-        (false, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}`, but there is no picture"))
-            .help(format!("give a picture, or take `{PLACEHOLDER}` out of the text"))),
-        (true, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}` {count} times, for one picture"))
-            .help(format!("leave one `{PLACEHOLDER}`, or none: it is put in front"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::message::PLACEHOLDER;
+    use super::message::tests::turns;
     use super::*;
 
-    fn turns(texts: &[&str]) -> Vec<Turn> {
-        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
-        texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
-    }
-
-    fn render(name: &str, texts: &[&str], picture: bool) -> Page {
+    fn render(name: &str, texts: &[&str], picture: bool) -> Rendered {
         let template = Template::named(name, Path::new("")).unwrap();
-        template.render(&messages(&turns(texts), picture).unwrap()).unwrap()
+        template.render(&messages(&turns(texts), picture).unwrap(), PLACEHOLDER).unwrap()
     }
 
     const QUESTION: &str = "<image>\nWhat is this?";
@@ -471,57 +348,6 @@ mod tests {
         }
         let later = render("mistral_instruct", &["Hello", "Hi", "What?<image>"], true);
         assert_eq!(later.text, "[INST] Hello [/INST] Hi </s>[INST] <image>\nWhat? [/INST]");
-    }
-
-    #[test]
-    fn a_placeholder_too_many_is_an_error() {
-        let error = |texts: &[&str], picture| messages(&turns(texts), picture).unwrap_err().message;
-        assert_eq!(error(&["a <image>"], false), "the text contains `<image>`, but there is no picture");
-        assert!(error(&["<image> <image>"], true).starts_with("the text contains `<image>` 2 times"));
-        // In an answer it is plain text.
-        assert!(messages(&turns(&["a", "<image>"]), false).is_ok());
-    }
-
-    #[test]
-    fn turns_alternate_from_a_human_one() {
-        let turn = |from| Turn { from, value: "a".to_owned() };
-        assert!(messages(&[turn(Speaker::Gpt)], false).is_err());
-        assert!(messages(&[turn(Speaker::Human), turn(Speaker::Human)], false).is_err());
-        assert!(messages(&[], false).is_err());
-    }
-
-    #[test]
-    fn the_default_follows_the_family() {
-        let root = tempfile::tempdir().unwrap();
-        let default = |name: &str, config: &str| {
-            let folder = root.path().join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join("config.json"), config).unwrap();
-            Template::default_name(&folder).unwrap()
-        };
-        assert_eq!(default("a", r#"{"model_type": "llava", "text_config": {"model_type": "llama"}}"#), "vicuna_v1");
-        assert_eq!(default("b", r#"{"text_config": {"model_type": "mistral"}}"#), "mistral_instruct");
-        assert_eq!(default("llava-v1.6-34b-hf", r#"{"text_config": {"model_type": "llama"}}"#), "chatml_direct");
-        let chat = r#"{"text_config": {"_name_or_path": "meta-llama/Llama-2-13b-chat-hf"}}"#;
-        assert_eq!(default("c", chat), "llava_llama_2");
-        assert_eq!(default("llava-llama-2-7b", "{}"), "llava_llama_2");
-        assert_eq!(default("d", r#"{"text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5"}}"#), "vicuna_v1");
-        // Within other words and in digests the same letters mean nothing.
-        for name in ["0aa34b11c2", "b34bx", "134b", "ministralite", "llama-21-chat", "snapshots/0aa34b11c2"] {
-            assert_eq!(default(name, "{}"), "vicuna_v1", "{name}");
-        }
-        for (name, template) in [
-            ("models--llava-hf--llava-v1.6-34b-hf/snapshots/0aa11c2f", "chatml_direct"),
-            ("models--llava-hf--llava-1.5-7b-hf/snapshots/0aa34b11c2", "vicuna_v1"),
-            ("models--mistral--llava-1.5-7b-hf/snapshots/main", "vicuna_v1"),
-            ("llava_34b", "chatml_direct"),
-            ("LLaVA-Yi34B.tuned", "chatml_direct"),
-            ("llava-mistral7b", "mistral_instruct"),
-        ] {
-            assert_eq!(default(name, "{}"), template, "{name}");
-        }
-        let cached = r#"{"_name_or_path": "/root/hub/models--a--llava-34b/snapshots/0123456789"}"#;
-        assert_eq!(default("e", cached), "chatml_direct");
     }
 
     #[test]

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device};
 use serde_json::Value;
 
-use super::generate::{Generator, Request, Settings, Step, row_count};
-use super::llava::Llava;
-use super::peft;
-use super::picture::{Prepared, Processor, prepare};
+use super::contract::ImageInput;
+use super::generate::{Generator, Request, Settings, Step};
+use super::processor::{Processor, round};
 use super::sample::Sampling;
 use super::score::score;
-use super::sequence::{Scribe, Sequence};
+use super::sequence::{Sequence, Source};
+use super::{Model, families, peft};
 
 struct Reference {
-    model: Llava,
-    scribe: Scribe,
+    model: Arc<dyn Model>,
     processor: Processor,
     facts: Value,
 }
@@ -25,20 +24,18 @@ struct Reference {
 impl Reference {
     fn read(name: &str) -> Self {
         let folder = root().join(name);
-        let model = Llava::load(&folder, &Device::flex(), DType::F32).unwrap();
-        let scribe =
-            Scribe::read(&folder, model.config.image_token, model.config.text.vocabulary, Some("none")).unwrap();
-        let processor = Processor::read(&folder, &model.config).unwrap();
+        let model = families::of(&folder).unwrap().load(&folder, &Device::flex(), DType::F32).unwrap();
+        let processor = Processor::read(&folder, Some("none"), &[].into()).unwrap();
         let facts = std::fs::read(folder.join("expected.json")).unwrap();
-        Self { model, scribe, processor, facts: serde_json::from_slice(&facts).unwrap() }
+        Self { model, processor, facts: serde_json::from_slice(&facts).unwrap() }
     }
 
-    fn pictures(&self) -> Vec<(String, Value, Arc<Prepared>)> {
+    fn pictures(&self) -> Vec<(String, Value, Arc<ImageInput>)> {
         let pictures = self.facts["pictures"].as_object().unwrap().clone();
         let prepared = |name: &str| {
             let bytes = std::fs::read(root().join(format!("pictures/{name}.png"))).unwrap();
             let picture = crate::data::picture::decode(&bytes).unwrap();
-            Arc::new(prepare(&picture, self.processor.mode, &self.processor))
+            Arc::new(self.processor.image(&picture))
         };
         pictures.into_iter().map(|(name, facts)| (name.clone(), facts, prepared(&name))).collect()
     }
@@ -48,10 +45,10 @@ impl Reference {
     }
 
     /// The ids as transformers has them: the placeholder once a row.
-    fn expanded(&self, sequence: &Sequence, picture: &Prepared) -> Vec<u32> {
-        let (before, after) = sequence.around_picture();
-        let rows = vec![self.model.config.image_token; row_count(&self.model, picture)];
-        [before, &rows, after].concat()
+    fn expanded(&self, sequence: &Sequence) -> Vec<u32> {
+        let image = self.model.shape().image_token.id;
+        let id = |source| if let Source::Token(id) = source { id } else { image };
+        sequence.sources().map(id).collect()
     }
 }
 
@@ -70,12 +67,13 @@ fn greedy_answers_are_those_of_transformers() {
     for name in NAMES {
         let reference = Reference::read(name);
         let settings = Settings { sampling: Sampling::GREEDY, max_new_tokens: 16, seed: 0, batch_size: None };
-        let generator = Generator::new(&reference.model, None, &reference.scribe.tokenizer, settings);
+        let generator = Generator::new(&*reference.model, None, reference.processor.tokenizer(), settings);
         let pictures = reference.pictures();
         let requests = pictures.iter().enumerate().map(|(tag, (_, facts, picture))| {
-            let sequence = reference.scribe.round(reference.text("question"), None, true).unwrap();
-            assert_eq!(reference.expanded(&sequence, picture), ids(&facts["ids"]));
-            Ok(Request { tag, subject: String::new(), sequence, picture: Some(picture.clone()) })
+            let sequence =
+                reference.processor.tokenize(&round(reference.text("question"), None), &[&picture.layout]).unwrap();
+            assert_eq!(reference.expanded(&sequence), ids(&facts["ids"]));
+            Ok(Request { tag, subject: String::new(), sequence, image: Some(picture.clone()) })
         });
         let mut told = 0;
         let watch = &mut |step: Step| {
@@ -100,11 +98,14 @@ fn scores_are_those_of_transformers() {
         let (_, facts, square) = pictures.iter().find(|(name, ..)| name == "square").unwrap();
         for (index, answer) in ["chosen", "rejected"].into_iter().enumerate() {
             let response = format!("{}</s>", reference.text(answer));
-            let sequence = reference.scribe.round(reference.text("question"), Some(&response), true).unwrap();
+            let sequence = reference
+                .processor
+                .tokenize(&round(reference.text("question"), Some(&response)), &[&square.layout])
+                .unwrap();
             if answer == "chosen" {
-                assert_eq!(reference.expanded(&sequence, square), ids(&facts["answered"]["ids"]));
+                assert_eq!(reference.expanded(&sequence), ids(&facts["answered"]["ids"]));
             }
-            let scored = score(&reference.model, None, &sequence, Some(square)).unwrap();
+            let scored = score(&*reference.model, None, &sequence, Some(square)).unwrap();
             assert_eq!(scored.tokens.last(), Some(&2));
             let expected = reference.facts["reference_logprobs"][index].as_f64().unwrap();
             let difference = (scored.logprob() - expected).abs();
@@ -117,14 +118,15 @@ fn scores_are_those_of_transformers() {
 fn an_adapter_answers_as_under_peft() {
     for name in NAMES {
         let reference = Reference::read(name);
-        let config = &reference.model.config.text;
-        let adapter = peft::read(&root().join(name).join("adapter"), config, &Device::flex()).unwrap();
+        let shape = reference.model.shape();
+        let adapter = peft::read(&root().join(name).join("adapter"), shape, &Device::flex()).unwrap().adapter;
         let settings = Settings { sampling: Sampling::GREEDY, max_new_tokens: 16, seed: 0, batch_size: None };
-        let tokenizer = &reference.scribe.tokenizer;
-        let generator = Generator::new(&reference.model, Some(&adapter.lora), tokenizer, settings);
+        let tokenizer = reference.processor.tokenizer();
+        let generator = Generator::new(&*reference.model, Some(&adapter), tokenizer, settings);
         let (_, _, square) = reference.pictures().into_iter().find(|(name, ..)| name == "square").unwrap();
-        let sequence = reference.scribe.round(reference.text("question"), None, true).unwrap();
-        let request = Request { tag: 0, subject: String::new(), sequence, picture: Some(square) };
+        let sequence =
+            reference.processor.tokenize(&round(reference.text("question"), None), &[&square.layout]).unwrap();
+        let request = Request { tag: 0, subject: String::new(), sequence, image: Some(square) };
         assert_eq!(generator.one(request).unwrap().tokens, ids(&reference.facts["adapter_greedy"]), "{name}");
     }
 }

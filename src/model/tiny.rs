@@ -1,22 +1,23 @@
-//! A small random model, sequences and an adapter for this module's tests.
+//! The one small model of the tests: a random LLaVA, its images, sequences and adapters.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use super::adapter::{Adapter, Change, Lora};
+use super::contract::{ImageFeatures, ImageInput, ImageLayout, Model, Shape};
+use super::llava::{AnyresRule, Architecture, Config, Llava};
+use super::nn::Activation;
+use super::sequence::{ImageRun, Sequence};
+use super::{clip, llama};
 use crate::draw::Draws;
-use crate::model::llava::{Activation, AnyresRule, Architecture, Config, Llava, TextConfig, VisionConfig};
-use crate::model::lora::{LayerLora, Lora, LoraPair, Target};
-use crate::model::sequence::Sequence;
 
-/// A model of three layers with grouped-query attention.
-pub fn model() -> Llava {
-    model_in(DType::F32)
-}
+/// The token that stands for a picture.
+pub const IMAGE: u32 = 22;
 
-/// The same with weights and activations in `dtype`.
-pub fn model_in(dtype: DType) -> Llava {
-    let text = TextConfig {
+/// A decoder of three layers with grouped-query attention.
+pub fn text() -> llama::Config {
+    llama::Config {
         vocabulary: 23,
         hidden: 16,
         intermediate: 24,
@@ -29,15 +30,14 @@ pub fn model_in(dtype: DType) -> Llava {
         tied: false,
         sliding_window: None,
         max_positions: 64,
-    };
-    build(text, dtype)
+    }
 }
 
-/// A model with this decoder.
-pub fn build(text: TextConfig, dtype: DType) -> Llava {
-    let config = Config {
+/// A model with this decoder, whose tower sees two by two patches.
+pub fn config(text: llama::Config) -> Config {
+    Config {
         architecture: Architecture::Llava,
-        vision: VisionConfig {
+        vision: clip::Config {
             hidden: 8,
             intermediate: 16,
             layers: 2,
@@ -48,7 +48,7 @@ pub fn build(text: TextConfig, dtype: DType) -> Llava {
             activation: Activation::QuickGelu,
         },
         text,
-        image_token: 22,
+        image_token: IMAGE,
         end_tokens: vec![2],
         feature_layer: -2,
         drop_class_token: true,
@@ -57,7 +57,27 @@ pub fn build(text: TextConfig, dtype: DType) -> Llava {
         grid_pinpoints: Vec::new(),
         image_newline: false,
         anyres_rule: AnyresRule::HuggingFace,
-    };
+    }
+}
+
+/// Its sizes.
+pub fn shape() -> Shape {
+    config(text()).shape()
+}
+
+/// The model.
+pub fn model() -> Llava {
+    model_in(DType::F32)
+}
+
+/// The same with weights and activations in `dtype`.
+pub fn model_in(dtype: DType) -> Llava {
+    build(text(), dtype)
+}
+
+/// A model with this decoder.
+pub fn build(text: llama::Config, dtype: DType) -> Llava {
+    let config = config(text);
     let device = Device::flex();
     let mut tensors: BTreeMap<String, Tensor<1>> = config
         .tensors()
@@ -73,46 +93,49 @@ pub fn build(text: TextConfig, dtype: DType) -> Llava {
 }
 
 /// An adapter of rank 2 on all linear layers, none of whose factors is zero.
-pub fn lora(model: &Llava) -> Lora {
-    lora_of_rank(model, 2)
+pub fn adapter(model: &dyn Model) -> Adapter {
+    adapter_of_rank(model, 2)
 }
 
 /// The same of another rank.
-pub fn lora_of_rank(model: &Llava, rank: usize) -> Lora {
-    let text = &model.config.text;
-    let alpha = 4.0;
-    let (query, key) = (text.heads * text.head_size, text.key_value_heads * text.head_size);
-    let sizes = |target: Target| match target {
-        Target::Q => (text.hidden, query),
-        Target::K | Target::V => (text.hidden, key),
-        Target::O => (query, text.hidden),
-        Target::Gate | Target::Up => (text.hidden, text.intermediate),
-        Target::Down => (text.intermediate, text.hidden),
-    };
-    let matrix = |name: String, shape: [usize; 2]| {
-        let values = normal(&name, shape[0] * shape[1], 0.2);
-        Tensor::from_data(TensorData::new(values, shape), (&model.device(), DType::F32))
-    };
-    let layers = (0..text.layers)
-        .map(|layer| LayerLora {
-            scale: alpha / rank as f64,
-            pairs: Target::ALL.map(|target| {
-                let (inputs, outputs) = sizes(target);
-                Some(LoraPair {
-                    a: matrix(format!("{layer} {target:?} a"), [rank, inputs]),
-                    b: matrix(format!("{layer} {target:?} b"), [outputs, rank]),
-                    dropout: None,
-                })
-            }),
-        })
-        .collect();
-    Lora { rank, alpha, targets: Target::ALL.to_vec(), layers }
+pub fn adapter_of_rank(model: &dyn Model, rank: usize) -> Adapter {
+    let shape = model.shape();
+    let mut adapter = Adapter::initial(shape, rank, 4.0, |_| true, 0, &model.device());
+    for (index, layer) in adapter.layers.iter_mut().enumerate() {
+        for (name, tensor) in layer.tensors_mut(index, &shape.linears) {
+            let values = normal(&name, tensor.dims().iter().product(), 0.2);
+            *tensor = Tensor::from_data(TensorData::new(values, tensor.dims()), (&model.device(), DType::F32));
+        }
+    }
+    adapter
 }
 
-/// Rows that stand for picture `index`, `[4, hidden]`.
-pub fn rows(model: &Llava, index: usize) -> Tensor<2> {
-    let values = normal(&format!("picture {index}"), 4 * model.config.text.hidden, 1.0);
-    Tensor::from_data(TensorData::new(values, [4, model.config.text.hidden]), (&model.device(), model.dtype()))
+/// An adapter as a training starts from: the second factors are zero.
+pub fn fresh(model: &dyn Model) -> Adapter {
+    let mut adapter = adapter(model);
+    for Change::Lora(Lora { b, .. }) in adapter.layers.iter_mut().flat_map(|layer| &mut layer.0).flatten() {
+        *b = b.zeros_like();
+    }
+    adapter
+}
+
+/// What the tower reads of picture `index`.
+pub fn image(index: usize) -> ImageInput {
+    let layout =
+        ImageLayout { size: [8, 8], text: "<image>".to_owned(), runs: vec![[1, 4]], tiles: None, shown: [0..2, 0..2] };
+    ImageInput { pixels: TensorData::new(normal(&format!("pixels {index}"), 3 * 64, 1.0), [1, 3, 8, 8]), layout }
+}
+
+/// What stands for picture `index` in the decoder, four rows.
+pub fn features(model: &dyn Model, index: usize) -> ImageFeatures {
+    let hidden = model.shape().hidden;
+    let values = TensorData::new(normal(&format!("picture {index}"), 4 * hidden, 1.0), [4, hidden]);
+    ImageFeatures { rows: Tensor::from_data(values, (&model.device(), model.dtype())), added: Vec::new() }
+}
+
+/// A picture as the third token, or none.
+pub fn runs(picture: bool) -> Vec<ImageRun> {
+    if picture { vec![ImageRun { token: 2, grid: [1, 4] }] } else { Vec::new() }
 }
 
 /// A sequence of six tokens of prompt, the picture third among them if there is one, and `answer` tokens of answer.
@@ -120,10 +143,10 @@ pub fn sequence(index: usize, picture: bool, answer: usize) -> Sequence {
     let mut draws = Draws::new(index as u64, "sequence", "");
     let mut tokens: Vec<u32> = (0..6 + answer).map(|_| 3 + draws.below(19) as u32).collect();
     if picture {
-        tokens[2] = 22;
+        tokens[2] = IMAGE;
     }
     let answers = (0..tokens.len()).map(|token| token >= 6).collect();
-    Sequence { tokens, picture: picture.then_some(2), answer: answers, cut: 0 }
+    Sequence { tokens, images: runs(picture), answer: answers, cut: 0 }
 }
 
 /// The prompt of `sequence` with another answer, of `answer` tokens.

@@ -1,8 +1,7 @@
 //! Text ↔ token ids, as a Hugging Face checkpoint's `tokenizer.json` defines them.
 //!
 //! A rendered text is tokenised once, as a whole. Which parts of it a user or a model wrote is told by ranges: there,
-//! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template. This module
-//! does not know templates, turns or pictures, except that `<image>` is one token.
+//! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -14,11 +13,9 @@ use serde_json::Value;
 use tokenizers::{Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token};
 
 use super::ModelError;
-use super::llava::read_object;
+use super::contract::ImageToken;
+use super::files::json::{read_optional, token_text};
 use crate::data::sniff::{Found, behind_mark};
-
-/// What stands for a picture in a text.
-pub const PLACEHOLDER: &str = "<image>";
 
 /// The tokens that are never written, as Llama and LLaVA call them; a file need not say what they are for.
 const NEVER: [&str; 3] = ["<pad>", "<unk>", "<s>"];
@@ -37,8 +34,6 @@ pub struct Tokenizer {
     /// Tokens that belong to no text: those that begin a sequence, fill it up, or stand for what cannot be written.
     never: HashSet<u32>,
     image: u32,
-    beginning: Option<String>,
-    end: Option<String>,
     contradiction: Option<String>,
 }
 
@@ -77,12 +72,12 @@ impl Tokenizer {
         settings(folder).map(drop)
     }
 
-    /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the id of `<image>`
-    /// (`image_token_index` of `config.json`).
+    /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the token that
+    /// stands for a picture, as `config.json` has it.
     ///
     /// # Errors
-    /// When there is no `tokenizer.json`, when a file is broken, or when it gives `<image>` another id.
-    pub fn read(folder: &Path, image: u32) -> Result<Self, ModelError> {
+    /// When there is no `tokenizer.json`, when a file is broken, or when it gives that token another id.
+    pub fn read(folder: &Path, image: &ImageToken) -> Result<Self, ModelError> {
         let path = file(folder)?;
         let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
         let inner = tokenizers::Tokenizer::from_bytes(behind_mark(&text)).map_err(|cause| {
@@ -92,7 +87,7 @@ impl Tokenizer {
             .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
     }
 
-    fn new(mut inner: tokenizers::Tokenizer, settings: &Value, image: u32) -> Result<Self, ModelError> {
+    fn new(mut inner: tokenizers::Tokenizer, settings: &Value, image: &ImageToken) -> Result<Self, ModelError> {
         // Both belong to whoever calls the tokenizer; a file saved with them would cut or fill every text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(broken)?;
@@ -115,17 +110,17 @@ impl Tokenizer {
                 strips_right: token.rstrip,
             });
         }
-        match added.iter_mut().find(|token| token.text == PLACEHOLDER) {
-            Some(token) if token.id != image => {
+        match added.iter_mut().find(|token| token.text == image.text) {
+            Some(token) if token.id != image.id => {
                 return Err(ModelError::new(format!(
-                    "`{PLACEHOLDER}` is token {}, but `image_token_index` of config.json is {image}",
-                    token.id
+                    "`{}` is token {}, but `image_token_index` of config.json is {}",
+                    image.text, token.id, image.id
                 )));
             }
             Some(token) => token.special = true,
             None => added.push(Added {
-                text: PLACEHOLDER.to_owned(),
-                id: image,
+                text: image.text.to_owned(),
+                id: image.id,
                 special: true,
                 single_word: false,
                 strips_left: false,
@@ -138,7 +133,7 @@ impl Tokenizer {
             list.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.id.cmp(&b.id)));
         }
         let named = |key: &str| token_text(&settings[key]);
-        let (beginning, end) = (named("bos_token"), named("eos_token"));
+        let end = named("eos_token");
         let unknown = named("unk_token").and_then(|text| inner.token_to_id(&text));
         let named_never = ["bos_token", "unk_token", "pad_token"].into_iter().filter_map(named);
         let never = named_never
@@ -149,7 +144,8 @@ impl Tokenizer {
         let prefix = prefix(&inner)?;
         let contradiction = contradiction(!prefix.is_empty(), settings);
         let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
-        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, beginning, end, contradiction })
+        let image = image.id;
+        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, contradiction })
     }
 
     /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
@@ -211,19 +207,9 @@ impl Tokenizer {
         self.added.iter().find(|token| token.special && token.text == text).map(|token| token.id)
     }
 
-    /// The id of `<image>`.
+    /// The id of the token that stands for a picture.
     pub fn image(&self) -> u32 {
         self.image
-    }
-
-    /// The text of the token that begins a sequence, if the checkpoint names one.
-    pub fn beginning(&self) -> Option<&str> {
-        self.beginning.as_deref()
-    }
-
-    /// The text of the token that ends a sequence, if the checkpoint names one.
-    pub fn end(&self) -> Option<&str> {
-        self.end.as_deref()
     }
 
     /// What the checkpoint's files say differently of how a sequence begins, and which of them holds.
@@ -322,8 +308,8 @@ fn file(folder: &Path) -> Result<PathBuf, ModelError> {
 
 /// `tokenizer_config.json`, completed by `special_tokens_map.json`; both may be missing.
 fn settings(folder: &Path) -> Result<Value, ModelError> {
-    let mut settings = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-    if let Some(Value::Object(map)) = read_json(&folder.join("special_tokens_map.json"))? {
+    let mut settings = Value::Object(read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default());
+    if let Some(map) = read_optional(&folder.join("special_tokens_map.json"))? {
         for (key, value) in map {
             if settings[&key].is_null() {
                 settings[&key] = value;
@@ -331,16 +317,6 @@ fn settings(folder: &Path) -> Result<Value, ModelError> {
         }
     }
     Ok(settings)
-}
-
-/// The JSON object in `path`; `None` when there is no such file.
-pub(super) fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
-    path.exists().then(|| read_object(path).map(Value::Object)).transpose()
-}
-
-/// A token's text: the files write it as a text or as an object with `content`.
-pub(super) fn token_text(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
 }
 
 fn broken(cause: tokenizers::Error) -> ModelError {
@@ -358,8 +334,12 @@ pub(super) mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/text").join(name)
     }
 
+    pub fn image(id: u32) -> ImageToken {
+        ImageToken { text: "<image>", id }
+    }
+
     pub fn tokenizer(name: &str) -> Tokenizer {
-        Tokenizer::read(&folder(name), 32000).unwrap()
+        Tokenizer::read(&folder(name), &image(32000)).unwrap()
     }
 
     #[test]
@@ -401,7 +381,7 @@ pub(super) mod tests {
         let mut file: Value =
             serde_json::from_slice(&std::fs::read(folder(name).join("tokenizer.json")).unwrap()).unwrap();
         change(&mut file);
-        Tokenizer::new(file.to_string().parse().unwrap(), settings, 32000).unwrap()
+        Tokenizer::new(file.to_string().parse().unwrap(), settings, &image(32000)).unwrap()
     }
 
     #[test]
@@ -458,23 +438,23 @@ pub(super) mod tests {
             "model": {"type": "WordLevel", "unk_token": "<unk>",
                       "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "<image>": 3, "a": 4}}}"#;
         let settings = serde_json::json!({"unk_token": "<unk>"});
-        let tokenizer = Tokenizer::new(text.parse().unwrap(), &settings, 3).unwrap();
+        let tokenizer = Tokenizer::new(text.parse().unwrap(), &settings, &image(3)).unwrap();
         assert_eq!(tokenizer.encode("a </s> a</s>", &[0..8]).unwrap().ids, [4, 0, 4, 2]);
     }
 
     #[test]
     fn a_folder_without_a_tokenizer_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Tokenizer::read(folder.path(), 5).err().unwrap();
+        let error = Tokenizer::read(folder.path(), &image(5)).err().unwrap();
         assert!(error.message.ends_with("no tokenizer here: `tokenizer.json` is missing"), "{error}");
         std::fs::write(folder.path().join("tokenizer.model"), "").unwrap();
-        let error = Tokenizer::read(folder.path(), 5).err().unwrap();
+        let error = Tokenizer::read(folder.path(), &image(5)).err().unwrap();
         assert!(error.help.unwrap().contains("save_pretrained"));
     }
 
     #[test]
     fn a_placeholder_with_another_id_than_the_configuration_is_an_error() {
-        let error = Tokenizer::read(&folder("llama"), 7).err().unwrap();
+        let error = Tokenizer::read(&folder("llama"), &image(7)).err().unwrap();
         assert!(error.message.contains("`<image>` is token 32000, but `image_token_index` of config.json is 7"));
     }
 }

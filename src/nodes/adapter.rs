@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::llava::Llava;
-use crate::model::lora::{Lora, Target};
-use crate::model::{ModelError, peft};
+use crate::model::adapter::Adapter;
+use crate::model::contract::Shape;
+use crate::model::{Model, ModelError, peft};
 use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.
@@ -41,14 +41,14 @@ pub struct Origin {
     pub dropout: f64,
 }
 
-/// Puts `lora` into the store: the identity parts of a result.
+/// Puts an adapter for a model of `shape` into the store: the identity parts of a result.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub fn write(lora: &Lora, objects: &dyn Objects) -> Result<Vec<Part>, Failure> {
-    let targets = lora.targets.iter().map(|target| target.name().to_owned()).collect();
-    let settings = Settings { rank: lora.rank, alpha: lora.alpha, targets };
-    Ok(vec![part(TENSORS, &peft::serialize(lora), objects)?, part(SETTINGS, &json(&settings), objects)?])
+pub fn write(adapter: &Adapter, shape: &Shape, objects: &dyn Objects) -> Result<Vec<Part>, Failure> {
+    let settings = Settings { rank: adapter.rank, alpha: adapter.alpha, targets: adapter.targets.clone() };
+    let tensors = peft::serialize(adapter, shape);
+    Ok(vec![part(TENSORS, &tensors, objects)?, part(SETTINGS, &json(&settings), objects)?])
 }
 
 /// The side part that says where an adapter comes from.
@@ -71,16 +71,16 @@ pub fn part(name: &str, content: &[u8], objects: &dyn Objects) -> Result<Part, F
 ///
 /// # Errors
 /// When it was made for another model, or its parts cannot be read.
-pub fn load(inputs: &Inputs, port: &str, model: &Llava) -> Result<Option<Lora>, Failure> {
+pub fn load(inputs: &Inputs, port: &str, model: &dyn Model) -> Result<Option<Adapter>, Failure> {
     let Some(artifact) = inputs.artifacts(port).first() else { return Ok(None) };
     let named = |message: &str| format!("the adapter of `{}`: {message}", artifact.node);
     let Settings { rank, alpha, .. } = serde_json::from_slice(&inputs.part(artifact, SETTINGS)?)
         .map_err(|cause| Failure::node(named(&format!("{SETTINGS}: {cause}"))))?;
     let settings = peft::Settings { rank, alpha, ..peft::Settings::default() };
     let tensors = inputs.part(artifact, TENSORS)?;
-    let adapter = peft::parse(settings, &tensors, &model.config.text, &model.device())
+    let read = peft::parse(settings, &tensors, model.shape(), &model.device())
         .map_err(|error| ModelError { message: named(&error.message), ..error })?;
-    Ok(Some(adapter.lora))
+    Ok(Some(read.adapter))
 }
 
 /// The shape of the PEFT adapter in `folder`, as the parameters of a node that trains on from it would repeat it. Reads
@@ -105,8 +105,7 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
     let written = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
     let (tensors, renamed) = peft::plain(&written)
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })?;
-    let targets: Vec<String> =
-        targets(folder, &settings, &tensors)?.iter().map(|target| target.name().to_owned()).collect();
+    let targets = targets(folder, &settings, &tensors)?;
     let peft::Settings { rank, alpha, dropout, base, mut notes, .. } = settings;
     notes.extend(renamed);
     let line = format!("rank {rank}, alpha {alpha}, {}", targets.join(" "));
@@ -144,8 +143,6 @@ pub fn export(
         Some(text) => serde_json::from_slice(&text).map_err(|cause| broken(ORIGIN, cause))?,
         None => Origin::default(),
     };
-    let targets: Vec<Target> =
-        Target::ALL.into_iter().filter(|target| targets.iter().any(|name| name == target.name())).collect();
     let base = base_model.map(str::to_owned).or(origin.base_model).unwrap_or_default();
     let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base);
 
@@ -160,19 +157,18 @@ pub fn export(
 }
 
 /// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
-fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<Target>, ModelError> {
+fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<String>, ModelError> {
     let path = folder.join(peft::TENSORS);
     peft::targets(settings, tensors)
         .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
 }
 
 /// An adapter's shape as parameters: what a node that trains on from it may repeat.
-pub fn shape(rank: usize, alpha: f64, targets: &[Target]) -> Vec<Parameter> {
-    let targets: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+pub fn shape(rank: usize, alpha: f64, targets: &[String]) -> Vec<Parameter> {
     vec![
         Parameter::function("lora.rank", rank),
         Parameter::function("lora.alpha", alpha),
-        Parameter::function("lora.targets", targets),
+        Parameter::function("lora.targets", targets.to_vec()),
     ]
 }
 

@@ -4,9 +4,10 @@
 
 use super::device;
 use super::labels::{item_name, labelled};
-use super::training::{Goal, POSITIVE, TrainingParameters};
+use super::training::{Goal, POSITIVE, Set, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
 use crate::digest::Value;
+use crate::model::processor::round;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
     WholeWork, Work, by_default,
@@ -142,19 +143,15 @@ impl WholeWork for DpoNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let pairs = labelled::<Pair>(inputs, "pairs")?;
         let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
-        self.training.run(inputs, context, goal, &|scribe, set| {
-            for (pair, label) in &pairs {
-                set.wanted(&pair.chosen);
-                set.compared(&pair.chosen, &pair.rejected);
-                let answered = |response| scribe.round(&pair.instruction, Some(response), true);
-                set.add(
-                    item_name(&pair.id, label),
-                    Some(pair.picture),
-                    [answered(&pair.chosen), answered(&pair.rejected)],
-                );
-            }
-            Ok(())
-        })
+        let mut set = Set::default();
+        for (pair, label) in &pairs {
+            set.wanted(&pair.chosen);
+            set.compared(&pair.chosen, &pair.rejected);
+            let answered = |response: &str| round(&pair.instruction, Some(response));
+            let responses = vec![answered(&pair.chosen), answered(&pair.rejected)];
+            set.add(item_name(&pair.id, label), Some(pair.picture), responses);
+        }
+        self.training.run(inputs, context, goal, set)
     }
 }
 

@@ -31,10 +31,10 @@ use crate::digest::{Digest, Value};
 use crate::eval::data::{DataError, VOCABULARY};
 use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
 use crate::eval::vqa::{Extract, Scorer};
+use crate::model::contract::ImageSettings;
 use crate::model::generate::{Generator, Settings};
-use crate::model::picture::prepare;
+use crate::model::processor::Processor;
 use crate::model::sample::Sampling;
-use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
@@ -75,7 +75,7 @@ struct EvaluateNode {
     temperature: f64,
     max_new_tokens: usize,
     template: Option<&'static str>,
-    views: model::Views,
+    image_settings: ImageSettings,
     on_bad_item: OnBadItem,
 }
 
@@ -144,7 +144,7 @@ impl NodeKind for EvaluateKind {
         let temperature = table.number("temperature", 0.0, 0.0..);
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let views = model::Views::read(table);
+        let image_settings = model::read_image_settings(table);
         let on_bad_item = OnBadItem::read(table);
         table.refuse("judge", "the benchmarks that are there, `vqa` and `captions`, need no judge");
         Some(Box::new(EvaluateNode {
@@ -157,7 +157,7 @@ impl NodeKind for EvaluateKind {
             temperature,
             max_new_tokens,
             template,
-            views,
+            image_settings,
             on_bad_item,
         }))
     }
@@ -248,7 +248,7 @@ impl Node for EvaluateNode {
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
             "extract" => by_default(Extract::default().name()),
             "scorer" => by_default(Scorer::default().name()),
-            _ => model::Views::left_out(parameter, &self.model),
+            _ => model::left_out(parameter, &self.model),
         }
     }
 
@@ -263,7 +263,7 @@ impl Node for EvaluateNode {
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.views);
+            problems = model::check_settings(&self.model, self.template, &self.image_settings);
         }
         match Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
             Ok(suite) => problems.extend(self.unlike_pictures(&suite)),
@@ -283,7 +283,7 @@ impl Node for EvaluateNode {
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let Loaded { suite, pictures } = self.load(digests)?;
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.views)?);
+        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
         list.push(Parameter::selection("data", suite.identity(&pictures)));
         Ok(list)
     }
@@ -455,18 +455,16 @@ impl ItemWork for EvaluateNode {
         let loaded = self.load(context.files())?;
         let items = self.item_list(&loaded);
         let model = model::load(&self.model, context)?;
-        let lora = adapter::load(inputs, "adapter", &model)?;
-        let scribe =
-            Scribe::read(&self.model.path, model.config.image_token, model.config.text.vocabulary, self.template)?;
-        scribe.notes.iter().for_each(|note| context.note(note));
-        let processor = self.views.processor(&self.model)?;
+        let adapter = adapter::load(inputs, "adapter", &*model)?;
+        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
+        processor.notes.iter().for_each(|note| context.note(note));
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },
             max_new_tokens: self.max_new_tokens,
             seed: context.seed(),
             batch_size: None,
         };
-        let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
+        let generator = Generator::new(&*model, adapter.as_ref(), processor.tokenizer(), settings);
         let pictures = by_picture(&loaded, pending)?;
         // Descriptions come first, and take the longest.
         let descriptions = if self.form.describes() { pictures.len() } else { 0 };
@@ -474,7 +472,7 @@ impl ItemWork for EvaluateNode {
             node: self,
             loaded: &loaded,
             items: &items,
-            scribe: &scribe,
+            processor: &processor,
             generator: &generator,
             context,
             finished,
@@ -489,8 +487,8 @@ impl ItemWork for EvaluateNode {
             });
             match decoded {
                 Ok(decoded) => {
-                    let prepared = Arc::new(prepare(&decoded, processor.mode, &processor));
-                    group.push(Subject { prepared, picture, asked });
+                    let image = Arc::new(processor.image(&decoded));
+                    group.push(Subject { image, picture, asked });
                 }
                 Err(bad) => {
                     run.advance(usize::from(self.form.describes()));
@@ -501,7 +499,7 @@ impl ItemWork for EvaluateNode {
                     }
                 }
             }
-            let waiting: usize = group.iter().map(|subject| size_of_val(subject.prepared.views.as_slice())).sum();
+            let waiting: usize = group.iter().map(|subject| subject.image.pixels.bytes().len()).sum();
             if waiting >= PREPARED || group.len() >= PICTURES {
                 if run.group(&group)? == ControlFlow::Break(()) {
                     return Ok(());

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use super::device;
 use super::folder::{self, hub_id};
 use crate::digest::Digest;
-use crate::model::llava::{AnyresRule, Config, ImageMode, Llava};
-use crate::model::picture::Processor;
+use crate::model::contract::{ImageProcessor, ImageSettings};
 use crate::model::template::Template;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{ModelError, session};
+use crate::model::{Model, ModelError, families, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
 use crate::spec::{Reader, Resource, ResourceKind};
 
@@ -61,74 +60,32 @@ pub fn check_files(model: &Resource) -> Vec<FileProblem> {
             help: Some("leave it out: a folder is known by what is in it".to_owned()),
         }];
     }
-    if let Err(error) = Config::read(folder) {
-        return problem(error.message, error.help);
-    }
-    if let Err(error) = Llava::check(folder) {
-        return problem(error.message, error.help);
-    }
-    if let Err(error) = Tokenizer::check(folder) {
-        return problem(error.message, error.help);
-    }
-    if let Err(error) = Views::default().processor(model) {
-        return problem(error.message, error.help);
-    }
-    Vec::new()
+    let check = || {
+        families::of(folder)?.check(folder)?;
+        Tokenizer::check(folder)?;
+        image_processor(model, &ImageSettings::new()).map(drop)
+    };
+    check().map_or_else(|error: ModelError| problem(error.message, error.help), |()| Vec::new())
 }
 
-/// How a node's pictures become views, as far as its parameters `image_mode` and `anyres_rule` say it; the checkpoint
-/// says the rest.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Views {
-    mode: Option<ImageMode>,
-    rule: Option<AnyresRule>,
+/// Reads the parameters of `table` that say how pictures are prepared; the checkpoint says the rest.
+pub fn read_image_settings(table: &mut Reader<'_>) -> ImageSettings {
+    let mut settings = ImageSettings::new();
+    for (name, values) in families::image_settings() {
+        let choices: Vec<_> = values.into_iter().map(|value| (value, value)).collect();
+        settings.extend(table.optional_choice(name, &choices).map(|value| (name, value)));
+    }
+    settings
 }
 
-impl Views {
-    /// Reads the parameters out of `table`.
-    pub fn read(table: &mut Reader<'_>) -> Self {
-        let mut rules = vec![("checkpoint", None)];
-        rules.extend(AnyresRule::ALL.map(|rule| (rule.name(), Some(rule))));
-        Self {
-            mode: table.optional_choice("image_mode", &ImageMode::ALL.map(|mode| (mode.name(), mode))),
-            rule: table.choice("anyres_rule", &rules, None),
-        }
-    }
+fn image_processor(model: &Resource, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
+    families::of(&model.path)?.image_processor(&model.path, settings)
+}
 
-    /// How `model`'s pictures are prepared; its mode is the one that holds.
-    ///
-    /// # Errors
-    /// When the model's files are broken.
-    pub fn processor(self, model: &Resource) -> Result<Processor, ModelError> {
-        let mut config = Config::read(&model.path)?;
-        config.anyres_rule = self.rule.unwrap_or(config.anyres_rule);
-        let mut processor = Processor::read(&model.path, &config)?;
-        processor.mode = self.mode.unwrap_or(processor.mode);
-        Ok(processor)
-    }
-
-    /// What the model's checkpoint does not do anyway. The rule is of no account in another mode.
-    fn parameters(self, model: &Resource) -> Result<Vec<Parameter>, ModelError> {
-        let mut list = Vec::new();
-        let (own, used) = (Self::default().processor(model)?, self.processor(model)?);
-        if used.mode != own.mode {
-            list.push(Parameter::function("image_mode", used.mode.name()));
-        }
-        if used.mode == ImageMode::Anyres && used.rule() != own.rule() {
-            list.push(Parameter::function("anyres_rule", used.rule().name()));
-        }
-        Ok(list)
-    }
-
-    /// What it means that `parameter` is not in the key of a node on `model`, for people.
-    pub fn left_out(parameter: &str, model: &Resource) -> Option<String> {
-        let processor = Self::default().processor(model).ok()?;
-        match parameter {
-            "image_mode" => by_default(processor.mode.name()),
-            "anyres_rule" => by_default(processor.rule().name()),
-            _ => None,
-        }
-    }
+/// What it means that the image setting `parameter` is not in the key of a node on `model`, for people.
+pub fn left_out(parameter: &str, model: &Resource) -> Option<String> {
+    let settings = image_processor(model, &ImageSettings::new()).ok()?.settings();
+    settings.into_iter().find(|(name, _)| *name == parameter).and_then(|(_, value)| by_default(value))
 }
 
 /// What is said of a model whose folder is not there, and what to do.
@@ -207,43 +164,45 @@ fn another(model: &Resource) -> Option<(String, Option<String>)> {
     Some((format!("`{name}` holds adapters, no model"), adapter(found)))
 }
 
-/// What is wrong with `template` and `image_mode` for `model`, whose folder is sound.
-pub fn check_manner(model: &Resource, template: Option<&str>, views: Views) -> Vec<FileProblem> {
-    let mut problems = Vec::new();
-    if let Err(ModelError { message, help, .. }) = template_name(model, template).and_then(|name| {
+/// What is wrong with `template` and the image settings for `model`, whose folder is sound.
+pub fn check_settings(model: &Resource, template: Option<&str>, settings: &ImageSettings) -> Vec<FileProblem> {
+    let problem = |parameter: &str, ModelError { message, help, .. }: ModelError| FileProblem {
+        parameter: parameter.to_owned(),
+        message,
+        help,
+    };
+    let named = template_name(model, template).and_then(|name| {
         // Of these, only the checkpoint's own can be missing.
         Template::named(name, &model.path)
-    }) {
-        problems.push(FileProblem { parameter: "template".to_owned(), message, help });
-    }
-    if views.mode == Some(ImageMode::Anyres)
-        && Config::read(&model.path).is_ok_and(|config| config.grid_pinpoints.is_empty())
-    {
-        problems.push(FileProblem {
-            parameter: "image_mode".to_owned(),
-            message: format!("`anyres` needs a `llava_next` checkpoint, which `{}` is not", model.name),
-            help: Some("leave `image_mode` out, or write `crop` or `pad`".to_owned()),
-        });
+    });
+    let mut problems: Vec<FileProblem> = named.err().map(|error| problem("template", error)).into_iter().collect();
+    for (&name, &value) in settings {
+        let alone = ImageSettings::from([(name, value)]);
+        problems.extend(image_processor(model, &alone).err().map(|error| problem(name, error)));
     }
     problems
 }
 
 /// The name of the template: the written one, or that of the model's family.
-///
-/// # Errors
-/// When `config.json` is broken.
-pub fn template_name<'a>(model: &Resource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
-    written.map_or_else(|| Template::default_name(&model.path), Ok)
+fn template_name<'a>(model: &Resource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
+    written.map_or_else(|| families::of(&model.path)?.default_template(&model.path), Ok)
 }
 
-/// `template`, `image_mode` and `anyres_rule` as parameters: what they come to, not how they are written. What the
-/// checkpoint does anyway is left out.
+/// `template` and the image settings as parameters: what they come to, not how they are written. Image settings that
+/// say what the checkpoint does anyway are left out.
 ///
 /// # Errors
 /// When the model's files are broken.
-pub fn manner(model: &Resource, template: Option<&str>, views: Views) -> Result<Vec<Parameter>, ModelError> {
+pub fn parameters(
+    model: &Resource,
+    template: Option<&str>,
+    settings: &ImageSettings,
+) -> Result<Vec<Parameter>, ModelError> {
     let mut list = vec![Parameter::function("template", template_name(model, template)?)];
-    list.extend(views.parameters(model)?);
+    let own = image_processor(model, &ImageSettings::new())?.settings();
+    let used = image_processor(model, settings)?.settings();
+    let changed = used.into_iter().filter(|setting| !own.contains(setting));
+    list.extend(changed.map(|(name, value)| Parameter::function(name, value)));
     Ok(list)
 }
 
@@ -267,7 +226,7 @@ pub fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Fai
 ///
 /// # Errors
 /// When it cannot be loaded.
-pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<Llava>, Failure> {
+pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<dyn Model>, Failure> {
     let before = digest(model, context.files())?;
     let loaded = session::model(&model.path, before, device::occupied(context)?)?;
     // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
@@ -277,7 +236,7 @@ pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<Llava>, Failu
         after?;
         return Err(Failure::environment(format!("{}: the model changed while it was loaded", model.path.display())));
     }
-    loaded.notes.iter().for_each(|note| context.note(note));
+    loaded.notes().iter().for_each(|note| context.note(note));
     Ok(loaded)
 }
 
@@ -361,20 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_of_anyres_is_named_where_it_is_not_the_checkpoint_s() {
+    fn an_image_setting_is_named_where_it_is_not_the_checkpoint_s() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
-        let named = |folder: &str, views: Views| -> Vec<String> {
-            let list = views.parameters(&source(&root.join(folder))).unwrap();
-            list.iter().map(|parameter| format!("{} {}", parameter.name, parameter.value)).collect()
+        let named = |folder: &str, settings: &[(&'static str, &'static str)]| -> Vec<String> {
+            let list = parameters(&source(&root.join(folder)), None, &settings.iter().copied().collect()).unwrap();
+            list[1..].iter().map(|parameter| format!("{} {}", parameter.name, parameter.value)).collect()
         };
-        let rule = |rule| Views { rule: Some(rule), ..Views::default() };
-        assert_eq!(named("llava_next", Views::default()), [""; 0]);
-        assert_eq!(named("llava_next", rule(AnyresRule::HuggingFace)), [""; 0], "what is done anyway");
-        assert_eq!(named("llava_next", rule(AnyresRule::Original)), ["anyres_rule \"original\""]);
-        assert_eq!(named("llava", rule(AnyresRule::Original)), [""; 0], "another mode has no tiles");
-        let padded = Views { mode: Some(ImageMode::Pad), ..rule(AnyresRule::Original) };
-        assert_eq!(named("llava_next", padded), ["image_mode \"pad\""]);
-        let left_out = |parameter| Views::left_out(parameter, &source(&root.join("llava_next"))).unwrap();
+        assert_eq!(named("llava_next", &[]), [""; 0]);
+        assert_eq!(named("llava_next", &[("anyres_rule", "huggingface")]), [""; 0], "what is done anyway");
+        assert_eq!(named("llava_next", &[("anyres_rule", "checkpoint")]), [""; 0]);
+        assert_eq!(named("llava_next", &[("anyres_rule", "original")]), ["anyres_rule \"original\""]);
+        assert_eq!(named("llava", &[("anyres_rule", "original")]), [""; 0], "another mode has no tiles");
+        let padded = [("anyres_rule", "original"), ("image_mode", "pad")];
+        assert_eq!(named("llava_next", &padded), ["image_mode \"pad\""]);
+        let left_out = |parameter| left_out(parameter, &source(&root.join("llava_next"))).unwrap();
         assert!(left_out("anyres_rule").contains("huggingface") && left_out("image_mode").contains("anyres"));
     }
 

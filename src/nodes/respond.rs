@@ -20,10 +20,10 @@ use crate::data::picture::decode;
 use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
-use crate::model::generate::{Generator, Request, Settings, Step, row_count};
-use crate::model::picture::{Prepared, Processor, prepare};
+use crate::model::contract::{ImageInput, ImageSettings};
+use crate::model::generate::{Generator, Request, Settings, Step};
+use crate::model::processor::{Processor, round};
 use crate::model::sample::Sampling;
-use crate::model::sequence::Scribe;
 use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
@@ -58,7 +58,7 @@ pub struct RespondNode {
     sampling: Sampling,
     max_new_tokens: usize,
     template: Option<&'static str>,
-    views: model::Views,
+    image_settings: ImageSettings,
     fraction: Fraction,
     batch_size: Option<usize>,
     on_bad_item: OnBadItem,
@@ -76,7 +76,7 @@ impl RespondNode {
         };
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
         let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let views = model::Views::read(table);
+        let image_settings = model::read_image_settings(table);
         let fraction = Fraction::read(table);
         let batch_size = table.optional_integer("batch_size", 1..=4096).map(|size| size as usize);
         let on_bad_item = OnBadItem::read(table);
@@ -86,7 +86,7 @@ impl RespondNode {
             sampling,
             max_new_tokens,
             template,
-            views,
+            image_settings,
             fraction,
             batch_size,
             on_bad_item,
@@ -185,7 +185,7 @@ impl Node for RespondNode {
             "top_k" => by_default(TOP_K),
             "top_p" => by_default(TOP_P),
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
-            _ => Fraction::left_out(parameter).or_else(|| model::Views::left_out(parameter, &self.model)),
+            _ => Fraction::left_out(parameter).or_else(|| model::left_out(parameter, &self.model)),
         }
     }
 
@@ -200,7 +200,7 @@ impl Node for RespondNode {
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.views);
+            problems = model::check_settings(&self.model, self.template, &self.image_settings);
         }
         problems.extend(self.prompts.problem("prompts"));
         problems
@@ -218,7 +218,7 @@ impl Node for RespondNode {
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.views)?);
+        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
         list.push(self.prompts.parameter("prompts", digests)?);
         Ok(list)
     }
@@ -250,31 +250,26 @@ impl ItemWork for RespondNode {
     ) -> Result<(), Failure> {
         let (questions, _) = self.questions(inputs, context.pipeline_seed())?;
         let model = model::load(&self.model, context)?;
-        let lora = adapter::load(inputs, "adapter", &model)?;
-        let scribe = Scribe::read(
-            &self.model.path,
-            model.config.image_token,
-            model.config.text.vocabulary,
-            Some(model::template_name(&self.model, self.template)?),
-        )?;
-        scribe.notes.iter().for_each(|note| context.note(note));
-        let processor = self.views.processor(&self.model)?;
+        let adapter = adapter::load(inputs, "adapter", &*model)?;
+        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
+        processor.notes.iter().for_each(|note| context.note(note));
         let settings = Settings {
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,
             seed: context.seed(),
             batch_size: self.batch_size,
         };
-        let generator = Generator::new(&model, lora.as_ref(), &scribe.tokenizer, settings);
+        let generator = Generator::new(&*model, adapter.as_ref(), processor.tokenizer(), settings);
 
         let seen: Vec<OnceLock<Seen>> = questions.iter().map(|_| OnceLock::new()).collect();
         let request = |tag: usize| {
             let question = &questions[tag];
-            let prepared = prepared(&question.shown, &processor, context).map_err(|error| (tag, error))?;
-            seen[tag].get_or_init(|| Seen { views: prepared.view_count, image_tokens: row_count(&model, &prepared) });
-            let sequence = scribe.round(&question.prompt, None, true).map_err(|error| (tag, error))?;
+            let image = read_image(&question.shown, &processor, context).map_err(|error| (tag, error))?;
+            seen[tag].get_or_init(|| Seen { views: image.pieces(), image_tokens: image.layout.image_tokens() });
+            let turns = round(&question.prompt, None);
+            let sequence = processor.tokenize(&turns, &[&image.layout]).map_err(|error| (tag, error))?;
             let subject = question.record.id.as_str().to_owned();
-            Ok(Request { tag, subject, sequence, picture: Some(Arc::new(prepared)) })
+            Ok(Request { tag, subject, sequence, image: Some(Arc::new(image)) })
         };
         let mut progress = Progress { done: 0, total: pending.len(), tokens: Some(0), loss: None };
         let mut watch = |step: Step| {
@@ -286,7 +281,7 @@ impl ItemWork for RespondNode {
                 Step::Done(tag, answer) => {
                     progress.done += 1;
                     let said = answer.and_then(|answer| {
-                        let text = scribe.tokenizer.decode(&answer.tokens)?;
+                        let text = processor.tokenizer().decode(&answer.tokens)?;
                         let seen = seen[tag].get().copied();
                         Ok(Said { text, tokens: answer.tokens.len(), finish: answer.finish, seen })
                     });
@@ -355,10 +350,10 @@ impl ItemWork for RespondNode {
 }
 
 /// A picture as the tower reads it.
-fn prepared(digest: &Digest, processor: &Processor, context: &dyn Context) -> Result<Prepared, ModelError> {
+fn read_image(digest: &Digest, processor: &Processor, context: &dyn Context) -> Result<ImageInput, ModelError> {
     let bytes = context.content(digest).map_err(|bad| ModelError::new(bad.cause))?;
     let picture = decode(&bytes).map_err(|error| ModelError::new(error.to_string()))?;
-    Ok(prepare(&picture, processor.mode, processor))
+    Ok(processor.image(&picture))
 }
 
 /// An item's value, or why it has none.

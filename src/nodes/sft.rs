@@ -6,7 +6,7 @@ use super::survey::check_answers;
 use super::training::{Goal, Set, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::data::turns::is_answered;
-use crate::model::sequence::Scribe;
+use crate::model::processor::round;
 use crate::node::{
     Arity, Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port,
     SeedUse, WholeWork, Work,
@@ -96,35 +96,27 @@ impl Node for SftNode {
 
 impl WholeWork for SftNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        self.training.run(inputs, context, Goal::Sft, &|scribe, set| {
-            let mut left_out = LeftOut::without_answer();
-            let mut taken = 0;
-            for artifact in inputs.artifacts("conversations") {
-                taken += add(set, scribe, artifact, inputs, &mut left_out)?;
-            }
-            left_out.check_rest(taken)?;
-            left_out.tell(context);
-            Ok(())
-        })
+        let mut set = Set::default();
+        let mut left_out = LeftOut::without_answer();
+        let mut taken = 0;
+        for artifact in inputs.artifacts("conversations") {
+            taken += add(&mut set, artifact, inputs, &mut left_out)?;
+        }
+        left_out.check_rest(taken)?;
+        left_out.tell(context);
+        self.training.run(inputs, context, Goal::Sft, set)
     }
 }
 
 /// Adds the rows of one artifact: conversations as they are, and pairs as `x` answered by the chosen response;
 /// tells how many.
-fn add(
-    set: &mut Set,
-    scribe: &Scribe,
-    artifact: &Artifact,
-    inputs: &Inputs,
-    left_out: &mut LeftOut,
-) -> Result<usize, Failure> {
+fn add(set: &mut Set, artifact: &Artifact, inputs: &Inputs, left_out: &mut LeftOut) -> Result<usize, Failure> {
     let mut taken = 0;
     match artifact.kind {
         artifact::PAIRS => {
             for (Pair { id, picture, instruction, chosen, .. }, label) in labelled_of(inputs, artifact)? {
                 set.wanted(&chosen);
-                let sequence = scribe.round(&instruction, Some(&chosen), true);
-                set.add(item_name(&id, &label), Some(picture), [sequence]);
+                set.add(item_name(&id, &label), Some(picture), vec![round(&instruction, Some(&chosen))]);
                 taken += 1;
             }
         }
@@ -135,8 +127,7 @@ fn add(
                     continue;
                 };
                 answers(turns).for_each(|answer| set.wanted(answer));
-                let picture = record.shown();
-                set.add(item_name(&record.id, &label), picture, [scribe.conversation(turns, picture.is_some())]);
+                set.add(item_name(&record.id, &label), record.shown(), vec![turns.clone()]);
                 taken += 1;
             }
         }
@@ -144,8 +135,7 @@ fn add(
             for (Conversation { id, picture, conversations }, label) in labelled_of(inputs, artifact)? {
                 if is_answered(&conversations) {
                     answers(&conversations).for_each(|answer| set.wanted(answer));
-                    let sequence = scribe.conversation(&conversations, picture.is_some());
-                    set.add(item_name(&id, &label), picture, [sequence]);
+                    set.add(item_name(&id, &label), picture, vec![conversations]);
                     taken += 1;
                 } else {
                     left_out.add(&id, &label);

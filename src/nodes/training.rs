@@ -2,8 +2,6 @@
 //!
 //! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
 
-use burn::tensor::Tensor;
-
 use super::adapter::{self, Origin};
 use super::device;
 use super::{curve, model};
@@ -11,23 +9,21 @@ use crate::artifact::write_lines;
 use crate::device::Backend;
 use crate::diagnostic::{counted, rounded};
 use crate::digest::Digest;
-use crate::model::ModelError;
-use crate::model::llava::{Config, ImageMode, Llava, TextConfig};
-use crate::model::picture::{Processor, prepare};
-use crate::model::sequence::Scribe;
+use crate::model::contract::{ImageFeatures, Shape};
+use crate::model::processor::Processor;
 use crate::model::template::Template;
+use crate::model::{Model, ModelError};
 use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
-use crate::train::batch::padded_length;
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
-use crate::train::training::{CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, Training};
+use crate::train::training::{CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, Training, padded_length};
 
 mod parameters;
 mod set;
 
 pub use parameters::{POSITIVE, TrainingParameters};
 pub use set::Set;
-use set::decoded;
+use set::{Examples, decoded, longest, teach_end};
 
 /// What a kind minimises.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,53 +40,39 @@ pub enum Goal {
 }
 
 impl TrainingParameters {
-    /// Trains towards `goal` on what `fill` puts into a set.
+    /// Trains towards `goal` on `set`.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn run(
-        &self,
-        inputs: &Inputs,
-        context: &dyn Context,
-        goal: Goal,
-        fill: &dyn Fn(&Scribe, &mut Set) -> Result<(), Failure>,
-    ) -> Result<Output, Failure> {
-        let config = Config::read(&self.model.path)?;
-        let processor = self.views.processor(&self.model)?;
-        let mode = processor.mode;
-        let scribe = Scribe::read(
-            &self.model.path,
-            config.image_token,
-            config.text.vocabulary,
-            Some(model::template_name(&self.model, self.template)?),
-        )?;
-        scribe.notes.iter().for_each(|note| context.note(note));
-        let mut set = Set::new(self.max_length);
-        fill(&scribe, &mut set)?;
-        let left_out = set.leave_out_bad(self.on_bad_item, context)?;
-        if set.examples.is_empty() {
-            let why = match set.unanswered {
-                0 => "the inputs have no items".to_owned(),
-                1 => "the answer of the only example is empty".to_owned(),
-                all => format!("the answers of all {all} examples are empty"),
-            };
-            return Err(Failure::node(format!("there is nothing to train on: {why}")));
+    pub fn run(&self, inputs: &Inputs, context: &dyn Context, goal: Goal, set: Set) -> Result<Output, Failure> {
+        let nothing = |why: String| Err(Failure::node(format!("there is nothing to train on: {why}")));
+        if set.is_empty() {
+            return nothing("the inputs have no items".to_owned());
+        }
+        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
+        processor.notes.iter().for_each(|note| context.note(note));
+        let Examples { list: examples, unanswered, bad } =
+            set.examples(&processor, self.max_length, self.on_bad_item, context)?;
+        match unanswered {
+            0 => {}
+            1 if examples.is_empty() => return nothing("the answer of the only example is empty".to_owned()),
+            all if examples.is_empty() => return nothing(format!("the answers of all {all} examples are empty")),
+            some => {
+                let left_out = counted(some, "example");
+                context.note(&format!("left out {left_out} with an empty answer: nothing is learned from it"));
+            }
         }
         // LLaVA's own `plain` ends a caption with a line feed.
-        if scribe.template != Template::Plain && !set.ends(&config.end_tokens) {
+        if *processor.template() != Template::Plain && !teach_end(&examples, &processor.shape().end_tokens) {
             context.note(&format!(
                 "no answer ends with an end token in the template `{}`: when to stop is not learned",
-                scribe.template.name()
+                processor.template().name()
             ));
         }
-        if set.unanswered > 0 {
-            let left_out = counted(set.unanswered, "example");
-            context.note(&format!("left out {left_out} with an empty answer: nothing is learned from it"));
-        }
-        if let Some(text) = set.emptiness().filter(|_| set.unanswered == 0) {
+        if let Some(text) = set.emptiness().filter(|_| unanswered == 0) {
             context.note(&text);
         }
-        let cut = set.cut();
+        let cut = examples.iter().flat_map(|example| &example.sequences).filter(|sequence| sequence.cut > 0).count();
         if cut > 0 {
             context.note(&format!(
                 "{} cut to `max_length` {}",
@@ -100,46 +82,46 @@ impl TrainingParameters {
         }
 
         let model = model::load(&self.model, context)?;
-        let input = adapter::load(inputs, "adapter", &model)?;
-        let start = self.lora.start(input.as_ref(), &model, context.seed())?;
+        let input = adapter::load(inputs, "adapter", &*model)?;
+        let start = self.lora.start(input.as_ref(), &*model, context.seed())?;
         let objective = match goal {
             Goal::Sft => Objective::Sft,
             Goal::Dpo { loss, input_is_reference } => {
                 Objective::Dpo { loss, reference: input.as_ref().filter(|_| input_is_reference) }
             }
         };
-        let longest = set.longest(&config, mode, &processor);
-        let made_for = config.text.max_positions;
+        let longest = longest(&examples, processor.images().most_image_tokens());
+        let made_for = model.shape().context;
         if longest > made_for {
             context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
         }
         let backend = device::occupied(context)?.backend;
         let training = Training {
-            model: &model,
+            model: &*model,
             objective,
             settings: Settings { seed: context.seed(), ..self.settings },
-            examples: &set.examples,
+            examples: &examples,
             micro_batch_size: self
                 .micro_batch_size
-                .unwrap_or_else(|| (budget(backend) / memory(&model, longest)).clamp(1, self.settings.batch_size)),
+                .unwrap_or_else(|| (budget(backend) / memory(&*model, longest)).clamp(1, self.settings.batch_size)),
             checkpoint_every: self.checkpoint_every,
             checkpoint_after: CHECKPOINT_AFTER,
             scratch: context.scratch(),
         };
-        let mut pictures = |picture: usize| rows(&model, &set.pictures[picture], mode, &processor, context);
+        let mut pictures = |picture: usize| features(&*model, &set.pictures[picture], &processor, context);
         match training.run(start, &mut pictures, &mut Watch { context, began: false })? {
             Outcome::Stopped => Err(Failure::Interrupted),
-            Outcome::Finished(lora, log) => {
+            Outcome::Finished(trained, log) => {
                 let objects = context.objects();
                 let origin = Origin { base_model: None, dropout: self.settings.dropout };
                 Ok(Output {
-                    identity: adapter::write(&lora, objects)?,
+                    identity: adapter::write(&trained, model.shape(), objects)?,
                     side: vec![
                         adapter::part(adapter::LOG, &write_lines(&log), objects)?,
                         adapter::write_origin(&origin, objects)?,
                     ],
                     objects: Vec::new(),
-                    summary: summary(&log, &set, left_out),
+                    summary: summary(&log, &set, examples.len(), bad),
                 })
             }
         }
@@ -180,8 +162,8 @@ impl Observer for Watch<'_> {
 
 /// About how many bytes an example of `positions` needs: what enters every layer, one layer's graph with its square
 /// of scores, and logits for half of the positions.
-fn memory(model: &Llava, positions: usize) -> usize {
-    let TextConfig { vocabulary, hidden, intermediate, layers, heads, .. } = model.config.text;
+fn memory(model: &dyn Model, positions: usize) -> usize {
+    let Shape { vocabulary, hidden, intermediate, layers, heads, .. } = *model.shape();
     let length = padded_length(positions);
     let kept = layers * length * hidden * model.dtype().size();
     let graph = length * (16 * hidden + 8 * intermediate) * 4 + heads * length * length * 16;
@@ -193,23 +175,21 @@ fn budget(backend: Backend) -> usize {
     if backend == Backend::Cpu { 2 << 30 } else { 24 << 30 }
 }
 
-/// The rows of a picture in the decoder's space.
-fn rows(
-    model: &Llava,
+/// What stands for a picture in the decoder.
+fn features(
+    model: &dyn Model,
     digest: &Digest,
-    mode: ImageMode,
     processor: &Processor,
     context: &dyn Context,
-) -> Result<Tensor<2>, ModelError> {
+) -> Result<ImageFeatures, ModelError> {
     let picture = decoded(digest, context)
         .map_err(|failure| ModelError { message: failure.to_string(), help: None, environment: true })?
         .map_err(ModelError::new)?;
-    let prepared = prepare(&picture, mode, processor);
-    Ok(model.rows(model.patches(&prepared), &prepared))
+    Ok(model.encode_images(&[&processor.image(&picture)]).remove(0))
 }
 
 /// What people are shown of a training: where it began and ended, and its course.
-fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
+fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
     let taken: Vec<&Line> = log.iter().filter(|line| !line.skipped).collect();
     let loss: Vec<f64> = taken.iter().map(|line| line.loss).collect();
     let pairs: Vec<Preference> = taken.iter().filter_map(|line| line.preference).collect();
@@ -217,11 +197,8 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
     let tokens: u64 = log.iter().map(|line| line.tokens).sum();
     let seconds: f64 = log.iter().map(|line| line.seconds).sum();
     let Some([first, last]) = ends(&loss) else { return Summary::default() };
-    let mut line = format!(
-        "{} on {}: loss {first:.3} → {last:.3}",
-        counted(log.len(), "step"),
-        counted(set.examples.len(), "example")
-    );
+    let mut line =
+        format!("{} on {}: loss {first:.3} → {last:.3}", counted(log.len(), "step"), counted(examples, "example"));
     let mut samples = vec![curve::row("loss", &loss, POINTS)];
     if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
         let ([before, after], [at_first, at_last]) = (margin, accuracy);
@@ -234,23 +211,16 @@ fn summary(log: &[Line], set: &Set, left_out: usize) -> Summary {
         samples.push(curve::row("accuracy", &course(|pair| pair.accuracy), POINTS));
     }
     line += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
-    if left_out > 0 {
-        line += &format!("; {left_out} left out that cannot be trained on");
+    if bad > 0 {
+        line += &format!("; {bad} left out that cannot be trained on");
     }
 
     let mut warnings = Vec::new();
-    if taken.iter().all(|line| line.learning_rate == 0.0) {
-        warnings.push(format!(
-            "no step had a learning rate above 0, and nothing was learned: {} warm-up; train for more steps, or set \
-             `warmup_ratio = 0`",
-            if taken.len() == 1 { "the only step is" } else { "all steps are" }
-        ));
-    }
     // Of DPO's loss, the part that preferences have: what a batch's responses are like moves the other part about.
     let preferred = course(|pair| pair.dpo);
     let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
     if let Some([first, last]) = ends(minimised).filter(|[first, last]| minimised.len() > 1 && last >= first) {
-        let (equal, all) = (set.equal, set.examples.len());
+        let (equal, all) = (set.equal, examples);
         let rate = "`learning_rate` may be too high, or too low for so few steps";
         let cause = match equal {
             0 => rate.to_owned(),
@@ -482,10 +452,10 @@ mod tests {
             tokens: 10,
             seconds: 1.0,
         };
-        let mut set = Set::new(9);
+        let mut set = Set::default();
         ["a", " ", "b", ""].iter().for_each(|answer| set.wanted(answer));
         let log = [line(1, true), line(2, false), line(3, true), line(4, false)];
-        let summary = summary(&log, &set, 0);
+        let summary = summary(&log, &set, 0, 0);
         assert!(summary.line.starts_with("4 steps on 0 examples: loss 2.000 → 1.000, "), "{}", summary.line);
         assert!(summary.line.ends_with("; 2 skipped, loss scale 512"), "{}", summary.line);
         assert_eq!(

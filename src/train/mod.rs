@@ -3,7 +3,6 @@
 //! [`training::Training`] runs the steps; [`step`] computes one gradient, [`optimizer`] takes it. Nothing here knows the
 //! pipeline, the cache, or which node trains.
 
-pub mod batch;
 pub mod checkpoint;
 pub mod log;
 pub mod loss;
@@ -12,7 +11,5 @@ pub mod optimizer;
 mod parity;
 pub mod scale;
 pub mod schedule;
-#[cfg(test)]
-mod small;
 pub mod step;
 pub mod training;

@@ -11,11 +11,11 @@ use super::optimizer::{AdamWConfig, Parameters};
 use super::schedule::Schedule;
 use super::step::parameters;
 use super::training::{CHECKPOINT_AFTER, Example, Objective, Observer, Outcome, Settings, Step, Training};
-use crate::model::llava::{Config, Llava};
-use crate::model::lora::Lora;
-use crate::model::peft;
-use crate::model::picture::{Processor, prepare};
-use crate::model::sequence::Sequence;
+use crate::model::adapter::Adapter;
+use crate::model::llava::Llava;
+use crate::model::processor::Processor;
+use crate::model::sequence::{ImageRun, Sequence};
+use crate::model::{Model, peft};
 
 /// The largest part of an update that may differ, by norm.
 const UPDATE: f64 = 1e-3;
@@ -34,15 +34,15 @@ impl Reference {
         Self { folder, model, facts: serde_json::from_str(&facts).unwrap() }
     }
 
-    fn adapter(&self) -> Lora {
-        peft::read(&self.folder.join("adapter"), &self.model.config.text, &Device::flex()).unwrap().lora
+    fn adapter(&self) -> Adapter {
+        peft::read(&self.folder.join("adapter"), self.model.shape(), &Device::flex()).unwrap().adapter
     }
 
     /// The adapter after the step `name`.
-    fn after(&self, name: &str) -> Lora {
+    fn after(&self, name: &str) -> Adapter {
         let bytes = std::fs::read(self.folder.join(format!("after_{name}.safetensors"))).unwrap();
         let settings = peft::check(&self.folder.join("adapter")).unwrap();
-        peft::parse(settings, &bytes, &self.model.config.text, &Device::flex()).unwrap().lora
+        peft::parse(settings, &bytes, self.model.shape(), &Device::flex()).unwrap().adapter
     }
 
     /// The sequence of these ids, in which the reference repeats the picture's token once for each of its rows; all
@@ -56,7 +56,7 @@ impl Reference {
         let answered = ids.len() - asked;
         let tokens: Vec<u32> = ids[..=picture].iter().chain(&ids[picture + rows..]).copied().collect();
         let answer = (0..tokens.len()).map(|token| token >= tokens.len() - answered).collect();
-        Sequence { tokens, picture: Some(picture), answer, cut: 0 }
+        Sequence { tokens, images: vec![ImageRun { token: picture, grid: [1, rows] }], answer, cut: 0 }
     }
 
     /// Takes the step `name`, and compares loss, norm and update.
@@ -85,19 +85,19 @@ impl Reference {
             checkpoint_after: CHECKPOINT_AFTER,
             scratch: scratch.path(),
         };
-        let config = Config::read(&self.folder).unwrap();
-        let processor = Processor::read(&self.folder, &config).unwrap();
+        let processor = Processor::read(&self.folder, None, &[].into()).unwrap();
         let picture = image::open(self.folder.join("../pictures/square.png")).unwrap().into_rgb8();
-        let prepared = prepare(&picture, processor.mode, &processor);
-        let mut pictures = |_| Ok(self.model.rows(self.model.patches(&prepared), &prepared));
+        let image = processor.image(&picture);
+        let mut pictures = |_| Ok(self.model.encode_images(&[&image]).remove(0));
         let outcome = training.run(self.adapter(), &mut pictures, &mut Alone).unwrap();
         let Outcome::Finished(found, log) = outcome else { panic!("nobody asked it to stop") };
 
         assert!((log[0].loss - number("loss")).abs() < 1e-3, "{}, PyTorch {}", log[0].loss, number("loss"));
         let norm = log[0].gradient_norm / number("gradient_norm");
         assert!((norm - 1.0).abs() < 1e-3, "norm {}", log[0].gradient_norm);
-        let (before, expected) = (parameters(&self.adapter()), parameters(&self.after(name)));
-        let found = parameters(&found);
+        let linears = &self.model.shape().linears;
+        let (before, expected) = (parameters(&self.adapter(), linears), parameters(&self.after(name), linears));
+        let found = parameters(&found, linears);
         let share = distance(&found, &expected) / distance(&expected, &before);
         assert!(share < UPDATE, "{name}: the update differs by {share} of its norm");
         println!("{name}: the update differs by {share} of its norm");

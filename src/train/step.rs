@@ -1,20 +1,19 @@
-//! Forward and backward through the decoder, one layer at a time.
-//!
-//! The forward pass keeps nothing but what enters each layer. The backward pass goes from the last layer to the first:
-//! it runs the one layer again with tracked adapter factors, starts from the gradient of what left the layer, and ends
-//! with the gradient of what entered it. Memory is that of one layer's graph, whatever the depth. The frozen weights are
-//! not tracked and get no gradient. This module knows losses only as weights of log-probabilities.
+//! The gradient of one micro-batch. This module knows losses only as weights of log-probabilities.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use burn::tensor::{Bool, DType, IndexingUpdateOp, Tensor, TensorData};
 use rand_core::RngCore;
 use rayon::prelude::*;
 
-use super::batch::MicroBatch;
-use super::loss;
 use super::optimizer::Parameters;
 use crate::draw::Draws;
-use crate::model::llava::Llava;
-use crate::model::lora::{LayerLora, Lora, LoraPair, Target};
+use crate::model::Model;
+use crate::model::adapter::{Adapter, Change, LayerAdapter};
+use crate::model::batch::Batch;
+use crate::model::contract::LinearSpec;
+use crate::model::forward::{backward, forward, labels, of_labels, predicting};
 
 /// What drops out of the inputs of A in one micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -27,72 +26,59 @@ pub struct Dropout<'a> {
     pub subjects: &'a [String],
 }
 
-/// The log-probabilities of a micro-batch's answer tokens, in nats, without a gradient.
-pub fn log_probabilities(model: &Llava, lora: Option<&Lora>, batch: &MicroBatch) -> Vec<f32> {
-    let mut hidden = batch.hidden.clone();
-    for index in 0..model.decoder.layer_count() {
-        let layer = lora.map(|lora| &lora.layers[index]);
-        hidden = model.decoder.layer(index, hidden, &batch.rotary, &batch.mask, layer, None);
-    }
-    let values = loss::log_probabilities(model.decoder.logits(predicting(hidden, batch)), batch.labels.clone());
-    read(values)
-}
-
-/// The gradient of a loss with respect to every factor of `lora`.
+/// The gradient of a loss with respect to every tensor of `adapter`.
 ///
-/// `weigh` is given the log-probabilities of the answer tokens, as [`log_probabilities`] would, and gives
-/// `∂loss/∂log p` for each. On their way through the layers gradients are multiplied by `scale`.
+/// `weigh` is given the log-probabilities of the answer tokens, in nats, and gives `∂loss/∂log p` for each. On their way
+/// through the layers gradients are multiplied by `scale`.
 pub fn gradients(
-    model: &Llava,
-    lora: &Lora,
+    model: &dyn Model,
+    adapter: &Adapter,
     dropout: Option<&Dropout<'_>>,
-    batch: &MicroBatch,
+    batch: &Batch,
     scale: f64,
     weigh: impl FnOnce(&[f32]) -> Vec<f32>,
 ) -> Parameters {
-    let decoder = &model.decoder;
-    let mut entering = Vec::with_capacity(decoder.layer_count());
-    let mut hidden = batch.hidden.clone();
-    for index in 0..decoder.layer_count() {
+    let linears = &model.shape().linears;
+    let layer = |index: usize| {
+        let layer = &adapter.layers[index];
+        dropout.map_or(Cow::Borrowed(layer), |dropout| Cow::Owned(dropout.of(layer, index, linears, batch)))
+    };
+    let mut entering = Vec::with_capacity(adapter.layers.len());
+    let keep = |hidden: &Tensor<3>| {
         entering.push(hidden.clone());
-        let layer = thinned(&lora.layers[index], index, dropout, batch);
-        hidden = decoder.layer(index, hidden, &batch.rotary, &batch.mask, Some(&layer), None);
-    }
+        ControlFlow::Continue(())
+    };
+    let hidden = forward(model, &batch.input, |index| Some(layer(index)), None, keep);
+    let hidden = hidden.continue_value().expect("nothing breaks it off");
 
     let [rows, length, width] = hidden.dims();
     let nothing = hidden.zeros_like().reshape([rows * length, width]);
     let top = predicting(hidden, batch).autodiff().require_grad();
-    let values = loss::log_probabilities(decoder.logits(top.clone()), batch.labels.clone());
-    let weights: Vec<f32> =
-        weigh(&read(values.clone().inner())).into_iter().map(|weight| weight * scale as f32).collect();
-    let weights = TensorData::new(weights, [batch.labels.dims()[0]]);
+    let values = of_labels(model.logits(top.clone()), labels(batch));
+    let known: Vec<f32> = values.clone().inner().try_into_vec_as().expect("log-probabilities are 32-bit floats");
+    let weights: Vec<f32> = weigh(&known).into_iter().map(|weight| weight * scale as f32).collect();
+    let weights = TensorData::new(weights, [known.len()]);
     let weights = Tensor::<1>::from_data(weights, (&model.device(), DType::F32));
     let mut found = (values * weights.autodiff()).sum().backward();
     let top = top.grad_remove(&mut found).expect("the loss depends on every gathered position");
-    let upstream = nothing.select_assign(0, batch.predictors.clone(), top, IndexingUpdateOp::Add);
-    let mut upstream = upstream.reshape([rows, length, width]);
+    let upstream = nothing.select_assign(0, batch.predictors(), top, IndexingUpdateOp::Add);
 
     let mut gradients = Parameters::new();
-    for index in (0..decoder.layer_count()).rev() {
-        let entering = entering.pop().expect("one tensor a layer");
-        // Below the first layer nothing is trained.
-        let entering = if index > 0 { entering.autodiff().require_grad() } else { entering };
-        let layer = tracked(thinned(&lora.layers[index], index, dropout, batch));
-        let leaving = decoder.layer(index, entering.clone(), &batch.rotary, &batch.mask, Some(&layer), None);
-        let mut found = (leaving * upstream.clone().autodiff()).sum().backward();
-        for target in Target::ALL {
-            let Some(LoraPair { a, b, .. }) = layer.pair(target) else { continue };
-            for (factor, tensor) in [('A', a), ('B', b)] {
-                let gradient = tensor.grad_remove(&mut found).expect("a layer's output depends on its adapter");
+    let upstream = upstream.reshape([rows, length, width]);
+    backward(
+        model,
+        &batch.input,
+        entering,
+        upstream,
+        |index| layer(index).into_owned(),
+        |index, layer, found| {
+            for (path, tensor) in layer.tensors(index, linears) {
+                let gradient = tensor.grad_remove(found).expect("a layer's output depends on its adapter");
                 let gradient = gradient.flatten(0, 1);
-                let gradient = if scale == 1.0 { gradient } else { gradient.div_scalar(scale) };
-                gradients.insert(path(index, target, factor), gradient);
+                gradients.insert(path, if scale == 1.0 { gradient } else { gradient.div_scalar(scale) });
             }
-        }
-        if index > 0 {
-            upstream = entering.grad_remove(&mut found).expect("a layer's output depends on its input");
-        }
-    }
+        },
+    );
     gradients
 }
 
@@ -107,87 +93,51 @@ pub fn accumulate(sum: &mut Parameters, more: Parameters) {
     }
 }
 
-/// The factors of `lora` by path, flattened.
-pub fn parameters(lora: &Lora) -> Parameters {
-    let mut parameters = Parameters::new();
-    for (index, layer) in lora.layers.iter().enumerate() {
-        for target in Target::ALL {
-            if let Some(LoraPair { a, b, .. }) = layer.pair(target) {
-                parameters.insert(path(index, target, 'A'), a.clone().flatten(0, 1));
-                parameters.insert(path(index, target, 'B'), b.clone().flatten(0, 1));
-            }
-        }
-    }
-    parameters
+/// The tensors of `adapter` by path, flattened.
+pub fn parameters(adapter: &Adapter, linears: &[LinearSpec]) -> Parameters {
+    adapter.tensors(linears).map(|(path, tensor)| (path, tensor.clone().flatten(0, 1))).collect()
 }
 
-/// Puts `parameters`, as [`parameters`] gives them, into `lora`.
+/// Puts `parameters`, as [`parameters`] gives them, into `adapter`.
 ///
 /// # Panics
 /// When one is missing or of another size.
-pub fn replace(lora: &mut Lora, parameters: &Parameters) {
-    for (index, layer) in lora.layers.iter_mut().enumerate() {
-        for target in Target::ALL {
-            if let Some(LoraPair { a, b, .. }) = layer.pairs[target as usize].as_mut() {
-                *a = parameters[&path(index, target, 'A')].clone().reshape(a.dims());
-                *b = parameters[&path(index, target, 'B')].clone().reshape(b.dims());
-            }
+pub fn replace(adapter: &mut Adapter, linears: &[LinearSpec], parameters: &Parameters) {
+    for (index, layer) in adapter.layers.iter_mut().enumerate() {
+        for (path, tensor) in layer.tensors_mut(index, linears) {
+            *tensor = parameters[&path].clone().reshape(tensor.dims());
         }
     }
-}
-
-fn path(layer: usize, target: Target, factor: char) -> String {
-    format!("layers.{layer}.{}.lora_{factor}", target.path())
-}
-
-/// The rows that predict answer tokens, `[n, hidden]`.
-fn predicting(hidden: Tensor<3>, batch: &MicroBatch) -> Tensor<2> {
-    let [rows, length, width] = hidden.dims();
-    hidden.reshape([rows * length, width]).select(0, batch.predictors.clone())
-}
-
-fn read(values: Tensor<1>) -> Vec<f32> {
-    values.try_into_vec_as().expect("log-probabilities are 32-bit floats")
-}
-
-/// `layer` with factors that gradients are wanted for.
-fn tracked(mut layer: LayerLora) -> LayerLora {
-    for pair in layer.pairs.iter_mut().flatten() {
-        pair.a = pair.a.clone().autodiff().require_grad();
-        pair.b = pair.b.clone().autodiff().require_grad();
-    }
-    layer
-}
-
-/// `layer` with what drops out. Called twice with the same arguments, it gives the same.
-fn thinned(layer: &LayerLora, index: usize, dropout: Option<&Dropout<'_>>, batch: &MicroBatch) -> LayerLora {
-    let mut layer = layer.clone();
-    let Some(dropout) = dropout else { return layer };
-    for target in Target::ALL {
-        if let Some(pair) = layer.pairs[target as usize].as_mut() {
-            pair.dropout = Some(dropout.mask(index, target, pair.a.dims()[1], batch));
-        }
-    }
-    layer
 }
 
 impl Dropout<'_> {
+    /// `layer` with what drops out. Called twice with the same arguments, it gives the same.
+    fn of(&self, layer: &LayerAdapter, index: usize, linears: &[LinearSpec], batch: &Batch) -> LayerAdapter {
+        let mut layer = layer.clone();
+        for (spec, change) in std::iter::zip(linears, &mut layer.0) {
+            if let Some(Change::Lora(lora)) = change {
+                lora.dropout = Some(self.mask(index, spec, batch));
+            }
+        }
+        layer
+    }
+
     /// 0 where a value drops out, `1 / (1 − probability)` where it stays: `[rows · length, features]`.
-    fn mask(&self, layer: usize, target: Target, features: usize, batch: &MicroBatch) -> Tensor<2> {
-        let [rows, length, _] = batch.hidden.dims();
+    fn mask(&self, layer: usize, spec: &LinearSpec, batch: &Batch) -> Tensor<2> {
+        let hidden = &batch.input.hidden;
+        let ([rows, length, _], [_, features]) = (hidden.dims(), spec.shape);
         // 16 bits a draw: the probability is met to within 1 / 131,072.
         let threshold = (self.probability * 65_536.0).round() as u32;
         let mut kept = vec![false; rows * length * features];
         kept.par_chunks_mut(length * features).enumerate().for_each(|(row, kept)| {
-            let subject = format!("{} {layer} {}", self.subjects[row], target.name());
+            let subject = format!("{} {layer} {}", self.subjects[row], spec.name);
             let mut bytes = vec![0; 2 * batch.filled[row] * features];
             Draws::new(self.seed, "dropout", &subject).fill_bytes(&mut bytes);
             for (kept, draw) in kept.iter_mut().zip(bytes.chunks_exact(2)) {
                 *kept = u32::from(u16::from_le_bytes([draw[0], draw[1]])) >= threshold;
             }
         });
-        let kept =
-            Tensor::<2, Bool>::from_data(TensorData::new(kept, [rows * length, features]), &batch.hidden.device());
+        let kept = Tensor::<2, Bool>::from_data(TensorData::new(kept, [rows * length, features]), &hidden.device());
         kept.float().cast(DType::F32).mul_scalar(1.0 / (1.0 - self.probability))
     }
 }
@@ -195,25 +145,26 @@ impl Dropout<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::batch::Member;
+    use crate::model::batch::Member;
+    use crate::model::forward::log_probabilities;
+    use crate::model::tiny;
     use crate::train::scale::LossScale;
-    use crate::train::small;
 
     const ANSWERS: [usize; 3] = [4, 1, 7];
 
-    fn batch(model: &Llava, indices: &[usize]) -> MicroBatch {
+    fn batch(model: &dyn Model, indices: &[usize]) -> Batch {
         let sequences: Vec<_> =
-            indices.iter().map(|&index| small::sequence(index, index != 1, ANSWERS[index])).collect();
-        let pictures: Vec<_> = indices.iter().map(|&index| small::rows(model, index)).collect();
+            indices.iter().map(|&index| tiny::sequence(index, index != 1, ANSWERS[index])).collect();
+        let pictures: Vec<_> = indices.iter().map(|&index| tiny::features(model, index)).collect();
         let members: Vec<_> = sequences
             .iter()
             .enumerate()
             .map(|(place, sequence)| Member {
                 sequences: std::slice::from_ref(sequence),
-                picture: sequence.picture.map(|_| place),
+                image: sequence.images.first().map(|_| place),
             })
             .collect();
-        MicroBatch::new(model, &members, &pictures)
+        Batch::new(model, &members, &pictures, |longest| longest.next_multiple_of(8))
     }
 
     fn values(tensor: &Tensor<1>) -> Vec<f32> {
@@ -241,27 +192,23 @@ mod tests {
 
     #[test]
     fn recomputing_layer_by_layer_equals_the_whole_graph() {
-        let model = small::model();
-        let (lora, batch) = (small::lora(&model), batch(&model, &[0, 1, 2]));
-        let found = gradients(&model, &lora, None, &batch, 1.0, |values| weights(values.len()));
+        let model = tiny::model();
+        let (adapter, batch) = (tiny::adapter(&model), batch(&model, &[0, 1, 2]));
+        let found = gradients(&model, &adapter, None, &batch, 1.0, |values| weights(values.len()));
 
-        let layers: Vec<_> = lora.layers.iter().cloned().map(tracked).collect();
-        let mut hidden = batch.hidden.clone();
-        for (index, layer) in layers.iter().enumerate() {
-            hidden = model.decoder.layer(index, hidden, &batch.rotary, &batch.mask, Some(layer), None);
+        let linears = &model.shape().linears;
+        let mut tracked = adapter.clone();
+        for (index, layer) in tracked.layers.iter_mut().enumerate() {
+            layer.tensors_mut(index, linears).for_each(|(_, it)| *it = it.clone().autodiff().require_grad());
         }
-        let logits = model.decoder.logits(predicting(hidden, &batch));
-        let sums = loss::log_probabilities(logits, batch.labels.clone());
+        let layer = |index: usize| Some(Cow::Borrowed(&tracked.layers[index]));
+        let hidden = forward(&model, &batch.input, layer, None, |_| ControlFlow::Continue(()));
+        let logits = model.logits(predicting(hidden.continue_value().unwrap(), &batch));
+        let sums = of_labels(logits, labels(&batch));
         let weights = Tensor::<1>::from_floats(weights(12).as_slice(), &model.device());
         let graph = (sums * weights.autodiff()).sum().backward();
-        let mut expected = Parameters::new();
-        for (index, layer) in layers.iter().enumerate() {
-            for target in Target::ALL {
-                let pair = layer.pair(target).unwrap();
-                expected.insert(path(index, target, 'A'), pair.a.grad(&graph).unwrap().flatten(0, 1));
-                expected.insert(path(index, target, 'B'), pair.b.grad(&graph).unwrap().flatten(0, 1));
-            }
-        }
+        let gradient = |(path, it): (String, &Tensor<2>)| (path, it.grad(&graph).unwrap().flatten(0, 1));
+        let expected: Parameters = tracked.tensors(linears).map(gradient).collect();
         assert_eq!(expected.len(), 3 * 7 * 2);
         let largest = difference(&found, &expected);
         assert!(largest < 2e-6, "largest relative difference {largest}");
@@ -269,17 +216,17 @@ mod tests {
 
     #[test]
     fn the_gradient_is_the_slope_of_the_weighted_log_probabilities() {
-        let model = small::model();
-        let (lora, batch) = (small::lora(&model), batch(&model, &[2, 0]));
+        let model = tiny::model();
+        let (adapter, batch) = (tiny::adapter(&model), batch(&model, &[2, 0]));
         let weights = weights(11);
-        let found = gradients(&model, &lora, None, &batch, 1.0, |_| weights.clone());
+        let found = gradients(&model, &adapter, None, &batch, 1.0, |_| weights.clone());
         let objective = |parameters: &Parameters| {
-            let mut moved = lora.clone();
-            replace(&mut moved, parameters);
+            let mut moved = adapter.clone();
+            replace(&mut moved, &model.shape().linears, parameters);
             let values = log_probabilities(&model, Some(&moved), &batch);
             values.iter().zip(&weights).map(|(value, weight)| f64::from(value * weight)).sum::<f64>()
         };
-        let start = parameters(&lora);
+        let start = parameters(&adapter, &model.shape().linears);
         let step = 2e-3;
         for (path, gradient) in &found {
             // Along the gradient itself, so that rounding is small beside the slope.
@@ -301,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_sequence_s_log_probabilities_do_not_depend_on_its_neighbours() {
-        let model = small::model();
-        let lora = small::lora(&model);
+        let model = tiny::model();
+        let adapter = tiny::adapter(&model);
         let together = batch(&model, &[0, 1, 2]);
-        let values = log_probabilities(&model, Some(&lora), &together);
+        let values = log_probabilities(&model, Some(&adapter), &together);
         for (index, own) in together.by_sequence(&values).enumerate() {
-            let alone = log_probabilities(&model, Some(&lora), &batch(&model, &[index]));
+            let alone = log_probabilities(&model, Some(&adapter), &batch(&model, &[index]));
             assert_eq!(own.len(), ANSWERS[index]);
             for (found, expected) in own.iter().zip(&alone) {
                 assert!((found - expected).abs() < 1e-5, "sequence {index}: {found}, alone {expected}");
@@ -316,19 +263,23 @@ mod tests {
 
     #[test]
     fn micro_batches_add_up_to_the_batch() {
-        let model = small::model();
-        let lora = small::lora(&model);
+        let model = tiny::model();
+        let adapter = tiny::adapter(&model);
         let dropout = |subjects| Dropout { probability: 0.25, seed: 5, subjects };
         let names = ["0".to_owned(), "1".to_owned(), "2".to_owned()];
         let all = weights(12);
-        let whole = gradients(&model, &lora, Some(&dropout(&names)), &batch(&model, &[0, 1, 2]), 1.0, |_| all.clone());
+        let whole =
+            gradients(&model, &adapter, Some(&dropout(&names)), &batch(&model, &[0, 1, 2]), 1.0, |_| all.clone());
         let mut sum = Parameters::new();
         let first = batch(&model, &[0, 1]);
-        accumulate(&mut sum, gradients(&model, &lora, Some(&dropout(&names[..2])), &first, 1.0, |_| all[..5].to_vec()));
+        accumulate(
+            &mut sum,
+            gradients(&model, &adapter, Some(&dropout(&names[..2])), &first, 1.0, |_| all[..5].to_vec()),
+        );
         let second = batch(&model, &[2]);
         accumulate(
             &mut sum,
-            gradients(&model, &lora, Some(&dropout(&names[2..])), &second, 1.0, |_| all[5..].to_vec()),
+            gradients(&model, &adapter, Some(&dropout(&names[2..])), &second, 1.0, |_| all[5..].to_vec()),
         );
         let largest = difference(&sum, &whole);
         assert!(largest < 2e-6, "largest relative difference {largest}");
@@ -336,14 +287,15 @@ mod tests {
 
     #[test]
     fn in_16_bits_the_gradient_keeps_its_direction_and_its_size() {
-        let model = small::model();
-        let lora = small::lora(&model);
+        let model = tiny::model();
+        let adapter = tiny::adapter(&model);
         // Weights as small as those of a pair among many: without scaling, most of the gradient would be lost.
         let weights: Vec<f32> = weights(12).iter().map(|weight| weight * 1e-4).collect();
-        let of =
-            |model: &Llava, scale| gradients(model, &lora, None, &batch(model, &[0, 1, 2]), scale, |_| weights.clone());
+        let of = |model: &dyn Model, scale| {
+            gradients(model, &adapter, None, &batch(model, &[0, 1, 2]), scale, |_| weights.clone())
+        };
         let scale = LossScale::of(DType::F16).unwrap().factor();
-        let (exact, found) = (of(&model, 1.0), of(&small::model_in(DType::F16), scale));
+        let (exact, found) = (of(&model, 1.0), of(&tiny::model_in(DType::F16), scale));
         let (mut difference, mut size) = (0.0, 0.0);
         for (path, exact) in &exact {
             assert_eq!(found[path].dtype(), DType::F32);
@@ -356,14 +308,14 @@ mod tests {
 
     #[test]
     fn dropout_keeps_the_expected_share_and_its_scale() {
-        let model = small::model();
+        let model = tiny::model();
         let batch = batch(&model, &[0, 2]);
         let subjects = ["a".to_owned(), "b".to_owned()];
         let dropout = Dropout { probability: 0.25, seed: 1, subjects: &subjects };
         let mut counts = (0, 0);
         for layer in 0..40 {
-            let mask: Vec<f32> = dropout.mask(layer, Target::Q, 16, &batch).try_into_vec_as().unwrap();
-            let [_, length, _] = batch.hidden.dims();
+            let mask: Vec<f32> = dropout.mask(layer, &model.shape().linears[0], &batch).try_into_vec_as().unwrap();
+            let [_, length, _] = batch.input.hidden.dims();
             // The second sequence is the longest; what fills up the first has no draws.
             for value in &mask[length * 16..][..batch.filled[1] * 16] {
                 assert!(*value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6);

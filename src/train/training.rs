@@ -9,9 +9,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Tensor;
-
-use super::batch::{Member, MicroBatch, answer_count};
 use super::checkpoint::{Checkpoint, Found, State, fixed};
 use super::log::{Line, Preference};
 use super::loss::dpo::{Dpo, PairLoss, Sums};
@@ -19,12 +16,14 @@ use super::loss::sft::BatchLoss;
 use super::optimizer::{AdamW, AdamWConfig, Parameters, clip, global_norm};
 use super::scale::LossScale;
 use super::schedule::{LearningRate, Schedule};
-use super::step::{Dropout, accumulate, gradients, log_probabilities, parameters, replace};
+use super::step::{Dropout, accumulate, gradients, parameters, replace};
 use crate::draw::Draws;
-use crate::model::ModelError;
-use crate::model::llava::Llava;
-use crate::model::lora::Lora;
+use crate::model::adapter::Adapter;
+use crate::model::batch::{Batch, Member, answer_count};
+use crate::model::contract::{ImageFeatures, LinearSpec};
+use crate::model::forward::log_probabilities;
 use crate::model::sequence::Sequence;
+use crate::model::{Model, ModelError};
 
 /// What is trained on as one: a conversation, or a pair's chosen and rejected sequence.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ pub enum Objective<'a> {
         /// The loss.
         loss: Dpo,
         /// The reference's adapter; `None` is the base model.
-        reference: Option<&'a Lora>,
+        reference: Option<&'a Adapter>,
     },
 }
 
@@ -80,7 +79,7 @@ pub struct Settings {
 /// A training.
 pub struct Training<'a> {
     /// The frozen model.
-    pub model: &'a Llava,
+    pub model: &'a dyn Model,
     /// What is minimised.
     pub objective: Objective<'a>,
     /// How.
@@ -104,7 +103,7 @@ pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// With an adapter and a line for each step.
-    Finished(Lora, Vec<Line>),
+    Finished(Adapter, Vec<Line>),
     /// It was asked to stop, and has left a checkpoint.
     Stopped,
 }
@@ -134,22 +133,22 @@ pub struct Step<'a> {
 
 /// What changes from step to step.
 struct Progress {
-    lora: Lora,
+    adapter: Adapter,
     parameters: Parameters,
     optimizer: AdamW,
     state: State,
 }
 
-/// The rows of pictures, kept for as long as they will be needed again and while they fit.
+/// The features of pictures, kept for as long as they will be needed again and while they fit.
 struct Pictures<'a> {
-    load: &'a mut dyn FnMut(usize) -> Result<Tensor<2>, ModelError>,
+    load: &'a mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,
     /// How often each will still be asked for.
     uses: HashMap<usize, usize>,
-    kept: HashMap<usize, Tensor<2>>,
+    kept: HashMap<usize, ImageFeatures>,
     bytes: usize,
 }
 
-/// The most that kept rows of pictures take, in bytes of the device's memory.
+/// The most that kept features of pictures take, in bytes of the device's memory.
 const PICTURES_LIMIT: usize = 1 << 30;
 
 impl Training<'_> {
@@ -160,15 +159,15 @@ impl Training<'_> {
 
     /// Trains `start`, or goes on from the checkpoint in `scratch`.
     ///
-    /// `pictures` makes the rows of a picture, `[rows, hidden]`.
+    /// `pictures` makes the features of a picture.
     ///
     /// # Errors
     /// When a picture cannot be read, a checkpoint not written, or a loss or gradient is not finite: in 16-bit floats of
     /// 5 exponent bits, when it stays so whatever the loss scale.
     pub fn run(
         &self,
-        start: Lora,
-        pictures: &mut dyn FnMut(usize) -> Result<Tensor<2>, ModelError>,
+        start: Adapter,
+        pictures: &mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, ModelError> {
         let micro_batch_size: usize = fixed(self.scratch, "micro_batch_size", || self.micro_batch_size)?;
@@ -225,19 +224,23 @@ impl Training<'_> {
             }
         }
         self.check_end(&progress)?;
-        Ok(Outcome::Finished(progress.lora, progress.state.log))
+        Ok(Outcome::Finished(progress.adapter, progress.state.log))
+    }
+
+    fn linears(&self) -> &[LinearSpec] {
+        &self.model.shape().linears
     }
 
     /// The state at the first step, or after the last one that a checkpoint knows.
-    fn begin(&self, mut lora: Lora, observer: &mut dyn Observer) -> Result<Progress, ModelError> {
+    fn begin(&self, mut adapter: Adapter, observer: &mut dyn Observer) -> Result<Progress, ModelError> {
         let config = self.settings.adamw;
         let Found { checkpoint, damaged } = Checkpoint::load(self.scratch, &self.model.device())?;
         damaged.iter().for_each(|damage| observer.note(damage));
         Ok(match checkpoint {
             Some(Checkpoint { parameters, moments, state }) => {
-                replace(&mut lora, &parameters);
+                replace(&mut adapter, self.linears(), &parameters);
                 let optimizer = AdamW::resume(config, state.taken, moments);
-                Progress { lora, parameters, optimizer, state }
+                Progress { adapter, parameters, optimizer, state }
             }
             None => {
                 if !damaged.is_empty() {
@@ -249,7 +252,12 @@ impl Training<'_> {
                     taken: 0,
                     scale: LossScale::of(self.model.dtype()),
                 };
-                Progress { parameters: parameters(&lora), lora, optimizer: AdamW::new(config), state }
+                Progress {
+                    parameters: parameters(&adapter, self.linears()),
+                    adapter,
+                    optimizer: AdamW::new(config),
+                    state,
+                }
             }
         })
     }
@@ -304,7 +312,7 @@ impl Training<'_> {
                 self.refer(&mut progress.state.reference, reference, group, &micro);
             }
             let gradient =
-                gradients(self.model, &progress.lora, dropout, &micro, scale, |values| match self.objective {
+                gradients(self.model, &progress.adapter, dropout, &micro, scale, |values| match self.objective {
                     Objective::Sft => {
                         line.loss += cross_entropy.share(values);
                         vec![cross_entropy.weight() as f32; values.len()]
@@ -344,30 +352,30 @@ impl Training<'_> {
         progress.optimizer.step(&mut progress.parameters, sum, line.learning_rate);
         progress.state.taken = progress.optimizer.steps();
         progress.state.scale = progress.state.scale.map(LossScale::after_step);
-        replace(&mut progress.lora, &progress.parameters);
+        replace(&mut progress.adapter, self.linears(), &progress.parameters);
         Ok(true)
     }
 
-    fn micro_batch(&self, group: &[usize], pictures: &mut Pictures<'_>) -> Result<MicroBatch, ModelError> {
-        let mut rows = Vec::new();
+    fn micro_batch(&self, group: &[usize], pictures: &mut Pictures<'_>) -> Result<Batch, ModelError> {
+        let mut features = Vec::new();
         let mut members = Vec::new();
         for example in group.iter().map(|&example| &self.examples[example]) {
-            let picture = match example.picture {
+            let image = match example.picture {
                 Some(picture) => {
-                    rows.push(pictures.take(picture)?);
-                    Some(rows.len() - 1)
+                    features.push(pictures.take(picture)?);
+                    Some(features.len() - 1)
                 }
                 None => None,
             };
-            members.push(Member { sequences: &example.sequences, picture });
+            members.push(Member { sequences: &example.sequences, image });
         }
-        Ok(MicroBatch::new(self.model, &members, &rows))
+        Ok(Batch::new(self.model, &members, &features, padded_length))
     }
 
     /// Asks the reference about the examples of `group` unless it was asked in an earlier epoch.
-    fn refer(&self, known: &mut [Option<Sums>], lora: Option<&Lora>, group: &[usize], micro: &MicroBatch) {
+    fn refer(&self, known: &mut [Option<Sums>], reference: Option<&Adapter>, group: &[usize], micro: &Batch) {
         if group.iter().any(|example| known[*example].is_none()) {
-            let values = log_probabilities(self.model, lora, micro);
+            let values = log_probabilities(self.model, reference, micro);
             for (sums, example) in std::iter::zip(sums(micro, &values), group) {
                 known[*example].get_or_insert(sums);
             }
@@ -406,39 +414,41 @@ impl Training<'_> {
 }
 
 impl Pictures<'_> {
-    fn take(&mut self, picture: usize) -> Result<Tensor<2>, ModelError> {
+    fn take(&mut self, picture: usize) -> Result<ImageFeatures, ModelError> {
         let uses = self.uses.entry(picture).or_default();
         *uses = uses.saturating_sub(1);
         let again = *uses > 0;
-        if let Some(rows) = self.kept.get(&picture) {
-            let rows = rows.clone();
+        if let Some(features) = self.kept.get(&picture) {
+            let features = features.clone();
             if !again {
                 self.kept.remove(&picture);
-                self.bytes -= bytes(&rows);
+                self.bytes -= features.bytes();
             }
-            return Ok(rows);
+            return Ok(features);
         }
-        let rows = (self.load)(picture)?;
-        if again && self.bytes + bytes(&rows) <= PICTURES_LIMIT {
-            self.bytes += bytes(&rows);
-            self.kept.insert(picture, rows.clone());
+        let features = (self.load)(picture)?;
+        if again && self.bytes + features.bytes() <= PICTURES_LIMIT {
+            self.bytes += features.bytes();
+            self.kept.insert(picture, features.clone());
         }
-        Ok(rows)
+        Ok(features)
     }
 }
 
-fn bytes(rows: &Tensor<2>) -> usize {
-    rows.shape().num_elements() * rows.dtype().size()
+/// The length to which rows of a micro-batch are filled up when the longest takes `longest` slots: few different
+/// lengths, since every new one makes a GPU's tuning start again.
+pub fn padded_length(longest: usize) -> usize {
+    longest.next_multiple_of(if longest <= 64 { 8 } else { 64 })
 }
 
 /// The summed log-probabilities of each pair of a micro-batch.
-fn sums(micro: &MicroBatch, values: &[f32]) -> Vec<Sums> {
+fn sums(micro: &Batch, values: &[f32]) -> Vec<Sums> {
     let sums: Vec<f64> = micro.by_sequence(values).map(|own| own.iter().map(|value| f64::from(*value)).sum()).collect();
     sums.chunks_exact(2).map(|pair| Sums { chosen: pair[0], rejected: pair[1] }).collect()
 }
 
 /// `∂loss/∂log p` of every answer token, the loss being the mean over `count` pairs.
-fn weights(micro: &MicroBatch, pairs: &[PairLoss], count: usize) -> Vec<f32> {
+fn weights(micro: &Batch, pairs: &[PairLoss], count: usize) -> Vec<f32> {
     let by_sequence = pairs.iter().flat_map(|pair| [pair.weight_chosen, pair.weight_rejected]);
     std::iter::zip(&micro.answers, by_sequence)
         .flat_map(|(&answers, weight)| std::iter::repeat_n((weight / count as f64) as f32, answers))
@@ -464,7 +474,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::train::small;
+    use crate::model::llava::Llava;
+    use crate::model::tiny;
 
     const DPO: Objective<'static> = Objective::Dpo { loss: Dpo { beta: 0.1, chosen_weight: 0.01 }, reference: None };
 
@@ -485,28 +496,19 @@ mod tests {
 
     /// Eight examples, the first two of one picture, one without.
     fn examples(objective: Objective<'_>) -> Vec<Example> {
-        let sequence = |index: usize| small::sequence(index, index != 5, 1 + index % 4);
+        let sequence = |index: usize| tiny::sequence(index, index != 5, 1 + index % 4);
         (0..8)
             .map(|index| Example {
                 name: format!("example {index}"),
                 sequences: match objective {
                     Objective::Sft => vec![sequence(index)],
                     Objective::Dpo { .. } => {
-                        vec![sequence(index), small::rival(&sequence(index), 1 + (index + 2) % 4)]
+                        vec![sequence(index), tiny::rival(&sequence(index), 1 + (index + 2) % 4)]
                     }
                 },
                 picture: (index != 5).then_some(index.max(1)),
             })
             .collect()
-    }
-
-    /// An adapter as a training starts from: the second factors are zero.
-    fn fresh(model: &Llava) -> Lora {
-        let mut lora = small::lora(model);
-        for pair in lora.layers.iter_mut().flat_map(|layer| &mut layer.pairs).flatten() {
-            pair.b = pair.b.zeros_like();
-        }
-        lora
     }
 
     struct Run {
@@ -549,7 +551,7 @@ mod tests {
     impl Run {
         fn new(settings: Settings) -> Self {
             Self {
-                model: small::model(),
+                model: tiny::model(),
                 settings,
                 micro_batch_size: 2,
                 checkpoint_every: Some(2),
@@ -570,7 +572,7 @@ mod tests {
                 checkpoint_after: self.checkpoint_after,
                 scratch: self.scratch.path(),
             };
-            training.run(fresh(&self.model), &mut |picture| Ok(small::rows(&self.model, picture)), watch)
+            training.run(tiny::fresh(&self.model), &mut |picture| Ok(tiny::features(&self.model, picture)), watch)
         }
 
         /// Goes on until `stop_after` steps of this call are done.
@@ -586,7 +588,7 @@ mod tests {
 
         fn finish(&self, objective: Objective<'_>) -> (Parameters, Vec<Line>) {
             match self.go(objective, usize::MAX) {
-                Outcome::Finished(lora, log) => (parameters(&lora), log),
+                Outcome::Finished(adapter, log) => (parameters(&adapter, &self.model.shape().linears), log),
                 Outcome::Stopped => panic!("nobody asked it to stop"),
             }
         }
@@ -670,12 +672,12 @@ mod tests {
     #[test]
     fn the_input_adapter_can_be_the_reference() {
         let run = Run::new(settings());
-        let reference = fresh(&run.model);
+        let reference = tiny::fresh(&run.model);
         let with =
             run.finish(Objective::Dpo { loss: Dpo { beta: 0.1, chosen_weight: 0.01 }, reference: Some(&reference) });
         let without = Run::new(settings()).finish(DPO);
         assert_eq!(bits(&with.0), bits(&without.0), "an adapter whose second factors are zero is the base model");
-        let other = small::lora(&run.model);
+        let other = tiny::adapter(&run.model);
         let run = Run::new(settings());
         let (_, log) =
             run.finish(Objective::Dpo { loss: Dpo { beta: 0.1, chosen_weight: 0.01 }, reference: Some(&other) });
@@ -696,9 +698,12 @@ mod tests {
             checkpoint_after: CHECKPOINT_AFTER,
             scratch: run.scratch.path(),
         };
-        let mut pictures = |picture| Ok(small::rows(&run.model, picture).mul_scalar(f32::NAN));
+        let mut pictures = |picture| {
+            let features = tiny::features(&run.model, picture);
+            Ok(ImageFeatures { rows: features.rows.mul_scalar(f32::NAN), ..features })
+        };
         let mut watch = Watch::new(usize::MAX, usize::MAX);
-        let error = training.run(fresh(&run.model), &mut pictures, &mut watch).unwrap_err();
+        let error = training.run(tiny::fresh(&run.model), &mut pictures, &mut watch).unwrap_err();
         assert!(error.message.starts_with("step 1 of 6: the loss is NaN; the batch is example "), "{error}");
         assert!(error.help.is_some());
     }
@@ -741,7 +746,7 @@ mod tests {
         assert!(watch.notes.len() == 1 && watch.notes[0].contains("is damaged"), "{:?}", watch.notes);
         assert_eq!(usize::MAX - watch.steps, 3, "from the third step on");
         assert_eq!(timeless(&log), timeless(&whole.1));
-        assert_eq!(bits(&parameters(&lora)), bits(&whole.0));
+        assert_eq!(bits(&parameters(&lora, &run.model.shape().linears)), bits(&whole.0));
     }
 
     #[test]
@@ -757,7 +762,7 @@ mod tests {
 
     /// A run in 16-bit floats of 5 exponent bits, whose gradients overflow as long as the scale is above some power.
     fn half(seed: u64) -> Run {
-        Run { model: small::model_in(burn::tensor::DType::F16), ..Run::new(Settings { seed, epochs: 8, ..settings() }) }
+        Run { model: tiny::model_in(burn::tensor::DType::F16), ..Run::new(Settings { seed, epochs: 8, ..settings() }) }
     }
 
     #[test]

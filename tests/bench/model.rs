@@ -4,14 +4,21 @@
 //! one multiply-add an item) and bytes of weights, cache and logits that must be read or written once (`B/s`). Divide
 //! the machine's peaks by them to see what is left. Weights are random: nothing here depends on their values.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use stic::draw::Draws;
-use stic::model::llava::{Activation, AnyresRule, Architecture, Config, LayerCache, Llava, TextConfig, VisionConfig};
-use stic::model::lora::{Lora, Target};
+use stic::model::adapter::Adapter;
+use stic::model::attention::{LayerCache, Slot};
+use stic::model::batch::Input;
+use stic::model::forward::forward;
+use stic::model::llava::{AnyresRule, Architecture, Config, Llava};
+use stic::model::nn::Activation;
+use stic::model::{Model, clip, llama};
 
 fn main() {
     divan::main();
@@ -38,7 +45,7 @@ impl Size {
         };
         Config {
             architecture: Architecture::LlavaNext,
-            vision: VisionConfig {
+            vision: clip::Config {
                 hidden: vision_hidden,
                 intermediate: 4 * vision_hidden,
                 layers: vision_layers,
@@ -48,7 +55,7 @@ impl Size {
                 norm_epsilon: 1e-5,
                 activation: Activation::QuickGelu,
             },
-            text: TextConfig {
+            text: llama::Config {
                 vocabulary,
                 hidden,
                 intermediate,
@@ -93,7 +100,7 @@ impl Size {
     /// Multiply-adds of the decoder's linear layers for one position, and of the head.
     fn multiply_adds(self) -> (usize, usize) {
         let text = self.config().text;
-        let layer: usize = Target::ALL.into_iter().map(|target| text.shape(target).iter().product::<usize>()).sum();
+        let layer: usize = text.linears().iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
         (text.layers * layer, text.vocabulary * text.hidden)
     }
 
@@ -111,21 +118,16 @@ fn bytes_of(dtype: DType) -> usize {
 }
 
 /// Runs `length` new positions for `batch` rows after what the caches hold; returns the logits of the last ones.
-fn step(model: &Llava, lora: Option<&Lora>, batch: usize, length: usize, caches: &mut [LayerCache]) -> Tensor<2> {
-    let decoder = &model.decoder;
+fn step(model: &Llava, adapter: Option<&Adapter>, batch: usize, length: usize, caches: &mut [LayerCache]) -> Tensor<2> {
     let start = caches[0].len();
-    let positions: Vec<usize> = (start..start + length).collect();
-    let seen = start + length;
-    let positions = [positions];
-    let rotary = decoder.rotary(&positions);
-    let mask = decoder.mask(&positions, &[(0..seen).map(Some).collect()]);
+    let attention = model.attention(&[Slot::line(start..start + length)], &[Slot::line(0..start + length)]);
     let features = model.config.text.hidden;
-    let mut hidden = model.embed(&vec![5; batch * length]).reshape([batch, length, features]);
-    for (index, cache) in caches.iter_mut().enumerate() {
-        let adapter = lora.map(|lora| &lora.layers[index]);
-        hidden = decoder.layer(index, hidden, &rotary, &mask, adapter, Some(cache));
-    }
-    decoder.logits(hidden.narrow(1, length - 1, 1).reshape([batch, features]))
+    let hidden = model.embed(&vec![5; batch * length]).reshape([batch, length, features]);
+    let input = Input { hidden, added: Vec::new(), attention };
+    let layer = |index: usize| adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
+    let hidden = forward(model, &input, layer, Some(caches), |_| ControlFlow::Continue(()));
+    let hidden = hidden.continue_value().expect("nothing breaks it off");
+    model.logits(hidden.narrow(1, length - 1, 1).reshape([batch, features]))
 }
 
 /// A prompt of 256 positions.
@@ -139,7 +141,7 @@ fn prefill(bencher: Bencher, (size, dtype): (Size, DType)) {
     bencher
         .counter(ItemsCount::new(operations))
         .counter(BytesCount::new(bytes_of(dtype) * (layers + head)))
-        .with_inputs(|| model.decoder.caches(1, LENGTH))
+        .with_inputs(|| model.caches(1, LENGTH))
         .bench_values(|mut caches| step(&model, None, 1, LENGTH, &mut caches).into_data());
 }
 
@@ -152,30 +154,30 @@ fn decode<const BATCH: usize>(bencher: Bencher, (size, dtype): (Size, DType)) {
 /// The same with an adapter of rank 64 on every layer.
 #[divan::bench(args = CASES, sample_count = 20)]
 fn decode_adapted(bencher: Bencher, (size, dtype): (Size, DType)) {
-    let lora = Lora::initial(&size.config().text, 64, 128.0, &Target::ALL, 1, &Device::flex());
-    decode_with(bencher, size, dtype, 1, Some(&lora));
+    let adapter = Adapter::initial(&size.config().shape(), 64, 128.0, |_| true, 1, &Device::flex());
+    decode_with(bencher, size, dtype, 1, Some(&adapter));
 }
 
-fn decode_with(bencher: Bencher, size: Size, dtype: DType, batch: usize, lora: Option<&Lora>) {
+fn decode_with(bencher: Bencher, size: Size, dtype: DType, batch: usize, adapter: Option<&Adapter>) {
     const SEEN: usize = 256;
     let model = size.model(dtype);
     let (layers, head) = size.multiply_adds();
     let text = &model.config.text;
-    let adapter: usize = lora.map_or(0, |lora| {
-        let sides: usize = lora.targets.iter().map(|target| text.shape(*target).iter().sum::<usize>()).sum();
-        text.layers * lora.rank * sides
+    let changed: usize = adapter.map_or(0, |adapter| {
+        let sides: usize = text.linears().iter().map(|spec| spec.shape.iter().sum::<usize>()).sum();
+        text.layers * adapter.rank * sides
     });
     let cache = 2 * batch * text.layers * text.key_value_heads * text.head_size * SEEN;
-    let mut caches = model.decoder.caches(batch, SEEN + 1);
+    let mut caches = model.caches(batch, SEEN + 1);
     step(&model, None, batch, SEEN, &mut caches);
     bencher
-        .counter(ItemsCount::new(batch * (layers + head + adapter + size.attention(SEEN))))
-        .counter(BytesCount::new(bytes_of(dtype) * (layers + head + cache) + 4 * adapter))
+        .counter(ItemsCount::new(batch * (layers + head + changed + size.attention(SEEN))))
+        .counter(BytesCount::new(bytes_of(dtype) * (layers + head + cache) + 4 * changed))
         .bench_local(|| {
             for cache in &mut caches {
                 cache.truncate(SEEN);
             }
-            step(&model, lora, batch, 1, &mut caches).into_data()
+            step(&model, adapter, batch, 1, &mut caches).into_data()
         });
 }
 
@@ -209,13 +211,12 @@ fn train_small(bencher: Bencher) {
         let mut tracked: BTreeMap<String, Tensor<1>> =
             tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone().autodiff().require_grad())).collect();
         let model = Llava::build(&size.config(), &mut tracked).expect("every tensor is there");
-        let decoder = &model.decoder;
         let features = model.config.text.hidden;
-        let (rotary, mask) = (decoder.rotary(&[(0..length).collect()]), decoder.causal_mask(length));
+        let slots = [Slot::line(0..length)];
         let hidden = model.embed(&vec![5; batch * length]).reshape([batch, length, features]);
-        let hidden = (0..decoder.layer_count())
-            .fold(hidden, |hidden, index| decoder.layer(index, hidden, &rotary, &mask, None, None));
-        let logits = decoder.logits(hidden.reshape([batch * length, features]));
+        let input = Input { hidden, added: Vec::new(), attention: model.attention(&slots, &slots) };
+        let hidden = forward(&model, &input, |_| None, None, |_| ControlFlow::Continue(())).continue_value();
+        let logits = model.logits(hidden.expect("nothing breaks it off").reshape([batch * length, features]));
         let gradients = logits.powi_scalar(2).mean().backward();
         tracked.values().map(|tensor| tensor.grad(&gradients).is_some()).filter(|found| *found).count()
     });

@@ -3,8 +3,8 @@
 //! Files are read, not mapped into memory: they are their owner's, and were one cut short, a process that has it mapped
 //! would die. A tensor is copied on its way to the device in either case.
 //!
-//! transformers has named the same tensors in several ways, and each prefix varies on its own; here they are known by
-//! one name. Every problem is found before the first tensor is uploaded, and all of them are reported at once. This
+//! Trainers and converters have named the same tensors in several ways; a family's [`Naming`] gives each its one name.
+//! Every problem is found before the first tensor is uploaded, and all of them are reported at once. This
 //! module does not know what the tensors are for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,18 @@ use super::{Tensors, read_object};
 use crate::data::sniff::Found;
 use crate::model::{AGAIN, ModelError, listed};
 
+/// How a family calls its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Naming {
+    /// The one name of the tensor that a file calls so.
+    pub canonical: fn(&str) -> String,
+    /// The parts of the model: what people call them, and how the names of their tensors begin.
+    pub parts: &'static [(&'static str, &'static str)],
+}
+
 /// The tensors of the checkpoint in a folder.
 pub struct Weights {
+    naming: Naming,
     files: Vec<TensorFile>,
     /// From a tensor's one name to where it is.
     places: BTreeMap<String, Place>,
@@ -55,7 +65,7 @@ impl Weights {
     /// # Errors
     /// When there is neither, a shard is missing, a file is truncated or no safetensors file, or two tensors that differ
     /// go by one name.
-    pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, naming: Naming, device: &Device, dtype: DType) -> Result<Self, ModelError> {
         let (paths, missing) = paths(folder)?;
         let mut errors = Vec::from_iter(missing);
         let mut files = Vec::new();
@@ -68,7 +78,7 @@ impl Weights {
             more.iter().for_each(|error| first.message += &format!("; {}", error.message));
             return Err(first);
         }
-        let mut weights = Self { files, places: BTreeMap::new(), device: device.clone(), dtype, uploaded: 0 };
+        let mut weights = Self { naming, files, places: BTreeMap::new(), device: device.clone(), dtype, uploaded: 0 };
         for file in 0..weights.files.len() {
             // In the order of their names, so that a message does not depend on chance.
             for (stored, info) in BTreeMap::from_iter(weights.files[file].header()?) {
@@ -79,7 +89,7 @@ impl Weights {
     }
 
     fn place(&mut self, place: Place) -> Result<(), ModelError> {
-        let name = known_name(&place.stored);
+        let name = (self.naming.canonical)(&place.stored);
         if let Some(other) = self.places.get(&name)
             && !self.same(other, &place)?
         {
@@ -102,7 +112,7 @@ impl Weights {
     }
 
     /// Whether there is a tensor of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
 
@@ -110,12 +120,12 @@ impl Weights {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub(super) fn equal(&self, left: &str, right: &str) -> Result<bool, ModelError> {
+    pub fn equal(&self, left: &str, right: &str) -> Result<bool, ModelError> {
         self.same(&self.places[left], &self.places[right])
     }
 
     /// Gives the tensor `name` the further name `other`.
-    pub(super) fn alias(&mut self, name: &str, other: &str) {
+    pub fn alias(&mut self, name: &str, other: &str) {
         let Place { file, stored, info } = &self.places[name];
         let place = Place { file: *file, stored: stored.clone(), info: info.clone() };
         self.places.insert(other.to_owned(), place);
@@ -130,7 +140,7 @@ impl Weights {
         let mut problems = Vec::new();
         let mut count = 0;
         let mut rest: Vec<&(String, Vec<usize>)> = expected.iter().collect();
-        for (part, prefix) in PARTS {
+        for (part, prefix) in self.naming.parts {
             let (inside, outside): (Vec<_>, Vec<_>) = rest.iter().partition(|tensor| tensor.0.starts_with(prefix));
             if inside.len() > 1 && inside.iter().all(|tensor: &&(String, Vec<usize>)| !self.has(&tensor.0)) {
                 problems.push(format!("{part}: none of its {} tensors is there (`{prefix}…`)", inside.len()));
@@ -168,7 +178,9 @@ impl Weights {
         let read = precision(info.dtype).is_some();
         (!read).then(|| format!("tensor `{stored}`: expected f32, f16 or bf16, found {:?}", info.dtype))
     }
+}
 
+impl Tensors for Weights {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         self.check(&[(name.to_owned(), shape.to_vec())])?;
         let Place { file, stored: stored_name, info } = &self.places[name];
@@ -187,52 +199,6 @@ impl Weights {
         }
         Ok(tensor)
     }
-}
-
-impl Tensors for Weights {
-    fn vector(&mut self, name: &str, shape: [usize; 1]) -> Result<Tensor<1>, ModelError> {
-        self.tensor(name, shape)
-    }
-
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError> {
-        self.tensor(name, shape)
-    }
-
-    fn kernel(&mut self, name: &str, shape: [usize; 4]) -> Result<Tensor<4>, ModelError> {
-        self.tensor(name, shape)
-    }
-}
-
-/// The parts of the model: what people call them, and how the names of their tensors begin.
-const PARTS: [(&str, &str); 3] = [
-    ("the vision tower", "vision_tower."),
-    ("the projector", "multi_modal_projector."),
-    ("the language model", "language_model.model."),
-];
-
-/// The one name of the tensor that a file calls `stored`: that of transformers before 4.52.
-///
-/// Since then `model.` may come in front of everything, and `language_model.model.` may have become
-/// `model.language_model.`, the head `lm_head.weight`; transformers 5 leaves out the tower's `vision_model.`. The
-/// prefixes vary independently of one another: transformers 5 writes the older ones where it has read them.
-fn known_name(stored: &str) -> String {
-    let name = stored.strip_prefix("model.").unwrap_or(stored);
-    if let Some(rest) = name.strip_prefix("vision_tower.") {
-        let rest = rest.strip_prefix("vision_model.").unwrap_or(rest);
-        return format!("vision_tower.vision_model.{rest}");
-    }
-    if let Some(rest) = name.strip_prefix("language_model.") {
-        let rest = rest.strip_prefix("model.").unwrap_or(rest);
-        let inside = if rest.starts_with("lm_head.") { "" } else { "model." };
-        return format!("language_model.{inside}{rest}");
-    }
-    if name.starts_with("lm_head.") {
-        return format!("language_model.{name}");
-    }
-    if name.starts_with("multi_modal_projector.") || name == "image_newline" {
-        return name.to_owned();
-    }
-    stored.to_owned()
 }
 
 /// The beginnings of `names` and how many tensors each has, the most frequent first: `` `model.visual.…` (32) ``.
@@ -414,7 +380,9 @@ mod tests {
     }
 
     fn open(folder: &Path) -> Result<Weights, ModelError> {
-        Weights::open(folder, &Device::flex(), DType::F32)
+        let canonical = |stored: &str| stored.trim_start_matches("model.").to_owned();
+        let naming = Naming { canonical, parts: &[("the tower", "tower.")] };
+        Weights::open(folder, naming, &Device::flex(), DType::F32)
     }
 
     fn refused(folder: &Path) -> String {
@@ -475,9 +443,9 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         fs::write(&path, &bytes).expect("written");
         let mut weights = open(folder.path()).expect("opens");
-        assert_eq!(weights.matrix("a.weight", [32, 32]).expect("reads").dims(), [32, 32]);
+        assert_eq!(weights.tensor("a.weight", [32, 32]).expect("reads").dims(), [32, 32]);
         File::options().write(true).open(&path).and_then(|file| file.set_len(100)).expect("cut");
-        let error = weights.matrix("a.weight", [32, 32]).expect_err("refused");
+        let error = weights.tensor("a.weight", [32, 32]).expect_err("refused");
         assert!(error.message.ends_with("model.safetensors: cut short while `a.weight` was read"), "{error}");
     }
 
@@ -505,28 +473,6 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_varies_on_its_own() {
-        for front in ["", "model."] {
-            for tower in ["", "vision_model."] {
-                let stored = format!("{front}vision_tower.{tower}encoder.layers.0.mlp.fc1.bias");
-                assert_eq!(known_name(&stored), "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", "{stored}");
-            }
-            for inside in ["", "model."] {
-                let stored = format!("{front}language_model.{inside}norm.weight");
-                assert_eq!(known_name(&stored), "language_model.model.norm.weight", "{stored}");
-            }
-            for head in ["", "language_model.", "language_model.model."] {
-                let stored = format!("{front}{head}lm_head.weight");
-                assert_eq!(known_name(&stored), "language_model.lm_head.weight", "{stored}");
-            }
-            for name in ["image_newline", "multi_modal_projector.linear_1.bias"] {
-                assert_eq!(known_name(&format!("{front}{name}")), name);
-            }
-        }
-        assert_eq!(known_name("model.visual.blocks.0.weight"), "model.visual.blocks.0.weight");
-    }
-
-    #[test]
     fn where_a_part_of_the_model_is_missing_what_is_there_instead_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let tensors: Vec<String> = (0..3).map(|layer| format!("model.visual.blocks.{layer}.weight")).collect();
@@ -534,7 +480,7 @@ mod tests {
             tensors.iter().map(|name| (name.as_str(), Dtype::F16, &[2][..])).collect();
         all.push(("lm_head.weight", Dtype::F16, &[2]));
         fs::write(folder.path().join("model.safetensors"), file(&all)).expect("written");
-        let expected = ["vision_tower.vision_model.a", "vision_tower.vision_model.b", "language_model.lm_head.weight"];
+        let expected = ["tower.a", "tower.b", "lm_head.weight"];
         let expected = expected.map(|name| (name.to_owned(), vec![2]));
         let error = open(folder.path()).expect("opens").check(&expected).expect_err("refused");
         let lines: Vec<&str> = error.message.lines().map(str::trim).collect();
@@ -542,7 +488,7 @@ mod tests {
         assert_eq!(
             lines[1..],
             [
-                "the vision tower: none of its 2 tensors is there (`vision_tower.…`)",
+                "the tower: none of its 2 tensors is there (`tower.…`)",
                 "what is there instead: `model.visual.blocks.…` (3)",
             ]
         );
@@ -553,7 +499,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.safetensors");
         let twice: &[(&str, Dtype, &[usize])] =
-            &[("lm_head.weight", Dtype::F32, &[2]), ("language_model.lm_head.weight", Dtype::F32, &[2])];
+            &[("model.lm_head.weight", Dtype::F32, &[2]), ("lm_head.weight", Dtype::F32, &[2])];
         let mut bytes = file(twice);
         fs::write(&path, &bytes).expect("written");
         assert!(open(folder.path()).is_ok());
@@ -561,8 +507,8 @@ mod tests {
         fs::write(&path, &bytes).expect("written");
         assert_eq!(
             refused(folder.path()),
-            "`language_model.lm_head.weight` of model.safetensors and `lm_head.weight` of model.safetensors differ, \
-             and are the same tensor"
+            "`lm_head.weight` of model.safetensors and `model.lm_head.weight` of model.safetensors differ, and are the \
+             same tensor"
         );
     }
 }

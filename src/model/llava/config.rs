@@ -1,8 +1,19 @@
-//! What a LLaVA checkpoint is: its shapes, the features it uses, the tensors it consists of.
-//!
-//! This module reads no file and touches no tensor.
+//! What a LLaVA checkpoint is, as Hugging Face stores it: `config.json`.
 
-use crate::model::lora::Target;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::model::files::Fields;
+use crate::model::files::json::{end_tokens, read_config, read_optional, token, unsupported, wrong};
+use crate::model::nn::Activation;
+use crate::model::{ModelError, clip, llama};
+
+/// The token that stands for a picture, in texts.
+pub(super) const IMAGE_TOKEN: &str = "<image>";
+
+/// The most tiles of a picture in `anyres`, and the most resolutions; LLaVA has 4 and 5.
+const MOST_TILES: usize = 256;
 
 /// The architectures that are read, as `model_type` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,101 +81,15 @@ impl AnyresRule {
     }
 }
 
-/// An activation function of the tower or of the projector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// x · sigmoid(1.702 x).
-    QuickGelu,
-    /// The exact Gaussian error linear unit.
-    Gelu,
-    /// Its approximation by a hyperbolic tangent.
-    TanhGelu,
-    /// max(x, 0).
-    Relu,
-    /// x · sigmoid(x).
-    Silu,
-}
-
-/// The CLIP vision tower.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VisionConfig {
-    /// Features of a patch.
-    pub hidden: usize,
-    /// Features inside the feed-forward part.
-    pub intermediate: usize,
-    /// Layers of the checkpoint. Those after the feature layer are not read.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Side of a view in pixels.
-    pub image_size: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Added to the variance by the layer norms.
-    pub norm_epsilon: f64,
-    /// Of the feed-forward part.
-    pub activation: Activation,
-}
-
-impl VisionConfig {
-    /// Whole patches along a side of a view; pixels that are left over at its end are not read.
-    pub fn patches_per_side(&self) -> usize {
-        self.image_size / self.patch_size
-    }
-}
-
-/// The Llama or Mistral decoder; the two compute the same but for the sliding window.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TextConfig {
-    /// Rows of the embedding and of the head.
-    pub vocabulary: usize,
-    /// Features of a position.
-    pub hidden: usize,
-    /// Features inside the feed-forward part.
-    pub intermediate: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Heads of the queries.
-    pub heads: usize,
-    /// Heads of keys and values; each serves `heads / key_value_heads` query heads.
-    pub key_value_heads: usize,
-    /// Features of a head.
-    pub head_size: usize,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// Added to the mean square by the norms.
-    pub norm_epsilon: f64,
-    /// Whether the head is the embedding.
-    pub tied: bool,
-    /// How far back a position sees, itself included; `None`: to the start.
-    pub sliding_window: Option<usize>,
-    /// The longest sequence that the model was made for, in positions. Nothing enforces it.
-    pub max_positions: usize,
-}
-
-impl TextConfig {
-    /// The shape of a linear layer's weight, `[out, in]`.
-    pub fn shape(&self, target: Target) -> [usize; 2] {
-        let (queries, keys) = (self.heads * self.head_size, self.key_value_heads * self.head_size);
-        match target {
-            Target::Q => [queries, self.hidden],
-            Target::K | Target::V => [keys, self.hidden],
-            Target::O => [self.hidden, queries],
-            Target::Gate | Target::Up => [self.intermediate, self.hidden],
-            Target::Down => [self.hidden, self.intermediate],
-        }
-    }
-}
-
 /// A LLaVA checkpoint's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Which architecture.
     pub architecture: Architecture,
     /// The tower.
-    pub vision: VisionConfig,
+    pub vision: clip::Config,
     /// The decoder.
-    pub text: TextConfig,
+    pub text: llama::Config,
     /// The token that stands for a picture.
     pub image_token: u32,
     /// The tokens that end a text.
@@ -186,69 +111,305 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`. What a file leaves
+    /// out has the default of its class in transformers; what is not computed here is refused by name.
+    ///
+    /// # Errors
+    /// When there is no such file, when it is no JSON, when the architecture or a feature is not supported, or when
+    /// numbers contradict one another.
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let root = read_config(folder)?;
+        let generation = read_optional(&folder.join("generation_config.json"))?;
+        Self::parse(&root, generation.as_ref()).map_err(|error| {
+            let path = folder.join("config.json");
+            ModelError { message: format!("{}: {}", path.display(), error.message), ..error }
+        })
+    }
+
+    fn parse(root: &Map<String, Value>, generation: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
+        let fields = Fields { map: root, path: "" };
+        let architecture = architecture(&fields)?;
+        let empty = Map::new();
+        let text_fields = fields.object("text_config", &empty)?;
+        // transformers reads either; which tensor is then the head also depends on what is in the checkpoint.
+        let tied = fields.flag("tie_word_embeddings", false)?;
+        let mut text = llama::Config::read(&text_fields)?;
+        text.tied |= tied;
+        let vision = if fields.get("vision_config").is_some() {
+            clip::Config::read(&fields.object("vision_config", &empty)?)?
+        } else {
+            DEFAULT_TOWER
+        };
+
+        let feature_layer = feature_layer(&fields, vision.layers)?;
+        let drop_class_token = match fields.text("vision_feature_select_strategy", "default")? {
+            "default" => true,
+            "full" if architecture == Architecture::LlavaNext => {
+                return Err(unsupported("vision_feature_select_strategy", "full", "`default` with `llava_next`"));
+            }
+            "full" => false,
+            other => return Err(unsupported("vision_feature_select_strategy", other, "`default` and `full`")),
+        };
+        let grid_pinpoints = match architecture {
+            Architecture::Llava => Vec::new(),
+            Architecture::LlavaNext => pinpoints(&fields, vision.image_size)?,
+        };
+        let ends = [
+            (generation, "`eos_token_id` of generation_config.json"),
+            (Some(root), "`eos_token_id`"),
+            (Some(text_fields.map), "`text_config.eos_token_id`"),
+        ];
+        let end_tokens = end_tokens(ends, text.vocabulary)?.unwrap_or(vec![2]);
+        let image_token = match fields.get("image_token_index").or_else(|| fields.get("image_token_id")) {
+            None => 32_000,
+            Some(value) => token(value).ok_or_else(|| wrong("image_token_index", value, "a token id"))?,
+        };
+        Ok(Self {
+            architecture,
+            vision,
+            text,
+            image_token,
+            end_tokens,
+            feature_layer,
+            drop_class_token,
+            projector_activation: Activation::read(&fields, "projector_hidden_act", Activation::Gelu)?,
+            projector_bias: fields.flag("multimodal_projector_bias", true)?,
+            grid_pinpoints,
+            image_newline: architecture == Architecture::LlavaNext,
+            anyres_rule: AnyresRule::HuggingFace,
+        })
+    }
+
     /// How many of the tower's layers come before the feature that is read.
     pub fn tower_layers(&self) -> usize {
         feature_index(self.feature_layer, self.vision.layers).unwrap_or(self.vision.layers)
     }
-
-    /// Every tensor that the model reads, with its shape, in the names of Hugging Face's first generation.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut tensors = Vec::new();
-        let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
-
-        let VisionConfig { hidden, intermediate, patch_size, .. } = self.vision;
-        let positions = self.vision.patches_per_side().pow(2) + 1;
-        let prefix = "vision_tower.vision_model";
-        add(format!("{prefix}.embeddings.class_embedding"), &[hidden]);
-        add(format!("{prefix}.embeddings.patch_embedding.weight"), &[hidden, 3, patch_size, patch_size]);
-        add(format!("{prefix}.embeddings.position_embedding.weight"), &[positions, hidden]);
-        let mut affine = |name: String, shape: &[usize]| {
-            add(format!("{name}.weight"), shape);
-            add(format!("{name}.bias"), &shape[..1]);
-        };
-        affine(format!("{prefix}.pre_layrnorm"), &[hidden]);
-        for layer in 0..self.tower_layers() {
-            let layer = format!("{prefix}.encoder.layers.{layer}");
-            for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-                affine(format!("{layer}.self_attn.{name}"), &[hidden, hidden]);
-            }
-            affine(format!("{layer}.layer_norm1"), &[hidden]);
-            affine(format!("{layer}.layer_norm2"), &[hidden]);
-            affine(format!("{layer}.mlp.fc1"), &[intermediate, hidden]);
-            affine(format!("{layer}.mlp.fc2"), &[hidden, intermediate]);
-        }
-
-        let TextConfig { vocabulary, hidden: width, .. } = self.text;
-        for (name, inputs) in [("linear_1", hidden), ("linear_2", width)] {
-            add(format!("multi_modal_projector.{name}.weight"), &[width, inputs]);
-            if self.projector_bias {
-                add(format!("multi_modal_projector.{name}.bias"), &[width]);
-            }
-        }
-        if self.image_newline {
-            add("image_newline".to_owned(), &[width]);
-        }
-
-        add("language_model.model.embed_tokens.weight".to_owned(), &[vocabulary, width]);
-        for layer in 0..self.text.layers {
-            let layer = format!("language_model.model.layers.{layer}");
-            add(format!("{layer}.input_layernorm.weight"), &[width]);
-            add(format!("{layer}.post_attention_layernorm.weight"), &[width]);
-            for target in Target::ALL {
-                add(format!("{layer}.{}.weight", target.path()), &self.text.shape(target));
-            }
-        }
-        add("language_model.model.norm.weight".to_owned(), &[width]);
-        if !self.text.tied {
-            add("language_model.lm_head.weight".to_owned(), &[vocabulary, width]);
-        }
-        tensors
-    }
 }
 
 /// The index into the embedding's and the layers' outputs.
-pub(super) fn feature_index(layer: i64, layers: usize) -> Option<usize> {
+fn feature_index(layer: i64, layers: usize) -> Option<usize> {
     let count = layers as i64 + 1;
     let index = if layer < 0 { count + layer } else { layer };
     (0..count).contains(&index).then_some(index as usize)
+}
+
+fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
+    match fields.text("model_type", "")? {
+        "llava" if fields.map.contains_key("mm_vision_tower") => Err(original_layout("llava")),
+        "llava" => Ok(Architecture::Llava),
+        "llava_next" => Ok(Architecture::LlavaNext),
+        name if ORIGINAL_LAYOUT.contains(&name) => Err(original_layout(name)),
+        "" => Err(ModelError::new("no `model_type`").help(SUPPORTED)),
+        other => Err(ModelError::new(format!("unsupported architecture `{other}`")).help(SUPPORTED)),
+    }
+}
+
+/// The `model_type`s of the original repository.
+pub(super) const ORIGINAL_LAYOUT: [&str; 4] = ["llava_llama", "llava_mistral", "llava_mpt", "llava_qwen"];
+
+const SUPPORTED: &str = "supported are `llava` and `llava_next` as Hugging Face stores them";
+
+fn original_layout(name: &str) -> ModelError {
+    ModelError::new(format!("unsupported architecture `{name}`: the layout of the original LLaVA repository"))
+        .help(format!("{SUPPORTED}; use the conversion of this checkpoint under `llava-hf/` on the hub"))
+}
+
+/// What transformers' `LlavaConfig` and `LlavaNextConfig` put where there is no `vision_config`.
+const DEFAULT_TOWER: clip::Config = clip::Config {
+    hidden: 1024,
+    intermediate: 4096,
+    layers: 24,
+    heads: 16,
+    image_size: 336,
+    patch_size: 14,
+    norm_epsilon: 1e-5,
+    activation: Activation::QuickGelu,
+};
+
+fn feature_layer(fields: &Fields<'_>, layers: usize) -> Result<i64, ModelError> {
+    let name = "vision_feature_layer";
+    let value = match fields.map.get(name) {
+        None | Some(Value::Null) => return Ok(-2),
+        // A list of one is that one; of several, transformers concatenates the features.
+        Some(Value::Array(list)) if list.len() == 1 => &list[0],
+        Some(value) => value,
+    };
+    let layer = value.as_i64().ok_or_else(|| wrong(name, value, "one whole number"))?;
+    feature_index(layer, layers)
+        .map(|_| layer)
+        .ok_or_else(|| ModelError::new(format!("`{name}` is {layer}, but the tower has {layers} layers")))
+}
+
+fn pinpoints(fields: &Fields<'_>, size: usize) -> Result<Vec<[u32; 2]>, ModelError> {
+    let name = "image_grid_pinpoints";
+    let list = match fields.map.get(name) {
+        None | Some(Value::Null) => vec![[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        Some(value) => serde_json::from_value::<Vec<[u32; 2]>>(value.clone())
+            .map_err(|_| wrong(name, value, "a list of pairs of pixels"))?,
+    };
+    let size = size as u32;
+    if list.is_empty() || list.iter().flatten().any(|&side| side == 0 || side % size != 0) {
+        return Err(ModelError::new(format!("`{name}` are not multiples of `vision_config.image_size`, {size}")));
+    }
+    if list.len() > MOST_TILES {
+        let count = list.len();
+        return Err(ModelError::new(format!("`{name}` has {count} resolutions, more than the limit of {MOST_TILES}")));
+    }
+    let tiles = |[one, other]: [u32; 2]| u64::from(one / size) * u64::from(other / size);
+    if let Some([one, other]) = list.iter().find(|sides| tiles(**sides) > MOST_TILES as u64) {
+        return Err(ModelError::new(format!(
+            "`{name}` has [{one}, {other}], which is {} tiles of {size} pixels, more than the limit of {MOST_TILES}",
+            tiles([*one, *other])
+        )));
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Result<Config, ModelError> {
+        Config::parse(value.as_object().expect("an object"), None)
+    }
+
+    #[test]
+    fn what_no_model_has_is_refused_with_the_file_and_the_limit() {
+        let message = |value: Value| parse(value).unwrap_err().message;
+        let text =
+            |field: &str, value: Value| message(json!({ "model_type": "llava", "text_config": { field: value } }));
+        assert!(
+            text("rms_norm_eps", json!(1e300)).contains("`text_config.rms_norm_eps` is 1e300, more than the limit")
+        );
+        assert!(text("rope_theta", json!(1e300)).contains("more than the limit"));
+        assert!(text("rope_parameters", json!({ "rope_theta": 1e300 })).contains("more than the limit"));
+        let tower = json!({ "model_type": "llava", "vision_config": { "layer_norm_eps": 1e18 } });
+        assert!(message(tower).contains("`vision_config.layer_norm_eps` is 1e18"));
+
+        let root = json!({ "model_type": "llava", "eos_token_id": 2 });
+        let generated = |value: Value| {
+            let generation = json!({ "eos_token_id": value });
+            Config::parse(root.as_object().unwrap(), generation.as_object()).map(|config| config.end_tokens)
+        };
+        for odd in [json!(1_000_000_000), json!([]), json!("2"), json!(-1), json!(1.5), json!([2, -1]), json!([40_000])]
+        {
+            let error = generated(odd.clone()).unwrap_err();
+            assert!(error.message.contains(&format!("of generation_config.json is {odd}")), "{error}");
+        }
+        assert_eq!(generated(json!([2, 40_000])).unwrap(), [2, 40_000], "one is enough");
+        assert_eq!(generated(Value::Null).unwrap(), [2]);
+    }
+
+    #[test]
+    fn fields_left_out_have_the_defaults_of_their_class() {
+        let config = parse(json!({ "model_type": "llava" })).expect("sound");
+        assert_eq!(config.text.intermediate, 11_008);
+        assert_eq!(config.text.key_value_heads, 32);
+        assert_eq!(config.vision.image_size, 336, "no vision_config: LLaVA's tower");
+        assert_eq!((config.feature_layer, config.tower_layers(), config.image_token), (-2, 23, 32_000));
+        assert!(config.grid_pinpoints.is_empty() && !config.image_newline);
+
+        let config = parse(json!({
+            "model_type": "llava_next",
+            "text_config": { "model_type": "mistral" },
+            "vision_config": { "image_size": 336, "patch_size": 14 },
+        }))
+        .expect("sound");
+        assert_eq!((config.text.intermediate, config.text.key_value_heads), (14_336, 8));
+        assert_eq!(config.text.sliding_window, Some(4096));
+        assert_eq!(config.vision.hidden, 768, "a vision_config: CLIP's own defaults");
+        assert_eq!(config.grid_pinpoints.len(), 5);
+    }
+
+    #[test]
+    fn activations_are_read_by_transformers_names() {
+        let named = |tower: &str, projector: &str| {
+            let vision = json!({ "hidden_act": tower, "image_size": 30, "patch_size": 7 });
+            parse(json!({ "model_type": "llava", "vision_config": vision, "projector_hidden_act": projector }))
+        };
+        let config = named("gelu", "silu").expect("sound");
+        assert_eq!((config.vision.activation, config.projector_activation), (Activation::Gelu, Activation::Silu));
+        let config = named("gelu_pytorch_tanh", "relu").expect("sound");
+        assert_eq!((config.vision.activation, config.projector_activation), (Activation::TanhGelu, Activation::Relu));
+        assert_eq!(config.vision.patches_per_side(), 4, "two pixels are left over");
+        let message = named("gelu", "mish").expect_err("refused").message;
+        assert_eq!(message, "unsupported `projector_hidden_act`: `mish`");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let message = |value| parse(value).expect_err("refused").message;
+        assert_eq!(message(json!({ "model_type": "qwen2_vl" })), "unsupported architecture `qwen2_vl`");
+        assert!(message(json!({ "model_type": "llava_mistral" })).contains("original LLaVA repository"));
+        assert_eq!(
+            message(json!({ "model_type": "llava", "text_config": { "rope_scaling": { "type": "linear" } } })),
+            "unsupported `text_config.rope_scaling`: `linear`"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "vision_config": { "model_type": "siglip_vision_model" } })),
+            "unsupported `vision_config.model_type`: `siglip_vision_model`"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "vision_feature_layer": [-2, -5] })),
+            "`vision_feature_layer` is [-2,-5], not one whole number"
+        );
+        assert_eq!(
+            message(json!({ "model_type": "llava", "text_config": { "hidden_size": -3 } })),
+            "`text_config.hidden_size` is -3, not a whole number above zero"
+        );
+    }
+
+    #[test]
+    fn every_number_is_held_against_its_limit() {
+        for name in ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"] {
+            for number in [json!(1_000_000_000), json!(u64::MAX), json!(1e300)] {
+                for part in ["text_config", "vision_config"] {
+                    let error = parse(json!({ "model_type": "llava", part: { name: number } })).expect_err("refused");
+                    assert!(error.message.starts_with(&format!("`{part}.{name}` is 1")), "{error}");
+                    assert!(error.message.contains("more than the limit of "), "{error}");
+                }
+            }
+        }
+        for (part, name) in [
+            ("text_config", "vocab_size"),
+            ("text_config", "num_key_value_heads"),
+            ("text_config", "head_dim"),
+            ("text_config", "max_position_embeddings"),
+            ("vision_config", "image_size"),
+            ("vision_config", "patch_size"),
+        ] {
+            let error = parse(json!({ "model_type": "llava", part: { name: 4_000_000_000u64 } })).expect_err("refused");
+            assert!(error.message.contains("more than the limit of "), "{error}");
+        }
+        let heads = json!({ "model_type": "llava", "text_config": { "hidden_size": 4, "num_attention_heads": 8 } });
+        assert!(parse(heads).expect_err("refused").message.contains("is more than `text_config.hidden_size`"));
+        let message = |points: Value| {
+            parse(json!({ "model_type": "llava_next", "image_grid_pinpoints": points })).expect_err("refused").message
+        };
+        assert_eq!(
+            message(json!([[336, 336], [336_000, 336_000]])),
+            "`image_grid_pinpoints` has [336000, 336000], which is 1000000 tiles of 336 pixels, more than the limit of 256"
+        );
+        assert!(message(json!(vec![[336, 336]; 300])).contains("has 300 resolutions"));
+    }
+
+    #[test]
+    fn files_of_transformers_5_are_read() {
+        let config = parse(json!({
+            "model_type": "llava",
+            "dtype": "bfloat16",
+            "image_token_index": null,
+            "image_token_id": 5,
+            "tie_word_embeddings": true,
+            "text_config": {
+                "rope_theta": 3.0,
+                "rope_parameters": { "rope_theta": 1e6, "rope_type": "default" },
+                "tie_word_embeddings": false
+            }
+        }))
+        .expect("sound");
+        assert_eq!((config.text.rope_theta, config.image_token, config.text.tied), (1e6, 5, true));
+    }
 }

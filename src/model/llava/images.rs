@@ -1,56 +1,32 @@
-//! From a picture to what the tower reads: cropped, padded, or cut into tiles, to the bit as the processors of LLaVA and
+//! LLaVA's image processor: pictures cropped, padded, or cut into tiles, to the bit as the processors of LLaVA and
 //! transformers do it with Pillow.
 //!
-//! This module decides pixels and counts rows; it runs no model. Pictures come decoded, turned upright and in RGB.
+//! Pictures come decoded, turned upright and in RGB.
 
+use std::ops::Range;
 use std::path::Path;
 
+use burn::tensor::TensorData;
 use image::imageops::{crop_imm, replace};
 use image::{Rgb, RgbImage};
 use serde_json::{Map, Value, json};
 
-use super::ModelError;
-use super::llava::{AnyresRule, Architecture, Config, Fields, ImageMode, MOST_PIXELS, read_object};
+use super::config::{AnyresRule, Architecture, Config, IMAGE_TOKEN, ImageMode};
 use crate::data::resample::{Filter, resize, resize_part};
+use crate::model::ModelError;
+use crate::model::contract::{ImageLayout, ImageProcessor, ImageSettings};
+use crate::model::files::Fields;
+use crate::model::files::json::{MOST_PIXELS, read_optional};
 
 /// CLIP's mean of each channel.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of each channel.
 const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// A picture as the tower reads it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prepared {
-    /// `[views, 3, size, size]`, normalised; the view of the whole picture first.
-    pub views: Vec<f32>,
-    /// How many views.
-    pub view_count: usize,
-    /// Side of a view in pixels.
-    pub size: usize,
-    /// Width and height of the picture in pixels.
-    pub original: [u32; 2],
-    /// How it was prepared.
-    pub mode: ImageMode,
-    /// Columns and lines of tiles, in mode `anyres`; the tiles are the views after the first, line by line.
-    pub grid: Option<[u32; 2]>,
-    /// Whose arithmetic was followed.
-    pub rule: AnyresRule,
-}
-
-impl Prepared {
-    /// What remains of the grid of patches without the padding, when a view has `side` patches a side: (first, count)
-    /// of its lines and of its columns.
-    pub fn unpadded(&self, side: usize) -> ([usize; 2], [usize; 2]) {
-        let [columns, lines] = self.grid.unwrap_or([1, 1]);
-        unpadded(lines as usize * side, columns as usize * side, self.original, self.rule)
-    }
-}
-
 /// How a checkpoint wants its pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Processor {
-    /// What the checkpoint does unless told otherwise.
-    pub mode: ImageMode,
+    mode: ImageMode,
     size: u32,
     patches_per_side: usize,
     class_token: bool,
@@ -88,19 +64,42 @@ enum Scale {
 }
 
 impl Processor {
-    /// Reads `image_processor` of `processor_config.json` in `folder`, where transformers 5 keeps it, or else
-    /// `preprocessor_config.json`. Without either, CLIP's values hold. The side of a view is the tower's.
+    /// The processor of the checkpoint in `folder`, with `settings` in place of what it does by itself. The side of a view
+    /// is the tower's.
     ///
     /// # Errors
-    /// When a file is no JSON, or asks for what is not done here.
-    pub fn read(folder: &Path, config: &Config) -> Result<Self, ModelError> {
+    /// When a file is no JSON, or asks for what is not done here; when the checkpoint has no tiles and `anyres` is asked
+    /// for.
+    pub fn read(folder: &Path, settings: &ImageSettings) -> Result<Self, ModelError> {
+        let mut config = Config::read(folder)?;
+        let set = |name: &str| settings.get(name).copied();
+        let rule = AnyresRule::ALL.into_iter().find(|rule| set("anyres_rule") == Some(rule.name()));
+        config.anyres_rule = rule.unwrap_or(config.anyres_rule);
+        let mut processor = Self::of_checkpoint(folder, &config)?;
+        let mode = ImageMode::ALL.into_iter().find(|mode| set("image_mode") == Some(mode.name()));
+        processor.mode = mode.unwrap_or(processor.mode);
+        if processor.mode == ImageMode::Anyres && config.grid_pinpoints.is_empty() {
+            return Err(ModelError::new(format!(
+                "{}: `anyres` needs a `llava_next` checkpoint, which this is not",
+                folder.display()
+            ))
+            .help("leave `image_mode` out, or choose `crop` or `pad`"));
+        }
+        Ok(processor)
+    }
+
+    /// Reads `image_processor` of `processor_config.json` in `folder`, where transformers 5 keeps it, or else
+    /// `preprocessor_config.json`. Without either, CLIP's values hold.
+    fn of_checkpoint(folder: &Path, config: &Config) -> Result<Self, ModelError> {
         let mut processor = Self::new(config);
         let (path, nested) = (folder.join("preprocessor_config.json"), folder.join("processor_config.json"));
-        let inside = if nested.is_file() { read_object(&nested)?.remove("image_processor") } else { None };
+        let inside = read_optional(&nested)?.and_then(|mut object| object.remove("image_processor"));
         let (path, object) = match inside {
             Some(Value::Object(object)) => (nested, object),
-            _ if path.is_file() => (path.clone(), read_object(&path)?),
-            _ => return Ok(processor),
+            _ => match read_optional(&path)? {
+                Some(object) => (path, object),
+                None => return Ok(processor),
+            },
         };
         processor
             .apply(&object)
@@ -110,7 +109,7 @@ impl Processor {
     }
 
     /// What holds without a file.
-    pub fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let size = config.vision.image_size as u32;
         let resolutions = if config.grid_pinpoints.is_empty() {
             // LLaVA-1.6's grid, in views.
@@ -139,11 +138,6 @@ impl Processor {
             resolutions,
             rule: config.anyres_rule,
         }
-    }
-
-    /// Whose arithmetic mode `anyres` follows.
-    pub fn rule(&self) -> AnyresRule {
-        self.rule
     }
 
     fn apply(&mut self, object: &Map<String, Value>) -> Result<(), ModelError> {
@@ -232,49 +226,63 @@ impl Processor {
     }
 }
 
-/// What the tower reads of `picture`.
-///
-/// # Panics
-/// When `picture` has no pixel.
-pub fn prepare(picture: &RgbImage, mode: ImageMode, processor: &Processor) -> Prepared {
-    let (width, height) = picture.dimensions();
-    let (pictures, grid) = match mode {
-        ImageMode::Crop => (vec![cropped(picture, processor)], None),
-        ImageMode::Pad => (vec![padded(picture, processor)], None),
-        ImageMode::Anyres => {
-            let resolution = best_resolution(width, height, &processor.resolutions);
-            let (width, height) = match processor.scale {
-                Scale::Exactly(width, height) => (width, height),
-                Scale::ShortestSide(side) => (side, side),
-            };
-            let whole = resize(picture, width, height, processor.filter);
-            let mut views = vec![cropped(&whole, processor)];
-            views.extend(tiles(picture, resolution, processor));
-            (views, Some(resolution.map(|side| side / processor.size)))
-        }
-    };
-    Prepared {
-        view_count: pictures.len(),
-        views: pictures.iter().flat_map(|view| normalised(view, processor)).collect(),
-        size: processor.size as usize,
-        original: [width, height],
-        mode,
-        grid,
-        rule: processor.rule,
+impl ImageProcessor for Processor {
+    fn layout(&self, sizes: &[[u32; 2]]) -> Vec<ImageLayout> {
+        sizes.iter().map(|size| self.layout_of(*size)).collect()
+    }
+
+    /// The whole picture first, then its tiles, row by row: `[views, 3, size, size]`, normalised.
+    fn pixels(&self, image: &RgbImage, layout: &ImageLayout) -> TensorData {
+        let views = match (self.mode, layout.tiles) {
+            (ImageMode::Anyres, Some(tiles)) => {
+                let (width, height) = match self.scale {
+                    Scale::Exactly(width, height) => (width, height),
+                    Scale::ShortestSide(side) => (side, side),
+                };
+                let whole = resize(image, width, height, self.filter);
+                let mut views = vec![cropped(&whole, self)];
+                views.extend(self::tiles(image, tiles.map(|count| count as u32 * self.size), self));
+                views
+            }
+            (ImageMode::Pad, _) => vec![padded(image, self)],
+            _ => vec![cropped(image, self)],
+        };
+        let size = self.size as usize;
+        let values: Vec<f32> = views.iter().flat_map(|view| normalised(view, self)).collect();
+        TensorData::new(values, [views.len(), 3, size, size])
+    }
+
+    fn most_image_tokens(&self) -> usize {
+        let sizes = self.resolutions.iter().copied().chain([[1, 1]]);
+        sizes.map(|size| self.layout_of(size).image_tokens()).max().unwrap_or_default()
+    }
+
+    /// The rule is of no account in another mode.
+    fn settings(&self) -> Vec<(&'static str, &'static str)> {
+        let rule = (self.mode == ImageMode::Anyres).then_some(("anyres_rule", self.rule.name()));
+        std::iter::once(("image_mode", self.mode.name())).chain(rule).collect()
     }
 }
 
-/// How many rows of the sequence a picture of `width` × `height` pixels takes.
-pub fn row_count(width: u32, height: u32, mode: ImageMode, processor: &Processor) -> usize {
-    let side = processor.patches_per_side;
-    let base = side * side + usize::from(processor.class_token);
-    if mode != ImageMode::Anyres {
-        return base;
+impl Processor {
+    fn layout_of(&self, size: [u32; 2]) -> ImageLayout {
+        let side = self.patches_per_side;
+        let view = side * side + usize::from(self.class_token);
+        let layout = |tokens, tiles, shown| ImageLayout {
+            size,
+            text: IMAGE_TOKEN.to_owned(),
+            runs: vec![[1, tokens]],
+            tiles,
+            shown,
+        };
+        if self.mode != ImageMode::Anyres {
+            return layout(view, None, [0..side, 0..side]);
+        }
+        let [width, height] = size;
+        let tiles = best_resolution(width, height, &self.resolutions).map(|pixels| (pixels / self.size) as usize);
+        let [rows, columns] = unpadded(tiles[1] * side, tiles[0] * side, size, self.rule);
+        layout(view + rows.len() * (columns.len() + usize::from(self.newline)), Some(tiles), [rows, columns])
     }
-    let [grid_width, grid_height] =
-        best_resolution(width, height, &processor.resolutions).map(|pixels| (pixels / processor.size) as usize);
-    let ([_, lines], [_, columns]) = unpadded(grid_height * side, grid_width * side, [width, height], processor.rule);
-    base + lines * (columns + usize::from(processor.newline))
 }
 
 /// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black. Of a picture
@@ -376,8 +384,8 @@ fn pasted(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Rg
     canvas
 }
 
-/// (first, count) of the lines and columns of a `lines` × `columns` grid that a picture of this width and height fills.
-fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -> ([usize; 2], [usize; 2]) {
+/// The lines and columns of a `lines` × `columns` grid that a picture of this width and height fills.
+fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -> [Range<usize>; 2] {
     let [width, height] = picture.map(f64::from);
     let scaled = |side: f64, scale: f64| match rule {
         AnyresRule::Original => (side * scale) as usize,
@@ -385,12 +393,12 @@ fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -
     };
     let centred = |total: usize, kept: usize| {
         let padding = total.saturating_sub(kept) / 2;
-        [padding, total - 2 * padding]
+        padding..total - padding
     };
     if width / height > columns as f64 / lines as f64 {
-        (centred(lines, scaled(height, columns as f64 / width)), [0, columns])
+        [centred(lines, scaled(height, columns as f64 / width)), 0..columns]
     } else {
-        ([0, lines], centred(columns, scaled(width, lines as f64 / height)))
+        [0..lines, centred(columns, scaled(width, lines as f64 / height))]
     }
 }
 
@@ -417,8 +425,17 @@ mod tests {
         Processor::new(&config)
     }
 
-    fn normalised_at(prepared: &Prepared, x: usize, y: usize) -> [f32; 3] {
-        [0, 1, 2].map(|channel| prepared.views[(channel * prepared.size + y) * prepared.size + x])
+    /// What the tower reads of `picture` in `mode`, `[views, 3, size, size]`.
+    fn pixels(processor: &Processor, mode: ImageMode, picture: &RgbImage) -> (Vec<f32>, [usize; 4]) {
+        let processor = Processor { mode, ..processor.clone() };
+        let layout = processor.layout_of(picture.dimensions().into());
+        let pixels = processor.pixels(picture, &layout);
+        let shape = pixels.shape().dims();
+        (pixels.try_into_vec().expect("floats"), shape)
+    }
+
+    fn image_tokens(processor: &Processor, mode: ImageMode, width: u32, height: u32) -> usize {
+        Processor { mode, ..processor.clone() }.layout_of([width, height]).image_tokens()
     }
 
     #[test]
@@ -426,9 +443,10 @@ mod tests {
         let processor = processor(AnyresRule::Original);
         assert_eq!(sums(&padded(&ramps(50, 30), &processor)), [13_999_165, 15_339_811, 11_299_594]);
         assert_eq!(sums(&padded(&ramps(641, 480), &processor)), [14_237_363, 14_073_163, 13_689_553]);
-        let prepared = prepare(&ramps(50, 30), ImageMode::Pad, &processor);
+        let (values, [_, _, size, _]) = pixels(&processor, ImageMode::Pad, &ramps(50, 30));
         let expected = [-0.040_451, -0.401_398, -1.110_498];
-        for (found, expected) in normalised_at(&prepared, 100, 80).into_iter().zip(expected) {
+        for (channel, expected) in expected.into_iter().enumerate() {
+            let found = values[(channel * size + 80) * size + 100];
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
         // Tall and wide alike, and in more than one band.
@@ -451,13 +469,13 @@ mod tests {
     #[test]
     fn views_are_scaled_to_size_and_cut_as_transformers_does_it() {
         let cases: Vec<Case> =
-            serde_json::from_str(include_str!("../../tests/reference/processors.json")).expect("JSON");
+            serde_json::from_str(include_str!("../../../tests/reference/processors.json")).expect("JSON");
         for Case { mode, size, picture: [width, height], sums: expected } in cases {
             let mut processor = processor(AnyresRule::HuggingFace);
             let settings = json!({ "size": size, "crop_size": { "height": 336, "width": 336 } });
             processor.apply(settings.as_object().expect("an object")).expect("sound");
             let mode = ImageMode::ALL.into_iter().find(|known| known.name() == mode).expect("a mode");
-            let Prepared { views, size, .. } = prepare(&ramps(width, height), mode, &processor);
+            let (views, [_, _, size, _]) = pixels(&processor, mode, &ramps(width, height));
             let mut sums = [0; 3];
             for (index, channel) in views.chunks_exact(size * size).enumerate() {
                 let (mean, deviation) = (MEAN[index % 3], DEVIATION[index % 3]);
@@ -475,7 +493,7 @@ mod tests {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
             std::fs::write(folder.path().join("preprocessor_config.json"), settings.to_string()).expect("written");
-            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound")).expect("sound")
+            Processor::read(folder.path(), &ImageSettings::new()).expect("sound")
         };
         assert_eq!(mode(json!({ "do_pad": true })).mode, ImageMode::Pad);
         assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "LlavaImageProcessor" })).mode, ImageMode::Pad);
@@ -490,7 +508,7 @@ mod tests {
             write("config.json", json!({ "model_type": "llava" }));
             write("preprocessor_config.json", json!({ "do_pad": true }));
             write("processor_config.json", settings);
-            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound")).expect("sound").mode
+            Processor::read(folder.path(), &ImageSettings::new()).expect("sound").mode
         };
         assert_eq!(nested(json!({ "image_processor": { "do_pad": false } })), ImageMode::Crop);
         assert_eq!(nested(json!({ "image_processor": { "do_pad": true } })), ImageMode::Pad);
@@ -508,7 +526,7 @@ mod tests {
         write("config.json", json!({ "model_type": "llava_next", "image_grid_pinpoints": [[336, 672]] }));
         let read = |settings: Value| {
             write("preprocessor_config.json", settings);
-            Processor::read(folder.path(), &Config::read(folder.path()).expect("sound"))
+            Processor::read(folder.path(), &ImageSettings::new())
         };
         assert!(read(json!({ "image_grid_pinpoints": [[336, 672]] })).is_ok() && read(json!({})).is_ok());
         let error = read(json!({ "image_grid_pinpoints": [[672, 336]] })).expect_err("refused").message;
@@ -524,7 +542,7 @@ mod tests {
             assert_eq!(resolution, best);
             assert_eq!(sums(&resize(&picture, 336, 336, Filter::Bicubic)), base);
             assert_eq!(sums(&pasted(&picture, resolution, &processor)), padded_sums);
-            assert_eq!(prepare(&picture, ImageMode::Anyres, &processor).view_count, views);
+            assert_eq!(pixels(&processor, ImageMode::Anyres, &picture).1[0], views);
         };
         check(641, 480, [672, 672], 5, [14_388_512, 14_394_181, 14_343_075], [43_186_410, 43_209_934, 43_026_332]);
         check(300, 200, [336, 672], 3, [14_390_208, 14_409_054, 14_297_175], [9_639_652, 9_652_793, 9_575_347]);
@@ -559,10 +577,14 @@ mod tests {
         ];
         let (original, hugging_face) = (processor(AnyresRule::Original), processor(AnyresRule::HuggingFace));
         for (width, height, by_original, by_hugging_face) in golden {
-            assert_eq!(row_count(width, height, ImageMode::Anyres, &original), by_original, "{width}×{height}");
-            assert_eq!(row_count(width, height, ImageMode::Anyres, &hugging_face), by_hugging_face, "{width}×{height}");
+            assert_eq!(image_tokens(&original, ImageMode::Anyres, width, height), by_original, "{width}×{height}");
+            assert_eq!(
+                image_tokens(&hugging_face, ImageMode::Anyres, width, height),
+                by_hugging_face,
+                "{width}×{height}"
+            );
         }
-        assert_eq!(row_count(640, 480, ImageMode::Crop, &original), 576);
+        assert_eq!(image_tokens(&original, ImageMode::Crop, 640, 480), 576);
     }
 
     /// 2,000 random sizes, at LLaVA's tower and at a tiny one; `tests/reference/anyres.py` counted.
@@ -572,13 +594,13 @@ mod tests {
         let small = |anyres_rule| Processor::new(&Config { anyres_rule, ..Config::read(&folder).expect("sound") });
         let rules = [AnyresRule::HuggingFace, AnyresRule::Original];
         let processors = [rules.map(processor), rules.map(small)];
-        let lines = include_str!("../../tests/reference/anyres_counts.txt").lines();
+        let lines = include_str!("../../../tests/reference/anyres_counts.txt").lines();
         let mut differ = [0; 2];
         for line in lines.clone() {
             let numbers: Vec<usize> = line.split(' ').map(|number| number.parse().expect("a number")).collect();
             let (width, height) = (numbers[0] as u32, numbers[1] as u32);
             let found = processors.iter().flatten();
-            let found = found.map(|processor| row_count(width, height, ImageMode::Anyres, processor));
+            let found = found.map(|processor| image_tokens(processor, ImageMode::Anyres, width, height));
             assert_eq!(found.collect::<Vec<_>>(), numbers[2..], "{width}×{height}");
             differ[0] += usize::from(numbers[2] != numbers[3]);
             differ[1] += usize::from(numbers[4] != numbers[5]);
@@ -593,8 +615,8 @@ mod tests {
         for (width, height) in [(20_000, 1), (1, 20_000), (1, 1)] {
             let picture = ramps(width, height);
             for mode in ImageMode::ALL {
-                let prepared = prepare(&picture, mode, &processor);
-                assert_eq!(prepared.views.len(), prepared.view_count * 3 * 336 * 336, "{width}×{height} {mode:?}");
+                let (_, shape) = pixels(&processor, mode, &picture);
+                assert_eq!(shape[1..], [3, 336, 336], "{width}×{height} {mode:?}");
             }
         }
     }

@@ -1,78 +1,141 @@
 //! LLaVA: a CLIP tower, a projector, a Llama or Mistral decoder.
-//!
-//! This module turns prepared pictures and tokens into rows of the decoder's space and runs the decoder's layers. It
-//! does not know prompts, sampling, losses or how an adapter is stored.
 
 mod config;
-mod decoder;
+mod images;
 mod projector;
-mod read;
-mod vision;
-mod weights;
 
-pub use config::{Activation, AnyresRule, Architecture, Config, ImageMode, TextConfig, VisionConfig};
-pub use decoder::{AttentionMask, Decoder, LayerCache, Rotary};
+use config::IMAGE_TOKEN;
+pub use config::{AnyresRule, Architecture, Config, ImageMode};
+pub use images::Processor;
 pub use projector::Projector;
-pub(crate) use read::{Fields, MOST_PIXELS, read_object};
-pub use vision::Vision;
-pub use weights::Weights;
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::ModelError;
-use super::picture::Prepared;
+use super::adapter::LayerAdapter;
+use super::attention::{Attention, LayerCache, Slot};
+use super::clip::Tower;
+use super::contract::{
+    AdapterNames, Family, ImageFeatures, ImageInput, ImageLayout, ImageProcessor, ImageSetting, ImageSettings,
+    ImageToken, Model, Shape,
+};
+use super::files::json::read_config;
+use super::files::{Declared, Naming, Tensors, Weights};
+use super::llama::{Decoder, LINEARS};
 
-/// Where a model's tensors come from. Names are those of Hugging Face's first generation
-/// (`language_model.model.layers.0.self_attn.q_proj.weight`); [`Config::tensors`] lists them.
-pub trait Tensors {
-    /// The vector `name`.
-    ///
-    /// # Errors
-    /// When there is none of this shape.
-    fn vector(&mut self, name: &str, shape: [usize; 1]) -> Result<Tensor<1>, ModelError>;
+/// The checkpoints of LLaVA-1.5 and LLaVA-1.6 as Hugging Face stores them.
+pub struct LlavaFamily;
 
-    /// The matrix `name`, `[out, in]` for a linear layer.
-    ///
-    /// # Errors
-    /// When there is none of this shape.
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError>;
+impl Family for LlavaFamily {
+    fn model_types(&self) -> &'static [&'static str] {
+        &["llava", "llava_next"]
+    }
 
-    /// The kernel `name` of a convolution, `[out, in, height, width]`.
-    ///
-    /// # Errors
-    /// When there is none of this shape.
-    fn kernel(&mut self, name: &str, shape: [usize; 4]) -> Result<Tensor<4>, ModelError>;
+    fn recognizes(&self, model_type: &str) -> bool {
+        self.model_types().contains(&model_type) || config::ORIGINAL_LAYOUT.contains(&model_type)
+    }
+
+    fn shape(&self, folder: &Path) -> Result<Shape, ModelError> {
+        Ok(Config::read(folder)?.shape())
+    }
+
+    fn check(&self, folder: &Path) -> Result<(), ModelError> {
+        // Of the device nothing is asked.
+        open(folder, &Device::flex(), DType::F32).map(drop)
+    }
+
+    fn load(&self, folder: &Path, device: &Device, dtype: DType) -> Result<Arc<dyn Model>, ModelError> {
+        Ok(Arc::new(Llava::load(folder, device, dtype)?))
+    }
+
+    fn image_settings(&self) -> &'static [ImageSetting] {
+        &[
+            ImageSetting { name: "image_mode", values: &["crop", "pad", "anyres"] },
+            ImageSetting { name: "anyres_rule", values: &["checkpoint", "original", "huggingface"] },
+        ]
+    }
+
+    fn image_processor(&self, folder: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
+        Ok(Box::new(Processor::read(folder, settings)?))
+    }
+
+    /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the
+    /// checkpoint and of the language model it was made from (`_name_or_path`, then the folder's own name) are searched
+    /// for what LLaVA's scripts look for, as whole words: `llama-2` with `chat` means `llava_llama_2`, `34b` means
+    /// `chatml_direct`. The rest is `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
+    fn default_template(&self, folder: &Path) -> Result<&'static str, ModelError> {
+        let config = serde_json::Value::Object(read_config(folder)?);
+        let text = &config["text_config"];
+        let family = text["model_type"].as_str().or(config["model_type"].as_str()).unwrap_or_default();
+        if family.contains("mistral") {
+            return Ok("mistral_instruct");
+        }
+        let named =
+            |value: &serde_json::Value| model_name(Path::new(value["_name_or_path"].as_str().unwrap_or_default()));
+        for name in [named(text), named(&config), model_name(folder)] {
+            if has_word(&name, "llama-2") && has_word(&name, "chat") || has_word(&name, "llava-llama-2") {
+                return Ok("llava_llama_2");
+            }
+            if has_word(&name, "mistral") {
+                return Ok("mistral_instruct");
+            }
+            if has_word(&name, "34b") {
+                return Ok("chatml_direct");
+            }
+        }
+        Ok("vicuna_v1")
+    }
+
+    fn adapter_names(&self) -> &'static AdapterNames {
+        &ADAPTER_NAMES
+    }
 }
 
-/// Tensors by name, flattened: [`Tensors`] for weights that are made rather than loaded, tracked ones included.
-impl Tensors for BTreeMap<String, Tensor<1>> {
-    fn vector(&mut self, name: &str, shape: [usize; 1]) -> Result<Tensor<1>, ModelError> {
-        flat(self, name, shape)
+/// PEFT's names.
+const ADAPTER_NAMES: AdapterNames = AdapterNames {
+    linears: &LINEARS,
+    // transformers before 4.52, after it, the original repository, and adapters of the inner model or of the
+    // language model alone.
+    layers: &[
+        "language_model.model.layers.",
+        "model.language_model.layers.",
+        "model.language_model.model.layers.",
+        "language_model.layers.",
+        "model.layers.",
+        "layers.",
+    ],
+    outside: &["vision_tower.", "vision_model."],
+    exclude: ".*vision_tower.*",
+};
+
+impl Config {
+    /// The sizes that everything outside the family knows.
+    pub fn shape(&self) -> Shape {
+        let text = &self.text;
+        Shape {
+            vocabulary: text.vocabulary,
+            hidden: text.hidden,
+            intermediate: text.intermediate,
+            layers: text.layers,
+            heads: text.heads,
+            cached: 2 * text.key_value_heads * text.head_size,
+            context: text.max_positions,
+            end_tokens: self.end_tokens.clone(),
+            image_token: ImageToken { text: IMAGE_TOKEN, id: self.image_token },
+            linears: text.linears().to_vec(),
+            adapter_names: &ADAPTER_NAMES,
+        }
     }
 
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError> {
-        flat(self, name, shape)
+    /// Every tensor that the model reads, with its shape, in the names of transformers before 4.52.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut declared = Declared::default();
+        Llava::build(self, &mut declared).expect("what is asked for is given");
+        declared.0
     }
-
-    fn kernel(&mut self, name: &str, shape: [usize; 4]) -> Result<Tensor<4>, ModelError> {
-        flat(self, name, shape)
-    }
-}
-
-fn flat<const D: usize>(
-    tensors: &BTreeMap<String, Tensor<1>>,
-    name: &str,
-    shape: [usize; D],
-) -> Result<Tensor<D>, ModelError> {
-    let tensor = tensors.get(name).ok_or_else(|| ModelError::new(format!("no tensor `{name}`")))?;
-    let (expected, found) = (shape.iter().product::<usize>(), tensor.dims()[0]);
-    if expected != found {
-        return Err(ModelError::new(format!("tensor `{name}`: expected {shape:?}, found {found} values")));
-    }
-    Ok(tensor.clone().reshape(shape))
 }
 
 /// A LLaVA model on a device.
@@ -80,8 +143,9 @@ fn flat<const D: usize>(
 pub struct Llava {
     /// Its configuration.
     pub config: Config,
+    shape: Shape,
     /// The tower.
-    pub vision: Vision,
+    pub vision: Tower,
     /// From the tower's features to the decoder's space.
     pub projector: Projector,
     /// The row that ends a line of patches, `[hidden]`.
@@ -98,76 +162,49 @@ impl Llava {
     /// # Errors
     /// What [`Config::read`] and [`Weights::open`] refuse; every tensor that is missing or of another shape.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
-        let mut config = Config::read(folder)?;
-        let mut weights = Weights::open(folder, device, dtype)?;
-        let notes = settle_head(&mut config, &mut weights)?.into_iter().collect();
-        weights.check(&config.tensors())?;
-        Ok(Self { notes, ..Self::build(&config, &mut weights)? })
-    }
-
-    /// Whether the checkpoint in `folder` has all that it needs, as its headers say: no tensor is read.
-    ///
-    /// # Errors
-    /// As [`Llava::load`].
-    pub fn check(folder: &Path) -> Result<(), ModelError> {
-        let mut config = Config::read(folder)?;
-        // Of the device nothing is asked.
-        let mut weights = Weights::open(folder, &Device::flex(), DType::F32)?;
-        settle_head(&mut config, &mut weights)?;
-        weights.check(&config.tensors())
+        let (config, mut weights, note) = open(folder, device, dtype)?;
+        Ok(Self { notes: note.into_iter().collect(), ..Self::build(&config, &mut weights)? })
     }
 
     /// Builds the model from tensors of any source. Built from tracked tensors it is differentiable in all of them.
     ///
     /// # Errors
     /// Those of `tensors`.
-    pub fn build(config: &Config, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
-        let vision = Vision::build(config, tensors)?;
+    pub fn build<T: Tensors>(config: &Config, tensors: &mut T) -> Result<Self, ModelError> {
+        let vision = Tower::build(&config.vision, config.tower_layers(), config.drop_class_token, tensors)?;
         let projector = Projector::build(config, tensors)?;
         let newline =
-            if config.image_newline { Some(tensors.vector("image_newline", [config.text.hidden])?) } else { None };
+            if config.image_newline { Some(tensors.tensor("image_newline", [config.text.hidden])?) } else { None };
         let decoder = Decoder::build(&config.text, tensors)?;
-        Ok(Self { config: config.clone(), vision, projector, newline, decoder, notes: Vec::new() })
+        let (shape, notes) = (config.shape(), Vec::new());
+        Ok(Self { config: config.clone(), shape, vision, projector, newline, decoder, notes })
     }
 
-    /// The device of the weights.
-    pub fn device(&self) -> Device {
-        self.decoder.device()
+    /// The tower's features of an image, `[views, patches, vision hidden]`, before the projector.
+    fn patches(&self, image: &ImageInput) -> Tensor<3> {
+        self.vision.forward(Tensor::from_data(image.pixels.clone(), (&self.device(), self.dtype())))
     }
 
-    /// The precision of weights and activations.
-    pub fn dtype(&self) -> DType {
-        self.decoder.dtype()
-    }
-
-    /// What the tower makes of a picture: `[views, patches, vision hidden]`, before the projector.
-    pub fn patches(&self, picture: &Prepared) -> Tensor<3> {
-        let shape = [picture.view_count, 3, picture.size, picture.size];
-        let views = TensorData::new(picture.views.clone(), shape);
-        self.vision.forward(Tensor::from_data(views, (&self.device(), self.dtype())))
-    }
-
-    /// The rows that stand for a picture in the sequence: projected, unpadded, lines ended.
+    /// What stands for an image in the decoder: projected, padding left out, lines ended.
     ///
     /// # Shapes
     /// - `patches`: as [`Llava::patches`] gives them
-    /// - returns: `[rows, hidden]`; their number is [`row_count`](super::picture::row_count)
-    pub fn rows(&self, patches: Tensor<3>, picture: &Prepared) -> Tensor<2> {
+    /// - returns: `[image tokens, hidden]`
+    fn rows(&self, patches: Tensor<3>, layout: &ImageLayout) -> Tensor<2> {
         let [views, patch_count, features] = patches.dims();
         let hidden = self.config.text.hidden;
         let rows = self.projector.forward(patches.reshape([views * patch_count, features]));
-        let Some([columns, lines]) = picture.grid else {
+        let Some([columns, lines]) = layout.tiles else {
             return rows;
         };
         let side = self.config.vision.patches_per_side();
-        let (columns, lines) = (columns as usize, lines as usize);
         let base = rows.clone().narrow(0, 0, patch_count);
         let grid = rows
             .narrow(0, patch_count, (views - 1) * patch_count)
             .reshape([lines, columns, side, side, hidden])
             .swap_dims(1, 2)
             .reshape([lines * side, columns * side, hidden]);
-        let ([top, height], [left, width]) = picture.unpadded(side);
+        let [(top, height), (left, width)] = layout.shown.each_ref().map(|range| (range.start, range.len()));
         if height == 0 || (width == 0 && self.newline.is_none()) {
             return base;
         }
@@ -187,11 +224,65 @@ impl Llava {
         };
         Tensor::cat(vec![base, grid.reshape([height * width, hidden])], 0)
     }
+}
 
-    /// The rows of the embedding for `tokens`, `[tokens, hidden]`.
-    pub fn embed(&self, tokens: &[u32]) -> Tensor<2> {
+impl Model for Llava {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn device(&self) -> Device {
+        self.decoder.device()
+    }
+
+    fn dtype(&self) -> DType {
+        self.decoder.dtype()
+    }
+
+    fn encode_images(&self, images: &[&ImageInput]) -> Vec<ImageFeatures> {
+        let features = |image: &&ImageInput| self.rows(self.patches(image), &image.layout);
+        images.iter().map(|image| ImageFeatures { rows: features(image), added: Vec::new() }).collect()
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Tensor<2> {
         self.decoder.embed(tokens)
     }
+
+    fn attention(&self, queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>]) -> Attention {
+        self.decoder.attention(queries, keys)
+    }
+
+    fn caches(&self, batch: usize, capacity: usize) -> Vec<LayerCache> {
+        self.decoder.caches(batch, capacity)
+    }
+
+    fn layer(
+        &self,
+        index: usize,
+        hidden: Tensor<3>,
+        attention: &Attention,
+        adapter: Option<&LayerAdapter>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        self.decoder.layer(index, hidden, attention, adapter, cache)
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.decoder.logits(hidden)
+    }
+}
+
+/// The checkpoint in `folder`, found to have all that it needs, and a note where its files contradict one another.
+fn open(folder: &Path, device: &Device, dtype: DType) -> Result<(Config, Weights, Option<String>), ModelError> {
+    let mut config = Config::read(folder)?;
+    let mut weights = Weights::open(folder, NAMING, device, dtype)?;
+    let note = settle_head(&mut config, &mut weights)?;
+    weights.check(&config.tensors())?;
+    Ok((config, weights, note))
 }
 
 /// Decides which tensor is the head, as transformers 5 does: a head in the checkpoint is the head, whatever
@@ -213,6 +304,68 @@ fn settle_head(config: &mut Config, weights: &mut Weights) -> Result<Option<Stri
          the embedding: it is used, as transformers does"
             .to_owned()
     }))
+}
+
+/// The names of transformers before 4.52.
+///
+/// Since then `model.` may come in front of everything, and `language_model.model.` may have become
+/// `model.language_model.`, the head `lm_head.weight`; transformers 5 leaves out the tower's `vision_model.`. The
+/// prefixes vary independently of one another: transformers 5 writes the older ones where it has read them.
+const NAMING: Naming = Naming {
+    canonical,
+    parts: &[
+        ("the vision tower", "vision_tower."),
+        ("the projector", "multi_modal_projector."),
+        ("the language model", "language_model.model."),
+    ],
+};
+
+fn canonical(stored: &str) -> String {
+    let name = stored.strip_prefix("model.").unwrap_or(stored);
+    if let Some(rest) = name.strip_prefix("vision_tower.") {
+        let rest = rest.strip_prefix("vision_model.").unwrap_or(rest);
+        return format!("vision_tower.vision_model.{rest}");
+    }
+    if let Some(rest) = name.strip_prefix("language_model.") {
+        let rest = rest.strip_prefix("model.").unwrap_or(rest);
+        let inside = if rest.starts_with("lm_head.") { "" } else { "model." };
+        return format!("language_model.{inside}{rest}");
+    }
+    if name.starts_with("lm_head.") {
+        return format!("language_model.{name}");
+    }
+    if name.starts_with("multi_modal_projector.") || name == "image_newline" {
+        return name.to_owned();
+    }
+    stored.to_owned()
+}
+
+/// What a model in the folder `path` is called, in lower case; nothing where the folder has a digest for a name. In a
+/// hub's cache, `models--ORG--NAME/snapshots/DIGEST`, it is `NAME`.
+fn model_name(path: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let mut above = path.ancestors().skip(1);
+    if let (Some(snapshots), Some(model)) = (above.next(), above.next())
+        && name(snapshots) == "snapshots"
+        && let Some(id) = name(model).strip_prefix("models--")
+    {
+        return id.rsplit("--").next().unwrap_or_default().to_owned();
+    }
+    let own = name(path);
+    let digest = own.len() >= 8 && own.chars().all(|character| character.is_ascii_hexdigit());
+    if digest { String::new() } else { own }
+}
+
+/// Whether `word` stands in `name` by itself: not within a longer row of letters or of digits.
+fn has_word(name: &str, word: &str) -> bool {
+    let alike =
+        |one: char, other: char| one.is_alphabetic() && other.is_alphabetic() || one.is_numeric() && other.is_numeric();
+    let meets = |one: Option<char>, other: Option<char>| one.zip(other).is_some_and(|(one, other)| alike(one, other));
+    name.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&name[..at], &name[at + word.len()..]);
+        !meets(before.chars().next_back(), word.chars().next())
+            && !meets(word.chars().next_back(), after.chars().next())
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 
-use super::vision::activate;
-use super::{Activation, Config, Tensors};
+use super::config::Config;
 use crate::model::ModelError;
-use crate::model::nn::Linear;
+use crate::model::files::Tensors;
+use crate::model::nn::{Activation, Linear};
 
 /// The projector's weights.
 #[derive(Clone, Debug)]
@@ -17,15 +17,9 @@ pub struct Projector {
 
 impl Projector {
     /// Takes the projector's tensors out of `tensors`.
-    pub(super) fn build(config: &Config, tensors: &mut dyn Tensors) -> Result<Self, ModelError> {
-        let mut linear = |name: &str, shape: [usize; 2]| {
-            let weight = tensors.matrix(&format!("multi_modal_projector.{name}.weight"), shape)?;
-            let bias = if config.projector_bias {
-                Some(tensors.vector(&format!("multi_modal_projector.{name}.bias"), [shape[0]])?)
-            } else {
-                None
-            };
-            Ok::<_, ModelError>(Linear { weight, bias })
+    pub(super) fn build<T: Tensors>(config: &Config, tensors: &mut T) -> Result<Self, ModelError> {
+        let mut linear = |name: &str, shape| {
+            Linear::read(tensors, &format!("multi_modal_projector.{name}"), shape, config.projector_bias)
         };
         let hidden = config.text.hidden;
         Ok(Self {
@@ -39,6 +33,6 @@ impl Projector {
     /// - `features`: `[rows, vision hidden]`
     /// - returns: `[rows, hidden]`
     pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
-        self.second.forward(activate(self.activation, self.first.forward(features)))
+        self.second.forward(self.activation.forward(self.first.forward(features)))
     }
 }

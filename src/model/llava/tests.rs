@@ -1,5 +1,8 @@
 //! The model against what transformers computes; `tests/reference/make.py` wrote the checkpoints and the numbers.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -8,9 +11,11 @@ use sha2::Digest;
 
 use super::*;
 use crate::data::resample::tests::ramps;
-use crate::model::lora::Lora;
+use crate::model::adapter::Adapter;
+use crate::model::attention::Slot;
+use crate::model::batch::Input;
+use crate::model::forward::forward;
 use crate::model::peft;
-use crate::model::picture::{Prepared, Processor, prepare, row_count};
 use crate::model::tokenizer::Tokenizer;
 
 /// Tolerance of logits against transformers.
@@ -45,10 +50,20 @@ impl Reference {
         image::open(path).expect("a picture").into_rgb8()
     }
 
-    fn prepare(&self, name: &str, model: &Llava) -> Prepared {
-        let processor = Processor::read(&self.folder, &model.config).expect("sound");
-        prepare(&self.picture(name), processor.mode, &processor)
+    /// What the tower reads of the picture `name`.
+    fn image(&self, name: &str) -> ImageInput {
+        let processor = Processor::read(&self.folder, &ImageSettings::new()).expect("sound");
+        input(&processor, &self.picture(name))
     }
+}
+
+fn input(processor: &Processor, picture: &image::RgbImage) -> ImageInput {
+    let layout = processor.layout(&[picture.dimensions().into()]).remove(0);
+    ImageInput { pixels: processor.pixels(picture, &layout), layout }
+}
+
+fn rows(model: &Llava, image: &ImageInput) -> Tensor<2> {
+    model.encode_images(&[image]).remove(0).rows
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -69,14 +84,13 @@ fn embedded(model: &Llava, tokens: &[u32], rows: Option<Tensor<2>>) -> Tensor<3>
 }
 
 /// The logits of one sequence, `[positions, vocabulary]`.
-fn logits(model: &Llava, hidden: Tensor<3>, lora: Option<&Lora>) -> Tensor<2> {
+fn logits(model: &Llava, hidden: Tensor<3>, adapter: Option<&Adapter>) -> Tensor<2> {
     let [_, length, features] = hidden.dims();
-    let decoder = &model.decoder;
-    let (rotary, mask) = (decoder.rotary(&[(0..length).collect()]), decoder.causal_mask(length));
-    let hidden = (0..decoder.layer_count()).fold(hidden, |hidden, index| {
-        decoder.layer(index, hidden, &rotary, &mask, lora.map(|lora| &lora.layers[index]), None)
-    });
-    decoder.logits(hidden.reshape([length, features]))
+    let slots = [Slot::line(0..length)];
+    let input = Input { hidden, added: Vec::new(), attention: model.attention(&slots, &slots) };
+    let layer = |index: usize| adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
+    let hidden = forward(model, &input, layer, None, |_| ControlFlow::Continue(())).continue_value();
+    model.logits(hidden.expect("nothing breaks it off").reshape([length, features]))
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -110,8 +124,7 @@ fn logits_of_pictures_and_text_equal_those_of_transformers() {
         let reference = Reference::open(name);
         let model = reference.load();
         for picture in ["square", "wide"] {
-            let prepared = reference.prepare(picture, &model);
-            let rows = model.rows(model.patches(&prepared), &prepared);
+            let rows = rows(&model, &reference.image(picture));
             let tokens = ids(&reference.facts["pictures"][picture]["answered"]["ids"]);
             let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), None));
             let worst = distance(&found, &reference.floats(&format!("{picture}.logits")));
@@ -131,23 +144,20 @@ fn logits_of_pictures_and_text_equal_those_of_transformers() {
 fn pictures_equal_what_the_processors_of_transformers_make_of_them() {
     for name in ["llava", "llava_next"] {
         let reference = Reference::open(name);
-        let config = Config::read(&reference.folder).expect("sound");
-        let processor = Processor::read(&reference.folder, &config).expect("sound");
         for (picture, facts) in reference.facts["pictures"].as_object().expect("pictures") {
-            let prepared = prepare(&reference.picture(picture), processor.mode, &processor);
+            let ImageInput { pixels, layout } = reference.image(picture);
             let file = safetensors::SafeTensors::deserialize(&reference.values).expect("safetensors");
             let levels = file.tensor(&format!("{picture}.levels")).expect("levels");
-            assert_eq!([prepared.view_count, 3, prepared.size, prepared.size], levels.shape(), "{name}, {picture}");
+            assert_eq!(pixels.shape().to_vec(), levels.shape(), "{name}, {picture}");
             let (mean, deviation) =
                 ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
-            for (index, (found, level)) in prepared.views.iter().zip(levels.data()).enumerate() {
-                let channel = index / (prepared.size * prepared.size) % 3;
+            let size: usize = levels.shape()[2..].iter().product();
+            for (index, (found, level)) in pixels.iter::<f32>().zip(levels.data()).enumerate() {
+                let channel = index / size % 3;
                 let expected: f32 = ((f64::from(*level) / 255.0) as f32 - mean[channel]) / deviation[channel];
-                assert_eq!(*found, expected, "{name}, {picture}, value {index}");
+                assert_eq!(found, expected, "{name}, {picture}, value {index}");
             }
-            let [width, height] = prepared.original;
-            let rows = row_count(width, height, processor.mode, &processor);
-            assert_eq!(facts["rows"], rows, "{name}, {picture}");
+            assert_eq!(facts["rows"], layout.image_tokens(), "{name}, {picture}");
         }
     }
 }
@@ -164,7 +174,7 @@ struct Shown {
 }
 
 #[derive(serde::Deserialize)]
-struct Shape {
+struct Case {
     size: [u32; 2],
     huggingface: Shown,
     original: Shown,
@@ -173,20 +183,21 @@ struct Shape {
 }
 
 /// The 8-bit levels that were normalised, as a digest.
-fn levels_digest(prepared: &Prepared) -> String {
+fn levels_digest(image: &ImageInput) -> String {
     let (mean, deviation) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
-    let level = |(index, value): (usize, &f32)| {
-        let channel = index / (prepared.size * prepared.size) % 3;
+    let size: usize = image.pixels.shape()[2..].iter().product();
+    let level = |(index, value): (usize, f32)| {
+        let channel = index / size % 3;
         ((value * deviation[channel] + mean[channel]) * 255.0).round() as u8
     };
-    let levels: Vec<u8> = prepared.views.iter().enumerate().map(level).collect();
+    let levels: Vec<u8> = image.pixels.iter::<f32>().enumerate().map(level).collect();
     sha2::Sha256::digest(levels).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Pixels to the bit, rows to the number, logits within their tolerance, under both rules.
 #[test]
 fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
-    let shapes: Vec<Shape> = serde_json::from_str(include_str!("../../../tests/reference/anyres.json")).expect("JSON");
+    let shapes: Vec<Case> = serde_json::from_str(include_str!("../../../tests/reference/anyres.json")).expect("JSON");
     let reference = Reference::open("llava_next");
     let model = reference.load();
     let asked = ids(&reference.facts["pictures"]["square"]["ids"]);
@@ -203,21 +214,16 @@ fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
                 AnyresRule::HuggingFace => (&shape.huggingface, &shape.huggingface_336),
                 AnyresRule::Original => (&shape.original, &shape.original_336),
             };
-            let prepare = |config: Config| {
-                let processor = Processor::new(&Config { anyres_rule, ..config });
-                (
-                    row_count(width, height, ImageMode::Anyres, &processor),
-                    prepare(&picture, ImageMode::Anyres, &processor),
-                )
-            };
+            let prepare = |config: Config| input(&Processor::new(&Config { anyres_rule, ..config }), &picture);
             let of = format!("{width}×{height}, {}", anyres_rule.name());
             if let Some(shown) = shown_336 {
-                let (rows, prepared) = prepare(Config::read(large.path()).expect("sound"));
-                assert_eq!((rows, &levels_digest(&prepared)), (shown.rows, &shown.views), "336 pixels, {of}");
+                let image = prepare(Config::read(large.path()).expect("sound"));
+                let found = (image.layout.image_tokens(), &levels_digest(&image));
+                assert_eq!(found, (shown.rows, &shown.views), "336 pixels, {of}");
             }
-            let (rows, prepared) = prepare(model.config.clone());
-            assert_eq!((rows, &levels_digest(&prepared)), (shown.rows, &shown.views), "{of}");
-            let rows = model.rows(model.patches(&prepared), &prepared);
+            let image = prepare(model.config.clone());
+            assert_eq!((image.layout.image_tokens(), &levels_digest(&image)), (shown.rows, &shown.views), "{of}");
+            let rows = rows(&model, &image);
             assert_eq!(rows.dims()[0], shown.rows, "{of}");
             let image = model.config.image_token;
             let place = asked.iter().position(|token| *token == image).expect("a picture");
@@ -301,19 +307,17 @@ fn a_checkpoint_of_transformers_4_is_the_same_model() {
 
     let config = Config::read(folder.path()).expect("sound");
     assert_eq!(config, Config::read(&reference.folder).expect("sound"));
-    assert_eq!(
-        Processor::read(folder.path(), &config).expect("sound"),
-        Processor::read(&reference.folder, &config).expect("sound")
-    );
-    let tokenizers = [folder.path(), &reference.folder].map(|folder| Tokenizer::read(folder, 380).expect("sound"));
+    let processor = |folder: &Path| Processor::read(folder, &ImageSettings::new()).expect("sound");
+    assert_eq!(processor(folder.path()), processor(&reference.folder));
+    let tokenizers = [folder.path(), &reference.folder]
+        .map(|folder| Tokenizer::read(folder, &config.shape().image_token).expect("sound"));
     assert!((0..400).all(|id| tokenizers[0].is_text(id) == tokenizers[1].is_text(id)));
     assert!((380..384).all(|id| !tokenizers[0].is_text(id)), "`<image>`, `<pad>`, and what is beyond the vocabulary");
     let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
-    let adapter = peft::read(&folder.path().join("adapter"), &config.text, &model.device()).expect("read");
-    let prepared = reference.prepare("square", &model);
-    let rows = model.rows(model.patches(&prepared), &prepared);
+    let adapter = peft::read(&folder.path().join("adapter"), model.shape(), &model.device()).expect("read");
+    let rows = rows(&model, &reference.image("square"));
     let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
-    let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.lora)));
+    let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.adapter)));
     let worst = distance(&found, &reference.floats("square.adapter_logits"));
     assert!(worst < LOGITS, "{worst}");
 }
@@ -341,7 +345,7 @@ fn the_head_is_the_checkpoint_s_and_tying_makes_up_for_what_is_missing() {
         let bytes = safetensors::serialize(tensors, None).expect("serializes");
         std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
         assert_eq!(
-            Llava::check(folder.path()).map_err(|error| error.message),
+            LlavaFamily.check(folder.path()).map_err(|error| error.message),
             Llava::load(folder.path(), &Device::flex(), DType::F32).map(drop).map_err(|error| error.message)
         );
         Llava::load(folder.path(), &Device::flex(), DType::F32)
@@ -373,11 +377,10 @@ fn logits_with_an_adapter_equal_those_of_peft() {
     for name in ["llava", "llava_next"] {
         let reference = Reference::open(name);
         let model = reference.load();
-        let adapter = peft::read(&reference.folder.join("adapter"), &model.config.text, &model.device()).expect("read");
-        let prepared = reference.prepare("square", &model);
-        let rows = model.rows(model.patches(&prepared), &prepared);
+        let adapter = peft::read(&reference.folder.join("adapter"), model.shape(), &model.device()).expect("read");
+        let rows = rows(&model, &reference.image("square"));
         let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
-        let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.lora)));
+        let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.adapter)));
         let worst = distance(&found, &reference.floats("square.adapter_logits"));
         assert!(worst < LOGITS, "{name}: {worst}");
         println!("{name}, with an adapter: logits differ by at most {worst}");
@@ -391,7 +394,7 @@ fn a_sliding_window_hides_what_lies_further_back() {
     let mut model = reference.load();
     let mut config = model.config.clone();
     config.text.sliding_window = Some(6);
-    let mut weights = Weights::open(&reference.folder, &Device::flex(), DType::F32).expect("opens");
+    let mut weights = Weights::open(&reference.folder, NAMING, &Device::flex(), DType::F32).expect("opens");
     model = Llava::build(&config, &mut weights).expect("builds");
     let found = floats(logits(&model, embedded(&model, &ids(&reference.facts["text"]), None), None));
     let worst = distance(&found, &reference.floats("text.window_logits"));
@@ -406,13 +409,11 @@ fn greedy_tokens_out_of_a_padded_batch_with_a_cache_are_those_of_transformers() 
     for name in ["llava", "llava_next"] {
         let reference = Reference::open(name);
         let model = reference.load();
-        let decoder = &model.decoder;
         let pictures = ["square", "tall", "wide", "small", "odd"];
         let prompts: Vec<Tensor<2>> = pictures
             .iter()
             .map(|picture| {
-                let prepared = reference.prepare(picture, &model);
-                let rows = model.rows(model.patches(&prepared), &prepared);
+                let rows = rows(&model, &reference.image(picture));
                 let tokens = ids(&reference.facts["pictures"][picture]["ids"]);
                 embedded(&model, &tokens, Some(rows)).squeeze_dim(0)
             })
@@ -426,26 +427,27 @@ fn greedy_tokens_out_of_a_padded_batch_with_a_cache_are_those_of_transformers() 
             if padding == 0 { prompt.clone() } else { Tensor::cat(vec![blank, prompt.clone()], 0) }
         });
         let mut hidden: Tensor<3> = Tensor::stack(padded.collect(), 0);
-        let mut caches = decoder.caches(pictures.len(), longest + steps);
+        let mut caches = model.caches(pictures.len(), longest + steps);
         let mut found: Vec<Vec<u32>> = vec![Vec::new(); pictures.len()];
         let mut slots = 0..longest;
         for _ in 0..steps {
             let attended = (slots.end.div_ceil(16) * 16).min(longest + steps);
             let position = |padding: usize, slot: usize| slot.checked_sub(padding).filter(|_| slot < slots.end);
-            let queries: Vec<Vec<usize>> = padding
-                .iter()
-                .map(|&padding| slots.clone().map(|slot| slot.saturating_sub(padding)).collect())
-                .collect();
-            let keys: Vec<Vec<Option<usize>>> =
-                padding.iter().map(|&padding| (0..attended).map(|slot| position(padding, slot)).collect()).collect();
-            let (rotary, mask) = (decoder.rotary(&queries), decoder.mask(&queries, &keys));
-            for (index, cache) in caches.iter_mut().enumerate() {
-                hidden = decoder.layer(index, hidden, &rotary, &mask, None, Some(cache));
-            }
+            let query = |padding: usize, slot: usize| {
+                let position = slot.saturating_sub(padding);
+                Some(Slot::at(position, position))
+            };
+            let queries: Vec<Vec<Option<Slot>>> =
+                padding.iter().map(|&padding| slots.clone().map(|slot| query(padding, slot)).collect()).collect();
+            let key = |padding: usize, slot: usize| position(padding, slot).map(|place| Slot::at(place, place));
+            let keys: Vec<Vec<Option<Slot>>> =
+                padding.iter().map(|&padding| (0..attended).map(|slot| key(padding, slot)).collect()).collect();
+            let input = Input { hidden, added: Vec::new(), attention: model.attention(&queries, &keys) };
+            let run = forward(&model, &input, |_| None, Some(&mut caches), |_| ControlFlow::Continue(()));
+            hidden = run.continue_value().expect("nothing breaks it off");
             let [batch, length, features] = hidden.dims();
             let last = hidden.narrow(1, length - 1, 1).reshape([batch, features]);
-            let best: Vec<i32> =
-                decoder.logits(last).argmax(1).into_data().convert::<i32>().try_into_vec().expect("ids");
+            let best: Vec<i32> = model.logits(last).argmax(1).into_data().convert::<i32>().try_into_vec().expect("ids");
             for (found, best) in found.iter_mut().zip(&best) {
                 found.push(*best as u32);
             }
@@ -465,15 +467,15 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
     for name in ["llava", "llava_next"] {
         let reference = Reference::open(name);
         let config = Config::read(&reference.folder).expect("sound");
-        let mut weights = Weights::open(&reference.folder, &Device::flex(), DType::F32).expect("opens");
+        let mut weights = Weights::open(&reference.folder, NAMING, &Device::flex(), DType::F32).expect("opens");
         let mut tracked: BTreeMap<String, Tensor<1>> = config
             .tensors()
             .into_iter()
             .map(|(name, shape)| {
                 let tensor = match shape[..] {
-                    [a] => weights.vector(&name, [a]),
-                    [a, b] => weights.matrix(&name, [a, b]).map(|tensor| tensor.flatten(0, 1)),
-                    [a, b, c, d] => weights.kernel(&name, [a, b, c, d]).map(|tensor| tensor.flatten(0, 3)),
+                    [a] => weights.tensor(&name, [a]),
+                    [a, b] => weights.tensor(&name, [a, b]).map(|tensor: Tensor<2>| tensor.flatten(0, 1)),
+                    [a, b, c, d] => weights.tensor(&name, [a, b, c, d]).map(|tensor: Tensor<4>| tensor.flatten(0, 3)),
                     _ => panic!("tensors have one, two or four dimensions"),
                 };
                 (name, tensor.expect("there").autodiff().require_grad())
@@ -481,10 +483,10 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
             .collect();
         let plain = reference.load();
         let model = Llava::build(&config, &mut tracked).expect("builds");
-        let prepared = reference.prepare("small", &model);
+        let image = reference.image("small");
         let tokens = ids(&reference.facts["pictures"]["small"]["ids"]);
         let loss = |model: &Llava| {
-            let rows = model.rows(model.patches(&prepared), &prepared);
+            let rows = rows(model, &image);
             logits(model, embedded(model, &tokens, Some(rows)), None).narrow(0, 10, 20).powi_scalar(2).mean()
         };
         let gradients = loss(&model).backward();
@@ -515,10 +517,8 @@ fn sixteen_bits_compute_the_same_within_their_rounding() {
     let reference = Reference::open("llava_next");
     for (dtype, tolerance) in [(DType::F16, 0.05), (DType::BF16, 0.5)] {
         let model = Llava::load(&reference.folder, &Device::flex(), dtype).expect("loads");
-        let lora =
-            peft::read(&reference.folder.join("adapter"), &model.config.text, &model.device()).expect("read").lora;
-        let prepared = reference.prepare("square", &model);
-        let rows = model.rows(model.patches(&prepared), &prepared);
+        let lora = peft::read(&reference.folder.join("adapter"), model.shape(), &model.device()).expect("read").adapter;
+        let rows = rows(&model, &reference.image("square"));
         let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
         let hidden = embedded(&model, &tokens, Some(rows));
         let worst =
@@ -529,4 +529,60 @@ fn sixteen_bits_compute_the_same_within_their_rounding() {
         let worst = distance(&tracked, &reference.floats("square.adapter_logits"));
         assert!(worst < tolerance, "{dtype:?}, tracked: {worst}");
     }
+}
+
+#[test]
+fn every_prefix_varies_on_its_own() {
+    for front in ["", "model."] {
+        for tower in ["", "vision_model."] {
+            let stored = format!("{front}vision_tower.{tower}encoder.layers.0.mlp.fc1.bias");
+            assert_eq!(canonical(&stored), "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", "{stored}");
+        }
+        for inside in ["", "model."] {
+            let stored = format!("{front}language_model.{inside}norm.weight");
+            assert_eq!(canonical(&stored), "language_model.model.norm.weight", "{stored}");
+        }
+        for head in ["", "language_model.", "language_model.model."] {
+            let stored = format!("{front}{head}lm_head.weight");
+            assert_eq!(canonical(&stored), "language_model.lm_head.weight", "{stored}");
+        }
+        for name in ["image_newline", "multi_modal_projector.linear_1.bias"] {
+            assert_eq!(canonical(&format!("{front}{name}")), name);
+        }
+    }
+    assert_eq!(canonical("model.visual.blocks.0.weight"), "model.visual.blocks.0.weight");
+}
+
+#[test]
+fn the_default_template_follows_the_language_model() {
+    let root = tempfile::tempdir().unwrap();
+    let default = |name: &str, config: &str| {
+        let folder = root.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), config).unwrap();
+        LlavaFamily.default_template(&folder).unwrap()
+    };
+    assert_eq!(default("a", r#"{"model_type": "llava", "text_config": {"model_type": "llama"}}"#), "vicuna_v1");
+    assert_eq!(default("b", r#"{"text_config": {"model_type": "mistral"}}"#), "mistral_instruct");
+    assert_eq!(default("llava-v1.6-34b-hf", r#"{"text_config": {"model_type": "llama"}}"#), "chatml_direct");
+    let chat = r#"{"text_config": {"_name_or_path": "meta-llama/Llama-2-13b-chat-hf"}}"#;
+    assert_eq!(default("c", chat), "llava_llama_2");
+    assert_eq!(default("llava-llama-2-7b", "{}"), "llava_llama_2");
+    assert_eq!(default("d", r#"{"text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5"}}"#), "vicuna_v1");
+    // Within other words and in digests the same letters mean nothing.
+    for name in ["0aa34b11c2", "b34bx", "134b", "ministralite", "llama-21-chat", "snapshots/0aa34b11c2"] {
+        assert_eq!(default(name, "{}"), "vicuna_v1", "{name}");
+    }
+    for (name, template) in [
+        ("models--llava-hf--llava-v1.6-34b-hf/snapshots/0aa11c2f", "chatml_direct"),
+        ("models--llava-hf--llava-1.5-7b-hf/snapshots/0aa34b11c2", "vicuna_v1"),
+        ("models--mistral--llava-1.5-7b-hf/snapshots/main", "vicuna_v1"),
+        ("llava_34b", "chatml_direct"),
+        ("LLaVA-Yi34B.tuned", "chatml_direct"),
+        ("llava-mistral7b", "mistral_instruct"),
+    ] {
+        assert_eq!(default(name, "{}"), template, "{name}");
+    }
+    let cached = r#"{"_name_or_path": "/root/hub/models--a--llava-34b/snapshots/0123456789"}"#;
+    assert_eq!(default("e", cached), "chatml_direct");
 }

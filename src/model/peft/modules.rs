@@ -6,11 +6,11 @@
 use serde_json::{Map, Value};
 use tokenizers::utils::SysRegex;
 
-use super::{ModelError, listed};
+use crate::model::{ModelError, listed};
 
 /// What the settings say of modules. By default, all of those whose tensors are there.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Adapted {
+pub struct Modules {
     targets: Option<Names>,
     excluded: Option<Names>,
     layers: Vec<u64>,
@@ -23,7 +23,7 @@ enum Names {
     Pattern(String),
 }
 
-impl Adapted {
+impl Modules {
     /// Reads `target_modules`, `exclude_modules` and `layers_to_transform`.
     ///
     /// # Errors
@@ -146,8 +146,8 @@ mod tests {
     fn said(settings: Value) -> String {
         let tensors = ["language_model.model.layers.0.self_attn.q_proj", "language_model.model.layers.1.mlp.up_proj"]
             .map(|module| format!("base_model.model.{module}.lora_A.weight"));
-        let adapted = Adapted::read(settings.as_object().expect("an object"));
-        let checked = adapted.and_then(|adapted| adapted.check(tensors.iter().map(String::as_str)));
+        let modules = Modules::read(settings.as_object().expect("an object"));
+        let checked = modules.and_then(|modules| modules.check(tensors.iter().map(String::as_str)));
         checked.err().map(|error| error.message).unwrap_or_default()
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::lora::Target;
+use crate::model::contract::AdapterNames;
 use crate::model::{ModelError, listed};
 
 /// What PEFT puts in front of the model's own names.
@@ -22,10 +22,10 @@ const WRAPPERS: [(&str, &str); 5] = [
 
 /// What a tensor is for.
 pub(super) enum Place {
-    /// A factor of a layer of the decoder.
-    Decoder(usize, Target, char),
-    /// A factor of the vision tower.
-    Tower(char),
+    /// A factor of a linear layer of the decoder: number of the layer, place among its linear layers, letter.
+    Decoder(usize, usize, char),
+    /// A factor of a module outside the decoder.
+    Outside(char),
 }
 
 /// PEFT's names of a file's tensors.
@@ -94,8 +94,8 @@ impl Names {
     }
 }
 
-/// What the tensor with PEFT's name `name` is for; `None` when it is none that is read.
-pub(super) fn place(name: &str) -> Option<Place> {
+/// What the tensor with PEFT's name `name` is for in a family with `names`; `None` when it is none that is read.
+pub(super) fn place(name: &str, names: &AdapterNames) -> Option<Place> {
     let rest = name.strip_prefix(PREFIX)?.strip_prefix('.')?.strip_suffix(".weight")?;
     let (module, factor) = rest.rsplit_once(".lora_")?;
     let factor = match factor {
@@ -103,24 +103,13 @@ pub(super) fn place(name: &str) -> Option<Place> {
         "B" => 'B',
         _ => return None,
     };
-    if module.contains("vision_tower.") || module.contains("vision_model.") {
-        return Some(Place::Tower(factor));
+    if names.outside.iter().any(|part| module.contains(part)) {
+        return Some(Place::Outside(factor));
     }
-    // transformers before 4.52, after it, the original repository, and adapters of the inner model or of the language
-    // model alone.
-    let inner = [
-        "language_model.model.layers.",
-        "model.language_model.layers.",
-        "model.language_model.model.layers.",
-        "language_model.layers.",
-        "model.layers.",
-        "layers.",
-    ]
-    .into_iter()
-    .find_map(|prefix| module.strip_prefix(prefix))?;
+    let inner = names.layers.iter().find_map(|prefix| module.strip_prefix(prefix))?;
     let (layer, path) = inner.split_once('.')?;
-    let target = Target::ALL.into_iter().find(|target| target.path() == path)?;
-    Some(Place::Decoder(layer.parse().ok()?, target, factor))
+    let linear = names.linears.iter().position(|(_, known)| *known == path)?;
+    Some(Place::Decoder(layer.parse().ok()?, linear, factor))
 }
 
 /// Whose work names are that cannot be read, where they show it.

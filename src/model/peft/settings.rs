@@ -5,10 +5,13 @@
 
 use serde_json::{Map, Value};
 
-use super::MERGE;
-use crate::model::adapted::Adapted;
-use crate::model::llava::Fields;
+use super::modules::Modules;
+use crate::model::files::Fields;
 use crate::model::{ModelError, listed};
+
+/// What to do about an adapter that does what is not computed here.
+pub(super) const MERGE: &str = "PEFT's `merge_and_unload()` merges any adapter into its base model, and the merged checkpoint can be \
+                                named as `source`";
 
 /// Rank, scale and the like, as the settings have them, before any tensor is read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +25,7 @@ pub struct Settings {
     /// The model that it names as its base.
     pub base: Option<String>,
     /// Which modules it is for.
-    pub adapted: Adapted,
+    pub modules: Modules,
     /// What a person should know about the settings.
     pub notes: Vec<String>,
 }
@@ -160,7 +163,7 @@ impl Settings {
         let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
         let base = fields.text("base_model_name_or_path", "")?;
         let base = (!base.is_empty()).then(|| base.to_owned());
-        Ok(Self { rank, alpha, dropout, base, adapted: Adapted::read(object)?, notes })
+        Ok(Self { rank, alpha, dropout, base, modules: Modules::read(object)?, notes })
     }
 }
 

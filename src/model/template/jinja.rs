@@ -11,11 +11,11 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::{Value, json};
 
-use super::ModelError;
-use super::template::{Message, Page};
-use super::tokenizer::{PLACEHOLDER, read_json, token_text};
+use super::message::{Message, Rendered};
 use crate::artifact::Speaker;
 use crate::data::sniff::{Found, behind_mark};
+use crate::model::ModelError;
+use crate::model::files::json::{read_optional, token_text};
 
 /// A chat template and the special tokens that it may name.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +32,8 @@ impl ChatTemplate {
     /// # Errors
     /// When there is none, or a file is broken.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
-        let settings = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let own = read_json(&folder.join("chat_template.json"))?.unwrap_or_default();
+        let settings = Value::Object(read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default());
+        let own = Value::Object(read_optional(&folder.join("chat_template.json"))?.unwrap_or_default());
         let plain = folder.join("chat_template.jinja");
         let source = if plain.is_file() {
             let text = std::fs::read(&plain).map_err(|cause| ModelError::io(&plain, &cause))?;
@@ -57,14 +57,15 @@ impl ChatTemplate {
         Ok(Self { source: understood(&source), beginning: named("bos_token"), end: named("eos_token") })
     }
 
-    /// Renders `messages`; a last human message leaves the answer open.
+    /// Renders `messages`; a last human message leaves the answer open. Where a template takes texts alone, `image` stands
+    /// for a picture.
     ///
     /// # Errors
     /// When the template is broken, refuses the messages, or changes their texts.
-    pub fn render(&self, messages: &[Message]) -> Result<Page, ModelError> {
+    pub fn render(&self, messages: &[Message], image: &str) -> Result<Rendered, ModelError> {
         let open = messages.last().is_some_and(|message| message.from == Speaker::Human);
-        let written = self.apply(messages, |index| messages[index].text.clone(), open)?;
-        let marked = self.apply(messages, mark, open)?;
+        let written = self.apply(messages, image, |index| messages[index].text.clone(), open)?;
+        let marked = self.apply(messages, image, mark, open)?;
         let kept: Vec<&str> = messages.iter().map(|message| message.text.as_str()).collect();
         let trimmed: Vec<&str> = kept.iter().map(|text| text.trim()).collect();
         let texts = [kept, trimmed].into_iter().find(|texts| fill(&marked, texts).is_some_and(|it| it.text == written));
@@ -75,22 +76,28 @@ impl ChatTemplate {
             )
             .help("leave `template` out to use LLaVA's own"));
         };
-        let mut page = fill(&marked, &texts).unwrap_or_default();
+        let mut rendered = fill(&marked, &texts).unwrap_or_default();
         for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.from == Speaker::Gpt) {
-            let part = |count: usize, open| -> Result<Option<Page>, ModelError> {
-                Ok(fill(&self.apply(&messages[..count], mark, open)?, &texts[..count])
-                    .filter(|part| page.text.starts_with(&part.text)))
+            let part = |count: usize, open| -> Result<Option<Rendered>, ModelError> {
+                Ok(fill(&self.apply(&messages[..count], image, mark, open)?, &texts[..count])
+                    .filter(|part| rendered.text.starts_with(&part.text)))
             };
-            let text = page.plain[index].clone();
+            let text = rendered.plain[index].clone();
             let start = part(index, true)?.map_or(text.start, |part| part.text.len());
             let end = part(index + 1, false)?.map_or(text.end, |part| part.text.trim_end().len());
-            page.answers.push(start.min(text.start)..end.max(text.end));
+            rendered.answers.push(start.min(text.start)..end.max(text.end));
         }
-        page.plain.retain(|range| !range.is_empty());
-        Ok(page)
+        rendered.plain.retain(|range| !range.is_empty());
+        Ok(rendered)
     }
 
-    fn apply(&self, messages: &[Message], text: impl Fn(usize) -> String, open: bool) -> Result<String, ModelError> {
+    fn apply(
+        &self,
+        messages: &[Message],
+        image: &str,
+        text: impl Fn(usize) -> String,
+        open: bool,
+    ) -> Result<String, ModelError> {
         // Templates for pictures take a list of parts; those of language models alone take a text.
         let parts = self.source.contains("'type'") || self.source.contains("\"type\"") || self.source.contains(".type");
         let turns: Vec<Value> = messages
@@ -101,7 +108,7 @@ impl ChatTemplate {
                 let content = match (parts, message.picture) {
                     (true, true) => json!([{ "type": "image" }, { "type": "text", "text": text(index) }]),
                     (true, false) => json!([{ "type": "text", "text": text(index) }]),
-                    (false, true) => json!(format!("{PLACEHOLDER}\n{}", text(index))),
+                    (false, true) => json!(format!("{image}\n{}", text(index))),
                     (false, false) => json!(text(index)),
                 };
                 json!({ "role": role, "content": content })
@@ -140,19 +147,19 @@ fn mark(index: usize) -> String {
 }
 
 /// `marked` with `texts` in place of the marks, one range a text; `None` when a mark is missing, repeated or moved.
-fn fill(marked: &str, texts: &[&str]) -> Option<Page> {
-    let mut page = Page::default();
+fn fill(marked: &str, texts: &[&str]) -> Option<Rendered> {
+    let mut rendered = Rendered::default();
     let mut rest = marked;
     for (index, text) in texts.iter().enumerate() {
         let (before, after) = rest.split_once(&mark(index))?;
-        page.text.push_str(before);
-        let start = page.text.len();
-        page.text.push_str(text);
-        page.plain.push(start..page.text.len());
+        rendered.text.push_str(before);
+        let start = rendered.text.len();
+        rendered.text.push_str(text);
+        rendered.plain.push(start..rendered.text.len());
         rest = after;
     }
-    page.text.push_str(rest);
-    (!page.text.contains(['\u{f5710}', '\u{f5711}'])).then_some(page)
+    rendered.text.push_str(rest);
+    (!rendered.text.contains(['\u{f5710}', '\u{f5711}'])).then_some(rendered)
 }
 
 /// `{% generation %}` marks a model's text for transformers and renders nothing.
@@ -233,22 +240,19 @@ fn python_method(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::Turn;
-    use crate::model::template::messages;
+    use crate::model::template::message::messages;
+    use crate::model::template::message::tests::turns;
 
     fn template(source: &str) -> ChatTemplate {
         ChatTemplate { source: understood(source), beginning: "<s>".to_owned(), end: "</s>".to_owned() }
     }
 
     fn conversation(texts: &[&str]) -> Vec<Message> {
-        let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
-        let turns: Vec<Turn> =
-            texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect();
-        messages(&turns, true).unwrap()
+        messages(&turns(texts), true).unwrap()
     }
 
-    fn parts<'a>(page: &'a Page, ranges: &[std::ops::Range<usize>]) -> Vec<&'a str> {
-        ranges.iter().map(|range| &page.text[range.clone()]).collect()
+    fn parts<'a>(rendered: &'a Rendered, ranges: &[std::ops::Range<usize>]) -> Vec<&'a str> {
+        ranges.iter().map(|range| &rendered.text[range.clone()]).collect()
     }
 
     /// In the manner of LLaVA-1.5's template on the hub.
@@ -261,12 +265,12 @@ mod tests {
 
     #[test]
     fn a_template_of_parts_renders_as_in_transformers() {
-        let page = template(PARTS).render(&conversation(&["What is </s>?"])).unwrap();
-        assert_eq!(page.text, "USER: <image>\nWhat is </s>? ASSISTANT:");
-        assert_eq!(parts(&page, &page.plain), ["What is </s>?"]);
-        let page = template(PARTS).render(&conversation(&["Q1", "A1", "Q2", "A2"])).unwrap();
-        assert_eq!(page.text, "USER: <image>\nQ1 ASSISTANT: A1 USER: Q2 ASSISTANT: A2 ");
-        assert_eq!(parts(&page, &page.answers), [" A1", " A2"]);
+        let rendered = template(PARTS).render(&conversation(&["What is </s>?"]), "<image>").unwrap();
+        assert_eq!(rendered.text, "USER: <image>\nWhat is </s>? ASSISTANT:");
+        assert_eq!(parts(&rendered, &rendered.plain), ["What is </s>?"]);
+        let rendered = template(PARTS).render(&conversation(&["Q1", "A1", "Q2", "A2"]), "<image>").unwrap();
+        assert_eq!(rendered.text, "USER: <image>\nQ1 ASSISTANT: A1 USER: Q2 ASSISTANT: A2 ");
+        assert_eq!(parts(&rendered, &rendered.answers), [" A1", " A2"]);
     }
 
     #[test]
@@ -274,10 +278,10 @@ mod tests {
         let source = "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}[INST] \
                       {{ message.content.strip() }} [/INST]{% else %} {{ message.content | trim }}{{ eos_token }}\
                       {% endif %}{% endfor %}";
-        let page = template(source).render(&conversation(&["Q1", " A1 "])).unwrap();
-        assert_eq!(page.text, "<s>[INST] <image>\nQ1 [/INST] A1</s>");
-        assert_eq!(parts(&page, &page.answers), [" A1</s>"]);
-        assert_eq!(parts(&page, &page.plain), ["Q1", "A1"]);
+        let rendered = template(source).render(&conversation(&["Q1", " A1 "]), "<image>").unwrap();
+        assert_eq!(rendered.text, "<s>[INST] <image>\nQ1 [/INST] A1</s>");
+        assert_eq!(parts(&rendered, &rendered.answers), [" A1</s>"]);
+        assert_eq!(parts(&rendered, &rendered.plain), ["Q1", "A1"]);
     }
 
     #[test]
@@ -285,19 +289,20 @@ mod tests {
         let source = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
                       '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}\
                       {% endif %}";
-        let page = template(source).render(&conversation(&["Q1", "A1"])).unwrap();
-        assert_eq!(parts(&page, &page.answers), ["A1<|im_end|>"]);
+        let rendered = template(source).render(&conversation(&["Q1", "A1"]), "<image>").unwrap();
+        assert_eq!(parts(&rendered, &rendered.answers), ["A1<|im_end|>"]);
     }
 
     #[test]
     fn a_template_that_changes_texts_is_refused() {
         let error = template("{% for message in messages %}{{ message.content | upper }}{% endfor %}")
-            .render(&conversation(&["q"]))
+            .render(&conversation(&["q"]), "<image>")
             .unwrap_err();
         assert!(error.message.contains("changes the texts"), "{error}");
-        let error = template("{{ strftime_now('%Y') }}").render(&conversation(&["q"])).unwrap_err();
+        let error = template("{{ strftime_now('%Y') }}").render(&conversation(&["q"]), "<image>").unwrap_err();
         assert!(error.message.contains("write a fixed date"), "{error}");
-        let error = template("{{ raise_exception('no pictures') }}").render(&conversation(&["q"])).unwrap_err();
+        let error =
+            template("{{ raise_exception('no pictures') }}").render(&conversation(&["q"]), "<image>").unwrap_err();
         assert!(error.message.contains("no pictures"), "{error}");
     }
 }

@@ -8,15 +8,15 @@ use super::{EvaluateNode, Form, Loaded, Said};
 use crate::artifact::Finish;
 use crate::digest::Digest;
 use crate::model::ModelError;
+use crate::model::contract::ImageInput;
 use crate::model::generate::{Generator, Request, Step};
-use crate::model::picture::Prepared;
-use crate::model::sequence::Scribe;
+use crate::model::processor::{Processor, round};
 use crate::node::{BadItem, Context, Failure, Item, ItemValue, Progress};
 
 /// A picture and what is asked about it.
 pub(super) struct Subject {
     /// The picture.
-    pub prepared: Arc<Prepared>,
+    pub image: Arc<ImageInput>,
     /// Its digest.
     pub picture: Digest,
     /// Indices of what is asked.
@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
     pub node: &'a EvaluateNode,
     pub loaded: &'a Loaded,
     pub items: &'a [Item],
-    pub scribe: &'a Scribe,
+    pub processor: &'a Processor,
     pub generator: &'a Generator<'a>,
     pub context: &'a dyn Context,
     pub finished: &'a mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
@@ -52,7 +52,7 @@ impl Run<'_> {
     /// What stops all items. What stops one is handed to `finished`.
     pub fn group(&mut self, group: &[Subject]) -> Result<ControlFlow<()>, Failure> {
         let Some(descriptions) = self.describe(group)? else { return Ok(ControlFlow::Break(())) };
-        let (node, loaded, scribe) = (self.node, self.loaded, self.scribe);
+        let (node, loaded, processor) = (self.node, self.loaded, self.processor);
         let mut prompts: BTreeMap<usize, (Option<String>, String)> = BTreeMap::new();
         let mut requests = Vec::new();
         for (subject, description) in std::iter::zip(group, descriptions) {
@@ -67,11 +67,12 @@ impl Run<'_> {
                     }
                 };
                 let prompt = node.form.prompt(description.as_deref(), &loaded.suite.asked[index].question);
-                let request = scribe.round(&prompt, None, true).map(|sequence| Request {
+                let sequence = processor.tokenize(&round(&prompt, None), &[&subject.image.layout]);
+                let request = sequence.map(|sequence| Request {
                     tag: index,
                     subject: self.items[index].id.to_string(),
                     sequence,
-                    picture: Some(subject.prepared.clone()),
+                    image: Some(subject.image.clone()),
                 });
                 prompts.insert(index, (description, prompt));
                 requests.push(request.map_err(|error| (index, error)));
@@ -92,7 +93,7 @@ impl Run<'_> {
     /// The description of each picture of the group, or why there is none; no description where the form has none.
     /// `None` when the run is to stop.
     fn describe(&mut self, group: &[Subject]) -> Result<Option<Vec<Described>>, Failure> {
-        let (node, scribe) = (self.node, self.scribe);
+        let (node, processor) = (self.node, self.processor);
         if !node.form.describes() || group.is_empty() {
             return Ok(Some(vec![Ok(None); group.len()]));
         }
@@ -100,9 +101,11 @@ impl Run<'_> {
         // What is neither shown a picture nor drawn is the same for all.
         let count = if sees || node.temperature > 0.0 { group.len() } else { 1 };
         let request = |(place, subject): (usize, &Subject)| {
-            let sequence = scribe.round(&node.describe_prompt, None, sees).map_err(|error| (place, error))?;
-            let picture = sees.then(|| subject.prepared.clone());
-            Ok(Request { tag: place, subject: format!("description of {}", subject.picture), sequence, picture })
+            let image = sees.then(|| subject.image.clone());
+            let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
+            let sequence = processor.tokenize(&round(&node.describe_prompt, None), &layouts);
+            let sequence = sequence.map_err(|error| (place, error))?;
+            Ok(Request { tag: place, subject: format!("description of {}", subject.picture), sequence, image })
         };
         let requests = group.iter().take(count).enumerate().map(request).collect();
         let mut descriptions = vec![Ok(None); group.len()];
@@ -127,7 +130,7 @@ impl Run<'_> {
         requests: Vec<Result<Request, (usize, ModelError)>>,
         mut take: impl FnMut(&mut Self, usize, Result<Written, ModelError>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Failure> {
-        let (generator, tokenizer) = (self.generator, &self.scribe.tokenizer);
+        let (generator, tokenizer) = (self.generator, self.processor.tokenizer());
         let mut flow = ControlFlow::Continue(());
         generator.run(requests, &mut |step| {
             match step {

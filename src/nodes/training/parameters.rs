@@ -7,9 +7,10 @@ use std::ops::Bound::{self, Excluded, Unbounded};
 use super::super::adapter::shape;
 use super::super::model;
 use crate::digest::Value;
-use crate::model::llava::Llava;
-use crate::model::lora::{Lora, Target};
+use crate::model::adapter::Adapter;
+use crate::model::contract::ImageSettings;
 use crate::model::template::TEMPLATES;
+use crate::model::{Model, families};
 use crate::node::{Failure, FileDigests, FileProblem, OnBadItem, Parameter, by_default};
 use crate::spec::{Reader, Resource};
 use crate::train::optimizer::AdamWConfig;
@@ -34,7 +35,7 @@ pub struct TrainingParameters {
     /// The conversation template; `None`: the model family's.
     pub template: Option<&'static str>,
     /// How pictures are prepared.
-    pub views: model::Views,
+    pub image_settings: ImageSettings,
     /// What pictures that cannot be decoded do.
     pub on_bad_item: OnBadItem,
 }
@@ -46,8 +47,8 @@ pub struct LoraParameters {
     pub rank: Option<usize>,
     /// Scale times rank.
     pub alpha: Option<f64>,
-    /// What is adapted, in the order of a layer.
-    pub targets: Option<Vec<Target>>,
+    /// The linear layers that are adapted, in the order of a layer.
+    pub targets: Option<Vec<String>>,
     /// The share of A's inputs that drops out.
     pub dropout: f64,
     /// Whether there is an input adapter, so that nothing but dropout has a default.
@@ -95,7 +96,7 @@ impl TrainingParameters {
         let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
         let checkpoint_every = table.optional_integer("checkpoint_every", 1..);
         let template = table.optional_choice("template", &templates);
-        let views = model::Views::read(table);
+        let image_settings = model::read_image_settings(table);
         let on_bad_item = OnBadItem::read(table);
         learning_rate?;
         batch_size?;
@@ -107,7 +108,7 @@ impl TrainingParameters {
             max_length,
             checkpoint_every: checkpoint_every.map(|steps| steps as usize),
             template,
-            views,
+            image_settings,
             on_bad_item,
         })
     }
@@ -152,12 +153,13 @@ impl TrainingParameters {
             "weight_decay" => by_default(defaults.weight_decay),
             "shuffle" => by_default(true),
             "max_length" => by_default(MAX_LENGTH),
-            "image_mode" | "anyres_rule" => model::Views::left_out(parameter, &self.model),
             "lora.dropout" => by_default(0.0),
             _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
             _ => {
-                let default = shape(RANK, ALPHA, &Target::ALL).into_iter().find(|default| default.name == parameter);
-                default.and_then(|default| by_default(default.value))
+                let all = shape(RANK, ALPHA, &linears(&self.model));
+                let default = all.into_iter().find(|default| default.name == parameter);
+                let default = default.and_then(|default| by_default(default.value));
+                default.or_else(|| model::left_out(parameter, &self.model))
             }
         }
     }
@@ -166,14 +168,14 @@ impl TrainingParameters {
     pub fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = model::check_files(&self.model);
         if problems.is_empty() {
-            problems = model::check_manner(&self.model, self.template, self.views);
+            problems = model::check_settings(&self.model, self.template, &self.image_settings);
         }
         problems
     }
 
     /// What is known of the adapter that comes out.
     pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.lora.promises(above("adapter"))
+        self.lora.promises(above("adapter"), &self.model)
     }
 
     /// Whether `lora` says of the input adapter what is so.
@@ -188,7 +190,7 @@ impl TrainingParameters {
     /// When a file of the model cannot be read.
     pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::manner(&self.model, self.template, self.views)?);
+        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
         Ok(list)
     }
 }
@@ -200,9 +202,9 @@ impl LoraParameters {
         let alpha = table.optional_number("alpha", POSITIVE);
         let dropout = table.number("dropout", 0.0, 0.0..1.0);
         let written: Option<Vec<String>> = table.optional("targets");
-        let mut targets = Vec::new();
+        let (known, mut targets) = (families::linear_names(), Vec::new());
         for name in written.iter().flatten() {
-            match Target::ALL.into_iter().find(|target| target.name() == name) {
+            match known.iter().position(|known| known == name) {
                 Some(target) if targets.contains(&target) => table.reject(
                     "targets",
                     format!("`targets` names `{name}` twice"),
@@ -210,35 +212,32 @@ impl LoraParameters {
                     Some("remove one of the two".to_owned()),
                 ),
                 Some(target) => targets.push(target),
-                None => table.reject_name("targets", "target", name, &Target::ALL.map(Target::name)),
+                None => table.reject_name("targets", "target", name, &known),
             }
         }
         if written.as_ref().is_some_and(Vec::is_empty) {
             table.reject("targets", "`targets` is empty", "nothing would be trained", None);
         }
         targets.sort_unstable();
-        Self { rank: rank.map(|rank| rank as usize), alpha, targets: written.map(|_| targets), dropout, continues }
-    }
-
-    /// The shape of a new adapter.
-    fn whole(&self) -> Vec<Parameter> {
-        let targets = self.targets.as_deref().unwrap_or(&Target::ALL);
-        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets)
+        let targets = written.map(|_| targets.into_iter().map(|target| known[target].to_owned()).collect());
+        Self { rank: rank.map(|rank| rank as usize), alpha, targets, dropout, continues }
     }
 
     /// What is written of an adapter's shape.
     fn written(&self) -> Vec<Parameter> {
         let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
-        self.whole()
-            .into_iter()
-            .zip(is_written)
-            .filter_map(|(parameter, written)| written.then_some(parameter))
-            .collect()
+        let targets = self.targets.as_deref().unwrap_or_default();
+        let all = shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets);
+        std::iter::zip(all, is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
     }
 
     /// The shape of the adapter that training ends with, where that is known: `input` is what is known of the input's.
-    fn promises(&self, input: Vec<Parameter>) -> Vec<Parameter> {
-        if self.continues { input } else { self.whole() }
+    fn promises(&self, input: Vec<Parameter>, model: &Resource) -> Vec<Parameter> {
+        if self.continues {
+            return input;
+        }
+        let targets = self.targets.clone().unwrap_or_else(|| linears(model));
+        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), &targets)
     }
 
     /// What is written and is not so in the adapter that comes in.
@@ -252,7 +251,10 @@ impl LoraParameters {
     fn parameters(&self) -> Vec<Parameter> {
         // With an input adapter a written value only repeats what comes with it, which is part of the key as its content.
         let mut list = if self.continues { Vec::new() } else { self.written() };
-        let defaults = shape(RANK, ALPHA, &Target::ALL);
+        // All linear layers are what a family's adapter has by default.
+        let targets = self.targets.as_deref().unwrap_or_default();
+        let all = families::adapter_names_with(targets).is_some_and(|names| names.linears.len() == targets.len());
+        let defaults = shape(RANK, ALPHA, if all { targets } else { &[] });
         list.retain(|parameter| !defaults.contains(parameter));
         if self.dropout != 0.0 {
             list.push(Parameter::function("lora.dropout", self.dropout));
@@ -261,17 +263,35 @@ impl LoraParameters {
     }
 
     /// The adapter that training starts from: the input's, or a new one.
-    pub(super) fn start(&self, input: Option<&Lora>, model: &Llava, seed: u64) -> Result<Lora, Failure> {
+    ///
+    /// # Errors
+    /// When the input's is not as is written, or the model has no linear layer of a name that is written.
+    pub(super) fn start(&self, input: Option<&Adapter>, model: &dyn Model, seed: u64) -> Result<Adapter, Failure> {
         let Some(input) = input else {
-            let targets = self.targets.clone().unwrap_or_else(|| Target::ALL.to_vec());
             let (rank, alpha) = (self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA));
-            return Ok(Lora::initial(&model.config.text, rank, alpha, &targets, seed, &model.device()));
+            let wanted = |name: &str| self.targets.as_ref().is_none_or(|targets| targets.iter().any(|it| it == name));
+            let adapter = Adapter::initial(model.shape(), rank, alpha, wanted, seed, &model.device());
+            let missing = self.targets.iter().flatten().find(|name| !adapter.targets.contains(name));
+            return missing.map_or(Ok(adapter), |name| {
+                let names: Vec<&str> = model.shape().linears.iter().map(|spec| spec.name).collect();
+                Err(Failure::node(format!("the model has no linear layer `{name}`"))
+                    .help(format!("`lora.targets` can name {}", names.join(", "))))
+            });
         };
         match self.contradictions(&shape(input.rank, input.alpha, &input.targets)).into_iter().next() {
             Some(FileProblem { message, help, .. }) => Err(Failure::Node { message, help }),
             None => Ok(input.clone()),
         }
     }
+}
+
+/// The names of the linear layers of `model`; all that are known while its folder is not sound.
+fn linears(model: &Resource) -> Vec<String> {
+    let names = match families::of(&model.path) {
+        Ok(family) => family.adapter_names().linears.iter().map(|(name, _)| *name).collect(),
+        Err(_) => families::linear_names(),
+    };
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
@@ -332,11 +352,11 @@ mod tests {
         assert_eq!(with(written, &[])[2..], ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout"]);
         // And the shape goes through to whoever trains on.
         let promised = |text: &str, connected: &[&str]| {
-            let above = |_: &str| shape(2, 3.0, &[Target::V]);
+            let above = |_: &str| shape(2, 3.0, &["v_proj".to_owned()]);
             node(&SftKind, text, connected).unwrap().promises(&above)
         };
-        assert_eq!(promised(written, &[]), shape(4, 8.0, &[Target::Q]));
-        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, &[Target::V]));
+        assert_eq!(promised(written, &[]), shape(4, 8.0, &["q_proj".to_owned()]));
+        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, &["v_proj".to_owned()]));
     }
 
     #[test]

@@ -1,106 +1,110 @@
-//! What a training is given: token sequences with their pictures, as far as those can be decoded.
+//! What a training is given: conversations with their pictures, as far as those can be decoded.
 //!
 //! Knows nothing of objectives or steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use image::RgbImage;
 use rayon::prelude::*;
 
 use super::super::listing::allows;
+use crate::artifact::Turn;
 use crate::data::picture::decode;
 use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::model::ModelError;
-use crate::model::llava::{Config, ImageMode};
-use crate::model::picture::{Processor, row_count};
+use crate::model::batch::{answer_count, filled};
+use crate::model::processor::Processor;
 use crate::model::sequence::Sequence;
 use crate::node::{Context, Failure, OnBadItem};
-use crate::train::batch::{answer_count, filled};
 use crate::train::training::Example;
 
-/// What is trained on, in the order of the inputs.
+/// What is to be trained on, in the order of the inputs.
+#[derive(Default)]
 pub struct Set {
-    max_length: usize,
-    pub(super) examples: Vec<Example>,
+    items: Vec<Conversations>,
     pub(super) pictures: Vec<Digest>,
     numbers: HashMap<Digest, usize>,
     answers: usize,
     empty: usize,
     /// How many pairs have equal responses.
     pub(super) equal: usize,
-    /// How many examples were left out since none of their answers has a token.
-    pub(super) unanswered: usize,
-    /// Of each example that cannot be trained on, its name and why.
-    bad: Vec<(String, String)>,
+}
+
+/// What is trained on.
+pub(super) struct Examples {
+    /// In the order of the inputs.
+    pub list: Vec<Example>,
+    /// How many items were left out since none of their answers has a token: there is nothing in them to learn from.
+    pub unanswered: usize,
+    /// How many items were left out since they cannot be trained on.
+    pub bad: usize,
+}
+
+/// The conversations of one item.
+struct Conversations {
+    name: String,
+    /// As [`Set::pictures`] numbers it.
+    picture: Option<usize>,
+    turns: Vec<Vec<Turn>>,
 }
 
 impl Set {
-    /// An empty set of sequences of at most `max_length` tokens.
-    pub(super) fn new(max_length: usize) -> Self {
-        Self {
-            max_length,
-            examples: Vec::new(),
-            pictures: Vec::new(),
-            numbers: HashMap::new(),
-            answers: 0,
-            empty: 0,
-            equal: 0,
-            unanswered: 0,
-            bad: Vec::new(),
-        }
-    }
-
-    /// Adds what belongs to one item, which is called `name` in messages, unless there is nothing in it to learn from: an
-    /// empty answer has no tokens. It is a bad item when a sequence could not be made, or when cutting it would leave
-    /// nothing of its answer.
-    pub fn add<const N: usize>(
-        &mut self,
-        name: String,
-        picture: Option<Digest>,
-        sequences: [Result<Sequence, ModelError>; N],
-    ) {
-        let cut = |sequence: Result<Sequence, ModelError>| sequence?.cut_to(self.max_length);
-        let sequences: Vec<Sequence> = match sequences.into_iter().map(cut).collect() {
-            Ok(sequences) => sequences,
-            Err(error) => {
-                self.bad.push((name, error.to_string()));
-                return;
-            }
-        };
-        if N > 0 && sequences.iter().all(|sequence| answer_count(sequence) == 0) {
-            self.unanswered += 1;
-            return;
-        }
+    /// Adds what belongs to one item, which is called `name` in messages: one conversation, or a pair of them.
+    pub fn add(&mut self, name: String, picture: Option<Digest>, turns: Vec<Vec<Turn>>) {
         let picture = picture.map(|digest| {
             *self.numbers.entry(digest).or_insert_with(|| {
                 self.pictures.push(digest);
                 self.pictures.len() - 1
             })
         });
-        self.examples.push(Example { name, sequences, picture });
+        self.items.push(Conversations { name, picture, turns });
     }
 
-    /// Leaves out the bad items, those whose pictures cannot be decoded with them, and says so; tells how many. Known
-    /// before the first step, since steps and their learning rates depend on the number of examples.
+    /// Whether nothing was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The examples, of at most `max_length` tokens. Left out are bad items, of which is said so: those whose picture cannot
+    /// be decoded, whose conversations cannot be tokenised, or of whose answers nothing would be left. Known before the
+    /// first step, since steps and their learning rates depend on the number of examples.
     ///
     /// # Errors
-    /// When there are more than `on_bad_item` allows, or a picture cannot be had.
-    pub(super) fn leave_out_bad(&mut self, on_bad_item: OnBadItem, context: &dyn Context) -> Result<usize, Failure> {
-        let look = |(number, digest): (usize, &Digest)| {
+    /// When there are more bad items than `on_bad_item` allows, or a picture cannot be had.
+    pub(super) fn examples(
+        &self,
+        processor: &Processor,
+        max_length: usize,
+        on_bad_item: OnBadItem,
+        context: &dyn Context,
+    ) -> Result<Examples, Failure> {
+        let look = |digest: &Digest| {
             if context.interrupted() {
                 return Err(Failure::Interrupted);
             }
-            Ok(decoded(digest, context)?.err().map(|cause| (number, cause)))
+            Ok(decoded(digest, context)?.map(|picture| picture.dimensions().into()))
         };
-        let looked: Result<Vec<_>, Failure> = self.pictures.par_iter().enumerate().map(look).collect();
-        let undecodable: BTreeMap<usize, String> = looked?.into_iter().flatten().collect();
-        let all = self.examples.len() + self.bad.len();
-        let cause = |example: &Example| undecodable.get(&example.picture?).cloned();
-        self.bad.extend(self.examples.iter().filter_map(|example| Some((example.name.clone(), cause(example)?))));
-        self.examples.retain(|example| example.picture.is_none_or(|picture| !undecodable.contains_key(&picture)));
-        let Some((name, cause)) = self.bad.first() else { return Ok(0) };
-        let (count, first) = (self.bad.len(), format!("{name}: {cause}"));
+        // How many image tokens a picture takes may depend on its size.
+        let sizes = self.pictures.par_iter().map(look).collect::<Result<Vec<_>, Failure>>()?;
+        let sequences = |item: &Conversations| {
+            let size = item.picture.map(|picture| sizes[picture].clone()).transpose()?;
+            let layouts = processor.images().layout(size.as_slice());
+            let layouts: Vec<_> = layouts.iter().collect();
+            let sequence = |turns: &Vec<Turn>| processor.tokenize(turns, &layouts)?.cut_to(max_length);
+            let sequences = item.turns.iter().map(sequence).collect::<Result<Vec<Sequence>, ModelError>>();
+            sequences.map_err(|error| error.to_string())
+        };
+        let (mut list, mut unanswered, mut bad) = (Vec::with_capacity(self.items.len()), 0, Vec::new());
+        for item in &self.items {
+            match sequences(item) {
+                Ok(sequences) if sequences.iter().all(|sequence| answer_count(sequence) == 0) => unanswered += 1,
+                Ok(sequences) => list.push(Example { name: item.name.clone(), sequences, picture: item.picture }),
+                Err(cause) => bad.push(format!("{}: {cause}", item.name)),
+            }
+        }
+        let (count, all) = (bad.len(), list.len() + bad.len());
+        let Some(first) = bad.first() else { return Ok(Examples { list, unanswered, bad: 0 }) };
         if !allows(on_bad_item, count, all) {
             let message = format!("{count} of {} cannot be trained on, first {first}", counted(all, "example"));
             let table = format!("[nodes.{}]", context.node());
@@ -121,13 +125,7 @@ impl Set {
         context.left_out(count, all);
         context
             .note(&format!("left out {count} of {} that cannot be trained on, first {first}", counted(all, "example")));
-        Ok(count)
-    }
-
-    /// Whether one of `end_tokens` is among what is learned.
-    pub(super) fn ends(&self, end_tokens: &[u32]) -> bool {
-        let mut sequences = self.examples.iter().flat_map(|example| &example.sequences);
-        sequences.any(|sequence| sequence.answers().any(|index| end_tokens.contains(&sequence.tokens[index])))
+        Ok(Examples { list, unanswered, bad: count })
     }
 
     /// Takes notice of an answer that is to be made likelier.
@@ -147,19 +145,22 @@ impl Set {
         let are = if *empty == 1 { "is" } else { "are" };
         (*empty > 0).then(|| format!("{empty} of {} to be learnt {are} empty", counted(*answers, "answer")))
     }
+}
 
-    /// How many answers were cut.
-    pub(super) fn cut(&self) -> usize {
-        self.examples.iter().flat_map(|example| &example.sequences).filter(|sequence| sequence.cut > 0).count()
-    }
+/// Whether one of `end_tokens` is among what `examples` teach.
+pub(super) fn teach_end(examples: &[Example], end_tokens: &[u32]) -> bool {
+    let mut sequences = examples.iter().flat_map(|example| &example.sequences);
+    sequences.any(|sequence| sequence.answers().any(|index| end_tokens.contains(&sequence.tokens[index])))
+}
 
-    /// The most positions that an example takes, whatever the sides of its picture.
-    pub(super) fn longest(&self, config: &Config, mode: ImageMode, processor: &Processor) -> usize {
-        let sides = config.grid_pinpoints.iter().map(|[first, second]| (*first, *second));
-        let rows = sides.chain([(1, 1)]).map(|(width, height)| row_count(width, height, mode, processor)).max();
-        let rows = rows.unwrap_or_default();
-        self.examples.iter().map(|example| filled(&example.sequences, rows)).max().unwrap_or_default()
-    }
+/// The most positions that one of `examples` takes, whatever the sides of its picture: at most `image_tokens` are a
+/// picture's.
+pub(super) fn longest(examples: &[Example], image_tokens: usize) -> usize {
+    let positions = |example: &Example| {
+        let own = example.sequences[0].image_tokens();
+        filled(&example.sequences) - own + if own > 0 { image_tokens } else { 0 }
+    };
+    examples.iter().map(positions).max().unwrap_or_default()
 }
 
 /// A picture, or what is told of it when it cannot be decoded.
@@ -177,39 +178,45 @@ pub(super) fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<R
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::tests::trial;
     use super::*;
+    use crate::model::processor::round;
     use crate::node::Objects;
+    use crate::nodes::trial::Trial;
+
+    fn processor() -> Processor {
+        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");
+        Processor::read(&checkpoint, None, &[].into()).unwrap()
+    }
+
+    fn examples(set: &Set, on_bad_item: OnBadItem, trial: &Trial) -> Result<Examples, Failure> {
+        set.examples(&processor(), 99, on_bad_item, trial)
+    }
 
     #[test]
     fn an_example_without_a_token_to_learn_is_left_out_and_counted() {
-        let sequence = |answer: &[bool]| {
-            Ok(Sequence { tokens: vec![5; answer.len()], picture: None, answer: answer.to_vec(), cut: 0 })
-        };
-        let (answered, empty) = (|| sequence(&[false, true]), || sequence(&[false, false]));
-        let name = || "item".to_owned();
-        let mut set = Set::new(9);
-        set.add(name(), None, [empty()]);
-        set.add(name(), None, [empty(), empty()]);
-        set.add(name(), None, [answered(), empty()]);
-        set.add(name(), None, [answered()]);
-        assert_eq!((set.examples.len(), set.unanswered), (2, 2));
+        let answered = |answers: &[&str]| answers.iter().map(|answer| round("What?", Some(answer))).collect();
+        let mut set = Set::default();
+        for answers in [&[""][..], &["", ""], &["yes", ""], &["yes"]] {
+            set.add("item".to_owned(), None, answered(answers));
+        }
+        let found = examples(&set, OnBadItem::default(), &trial().0).unwrap();
+        assert_eq!((found.list.len(), found.unanswered, found.bad), (2, 2, 0));
     }
 
     #[test]
     fn a_prompt_that_is_too_long_is_a_bad_item_among_many() {
         let (trial, _) = trial();
-        let sequence = |prompt: usize| {
-            let answer = [vec![false; prompt], vec![true; 2]].concat();
-            Ok(Sequence { tokens: vec![5; answer.len()], picture: None, answer, cut: 0 })
-        };
-        let mut set = Set::new(9);
-        (0..200).for_each(|index| set.add(format!("item {index}"), None, [sequence(3)]));
-        set.add("the long one".to_owned(), None, [sequence(20)]);
-        assert_eq!(set.leave_out_bad(OnBadItem::default(), &trial), Ok(1));
-        assert_eq!(set.examples.len(), 200);
+        let asked = |words: usize| vec![round(&"what ".repeat(words), Some("yes"))];
+        let mut set = Set::default();
+        (0..200).for_each(|index| set.add(format!("item {index}"), None, asked(1)));
+        set.add("the long one".to_owned(), None, asked(200));
+        let found = examples(&set, OnBadItem::default(), &trial).unwrap();
+        assert_eq!((found.list.len(), found.bad), (200, 1));
         let note = trial.notes.lock().unwrap()[0].clone();
-        assert!(note.contains("first the long one: the prompt takes 20 tokens"), "{note}");
+        assert!(note.contains("first the long one: the prompt takes "), "{note}");
     }
 
     #[test]
@@ -217,19 +224,18 @@ mod tests {
         let (trial, pictures) = trial();
         let bad = trial.shelf.put(b"no picture").unwrap();
         let set = |good: usize| {
-            let mut set = Set::new(9);
+            let mut set = Set::default();
             let digests = pictures.iter().cycle().take(good).chain([&bad]);
-            digests.for_each(|digest| set.add::<0>(digest.short(), Some(*digest), []));
+            digests.for_each(|digest| set.add(digest.short(), Some(*digest), vec![round("What?", Some("A ring."))]));
             set
         };
-        let mut many = set(200);
-        assert_eq!(many.leave_out_bad(OnBadItem::default(), &trial), Ok(1));
-        assert_eq!(many.examples.len(), 200);
+        let found = examples(&set(200), OnBadItem::default(), &trial).unwrap();
+        assert_eq!((found.list.len(), found.bad), (200, 1));
         let note = trial.notes.lock().unwrap()[0].clone();
         assert!(note.starts_with("left out 1 of 201 examples that cannot be trained on, first "), "{note}");
         assert!(note.contains("`: not a picture: "), "{note}");
-        assert!(set(200).leave_out_bad(OnBadItem::Fail, &trial).is_err());
-        let error = set(3).leave_out_bad(OnBadItem::default(), &trial).unwrap_err().to_string();
+        assert!(examples(&set(200), OnBadItem::Fail, &trial).is_err());
+        let error = examples(&set(3), OnBadItem::default(), &trial).err().unwrap().to_string();
         assert!(error.starts_with("1 of 4 examples cannot be trained on, first "), "{error}");
     }
 }

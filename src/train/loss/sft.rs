@@ -28,8 +28,8 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::model::forward::of_labels;
     use crate::train::loss::dpo::{Dpo, Sums};
-    use crate::train::loss::log_probabilities;
 
     /// What `tests/reference/losses.py` wrote.
     #[derive(Deserialize)]
@@ -78,7 +78,7 @@ mod tests {
         let count = labels.len();
         let predictors = Tensor::<1, Int>::from_data(TensorData::new(predictors, [count]), &device);
         let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [count, 1]), &device);
-        let values = log_probabilities(logits.clone().select(0, predictors), labels);
+        let values = of_labels(logits.clone().select(0, predictors), labels);
         let mut rest: Vec<f32> = values.clone().inner().try_into_vec_as().unwrap();
         let by_sequence: Vec<Vec<f32>> = counts.iter().map(|count| rest.drain(..*count).collect()).collect();
         let (loss, weights) = weigh(&by_sequence);

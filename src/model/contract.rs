@@ -1,0 +1,276 @@
+//! The contract between a family of models and everything that uses models.
+//!
+//! A [`Family`] reads a checkpoint's folder; a [`Model`] is what it loads; an [`ImageProcessor`] turns pictures into what
+//! the model's tower reads. Generation, scoring, training, adapters and the command line know models through these three
+//! alone. What a family may decide for itself: how many image tokens a picture takes (also by the other pictures of the
+//! conversation and by settings), how they stand in the text, rotary positions, masks, the names of linear layers and
+//! tensors, chat template and end tokens.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use image::RgbImage;
+
+use super::ModelError;
+use super::adapter::LayerAdapter;
+use super::attention::{Attention, LayerCache, Position, Slot};
+use super::sequence::Sequence;
+
+/// A family of models: the checkpoints that one implementation reads.
+pub trait Family: Send + Sync {
+    /// The `model_type`s of `config.json` that are read.
+    fn model_types(&self) -> &'static [&'static str];
+
+    /// Whether checkpoints of this `model_type` are the family's, if only to be refused with a reason.
+    fn recognizes(&self, model_type: &str) -> bool {
+        self.model_types().contains(&model_type)
+    }
+
+    /// The sizes of the model in `folder`, from its configuration alone.
+    ///
+    /// # Errors
+    /// When the configuration is broken or asks for what is not supported.
+    fn shape(&self, folder: &Path) -> Result<Shape, ModelError>;
+
+    /// Whether the checkpoint has every tensor that it needs, as its headers say: no tensor is read.
+    ///
+    /// # Errors
+    /// As [`Family::load`].
+    fn check(&self, folder: &Path) -> Result<(), ModelError>;
+
+    /// Loads the checkpoint, tensor by tensor, with weights in `dtype`.
+    ///
+    /// # Errors
+    /// When the configuration is broken; every tensor that is missing or of another shape.
+    fn load(&self, folder: &Path, device: &Device, dtype: DType) -> Result<Arc<dyn Model>, ModelError>;
+
+    /// The settings by which people may change how pictures are prepared. They are part of a node's key.
+    fn image_settings(&self) -> &'static [ImageSetting];
+
+    /// The checkpoint's image processor, changed by `settings`.
+    ///
+    /// # Errors
+    /// When its files are broken, or the checkpoint cannot do what a setting asks for.
+    fn image_processor(&self, folder: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError>;
+
+    /// The name of the chat template that the checkpoint is trained and evaluated with.
+    ///
+    /// # Errors
+    /// When the configuration is broken.
+    fn default_template(&self, folder: &Path) -> Result<&'static str, ModelError>;
+
+    /// How PEFT adapters name the decoder's linear layers.
+    fn adapter_names(&self) -> &'static AdapterNames;
+}
+
+/// A loaded model: a decoder, and a tower whose features take the places of image tokens.
+pub trait Model: Send + Sync + fmt::Debug {
+    /// Its sizes.
+    fn shape(&self) -> &Shape;
+
+    /// What people should know of the checkpoint: where its files contradict one another.
+    fn notes(&self) -> &[String];
+
+    /// The device of the weights.
+    fn device(&self) -> Device;
+
+    /// The precision of weights and activations.
+    fn dtype(&self) -> DType;
+
+    /// What stands for each image in the decoder.
+    fn encode_images(&self, images: &[&ImageInput]) -> Vec<ImageFeatures>;
+
+    /// The rows of the embedding for `tokens`, `[tokens, hidden]`.
+    fn embed(&self, tokens: &[u32]) -> Tensor<2>;
+
+    /// The rotary positions of a sequence, and the one at which decoding goes on. Without axes of its own a model counts.
+    fn positions(&self, sequence: &Sequence) -> (Vec<Position>, usize) {
+        let length = sequence.positions();
+        ((0..length).map(|index| [index; 3]).collect(), length)
+    }
+
+    /// What the layers need to know of slots: rotations of the queries, and which keys each query sees. With a cache,
+    /// `keys` are its slots. `None` is padding or a slot that is not filled yet.
+    ///
+    /// `queries` and `keys` hold a row for each of the batch, or one row for all.
+    fn attention(&self, queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>]) -> Attention;
+
+    /// Empty caches, one a layer, for `batch` sequences of at most `capacity` positions.
+    fn caches(&self, batch: usize, capacity: usize) -> Vec<LayerCache>;
+
+    /// One decoder layer, differentiable in `hidden` and in `adapter`.
+    ///
+    /// With a cache, keys and values of `hidden` are appended to it, and as many of its slots are attended as `attention`
+    /// was made for; without, the keys are those of `hidden`.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, length, hidden]`
+    /// - returns: the same
+    fn layer(
+        &self,
+        index: usize,
+        hidden: Tensor<3>,
+        attention: &Attention,
+        adapter: Option<&LayerAdapter>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3>;
+
+    /// The final norm and the head.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, hidden]`
+    /// - returns: `[rows, vocabulary]`, 32 bits
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
+}
+
+/// From pictures to what a tower reads.
+pub trait ImageProcessor: Send + Sync {
+    /// How the images of one conversation, given by width and height, stand in its text and in the decoder. Known before
+    /// any tower runs.
+    fn layout(&self, sizes: &[[u32; 2]]) -> Vec<ImageLayout>;
+
+    /// What the tower reads of `image`, in `[pieces, …]`.
+    fn pixels(&self, image: &RgbImage, layout: &ImageLayout) -> TensorData;
+
+    /// The most image tokens that an image takes, whatever its size.
+    fn most_image_tokens(&self) -> usize;
+
+    /// What the settings come to, where they matter: `image_mode` and `pad`.
+    fn settings(&self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// The sizes of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Rows of the embedding and of the head.
+    pub vocabulary: usize,
+    /// Features of a position.
+    pub hidden: usize,
+    /// Features inside the feed-forward part.
+    pub intermediate: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Numbers that the KV cache of a layer holds for a position.
+    pub cached: usize,
+    /// The longest sequence that the model was made for, in positions.
+    pub context: usize,
+    /// The tokens that end an answer.
+    pub end_tokens: Vec<u32>,
+    /// The token that stands for a picture.
+    pub image_token: ImageToken,
+    /// The linear layers of every decoder layer.
+    pub linears: Vec<LinearSpec>,
+    /// How PEFT names them.
+    pub adapter_names: &'static AdapterNames,
+}
+
+/// A linear layer that an adapter may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearSpec {
+    /// What `target_modules` calls it.
+    pub name: &'static str,
+    /// Its path inside the layer.
+    pub path: &'static str,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+}
+
+/// The token that stands for a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageToken {
+    /// As the text has it.
+    pub text: &'static str,
+    /// As the model has it.
+    pub id: u32,
+}
+
+/// How PEFT names the parts of a family's decoder.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AdapterNames {
+    /// Name and path inside the layer of each linear layer, in the order of [`Shape::linears`].
+    pub linears: &'static [(&'static str, &'static str)],
+    /// What stands between `base_model.model.` and the number of a layer. The first is written, all are read.
+    pub layers: &'static [&'static str],
+    /// Parts of the paths of modules outside the decoder, whose adapters are passed over when they change nothing.
+    pub outside: &'static [&'static str],
+    /// `exclude_modules` of what is written: modules outside the decoder with the names of its linear layers.
+    pub exclude: &'static str,
+}
+
+/// A setting of image processing.
+#[derive(Debug)]
+pub struct ImageSetting {
+    /// Its key in a pipeline file.
+    pub name: &'static str,
+    /// Its values.
+    pub values: &'static [&'static str],
+}
+
+/// Values of image settings that were given, by name.
+pub type ImageSettings = BTreeMap<&'static str, &'static str>;
+
+/// How an image stands in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageLayout {
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    /// What replaces the image token of the rendered text before it is tokenised: the image token once for every entry of
+    /// `runs`, with whatever stands around it.
+    pub text: String,
+    /// For every image token in `text` the rows and columns of the positions that it takes, `[1, n]` where they are in a
+    /// line. They may be none at all.
+    pub runs: Vec<[usize; 2]>,
+    /// Columns and rows of tiles, for towers that read tiles.
+    pub tiles: Option<[usize; 2]>,
+    /// Rows and columns of the grid of patches that show the image; the others are padding.
+    pub shown: [Range<usize>; 2],
+}
+
+impl ImageLayout {
+    /// How many positions the image takes in the decoder.
+    pub fn image_tokens(&self) -> usize {
+        self.runs.iter().map(|[rows, columns]| rows * columns).sum()
+    }
+}
+
+/// An image as a tower reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInput {
+    /// `[pieces, …]`: normalised pixels in the order of the tower.
+    pub pixels: TensorData,
+    /// How the image stands in a conversation.
+    pub layout: ImageLayout,
+}
+
+impl ImageInput {
+    /// How many pieces go through the tower: views, tiles or patches.
+    pub fn pieces(&self) -> usize {
+        self.pixels.shape()[0]
+    }
+}
+
+/// What stands for an image in the decoder.
+#[derive(Clone, Debug)]
+pub struct ImageFeatures {
+    /// In place of the image tokens, `[image tokens, hidden]`.
+    pub rows: Tensor<2>,
+    /// Added to the hidden states of the image tokens after the first decoder layers, one a layer, each of the shape of
+    /// `rows`.
+    pub added: Vec<Tensor<2>>,
+}
+
+impl ImageFeatures {
+    /// How much memory they take.
+    pub fn bytes(&self) -> usize {
+        std::iter::once(&self.rows)
+            .chain(&self.added)
+            .map(|rows| rows.shape().num_elements() * rows.dtype().size())
+            .sum()
+    }
+}

@@ -1,0 +1,9 @@
+//! A checkpoint's files: JSON with defaults and limits, tensors by name. No family is known here.
+
+pub mod json;
+mod tensors;
+mod weights;
+
+pub use json::{Fields, read_object};
+pub use tensors::{Declared, Tensors};
+pub use weights::{Naming, Weights};
