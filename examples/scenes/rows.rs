@@ -7,9 +7,9 @@ use std::ops::{ControlFlow, Range};
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use stic::model::Model;
 use stic::model::attention::{LayerCache, Slot};
 use stic::model::batch::Input;
+use stic::model::contract::Model;
 use stic::model::forward::forward;
 use stic::model::llava::Llava;
 

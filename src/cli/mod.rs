@@ -13,6 +13,8 @@ mod plan;
 mod progress;
 mod run;
 mod score;
+#[cfg(test)]
+mod second_family;
 mod shell;
 mod summary;
 mod table;

@@ -10,10 +10,10 @@ use crate::device::DeviceRequest;
 use crate::diagnostic::did_you_mean;
 use crate::digest::Digest;
 use crate::model::adapter::Adapter;
-use crate::model::contract::{ImageInput, ImageSettings};
+use crate::model::contract::{ImageInput, ImageSettings, Model};
 use crate::model::processor::Processor;
 use crate::model::template::TEMPLATES;
-use crate::model::{Model, ModelError, device, families, peft};
+use crate::model::{ModelError, device, families, peft};
 
 /// A model that is ready to be asked.
 pub struct Ready {

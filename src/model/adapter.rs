@@ -3,8 +3,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::contract::{LinearSpec, Shape};
 use super::nn::Linear;
+use super::shape::{LinearSpec, Shape};
 use crate::draw::Draws;
 
 /// An adapter of a whole decoder.

@@ -9,7 +9,11 @@ use super::files::json::read_config;
 use super::llava::LlavaFamily;
 
 /// All families.
-static FAMILIES: &[&dyn Family] = &[&LlavaFamily];
+static FAMILIES: &[&dyn Family] = &[
+    &LlavaFamily,
+    #[cfg(test)]
+    &super::toy::ToyFamily,
+];
 
 /// The family of the checkpoint in `folder`, by the `model_type` of its `config.json`.
 ///

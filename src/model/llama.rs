@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 use super::ModelError;
 use super::adapter::LayerAdapter;
 use super::attention::{Attention, LayerCache, Mask, Rotary, Slot};
-use super::contract::LinearSpec;
 use super::files::json::{
     LARGEST_BASE, LARGEST_EPSILON, MOST_FEATURES, MOST_HEADS, MOST_LAYERS, MOST_POSITIONS, MOST_TOKENS, divides,
     unsupported,
 };
 use super::files::{Fields, Tensors};
 use super::nn::{Linear, RmsNorm, Weight, attend};
+use super::shape::LinearSpec;
 
 /// The linear layers of a decoder layer, by name and path, in the order in which they are computed.
 pub const LINEARS: [(&str, &str); 7] = [

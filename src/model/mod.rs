@@ -26,12 +26,14 @@ pub mod sample;
 pub mod score;
 pub mod sequence;
 pub mod session;
+pub mod shape;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod tiny;
 pub mod tokenizer;
+#[cfg(test)]
+pub(crate) mod toy;
 
-pub use contract::{Family, Model};
 pub use error::ModelError;
 pub(crate) use error::{AGAIN, listed};
 

@@ -14,8 +14,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::adapter::{Adapter, Change, LayerAdapter, Lora};
-use super::contract::{AdapterNames, Shape};
 use super::files::read_object;
+use super::shape::{AdapterNames, Shape};
 use super::{AGAIN, ModelError, families, listed};
 use crate::data::sniff::Found;
 
@@ -24,14 +24,10 @@ mod modules;
 mod names;
 mod settings;
 
+pub use folder::{SETTINGS, TENSORS};
 use names::{Names, PREFIX, Place, looks_wrapped, place};
 use settings::MERGE;
 pub use settings::Settings;
-
-/// The name of the settings' file.
-pub const SETTINGS: &str = "adapter_config.json";
-/// The name of the tensors' file.
-pub const TENSORS: &str = "adapter_model.safetensors";
 
 /// An adapter that was read.
 #[derive(Clone, Debug)]

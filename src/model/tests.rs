@@ -7,13 +7,13 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device};
 use serde_json::Value;
 
-use super::contract::ImageInput;
+use super::contract::{ImageInput, Model};
 use super::generate::{Generator, Request, Settings, Step};
 use super::processor::{Processor, round};
 use super::sample::Sampling;
 use super::score::score;
 use super::sequence::{Sequence, Source};
-use super::{Model, families, peft};
+use super::{families, peft};
 
 struct Reference {
     model: Arc<dyn Model>,

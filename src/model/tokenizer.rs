@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokenizers::{Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token};
 
 use super::ModelError;
-use super::contract::ImageToken;
 use super::files::json::{read_optional, token_text};
+use super::shape::ImageToken;
 use crate::data::sniff::{Found, behind_mark};
 
 /// The tokens that are never written, as Llama and LLaVA call them; a file need not say what they are for.

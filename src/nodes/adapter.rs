@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::adapter::Adapter;
-use crate::model::contract::Shape;
-use crate::model::{Model, ModelError, peft};
+use crate::model::contract::{Model, Shape};
+use crate::model::{ModelError, peft};
 use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::device;
 use super::folder::{self, hub_id};
 use crate::digest::Digest;
-use crate::model::contract::{ImageProcessor, ImageSettings};
+use crate::model::contract::{ImageProcessor, ImageSettings, Model};
 use crate::model::template::Template;
 use crate::model::tokenizer::Tokenizer;
-use crate::model::{Model, ModelError, families, session};
+use crate::model::{ModelError, families, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
 use crate::spec::{Reader, Resource, ResourceKind};
 

@@ -12,10 +12,11 @@ use super::schedule::Schedule;
 use super::step::parameters;
 use super::training::{CHECKPOINT_AFTER, Example, Objective, Observer, Outcome, Settings, Step, Training};
 use crate::model::adapter::Adapter;
+use crate::model::contract::Model;
 use crate::model::llava::Llava;
+use crate::model::peft;
 use crate::model::processor::Processor;
 use crate::model::sequence::{ImageRun, Sequence};
-use crate::model::{Model, peft};
 
 /// The largest part of an update that may differ, by norm.
 const UPDATE: f64 = 1e-3;

@@ -9,10 +9,9 @@ use rayon::prelude::*;
 
 use super::optimizer::Parameters;
 use crate::draw::Draws;
-use crate::model::Model;
 use crate::model::adapter::{Adapter, Change, LayerAdapter};
 use crate::model::batch::Batch;
-use crate::model::contract::LinearSpec;
+use crate::model::contract::{LinearSpec, Model};
 use crate::model::forward::{backward, forward, labels, of_labels, predicting};
 
 /// What drops out of the inputs of A in one micro-batch.

@@ -18,12 +18,12 @@ use super::scale::LossScale;
 use super::schedule::{LearningRate, Schedule};
 use super::step::{Dropout, accumulate, gradients, parameters, replace};
 use crate::draw::Draws;
+use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::batch::{Batch, Member, answer_count};
-use crate::model::contract::{ImageFeatures, LinearSpec};
+use crate::model::contract::{ImageFeatures, LinearSpec, Model};
 use crate::model::forward::log_probabilities;
 use crate::model::sequence::Sequence;
-use crate::model::{Model, ModelError};
 
 /// What is trained on as one: a conversation, or a pair's chosen and rejected sequence.
 #[derive(Clone, Debug)]

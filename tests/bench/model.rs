@@ -15,10 +15,11 @@ use stic::draw::Draws;
 use stic::model::adapter::Adapter;
 use stic::model::attention::{LayerCache, Slot};
 use stic::model::batch::Input;
+use stic::model::contract::Model;
 use stic::model::forward::forward;
 use stic::model::llava::{AnyresRule, Architecture, Config, Llava};
 use stic::model::nn::Activation;
-use stic::model::{Model, clip, llama};
+use stic::model::{clip, llama};
 
 fn main() {
     divan::main();

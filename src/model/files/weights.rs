@@ -17,7 +17,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use serde_json::Value;
 
-use super::{Tensors, read_object};
+use super::json::read_object;
+use super::tensors::Tensors;
 use crate::data::sniff::Found;
 use crate::model::{AGAIN, ModelError, listed};
 

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 
-use super::{SETTINGS, TENSORS};
 use crate::data::sniff::Found;
 use crate::model::ModelError;
+
+/// The name of the settings' file.
+pub const SETTINGS: &str = "adapter_config.json";
+/// The name of the tensors' file.
+pub const TENSORS: &str = "adapter_model.safetensors";
 
 /// What the original LLaVA repository writes beside an adapter: the projector, trained in full.
 const BESIDE: [&str; 4] =

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::contract::AdapterNames;
+use crate::model::shape::AdapterNames;
 use crate::model::{ModelError, listed};
 
 /// What PEFT puts in front of the model's own names.
