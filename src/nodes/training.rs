@@ -10,8 +10,8 @@ use crate::device::Backend;
 use crate::diagnostic::{counted, rounded};
 use crate::digest::Digest;
 use crate::model::ModelError;
-use crate::model::ModelError;
 use crate::model::contract::{ImageFeatures, Model, Shape};
+use crate::model::processor::Processor;
 use crate::model::template::Template;
 use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::log::{Line, Preference};
@@ -216,6 +216,13 @@ fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
     }
 
     let mut warnings = Vec::new();
+    if taken.iter().all(|line| line.learning_rate == 0.0) {
+        warnings.push(format!(
+            "no step had a learning rate above 0, and nothing was learned: {} warm-up; train for more steps, or set \
+             `warmup_ratio = 0`",
+            if taken.len() == 1 { "the only step is" } else { "all steps are" }
+        ));
+    }
     // Of DPO's loss, the part that preferences have: what a batch's responses are like moves the other part about.
     let preferred = course(|pair| pair.dpo);
     let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
