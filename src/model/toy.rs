@@ -76,7 +76,7 @@ impl Family for ToyFamily {
             heads: HEADS,
             cached: 2 * WIDTH,
             context: 256,
-            end_tokens: end_tokens([&config])?.unwrap_or_default(),
+            end_tokens: end_tokens([(Some(&config), "`eos_token_id`")], 100)?.unwrap_or_default(),
             image_token: ImageToken { text: PICTURE, id: fields.get("picture").and_then(token).unwrap_or_default() },
             linears: linears.map(|(&(name, path), shape)| LinearSpec { name, path, shape }).collect(),
             adapter_names: &NAMES,
