@@ -12,9 +12,10 @@ use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
 use super::shell;
 use super::voice::{Exit, Trouble, Voice, write_json};
 use crate::digest::Digest;
+use crate::event::State;
 use crate::node::{Artifact, Failure, Kinds};
 use crate::nodes;
-use crate::plan::{self, State};
+use crate::plan;
 use crate::store::{Record, Store, StoredObject};
 
 /// Writes the result that the pipeline, as it stands, has for the node; where nothing can be planned (its data has
@@ -29,8 +30,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let cache = global.cache(Some(&arguments.file));
     let store = read_cache(&cache)?;
     let options = plan::Options { targets: vec![target], ..plan::Options::default() };
-    let plan = super::plan::make(&file, &store, &options)?;
-    let node = plan.nodes.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
+    let plan = super::plan::make(&file, &store, &file.pools(&options.targets)?, &options)?;
+    let node = plan.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
     let Some(record) = record.map_err(|error| cache_trouble(&error))?.flatten() else {
         let (path, option) = (shell::path(&arguments.file), global.cache_option(&arguments.file));

@@ -12,8 +12,8 @@ use crate::graph::{Graph, GraphNode};
 use crate::model;
 use crate::node::{FileProblem, Kinds, Parameter};
 use crate::nodes::device;
-use crate::plan::PoolError;
-use crate::pool::{self, Pool};
+use crate::plan::{self, UsageError};
+use crate::pool::{self, Pool, Pools};
 use crate::spec::Named;
 use crate::store::{Store, StoreError};
 
@@ -158,10 +158,16 @@ impl PipelineFile {
         Err(Trouble { mistakes: unknown, ..Trouble::usage("") })
     }
 
+    /// The pools that `targets` and all that they need occupy.
+    ///
+    /// # Errors
     /// A device that cannot be had, at the place where the file asks for it.
-    pub fn device_trouble(&self, machine: &Machine, PoolError { pool, message }: PoolError) -> Trouble {
-        let help = machine.help.lock().ok().and_then(|mut help| help.take());
-        Trouble::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
+    pub fn pools(&self, targets: &[usize]) -> Result<Pools, Trouble> {
+        let machine = Machine::default();
+        plan::open(&self.graph, targets, &machine).map_err(|UsageError { pool, message }| {
+            let help = machine.help.lock().ok().and_then(|mut help| help.take());
+            Trouble::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
+        })
     }
 }
 
@@ -273,7 +279,7 @@ pub fn cache_trouble(error: &StoreError) -> Trouble {
 
 /// This machine's devices.
 #[derive(Default)]
-pub struct Machine {
+struct Machine {
     /// What to do about the last request that could not be met.
     help: Mutex<Option<String>>,
 }

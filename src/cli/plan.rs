@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::args::{self, Format, Global, Why};
-use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, read_cache};
+use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
 use super::table::{table, wrapped};
 use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
 use crate::device::DeviceChoice;
 use crate::diagnostic::counted;
+use crate::event::State;
 use crate::graph;
 use crate::node::{Failure, Kinds};
 use crate::nodes::device::DEVICES;
-use crate::plan::{self, NodePlan, PlanError, State};
+use crate::plan::{self, NodePlan};
+use crate::pool::Pools;
 use crate::store::Store;
 
 /// Plans and says so.
@@ -42,10 +44,11 @@ pub fn show(
     json: bool,
     voice: &Voice,
 ) -> Result<Exit, Trouble> {
-    let plan = make(file, store, options)?;
-    let exit = if plan.is_done() { Exit::Success } else { Exit::Pending };
+    let pools = file.pools(&options.targets)?;
+    let plan = make(file, store, &pools, options)?;
+    let exit = if plan.iter().all(|node| node.state == State::Hit) { Exit::Success } else { Exit::Pending };
     if json {
-        plan.nodes.iter().try_for_each(write_json)?;
+        plan.iter().try_for_each(write_json)?;
         return Ok(exit);
     }
     if voice.quiet {
@@ -53,19 +56,19 @@ pub fn show(
     }
     let voice = &voice.answering();
     let mut rows = Vec::new();
-    for node in &plan.nodes {
+    for node in &plan {
         rows.push(row(node, voice));
         if let Some(key) = node.key.filter(|_| voice.verbose) {
             rows.push(vec![String::new(), voice.paint(Paint::Dim, "key"), String::new(), key.to_string()]);
         }
     }
     let mut lines = table(&rows, false, voice.width);
-    let device = plan.pools.get(DEVICES.name).and_then(|pool| serde_json::from_value(pool.slots.first()?.clone()).ok());
+    let device = pools.get(DEVICES.name).and_then(|pool| serde_json::from_value(pool.slots.first()?.clone()).ok());
     lines.extend(
         device.map(|device: DeviceChoice| format!("device: {}:{}, {}", device.backend, device.index, device.precision)),
     );
-    let count = |state| plan.nodes.iter().filter(|node| node.state == state).count();
-    let all = plan.nodes.len();
+    let count = |state| plan.iter().filter(|node| node.state == state).count();
+    let all = plan.len();
     let told = match (count(State::Run), count(State::Awaits)) {
         (0, 0) if all == 1 => "nothing to do: the result is in the cache".to_owned(),
         (0, 0) => format!("nothing to do: all {all} results are in the cache"),
@@ -73,7 +76,7 @@ pub fn show(
         (run, awaits) => format!("{run} of {} to run, then to be decided: {awaits}", counted(all, "node")),
     };
     lines.push(told);
-    if plan.nodes.iter().all(is_new) {
+    if plan.iter().all(is_new) {
         lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), voice.width));
     }
     write_lines(&lines)?;
@@ -84,13 +87,14 @@ pub fn show(
 ///
 /// # Errors
 /// See [`show`].
-pub fn make(file: &PipelineFile, store: &Arc<Store>, options: &plan::Options) -> Result<plan::Plan, Trouble> {
-    let machine = Machine::default();
-    let digests = store.witness();
-    plan::plan(&file.graph, store, &digests, &machine, options).map_err(|error| match error {
-        PlanError::Pool(error) => file.device_trouble(&machine, error),
-        PlanError::Node { node, failure } => node_trouble(&node, failure),
-    })
+pub fn make(
+    file: &PipelineFile,
+    store: &Arc<Store>,
+    pools: &Pools,
+    options: &plan::Options,
+) -> Result<Vec<NodePlan>, Trouble> {
+    plan::plan(&file.graph, store, &store.witness(), pools, options)
+        .map_err(|(node, failure)| node_trouble(&node, failure))
 }
 
 /// What a node's sources or inputs say against planning it.
@@ -108,7 +112,7 @@ fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
     let (word, paint) = match node.state {
         State::Hit => ("hit", Paint::Good),
         State::Run => ("RUN", Paint::Busy),
-        State::Awaits => ("awaits", Paint::Dim),
+        State::Awaits | State::Failed | State::Skipped => ("awaits", Paint::Dim),
     };
     let mut why = Vec::new();
     // What is cached of a node that is to run is among its reasons.
@@ -131,9 +135,9 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
     file.check_data(&[target])?;
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
     let options = plan::Options { targets: vec![target], thorough: voice.verbose, ..plan::Options::default() };
-    let plan = make(&file, &store, &options)?;
-    let Some(node) = plan.nodes.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
-    let above = || plan.nodes.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
+    let plan = make(&file, &store, &file.pools(&options.targets)?, &options)?;
+    let Some(node) = plan.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
+    let above = || plan.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
     if arguments.json {
         above().chain([node]).try_for_each(write_json)?;
         return Ok(Exit::Success);
@@ -156,7 +160,7 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
             lines.push(format!("`{name}` would run:"));
             lines.extend(reasons(node, voice));
         }
-        State::Awaits => {
+        State::Awaits | State::Failed | State::Skipped => {
             lines.push(format!("`{name}` is decided when these have run:"));
             for above in above() {
                 lines.push(format!("`{}` would run:", above.node));
@@ -164,7 +168,7 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
             }
         }
     }
-    if plan.nodes.iter().all(is_new) {
+    if plan.iter().all(is_new) {
         let cache = store.root().display();
         lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), voice.width));
     }
@@ -177,7 +181,7 @@ fn is_new(node: &NodePlan) -> bool {
     match node.state {
         State::Hit => false,
         State::Run => node.why == ["new"],
-        State::Awaits => true,
+        State::Awaits | State::Failed | State::Skipped => true,
     }
 }
 
@@ -223,14 +227,9 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Vo
     Ok(Exit::Success)
 }
 
-fn states(file: &PipelineFile, global: &Global) -> Result<Vec<graph::State>, Trouble> {
+fn states(file: &PipelineFile, global: &Global) -> Result<Vec<State>, Trouble> {
     file.check_data(&[])?;
     let store = read_cache(&global.cache(Some(&file.path)))?;
-    let plan = make(file, &store, &plan::Options::default())?;
-    let state = |node: &NodePlan| match node.state {
-        State::Hit => graph::State::Hit,
-        State::Run => graph::State::Run,
-        State::Awaits => graph::State::Awaits,
-    };
-    Ok(plan.nodes.iter().map(state).collect())
+    let plan = make(file, &store, &file.pools(&[])?, &plan::Options::default())?;
+    Ok(plan.iter().map(|node| node.state).collect())
 }

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::hanging;
 use super::voice::{Paint, Trouble, Voice, duration, harmless, harmless_but_paint, write_json};
-use crate::event::{Event, How, ItemCounts, Observer};
+use crate::event::{Event, ItemCounts, NodeReport, Observer, State};
 use crate::node::Progress;
 
 /// How often a running node gets a plain line.
@@ -121,7 +121,7 @@ impl Observer for Watch {
                 let what = if *items { "items of the same function" } else { "the same result" };
                 self.line(Paint::Dim, "waits", node, &format!("{owner} is making {what}"));
             }
-            Event::Finished { node, how, items, seconds, summary, error, help, key, .. } => {
+            Event::Finished(NodeReport { node, how, items, seconds, summary, error, help, key, .. }) => {
                 if let Some(running) = self.running().remove(node)
                     && let Some(bar) = running.bar
                 {
@@ -129,8 +129,8 @@ impl Observer for Watch {
                 }
                 let line = summary.as_ref().map_or("", |summary| summary.line.as_str());
                 match how {
-                    How::Hit => self.line(Paint::Good, "hit", node, &self.voice.paint(Paint::Dim, line)),
-                    How::Run => {
+                    State::Hit => self.line(Paint::Good, "hit", node, &self.voice.paint(Paint::Dim, line)),
+                    State::Run => {
                         let time = duration(*seconds);
                         let parts = [line.to_owned(), items.map(counted).unwrap_or_default(), time];
                         let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -138,7 +138,7 @@ impl Observer for Watch {
                         let warned = summary.as_ref().is_some_and(|summary| !summary.warnings.is_empty());
                         self.line(if warned { Paint::Busy } else { Paint::Good }, "done", node, &parts.join(", "));
                     }
-                    How::Failed => {
+                    State::Failed => {
                         let word = self.voice.paint(Paint::Bad, "failed ");
                         let mut text = harmless(error.as_deref().unwrap_or_default());
                         if let Some(help) = help {
@@ -151,7 +151,7 @@ impl Observer for Watch {
                             None => self.voice.insist(text),
                         }
                     }
-                    How::Skipped => {}
+                    State::Skipped | State::Awaits => {}
                 }
                 for warning in summary.iter().flat_map(|summary| &summary.warnings) {
                     self.line(Paint::Bad, "warning", node, warning);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::args::{self, Global};
 use super::interrupt::Interrupt;
-use super::pipeline::{Data, Machine, PipelineFile, cache_trouble, open_cache, read_cache};
+use super::pipeline::{Data, PipelineFile, cache_trouble, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, Told};
 use super::voice::{Exit, Trouble, Voice, write_lines};
-use crate::event::How;
+use crate::event::State;
 use crate::node::Kinds;
-use crate::run::{self, RunError};
+use crate::run;
 use crate::{plan, run as engine};
 
 /// Runs the pipeline.
@@ -55,19 +55,16 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
         retries: arguments.retries,
         ..run::Options::default()
     };
-    let machine = Machine::default();
-    let report = engine::run(&file.graph, &store, &machine, &options, watch.as_ref(), interrupt.run());
+    let pools = file.pools(&options.plan.targets)?;
+    let report = engine::run(&file.graph, &store, &pools, &options, watch.as_ref(), interrupt.run());
     interrupt.run_ended();
-    let report = report.map_err(|error| match error {
-        RunError::Pool(error) => file.device_trouble(&machine, error),
-        RunError::Store(error) => cache_trouble(&error),
-    })?;
+    let report = report.map_err(|error| cache_trouble(&error))?;
     if let Some(cause) = &report.not_kept {
         voice.insist(format_args!("this run's summary is not kept: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
     let made: Vec<&str> =
-        report.nodes.iter().filter(|node| node.how == How::Run).map(|node| node.node.as_str()).collect();
+        report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
     let again = arguments.go_on(cache_option, &made);
     let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
     if !voice.quiet && !arguments.json {
@@ -81,7 +78,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()
-    } else if report.count(How::Failed) > 0 {
+    } else if report.count(State::Failed) > 0 {
         Exit::Failure
     } else {
         Exit::Success

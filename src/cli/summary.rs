@@ -13,10 +13,10 @@ use super::table::{hanging, natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
 use crate::artifact;
 use crate::diagnostic::{counted, rounded};
-use crate::event::{Difference, How};
+use crate::event::{Difference, NodeReport, State};
 use crate::graph::Graph;
 use crate::node::{Metric, Summary};
-use crate::run::{NodeReport, RunReport};
+use crate::run::RunReport;
 use crate::store::is_cache;
 
 /// What the summary is about.
@@ -93,7 +93,7 @@ impl Told<'_> {
             .nodes
             .iter()
             .filter_map(|node| {
-                let key = node.key.as_deref().filter(|_| matches!(node.how, How::Hit | How::Run))?;
+                let key = node.key.as_deref().filter(|_| matches!(node.how, State::Hit | State::Run))?;
                 // As a shell finds it: the whole key would fill the line.
                 let place = format!("results/{}*.json", key.get(..12).unwrap_or(key));
                 Some(vec![node.node.clone(), place])
@@ -110,7 +110,7 @@ impl Told<'_> {
     fn say_count(&self, voice: &Voice) {
         let report = self.report;
         let skipped = if report.interrupted { "not finished" } else { "not reached" };
-        let counts = [("hit", How::Hit), ("ran", How::Run), ("failed", How::Failed), (skipped, How::Skipped)];
+        let counts = [("hit", State::Hit), ("ran", State::Run), ("failed", State::Failed), (skipped, State::Skipped)];
         let counts: Vec<String> = counts
             .into_iter()
             .filter(|(_, how)| report.count(*how) > 0)
@@ -132,7 +132,7 @@ impl Told<'_> {
             voice.insist(go_on(self.again));
             return;
         }
-        let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == How::Failed).collect();
+        let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == State::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
             voice.insist(format_args!(

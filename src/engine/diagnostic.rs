@@ -360,6 +360,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn thousands_are_kept_apart() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
     fn a_full_disk_is_of_the_machine_and_a_missing_file_is_not() {
         let all = |kinds: &[io::ErrorKind]| kinds.iter().map(|kind| io::Error::from(*kind)).collect::<Vec<_>>();
         assert!(all(&[io::ErrorKind::StorageFull, io::ErrorKind::OutOfMemory]).iter().all(is_of_the_machine));

@@ -1,32 +1,76 @@
 //! What the engine did, as data, and who is told. This module does not know how events are shown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::grouped;
 use crate::node::{Compared, Progress, Summary};
 
-/// How a node ended.
+/// What is to become of a node, or became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum How {
-    /// Its result was in the cache.
+pub enum State {
+    /// Its result is, or was, in the cache.
     Hit,
-    /// It ran.
+    /// It runs, or ran.
     Run,
+    /// It depends on nodes that run.
+    Awaits,
     /// It failed.
     Failed,
     /// It was stopped, or never started because something above it failed.
     Skipped,
 }
 
-/// Counts of items.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Counts of a node's items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ItemCounts {
+    /// All of them, bad ones included.
+    pub total: usize,
+    /// Found in the cache.
+    pub cached: usize,
     /// Made in this run.
     pub done: usize,
-    /// Found in a journal.
-    pub cached: usize,
-    /// Skipped because they were bad.
+    /// Left out because they were bad.
     pub skipped: usize,
+}
+
+impl ItemCounts {
+    /// What there is to say when some items are cached and some are not.
+    pub fn remark(self) -> Option<String> {
+        (self.cached > 0).then(|| format!("{}/{} items cached", grouped(self.cached), grouped(self.total)))
+    }
+}
+
+/// How a node ended in a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeReport {
+    /// The node.
+    pub node: String,
+    /// Its kind.
+    pub kind: String,
+    /// How it ended.
+    pub how: State,
+    /// Its items, for kinds that map items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub items: Option<ItemCounts>,
+    /// How long it took in this run, in seconds.
+    pub seconds: f64,
+    /// The key of its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The content digest of its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// What people are shown of its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
 }
 
 /// How the results of two nodes that measure the same differ.
@@ -90,34 +134,7 @@ pub enum Event {
         items: bool,
     },
     /// A node ended.
-    Finished {
-        /// The node.
-        node: String,
-        /// Its kind.
-        kind: String,
-        /// How.
-        how: How,
-        /// Its items, for kinds that map items.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        items: Option<ItemCounts>,
-        /// How long it took, in seconds.
-        seconds: f64,
-        /// The key of its result.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        key: Option<String>,
-        /// The content digest of its result.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        content: Option<String>,
-        /// What people are shown of it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        summary: Option<Summary>,
-        /// Why it failed.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-        /// What to do about it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        help: Option<String>,
-    },
+    Finished(NodeReport),
     /// The results of two nodes that measure the same were compared.
     Compared(Difference),
     /// A run ended.

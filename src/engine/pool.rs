@@ -1,5 +1,7 @@
 //! Pools of slots that nodes occupy while they run, such as a machine's GPUs. What a slot is only the program knows.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::spec::Reader;
@@ -33,6 +35,9 @@ pub struct Pool {
     /// What each slot is, as data: handed to the node that occupies it, and kept with its result.
     pub slots: Vec<Value>,
 }
+
+/// The pools of a run, by name.
+pub type Pools = BTreeMap<&'static str, Pool>;
 
 /// What a node occupies while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,8 @@ fn finished(text: &str) -> (Bench, Graph) {
 fn plan_of(bench: &Bench, graph: &Graph) -> Vec<plan::NodePlan> {
     let store = std::sync::Arc::new(Store::open(&bench.path("cache")).unwrap());
     let options = plan::Options::default();
-    plan::plan(graph, &store, &store.witness(), &Machine(Ok("cpu-f32")), &options).unwrap().nodes
+    let pools = toys::open(graph, &options, &Machine(Ok("cpu-f32")));
+    plan::plan(graph, &store, &store.witness(), &pools, &options).unwrap()
 }
 
 #[divan::bench(sample_count = 20, sample_size = 1)]
@@ -38,7 +39,9 @@ fn a_thousand_nodes_with_nothing_new(bencher: divan::Bencher) {
         text += &format!("[nodes.n{index}]\nkind = \"first\"\ninputs.rows = \"n{above}\"\nkeep = {}\n", index % 900);
     }
     let (bench, graph) = finished(&text);
-    bencher.bench_local(|| assert!(plan_of(&bench, &graph).iter().all(|node| node.state == plan::State::Hit)));
+    bencher.bench_local(|| {
+        assert!(plan_of(&bench, &graph).iter().all(|node| node.state == stic_engine::event::State::Hit))
+    });
 }
 
 /// Words enough for `count` items.
@@ -53,7 +56,9 @@ fn items(count: usize, keep: &str) -> String {
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn six_thousand_items_with_nothing_new(bencher: divan::Bencher) {
     let (bench, graph) = finished(&items(6000, ""));
-    bencher.bench_local(|| assert!(plan_of(&bench, &graph).iter().all(|node| node.state == plan::State::Hit)));
+    bencher.bench_local(|| {
+        assert!(plan_of(&bench, &graph).iter().all(|node| node.state == stic_engine::event::State::Hit))
+    });
 }
 
 /// The node is new, its items are not: the journal is read and every item looked up.

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use stic_engine::event::{Event, How};
-use stic_engine::plan::State;
+use stic_engine::event::{Event, State};
 use stic_engine::run::Interrupt;
 use stic_engine::store::Claiming;
 
@@ -69,7 +68,7 @@ fn a_plan_counts_items_and_says_what_a_run_then_does() {
     assert_eq!(plan[1].why, ["keep: the default → 2", "2/2 items cached"]);
     let json = serde_json::to_value(&plan[1]).unwrap();
     assert_eq!(json["state"], "run");
-    assert_eq!(json["items"], serde_json::json!({ "total": 2, "cached": 2 }));
+    assert_eq!(json["items"], serde_json::json!({ "total": 2, "cached": 2, "done": 0, "skipped": 0 }));
     assert_eq!(bench.run(&fewer).items("described"), (0, 2, 0));
 }
 
@@ -399,15 +398,8 @@ fn a_device_is_asked_for_only_when_something_wanted_computes() {
     let run = bench.run_all(PIPELINE, |_, _| {}, none(), Memory::default(), &Interrupt::default());
     assert!(run.report.is_complete());
     let graph = bench.graph(&PIPELINE.replace("\"each\"", "\"compute\""));
-    let run = stic_engine::run::run(
-        &graph,
-        &bench.store(),
-        &none(),
-        &Default::default(),
-        &Memory::default(),
-        &Interrupt::default(),
-    );
-    assert_eq!(run.unwrap_err().to_string(), "no device");
+    let pools = stic_engine::plan::open(&graph, &[], &none());
+    assert_eq!(pools.unwrap_err().to_string(), "no device");
 }
 
 #[test]
@@ -416,7 +408,7 @@ fn equal_nodes_are_done_once() {
     let text = format!("{PIPELINE}[nodes.same]\nkind = \"each\"\ninputs.rows = \"source\"\nsuffix = \"!\"\nlog = \"log\"\npause = 20000\n")
         .replace("suffix = \"!\"\n\n", "suffix = \"!\"\nlog = \"log\"\npause = 20000\n\n");
     let run = bench.run(&text);
-    assert_eq!((run.report.count(How::Run), run.report.count(How::Hit)), (3, 1), "{:?}", run.what());
+    assert_eq!((run.report.count(State::Run), run.report.count(State::Hit)), (3, 1), "{:?}", run.what());
     assert_eq!(bench.logged(), 3);
     let waits = |run: &super::toys::Outcome| run.events.iter().any(|event| matches!(event, Event::Waiting { .. }));
     assert!(!waits(&run), "nobody waits for itself");
@@ -509,7 +501,7 @@ fn nodes_that_have_items_in_common_make_them_once() {
         let bench = Bench::new();
         let text = overlapping(kind, r#""a", "b", "c""#, r#""b", "c", "d", "e""#);
         let run = bench.run(&text);
-        assert_eq!(run.report.count(How::Run), 4);
+        assert_eq!(run.report.count(State::Run), 4);
         assert_eq!(bench.logged(), 5);
         assert!(!run.events.iter().any(|event| matches!(event, Event::Waiting { .. })), "nobody waits for itself");
         let both = ["left", "right"];
@@ -533,7 +525,7 @@ fn runs_that_have_items_in_common_make_them_once() {
     });
     assert_eq!(bench.logged(), 51, "fifty, and the one of `right`");
     for text in texts {
-        assert_eq!(bench.run(&text).report.count(How::Hit), 4);
+        assert_eq!(bench.run(&text).report.count(State::Hit), 4);
     }
 }
 

@@ -72,7 +72,15 @@ fn child() {
             let forced = ["described", "trained"].into_iter().map(|name| graph.find(name).unwrap());
             options.plan.force = forced.collect();
         }
-        let report = stic_engine::run::run(&graph, &store, &machine, &options, &memory, &Default::default()).unwrap();
+        let report = stic_engine::run::run(
+            &graph,
+            &store,
+            &super::toys::open(&graph, &options.plan, &machine),
+            &options,
+            &memory,
+            &Default::default(),
+        )
+        .unwrap();
         assert!(report.is_complete(), "{report:#?}");
     }
 }

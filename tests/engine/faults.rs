@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use stic_engine::event::{Event, How};
+use stic_engine::event::{Event, State};
 use stic_engine::run::Options;
 use stic_engine::store::{Access, Disk, Store};
 use walkdir::WalkDir;
@@ -47,8 +47,9 @@ fn run_with_fault(bench: &Bench, text: &str, access: Access, folder: &str, code:
     });
     let options = Options { keep_going: true, retries: 0, ..Options::default() };
     let machine = Machine(Ok("cpu-f32"));
-    let report =
-        stic_engine::run::run(&bench.graph(text), &store, &machine, &options, &memory, &Default::default()).unwrap();
+    let graph = bench.graph(text);
+    let pools = super::toys::open(&graph, &options.plan, &machine);
+    let report = stic_engine::run::run(&graph, &store, &pools, &options, &memory, &Default::default()).unwrap();
     (Outcome { report, events: memory.events.into_inner().unwrap() }, met.load(Ordering::SeqCst))
 }
 
@@ -63,9 +64,9 @@ fn an_error_of_the_file_system_is_never_taken_for_absence() {
             for access in [Access::Read, Access::Look, Access::List] {
                 let (run, times) = run_with_fault(&bench, PIPELINE, access, folder, code);
                 let what = format!("{name} at {access:?} in {folder}: {:?}", run.what());
-                assert_eq!(run.report.count(How::Run), 0, "nothing is made again: {what}");
-                assert_eq!(times > 0, run.report.count(How::Failed) > 0, "{what}");
-                for node in run.report.nodes.iter().filter(|node| node.how == How::Failed) {
+                assert_eq!(run.report.count(State::Run), 0, "nothing is made again: {what}");
+                assert_eq!(times > 0, run.report.count(State::Failed) > 0, "{what}");
+                for node in run.report.nodes.iter().filter(|node| node.how == State::Failed) {
                     let error = node.error.as_ref().unwrap();
                     assert!(error.starts_with("cannot read `"), "{what}: {error}");
                 }
@@ -95,7 +96,7 @@ fn a_node_that_meets_an_error_while_it_runs_fails_as_by_its_surroundings_and_the
             let what = format!("{name} at {access:?} in {folder}: {:?}", run.what());
             // What costs only time (the index) may fail unnoticed.
             assert!(times > 0 || run.report.is_complete(), "{what}");
-            for node in run.report.nodes.iter().filter(|node| node.how == How::Failed) {
+            for node in run.report.nodes.iter().filter(|node| node.how == State::Failed) {
                 let error = node.error.as_ref().unwrap();
                 assert!(error.starts_with("cannot "), "{what}: {error}");
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, Rows, write_lines};
 use stic_engine::digest::Digest;
-use stic_engine::event::{Event, How, Observer};
+use stic_engine::event::{Event, Observer, State};
 use stic_engine::graph::Graph;
 use stic_engine::node::{
     Arity, BadItem, Context, Failure, FileDigests, Importer, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind,
@@ -439,10 +439,11 @@ impl Outcome {
     /// `run NODE`, `hit NODE`, …, by the order of the graph.
     pub fn what(&self) -> Vec<String> {
         let how = |how| match how {
-            How::Hit => "hit",
-            How::Run => "run",
-            How::Failed => "failed",
-            How::Skipped => "skipped",
+            State::Hit => "hit",
+            State::Run => "run",
+            State::Failed => "failed",
+            State::Awaits => "awaits",
+            State::Skipped => "skipped",
         };
         self.report.nodes.iter().map(|node| format!("{} {}", how(node.how), node.node)).collect()
     }
@@ -514,7 +515,8 @@ impl Bench {
         let graph = self.graph(text);
         let mut options = Options { backoff: Duration::from_millis(1), ..Options::default() };
         change(&graph, &mut options);
-        let report = run(&graph, &self.store(), &machine, &options, &memory, interrupt).unwrap();
+        let report =
+            run(&graph, &self.store(), &open(&graph, &options.plan, &machine), &options, &memory, interrupt).unwrap();
         Outcome { report, events: memory.events.into_inner().unwrap() }
     }
 
@@ -533,13 +535,18 @@ impl Bench {
 
     fn plan_with(&self, text: &str, class: &'static str, options: &plan::Options) -> Vec<plan::NodePlan> {
         let (graph, store) = (self.graph(text), self.store());
-        plan::plan(&graph, &store, &store.witness(), &Machine(Ok(class)), options).unwrap().nodes
+        plan::plan(&graph, &store, &store.witness(), &open(&graph, options, &Machine(Ok(class))), options).unwrap()
     }
 
     /// How often something was made, by the log that nodes were told to write.
     pub fn logged(&self) -> usize {
         fs::read_to_string(self.path("log")).map_or(0, |text| text.lines().count())
     }
+}
+
+/// The pools that `options` want of `machine`.
+pub fn open(graph: &Graph, options: &plan::Options, machine: &Machine) -> pool::Pools {
+    plan::open(graph, &options.targets, machine).unwrap()
 }
 
 pub fn graph(text: &str, folder: &Path) -> Graph {

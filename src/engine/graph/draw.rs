@@ -3,17 +3,7 @@
 use std::fmt::Write;
 
 use super::Graph;
-
-/// What is to be done about a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing: its result is there.
-    Hit,
-    /// It is to run.
-    Run,
-    /// That depends on nodes above it.
-    Awaits,
-}
+use crate::event::State;
 
 const STATES: [(State, &str, &str, &str); 3] = [
     (State::Hit, "hit", "#c8e6c9", "#2e7d32"),

@@ -9,7 +9,7 @@ mod order;
 #[cfg(test)]
 pub(crate) mod toy;
 
-pub use draw::{State, dot, mermaid};
+pub use draw::{dot, mermaid};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -449,6 +449,7 @@ fn named(input: &InputTable) -> impl Iterator<Item = (&str, &Span)> {
 mod tests {
     use super::*;
     use crate::diagnostic::{Source, Style, render};
+    use crate::event::State;
 
     fn read(text: &str) -> Result<Graph, Rejected> {
         Graph::read(text, "toy", Path::new("folder"), &toy::kinds())

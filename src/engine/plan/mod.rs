@@ -3,118 +3,29 @@
 //! A node whose inputs are known has a key; a complete record of that key is a hit, anything else runs. A node below
 //! one that runs awaits it: its inputs may come out as they were (early cutoff), and nobody can know before.
 //!
-//! This module asks two traits, [`Records`] and [`FileDigests`], and touches no file itself. Its work is linear in
-//! nodes and items. It does not know how anything runs.
+//! Its work is linear in nodes and items. It does not know how anything runs.
 
+mod earlier;
 mod key;
 mod why;
 
+use earlier::Earlier;
 use key::ACCEPTED;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
 pub use why::{Change, Words, changes, sentences};
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::diagnostic::{counted, grouped};
+use crate::diagnostic::counted;
 use crate::digest::{Digest, Fields, Listing, Value};
+use crate::event::{ItemCounts, State};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
-use crate::pool::{Machine, Pool, Slots};
-use crate::store::{Entry, Items, Store};
-
-/// What a plan asks of a cache. What cannot be told is an error, and never taken for absent.
-pub trait Records {
-    /// What is kept of the result of `key`.
-    fn find(&self, key: &Digest) -> Result<Found, Failure>;
-
-    /// The keys of the results that the nodes of `pipeline` last came to in a run, found or made, by name.
-    fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, Failure>;
-
-    /// The results of the node `node` of `pipeline`, the latest first.
-    fn earlier(&self, pipeline: &str, node: &str) -> Result<Vec<Entry>, Failure>;
-
-    /// All other results than those of nodes of `pipeline` called by one of `names`, the latest first.
-    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Result<Vec<Entry>, Failure>;
-
-    /// The fields of `key`.
-    fn fields(&self, key: &Digest) -> Result<Option<Vec<(String, Value)>>, Failure>;
-
-    /// The finished items of `function_key`.
-    fn items(&self, function_key: &Digest) -> Result<Items, Failure>;
-
-    /// Whether all objects named by `digests` are there.
-    fn has_objects(&self, digests: &[Digest]) -> Result<bool, Failure>;
-
-    /// Whether the object `digest`, which is lost, is damaged rather than missing.
-    fn lies_damaged(&self, digest: &Digest) -> Result<bool, Failure>;
-
-    /// The content of results.
-    fn objects(&self) -> Arc<dyn Objects>;
-}
-
-/// What looking for a result came to.
-pub enum Found {
-    /// It is there.
-    Complete(Box<Entry>),
-    /// It was there once, but these of its objects are missing or damaged.
-    Incomplete(Vec<Digest>),
-    /// It is not there.
-    Nothing,
-}
-
-/// How many earlier results a node is compared with to find the nearest.
-const COMPARED: usize = 4;
-
-impl Records for Arc<Store> {
-    fn find(&self, key: &Digest) -> Result<Found, Failure> {
-        let Some(entry) = self.entry(key)? else { return Ok(Found::Nothing) };
-        Ok(match self.lost_of(&entry)? {
-            None => Found::Nothing,
-            Some(lost) if lost.is_empty() => Found::Complete(Box::new(entry)),
-            Some(lost) => Found::Incomplete(lost),
-        })
-    }
-
-    fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, Failure> {
-        Ok(Store::last_used(self, pipeline)?)
-    }
-
-    fn earlier(&self, pipeline: &str, node: &str) -> Result<Vec<Entry>, Failure> {
-        Ok(Store::earlier(self, pipeline, node)?)
-    }
-
-    fn others(&self, pipeline: &str, names: &BTreeSet<&str>) -> Result<Vec<Entry>, Failure> {
-        Ok(Store::others(self, pipeline, names)?)
-    }
-
-    fn fields(&self, key: &Digest) -> Result<Option<Vec<(String, Value)>>, Failure> {
-        Ok(self.record(key)?.map(|record| record.fields))
-    }
-
-    fn items(&self, function_key: &Digest) -> Result<Items, Failure> {
-        Ok(Store::items(self, function_key)?)
-    }
-
-    fn has_objects(&self, digests: &[Digest]) -> Result<bool, Failure> {
-        for digest in digests {
-            if self.object_size(digest)?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn lies_damaged(&self, digest: &Digest) -> Result<bool, Failure> {
-        Ok(Store::lies_damaged(self, digest)?)
-    }
-
-    fn objects(&self) -> Arc<dyn Objects> {
-        Arc::<Store>::clone(self)
-    }
-}
+use crate::pool::{Machine, Pools, Slots};
+use crate::store::{Entry, Found, Items, Store};
 
 /// What a plan may be asked for beside the graph.
 #[derive(Clone, Debug, Default)]
@@ -128,27 +39,6 @@ pub struct Options {
     /// Whether a node that has no earlier result is compared with what it may have been: nodes of its name in other
     /// pipelines, nodes of its kind that are gone. And whether sources are compared however large they are.
     pub thorough: bool,
-}
-
-/// What is to happen to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Its result is in the cache.
-    Hit,
-    /// It runs.
-    Run,
-    /// It depends on nodes that run.
-    Awaits,
-}
-
-/// Counts of a node's items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct ItemCounts {
-    /// All of them.
-    pub total: usize,
-    /// Those that are in the cache.
-    pub cached: usize,
 }
 
 /// What is to happen to a node, and why.
@@ -170,93 +60,81 @@ pub struct NodePlan {
     pub key: Option<Digest>,
 }
 
-/// A plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// The wanted nodes, each after its inputs.
-    pub nodes: Vec<NodePlan>,
-    /// The pools that some wanted node occupies, by name.
-    pub pools: BTreeMap<&'static str, Pool>,
-}
-
-impl Plan {
-    /// Whether everything that is wanted is in the cache.
-    pub fn is_done(&self) -> bool {
-        self.nodes.iter().all(|node| node.state == State::Hit)
-    }
-}
-
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum PlanError {
-    /// What the pipeline asks of a pool cannot be had.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// What a node's parameters or inputs name cannot be read.
-    #[error("{node}: {failure}")]
-    Node {
-        /// The node.
-        node: String,
-        /// Why.
-        failure: Failure,
-    },
-}
-
 /// What the pipeline asks of a pool cannot be had.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
-pub struct PoolError {
+pub struct UsageError {
     /// The pool.
     pub pool: &'static str,
     /// Why, and what would do.
     pub message: String,
 }
 
-/// Plans what is wanted of `graph`.
+/// Opens the pools that `targets` of `graph` and all that they need occupy.
 ///
 /// # Errors
-/// See [`PlanError`].
+/// Why a pool cannot be had.
+pub fn open(graph: &Graph, targets: &[usize], machine: &dyn Machine) -> Result<Pools, UsageError> {
+    let wanted = graph.needed(targets);
+    let mut pools = Pools::new();
+    for (node, _) in graph.nodes.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
+        let Some(Slots { pool: name, count }) = node.node.resources() else { continue };
+        let failed = |message| UsageError { pool: name, message };
+        if !pools.contains_key(name) {
+            let asked = graph.pool(name).map(|request| request.asked.clone()).unwrap_or_default();
+            pools.insert(name, machine.pool(name, &asked).map_err(failed)?);
+        }
+        let all = pools[name].slots.len();
+        if count > all {
+            return Err(failed(format!("`{}` needs {count} slots of `{name}`, which has {all}", node.name)));
+        }
+    }
+    Ok(pools)
+}
+
+/// Plans what is wanted of `graph`, with the pools that it occupies.
+///
+/// # Errors
+/// The node whose sources or inputs cannot be read, and why.
 pub fn plan(
     graph: &Graph,
-    records: &dyn Records,
+    store: &Arc<Store>,
     digests: &dyn FileDigests,
-    machine: &dyn Machine,
+    pools: &Pools,
     options: &Options,
-) -> Result<Plan, PlanError> {
-    let planner = Planner::new(graph, options, machine)?;
+) -> Result<Vec<NodePlan>, (String, Failure)> {
+    let planner = Planner::new(graph, pools, options);
     loop {
-        match attempt(&planner, records, digests) {
-            Ok(nodes) => return Ok(Plan { nodes, pools: planner.pools }),
+        match attempt(&planner, store, digests) {
+            Ok(nodes) => return Ok(nodes),
             // What was read turned out to be damaged and counts as missing now: whoever made it is to run. There are
             // fewer hits then, so this ends.
-            Err(Stopped { hits, .. }) if hits.iter().any(|key| is_gone(key, records)) => {}
+            Err(Stopped { hits, .. }) if hits.iter().any(|key| is_gone(key, store)) => {}
             Err(Stopped { error, .. }) => return Err(error),
         }
     }
 }
 
-fn is_gone(key: &Digest, records: &dyn Records) -> bool {
-    matches!(records.find(key), Ok(Found::Incomplete(_) | Found::Nothing))
+fn is_gone(key: &Digest, store: &Arc<Store>) -> bool {
+    matches!(store.find(key), Ok(Found::Incomplete(_) | Found::Nothing))
 }
 
 /// A plan that could not be made.
 struct Stopped {
     /// The keys that were found in the cache so far.
     hits: Vec<Digest>,
-    error: PlanError,
+    /// The node that could not be planned, and why.
+    error: (String, Failure),
 }
 
-fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDigests) -> Result<Vec<NodePlan>, Stopped> {
+fn attempt(planner: &Planner<'_>, store: &Arc<Store>, digests: &dyn FileDigests) -> Result<Vec<NodePlan>, Stopped> {
     let graph = planner.graph;
     let mut hits = Vec::new();
     let mut results: Vec<Option<Artifact>> = graph.nodes.iter().map(|_| None).collect();
     let mut nodes = Vec::new();
     for index in planner.wanted() {
         let node = &graph.nodes[index];
-        let failed = |failure, hits: &Vec<Digest>| Stopped {
-            hits: hits.clone(),
-            error: PlanError::Node { node: node.name.clone(), failure },
-        };
+        let failed = |failure, hits: &Vec<Digest>| Stopped { hits: hits.clone(), error: (node.name.clone(), failure) };
         let planned = |state, why, items, key| NodePlan {
             node: node.name.clone(),
             kind: node.kind.to_owned(),
@@ -272,16 +150,16 @@ fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDiges
             nodes.push(planned(State::Awaits, vec![why], None, None));
             continue;
         };
-        match planner.decide(index, inputs, records, digests).map_err(|failure| failed(failure, &hits))? {
+        match planner.decide(index, inputs, store, digests).map_err(|failure| failed(failure, &hits))? {
             Decision::Hit(hit) => {
                 let items = hit.entry.items.filter(|_| node.node.maps_items());
-                let items = items.map(|items| ItemCounts { total: items.total, cached: items.total });
+                let items = items.map(|items| ItemCounts { cached: items.total, done: 0, ..items });
                 nodes.push(planned(State::Hit, hit.remark.clone().into_iter().collect(), items, Some(hit.entry.key)));
                 hits.push(hit.entry.key);
                 results[index] = Some(hit.artifact(node));
             }
             Decision::Run(mut task) => {
-                let items = planner.count_items(&task, records, digests).map_err(|failure| failed(failure, &hits))?;
+                let items = planner.count_items(&task, store, digests).map_err(|failure| failed(failure, &hits))?;
                 task.why.extend(items.and_then(|items| items.remark()));
                 nodes.push(planned(State::Run, task.why, items, Some(task.key)));
             }
@@ -294,10 +172,9 @@ fn attempt(planner: &Planner<'_>, records: &dyn Records, digests: &dyn FileDiges
 pub struct Planner<'a> {
     graph: &'a Graph,
     options: &'a Options,
-    pools: BTreeMap<&'static str, Pool>,
+    pools: &'a Pools,
     wanted: Vec<bool>,
-    others: OnceLock<Result<Vec<Entry>, Failure>>,
-    last_used: OnceLock<Result<HashMap<String, Digest>, Failure>>,
+    earlier: Earlier<'a>,
 }
 
 /// What a node comes to, once its inputs are known.
@@ -371,39 +248,16 @@ impl Task {
     }
 }
 
-impl ItemCounts {
-    /// What there is to say when some items are cached and some are not.
-    pub fn remark(self) -> Option<String> {
-        (self.cached > 0).then(|| format!("{}/{} items cached", grouped(self.cached), grouped(self.total)))
-    }
-}
-
 impl<'a> Planner<'a> {
-    /// A planner for what `options` want of `graph`; opens the pools that something wanted occupies.
-    ///
-    /// # Errors
-    /// Why a pool cannot be had.
-    pub fn new(graph: &'a Graph, options: &'a Options, machine: &dyn Machine) -> Result<Self, PoolError> {
+    /// A planner for what `options` want of `graph`.
+    pub fn new(graph: &'a Graph, pools: &'a Pools, options: &'a Options) -> Self {
         let wanted = graph.needed(&options.targets);
-        let mut pools = BTreeMap::new();
-        for (node, _) in graph.nodes.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
-            let Some(Slots { pool: name, count }) = node.node.resources() else { continue };
-            let failed = |message| PoolError { pool: name, message };
-            if !pools.contains_key(name) {
-                let asked = graph.pool(name).map(|request| request.asked.clone()).unwrap_or_default();
-                pools.insert(name, machine.pool(name, &asked).map_err(failed)?);
-            }
-            let all = pools[name].slots.len();
-            if count > all {
-                return Err(failed(format!("`{}` needs {count} slots of `{name}`, which has {all}", node.name)));
-            }
-        }
-        Ok(Self { graph, options, pools, wanted, others: OnceLock::new(), last_used: OnceLock::new() })
+        Self { graph, options, pools, wanted, earlier: Earlier::new(graph, options.thorough) }
     }
 
-    /// The pools that some wanted node occupies, by name.
-    pub fn pools(&self) -> &BTreeMap<&'static str, Pool> {
-        &self.pools
+    /// The pools that the wanted nodes occupy.
+    pub fn pools(&self) -> &'a Pools {
+        self.pools
     }
 
     /// The wanted nodes and all that they need, each after its inputs.
@@ -430,7 +284,7 @@ impl<'a> Planner<'a> {
         &self,
         index: usize,
         inputs: Vec<(&'static str, Vec<Artifact>)>,
-        records: &dyn Records,
+        store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
@@ -441,7 +295,7 @@ impl<'a> Planner<'a> {
         let own = under(class.as_deref());
         let (mut key, function_key) = (own.key(), own.function_key());
         let forced = self.options.force.contains(&index);
-        let found = if forced { Found::Nothing } else { records.find(&key)? };
+        let found = if forced { Found::Nothing } else { store.find(&key)? };
         let sound = |entry: &Entry| entry.items.is_none_or(|it| node.node.on_bad_item().allows(it.skipped, it.total));
         let hit = |entry: Box<Entry>, remark| Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
         let found = match found {
@@ -453,8 +307,8 @@ impl<'a> Planner<'a> {
         let (mut why, mut lost, mut again) = match &found {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
-            Found::Incomplete(lost) => (vec![lost_in_words(lost, records)?], lost.clone(), false),
-            Found::Nothing => (self.why(node, &listing.0, records, digests)?, Vec::new(), false),
+            Found::Incomplete(lost) => (vec![lost_in_words(lost, store)?], lost.clone(), false),
+            Found::Nothing => (self.earlier.why(node, &listing.0, store, digests)?, Vec::new(), false),
         };
         let mut accepted = Vec::new();
         if let (Some(class), false) = (&class, again) {
@@ -463,14 +317,14 @@ impl<'a> Planner<'a> {
             let others = others.chain(&self.options.accept_numerics);
             let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
             for other in &others {
-                if let Found::Complete(entry) = records.find(&under(Some(other)).key())?
+                if let Found::Complete(entry) = store.find(&under(Some(other)).key())?
                     && sound(&entry)
                 {
                     return hit(entry, Some(format!("a result of {other}, accepted in place of {class}")));
                 }
             }
             let journals = others.into_iter().filter_map(|other| Some((other, under(Some(other)).function_key()?)));
-            accepted = self.accepted(node, &inputs, function_key, journals.collect(), records, digests)?;
+            accepted = self.accepted(node, &inputs, function_key, journals.collect(), store, digests)?;
             if !accepted.is_empty() {
                 // A result of its own: whoever accepts no other class is not to find it.
                 let names: Vec<&str> = accepted.iter().map(|other| other.class.as_str()).collect();
@@ -480,7 +334,7 @@ impl<'a> Planner<'a> {
                 key = determinants.key();
                 listing = Listing::default();
                 OfNode(&determinants).walk(&mut listing);
-                match records.find(&key)? {
+                match store.find(&key)? {
                     Found::Complete(entry) if sound(&entry) => {
                         return hit(entry, Some(format!("with items of {names}, accepted in place of {class}")));
                     }
@@ -505,21 +359,21 @@ impl<'a> Planner<'a> {
         inputs: &[(&'static str, Vec<Artifact>)],
         function_key: Option<Digest>,
         journals: Vec<(&String, Digest)>,
-        records: &dyn Records,
+        store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Vec<Accepted>, Failure> {
         let (Work::Items(work), Some(function_key)) = (node.node.work(), function_key) else { return Ok(Vec::new()) };
-        let read = |(class, key)| Ok((class, key, records.items(&key)?));
+        let read = |(class, key)| Ok((class, key, store.items(&key)?));
         let mut journals: Vec<(&String, Digest, Items)> =
             journals.into_iter().map(read).collect::<Result<_, Failure>>()?;
         journals.retain(|(_, _, items)| !items.is_empty());
         if journals.is_empty() {
             return Ok(Vec::new());
         }
-        let own = records.items(&function_key)?;
-        let inputs = Inputs::new(inputs.iter().cloned().collect(), records.objects());
+        let own = store.items(&function_key)?;
+        let inputs = Inputs::new(inputs.iter().cloned().collect(), objects(store));
         let items = work.items(&inputs, self.graph.seed, digests)?;
-        let has = |journal: &Items, item| journal.is_usable(item, |objects| records.has_objects(objects));
+        let has = |journal: &Items, item| journal.is_usable(item, |objects| store.has_objects(objects));
         let mut counts = vec![0; journals.len()];
         for item in &items {
             if has(&own, item)? {
@@ -542,85 +396,23 @@ impl<'a> Planner<'a> {
     fn count_items(
         &self,
         task: &Task,
-        records: &dyn Records,
+        store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Option<ItemCounts>, Failure> {
         let (Work::Items(work), Some(function_key)) = (self.graph.nodes[task.index].node.work(), task.function_key)
         else {
             return Ok(None);
         };
-        let items = work.items(&task.inputs(records.objects()), self.graph.seed, digests)?;
-        let finished = if task.forced { Items::default() } else { records.items(&function_key)? };
+        let items = work.items(&task.inputs(objects(store)), self.graph.seed, digests)?;
+        let finished = if task.forced { Items::default() } else { store.items(&function_key)? };
         let are_there = |objects: &[Digest]| -> Result<bool, Failure> {
-            Ok(!objects.iter().any(|object| task.lost.contains(object)) && records.has_objects(objects)?)
+            Ok(!objects.iter().any(|object| task.lost.contains(object)) && store.has_objects(objects)?)
         };
         let mut cached = task.accepted.iter().map(|other| other.count).sum::<usize>();
         for item in &items {
             cached += usize::from(finished.is_usable(item, are_there)?);
         }
-        Ok(Some(ItemCounts { total: items.len(), cached }))
-    }
-
-    /// What differs from the result that the last run had of the node, or else from the nearest earlier result.
-    fn why(
-        &self,
-        node: &GraphNode,
-        fields: &[(String, Value)],
-        records: &dyn Records,
-        digests: &dyn FileDigests,
-    ) -> Result<Vec<String>, Failure> {
-        let told = |changes: &[Change], entry: Option<Entry>| {
-            let objects = records.objects();
-            sentences(changes, &NodeWords { planner: self, node, entry, objects: &*objects, digests })
-        };
-        let last_used = self.last_used.get_or_init(|| records.last_used(&self.graph.name)).as_ref();
-        if let Some(key) = last_used.map_err(Clone::clone)?.get(&node.name)
-            && let Some(changes) = records.fields(key)?.map(|old| changes(&old, fields))
-            && !changes.is_empty()
-        {
-            let entry = if let Found::Complete(entry) = records.find(key)? { Some(*entry) } else { None };
-            return Ok(told(&changes, entry));
-        }
-        let mut earlier = records.earlier(&self.graph.name, &node.name)?;
-        if earlier.is_empty() && self.options.thorough {
-            earlier = self.likely_ancestors(node, records)?;
-        }
-        let mut compared = Vec::new();
-        for entry in earlier.iter().take(COMPARED) {
-            compared.extend(records.fields(&entry.key)?.map(|old| (changes(&old, fields), entry)));
-        }
-        let Some((changes, entry)) = compared.into_iter().min_by_key(|(changes, _)| changes.len()) else {
-            return Ok(vec!["new".to_owned()]);
-        };
-        let name = &entry.node;
-        let other = if entry.pipeline != self.graph.name {
-            Some(format!("new; compared with `{name}` of the pipeline `{}`", entry.pipeline))
-        } else if *name != node.name {
-            Some(format!("new; compared with `{name}`, which is gone"))
-        } else {
-            None
-        };
-        Ok(other.into_iter().chain(told(&changes, Some(entry.clone()))).collect())
-    }
-
-    /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name
-    /// in other pipelines, or else nodes of its kind under names that this pipeline has no longer.
-    fn likely_ancestors(&self, node: &GraphNode, records: &dyn Records) -> Result<Vec<Entry>, Failure> {
-        // A run makes none of these, so they are looked up once.
-        let others = self.others.get_or_init(|| {
-            let names: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
-            records.others(&self.graph.name, &names)
-        });
-        let others = others.as_ref().map_err(Clone::clone)?;
-        let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
-            // Files that are imported share a kind whatever they hold; the port tells.
-            let of_its_port =
-                |entry: &Entry| !node.imported || entry.node.rsplit('.').next() == node.name.rsplit('.').next();
-            let found = others.iter().filter(|entry| entry.kind == node.kind && of_its_port(entry) && wanted(entry));
-            found.take(COMPARED).cloned().collect()
-        };
-        let same_name = alike(&|entry| entry.node == node.name);
-        Ok(if same_name.is_empty() { alike(&|entry| entry.pipeline == self.graph.name) } else { same_name })
+        Ok(Some(ItemCounts { total: items.len(), cached, ..ItemCounts::default() }))
     }
 
     fn determinants<'b>(
@@ -634,58 +426,11 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// How many entries a source may have to be compared entry by entry unasked.
-const COMPARED_ENTRIES: i64 = 2000;
-
-/// A node, and the earlier result that it is compared with.
-struct NodeWords<'a> {
-    planner: &'a Planner<'a>,
-    node: &'a GraphNode,
-    entry: Option<Entry>,
-    objects: &'a dyn Objects,
-    digests: &'a dyn FileDigests,
-}
-
-impl Words for NodeWords<'_> {
-    fn left_out(&self, field: &str) -> Option<String> {
-        self.node.node.left_out(field)
-    }
-
-    fn pool(&self) -> &str {
-        self.node.node.resources().map_or("", |slots| slots.pool)
-    }
-
-    fn inputs(&self, port: &str) -> Vec<String> {
-        let position = self.node.ports.iter().position(|known| known.name == port);
-        let nodes = position.map_or(&[][..], |position| &self.node.inputs[position]);
-        nodes.iter().map(|index| self.planner.graph.nodes[*index].name.clone()).collect()
-    }
-
-    fn written(&self, field: &str) -> Option<String> {
-        self.node.written(field)
-    }
-
-    fn source(&self, change: &Change) -> Option<String> {
-        let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
-        let count = |value: &Value| match value {
-            Value::Table(values) => {
-                values.get("items").and_then(|items| if let Value::Integer(n) = items { Some(*n) } else { None })
-            }
-            _ => None,
-        };
-        if !self.planner.options.thorough && count(new).is_some_and(|count| count > COMPARED_ENTRIES) {
-            return None;
-        }
-        let earlier = Hit { entry: self.entry.clone()?, remark: None }.artifact(self.node);
-        self.node.node.source_changes(&change.field, old, &earlier, self.objects, self.digests)
-    }
-}
-
 /// `1 object of its result is missing from the cache, and 2 damaged`.
-fn lost_in_words(lost: &[Digest], records: &dyn Records) -> Result<String, Failure> {
+fn lost_in_words(lost: &[Digest], store: &Arc<Store>) -> Result<String, Failure> {
     let mut damaged = 0;
     for digest in lost {
-        damaged += usize::from(records.lies_damaged(digest)?);
+        damaged += usize::from(store.lies_damaged(digest)?);
     }
     let count = |count: usize| match count {
         1 => "1 object of its result is".to_owned(),
@@ -709,12 +454,6 @@ fn left_out_in_words(entry: &Entry, node: &GraphNode) -> String {
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_kept_apart() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
+fn objects(store: &Arc<Store>) -> Arc<dyn Objects> {
+    Arc::<Store>::clone(store)
 }

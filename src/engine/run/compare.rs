@@ -1,8 +1,7 @@
 //! Compares the results of a run that measure the same. What they measure only the nodes know.
 
-use super::NodeReport;
 use super::execute::Shared;
-use crate::event::{Difference, How};
+use crate::event::{Difference, NodeReport, State};
 use crate::node::Artifact;
 
 /// How the results in `nodes` differ, each from the first one that can be compared with it, in the order of the
@@ -10,7 +9,7 @@ use crate::node::Artifact;
 pub fn differences(shared: &Shared<'_>, nodes: &[NodeReport]) -> Vec<Difference> {
     let mut references: Vec<(usize, Artifact)> = Vec::new();
     let mut found = Vec::new();
-    'nodes: for report in nodes.iter().filter(|report| matches!(report.how, How::Hit | How::Run)) {
+    'nodes: for report in nodes.iter().filter(|report| matches!(report.how, State::Hit | State::Run)) {
         let measures = report.summary.as_ref().is_some_and(|summary| !summary.metrics.is_empty());
         let Some((index, artifact)) = measures.then(|| result(shared, report)).flatten() else { continue };
         let node = &shared.graph.nodes[index];

@@ -10,9 +10,9 @@ use super::external::{ContentError, External};
 use super::interrupt::Noticing;
 use super::telling::Telling;
 use crate::digest::Digest;
-use crate::event::Event;
+use crate::event::{Event, ItemCounts};
 use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
-use crate::store::{Claim, ItemTotals, Store, StoreError, Witness};
+use crate::store::{Claim, Store, StoreError, Witness};
 
 /// How often people are told how far a node is.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -95,7 +95,7 @@ pub struct NodeContext<'a> {
     /// The first content that could not be had.
     pub unavailable: Mutex<Option<Failure>>,
     /// How many items a node that runs as a whole has left out.
-    pub left_out: Mutex<Option<ItemTotals>>,
+    pub left_out: Mutex<Option<ItemCounts>>,
     /// When people were last told how far it is, and what the node itself said.
     pub progress: Mutex<(Option<Instant>, Progress)>,
 }
@@ -108,7 +108,7 @@ impl NodeContext<'_> {
     }
 
     /// How many items the node said that it has left out.
-    pub fn left_out(&self) -> Option<ItemTotals> {
+    pub fn left_out(&self) -> Option<ItemCounts> {
         *self.left_out.lock().expect("no panic under the lock")
     }
 
@@ -212,7 +212,8 @@ impl Context for NodeContext<'_> {
     }
 
     fn left_out(&self, bad: usize, total: usize) {
-        *self.left_out.lock().expect("no panic under the lock") = Some(ItemTotals { total, skipped: bad });
+        *self.left_out.lock().expect("no panic under the lock") =
+            Some(ItemCounts { total, skipped: bad, ..ItemCounts::default() });
     }
 
     fn note(&self, text: &str) {

@@ -22,10 +22,9 @@ use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Failure, Inputs, Output, Part, Work};
-use crate::plan::{Found, Records, Task, content};
+use crate::plan::{Task, content};
 use crate::store::{
-    Claim, Claiming, ItemTotals, Owner, Provenance, Publication, Record, Scratch, Store, StoreError, StoredObject,
-    Witness,
+    Claim, Claiming, Found, Owner, Provenance, Publication, Record, Scratch, Store, StoreError, StoredObject, Witness,
 };
 
 /// How often a waiting node looks whether the result is there: at first, and at most.
@@ -122,7 +121,6 @@ struct Execution<'a> {
 /// What a node made, before it is published.
 struct Made {
     output: Output,
-    totals: Option<ItemTotals>,
     counts: Option<ItemCounts>,
 }
 
@@ -177,7 +175,7 @@ impl Execution<'_> {
             Err(Failure::Interrupted) => return Ending::Interrupted,
             Err(failure) => return Ending::Failed(failure),
         };
-        let counts = made.counts;
+        let counts = made.counts.filter(|_| self.node.node.maps_items());
         match self.publish(claim, made, started, clock.elapsed().as_secs_f64()) {
             Ok(record) => Ending::Made(record, counts),
             Err(Failure::Interrupted) => Ending::Interrupted,
@@ -338,14 +336,13 @@ impl Execution<'_> {
                     from_generation: self.generation(&function_key)?,
                 };
                 let made = run.run(|cached, total| {
-                    started(crate::plan::ItemCounts { total, cached }.remark());
+                    started(ItemCounts { total, cached, ..ItemCounts::default() }.remark());
                 })?;
-                let counts = ItemCounts { done: made.done, cached: made.cached, skipped: made.totals.skipped };
-                Ok(Made { output: made.output, totals: Some(made.totals), counts: Some(counts) })
+                Ok(Made { output: made.output, counts: Some(made.counts) })
             }
             (Work::Whole(work), _) => {
                 started(None);
-                Ok(Made { output: work.run(inputs, context)?, totals: context.left_out(), counts: None })
+                Ok(Made { output: work.run(inputs, context)?, counts: context.left_out() })
             }
             (Work::Items(_), None) => unreachable!("a node that maps items has a function key"),
         }
@@ -368,7 +365,7 @@ impl Execution<'_> {
 
     fn publish(&self, claim: &Claim, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
         let store = self.shared.store;
-        let Made { output, totals, .. } = made;
+        let Made { output, counts } = made;
         self.files.look_again().map_err(|(path, cause)| match self.files.was_stopped() {
             true => Failure::Interrupted,
             false => Failure::io(&path, &cause),
@@ -386,7 +383,7 @@ impl Execution<'_> {
             artifact: self.node.output.name.to_owned(),
             fields: self.task.fields.clone(),
             function_key: self.task.function_key,
-            items: totals,
+            items: counts,
             content,
             identity: output.identity,
             side: output.side,

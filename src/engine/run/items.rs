@@ -10,9 +10,10 @@ use super::context::NodeContext;
 use crate::artifact::{ItemId, write_lines};
 use crate::diagnostic::counted;
 use crate::digest::Digest;
+use crate::event::ItemCounts;
 use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
 use crate::plan::Accepted;
-use crate::store::{Claim, ItemTotals, Items, Store, StoreError};
+use crate::store::{Claim, Items, Store};
 
 /// The side part that lists the items that were left out.
 pub const SKIPPED: &str = "skipped.jsonl";
@@ -46,12 +47,8 @@ pub struct ItemRun<'a> {
 pub struct ItemsMade {
     /// The node's result.
     pub output: Output,
-    /// All items, and the bad ones.
-    pub totals: ItemTotals,
-    /// Items made now.
-    pub done: usize,
-    /// Items found in journals.
-    pub cached: usize,
+    /// How many items there are, were found in journals, were made and were bad.
+    pub counts: ItemCounts,
 }
 
 /// A line of [`SKIPPED`].
@@ -99,8 +96,8 @@ impl ItemRun<'_> {
         if !bad.is_empty() {
             self.report(&items, &bad, &mut output)?;
         }
-        let totals = ItemTotals { total: items.len(), skipped: bad.len() };
-        Ok(ItemsMade { output, totals, done: values.len() - cached, cached })
+        let counts = ItemCounts { total: items.len(), cached, done: values.len() - cached, skipped: bad.len() };
+        Ok(ItemsMade { output, counts })
     }
 
     /// The values of the items that were finished earlier, if all that they name is there, and how many lines of the
@@ -118,17 +115,7 @@ impl ItemRun<'_> {
     /// Puts the values that `finished` has into the places that are empty.
     fn fill_in(&self, finished: &Items, items: &[Item], values: &mut [Option<ItemValue>]) -> Result<(), Failure> {
         // Read, not believed: the result will name them.
-        let there = |objects: &[Digest]| -> Result<bool, StoreError> {
-            let mut all = true;
-            for object in objects {
-                match self.store.verify_object(object) {
-                    Ok(()) => {}
-                    Err(StoreError::MissingObject { .. } | StoreError::CorruptObject { .. }) => all = false,
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(all)
-        };
+        let there = |objects: &[Digest]| self.store.has_objects(objects);
         for (item, value) in items.iter().zip(values).filter(|(_, value)| value.is_none()) {
             let counts = finished.generation_of(item).is_some_and(|generation| generation >= self.from_generation);
             if counts && finished.is_usable(item, there)? {

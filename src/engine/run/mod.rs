@@ -25,11 +25,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::event::{Difference, Event, How, ItemCounts, Observer};
+use crate::event::{Difference, Event, NodeReport, Observer, State};
 use crate::graph::Graph;
-use crate::node::Summary;
-use crate::plan::{self, Planner, PoolError};
-use crate::pool::Machine;
+use crate::plan::{self, Planner};
+use crate::pool::Pools;
 use crate::store::{Store, StoreError};
 use execute::Shared;
 use external::External;
@@ -86,75 +85,33 @@ pub struct RunReport {
     pub not_kept: Option<String>,
 }
 
-/// What a node came to in a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeReport {
-    /// The node.
-    pub node: String,
-    /// Its kind.
-    pub kind: String,
-    /// How it ended.
-    pub how: How,
-    /// The key of its result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// The content digest of its result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-    /// Its items, for kinds that map items.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub items: Option<ItemCounts>,
-    /// How long it took in this run, in seconds.
-    pub seconds: f64,
-    /// What people are shown of its result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub summary: Option<Summary>,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-}
-
 impl RunReport {
     /// How many nodes ended as `how`.
-    pub fn count(&self, how: How) -> usize {
+    pub fn count(&self, how: State) -> usize {
         self.nodes.iter().filter(|node| node.how == how).count()
     }
 
     /// Whether everything that was wanted is there.
     pub fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| matches!(node.how, How::Hit | How::Run))
+        self.nodes.iter().all(|node| matches!(node.how, State::Hit | State::Run))
     }
 }
 
-/// Why nothing was run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// What the pipeline asks of a pool cannot be had.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// The cache cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Runs what is wanted of `graph`. Once `interrupt` is set, nothing new is begun, and what runs ends with the items in
+/// Runs what is wanted of `graph`, with the pools that it occupies. Once `interrupt` is set, nothing new is begun, and what runs ends with the items in
 /// flight.
 ///
 /// # Errors
-/// When nothing could be begun. A node that fails is part of the report.
+/// When the cache cannot be used. A node that fails is part of the report.
 pub fn run(
     graph: &Graph,
     store: &Arc<Store>,
-    machine: &dyn Machine,
+    pools: &Pools,
     options: &Options,
     observer: &dyn Observer,
     interrupt: &Interrupt,
-) -> Result<RunReport, RunError> {
+) -> Result<RunReport, StoreError> {
     let clock = Instant::now();
-    let planner = Planner::new(graph, &options.plan, machine)?;
+    let planner = Planner::new(graph, pools, &options.plan);
     store.prepare()?;
     let log = store.begin_run()?;
     let telling = Telling::new(observer, &log);
@@ -181,16 +138,16 @@ pub fn run(
     for difference in &differences {
         telling.tell(Event::Compared(difference.clone()));
     }
-    let interrupted = interrupt.is_set() && nodes.iter().any(|node| node.how == How::Skipped);
+    let interrupted = interrupt.is_set() && nodes.iter().any(|node| node.how == State::Skipped);
     let seconds = clock.elapsed().as_secs_f64();
     let (run, pipeline) = (log.id().to_owned(), graph.name.clone());
     let mut report = RunReport { run, pipeline, nodes, differences, interrupted, seconds, not_kept: None };
     telling.tell(Event::RunFinished {
         run: report.run.clone(),
-        hit: report.count(How::Hit),
-        ran: report.count(How::Run),
-        failed: report.count(How::Failed),
-        skipped: report.count(How::Skipped),
+        hit: report.count(State::Hit),
+        ran: report.count(State::Run),
+        failed: report.count(State::Failed),
+        skipped: report.count(State::Skipped),
         interrupted,
         seconds,
     });

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::NodeReport;
 use super::execute::{Ending, Shared};
-use super::state::{Board, Signal, State};
+use super::state::{Board, Phase, Signal};
 use super::workers::{Job, Message, Workers, decide};
 use crate::digest::Digest;
-use crate::event::{Event, How, ItemCounts};
+use crate::event::{Event, ItemCounts, NodeReport, State};
 use crate::node::{Artifact, Failure, Summary};
-use crate::plan::{Decision, Found, Hit, Planner, Records, Task};
+use crate::plan::{Decision, Hit, Planner, Task};
 use crate::pool::Slots;
-use crate::store::{Record, StoredObject, Witness};
+use crate::store::{Found, Record, StoredObject, Witness};
 
 /// How often the scheduler looks whether it was interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -84,7 +83,7 @@ impl<'env> Scheduler<'env> {
         // What is in the cache is found in one go, without the detour over workers.
         for index in self.planner.wanted() {
             self.stopping |= self.shared.interrupt.is_set();
-            if self.board.state(index) == State::Undecided && !self.stopping {
+            if self.board.state(index) == Phase::Undecided && !self.stopping {
                 let inputs = self.look_up(index);
                 self.decided(index, decide(self.planner, self.shared, index, inputs));
             }
@@ -114,7 +113,7 @@ impl<'env> Scheduler<'env> {
         for index in self.planner.wanted() {
             if !self.board.state(index).is_final() {
                 self.signal(index, Signal::Stop);
-                self.finish(index, How::Skipped, None, None, None);
+                self.finish(index, State::Skipped, None, None, None);
             }
         }
         self.reports.into_iter().flatten().collect()
@@ -176,7 +175,7 @@ impl<'env> Scheduler<'env> {
     }
 
     fn decided(&mut self, index: usize, decision: Result<(Decision, Witness<'env>), Failure>) {
-        if self.board.state(index) == (State::Deciding { outdated: true }) {
+        if self.board.state(index) == (Phase::Deciding { outdated: true }) {
             return self.signal(index, Signal::Outdated);
         }
         match decision {
@@ -206,12 +205,12 @@ impl<'env> Scheduler<'env> {
                     identity: record.identity.clone(),
                     side: record.side.clone(),
                 };
-                self.finish(index, How::Run, Some(&record), items, None);
+                self.finish(index, State::Run, Some(&record), items, None);
                 self.done(index, Signal::Made, artifact);
             }
             Ending::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
                 Some(Ok(Found::Complete(entry))) => self.hit(index, &Hit { entry: *entry, remark: None }),
-                Some(Err(failure)) => self.failed(index, failure),
+                Some(Err(error)) => self.failed(index, error.into()),
                 // Found a moment ago and gone: as if it had never been looked up.
                 _ => self.signal(index, Signal::Lost(BTreeSet::new())),
             },
@@ -239,9 +238,9 @@ impl<'env> Scheduler<'env> {
         let items = hit.entry.items.filter(|_| node.node.maps_items()).map(|items| ItemCounts {
             done: 0,
             cached: items.total - items.skipped,
-            skipped: items.skipped,
+            ..items
         });
-        self.finish(index, How::Hit, record.as_ref(), items, None);
+        self.finish(index, State::Hit, record.as_ref(), items, None);
         self.done(index, Signal::Found, hit.artifact(node));
     }
 
@@ -253,7 +252,7 @@ impl<'env> Scheduler<'env> {
     }
 
     fn failed(&mut self, index: usize, failure: Failure) {
-        self.finish(index, How::Failed, None, None, Some(failure));
+        self.finish(index, State::Failed, None, None, Some(failure));
         self.stopping |= !self.shared.options.keep_going;
         self.signal(index, Signal::Fail);
     }
@@ -262,7 +261,7 @@ impl<'env> Scheduler<'env> {
     fn stopped(&mut self, index: usize) {
         self.stopping = true;
         self.signal(index, Signal::Stop);
-        self.finish(index, How::Skipped, None, None, None);
+        self.finish(index, State::Skipped, None, None, None);
     }
 
     /// Whether an object is there; what cannot be told is met again by whoever reads it.
@@ -279,7 +278,7 @@ impl<'env> Scheduler<'env> {
             let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key).ok().flatten());
             record.is_some_and(|record| record.objects.iter().any(lost))
         };
-        let there = |candidate: &usize| matches!(self.board.state(*candidate), State::Done(_));
+        let there = |candidate: &usize| matches!(self.board.state(*candidate), Phase::Done(_));
         let ancestors = self.board.ancestors(index);
         let makers: BTreeSet<usize> =
             ancestors.into_iter().filter(there).filter(|candidate| has_lost(candidate)).collect();
@@ -300,13 +299,13 @@ impl<'env> Scheduler<'env> {
         }
         self.signal(index, Signal::Lost(makers));
         let board = &self.board;
-        self.tasks.retain(|index, _| board.state(*index) == State::Ready);
+        self.tasks.retain(|index, _| board.state(*index) == Phase::Ready);
     }
 
     /// Has `signal` happen to `index`, and reports what is not reached because of it.
     fn signal(&mut self, index: usize, signal: Signal) {
         for skipped in self.board.apply(index, signal) {
-            self.finish(skipped, How::Skipped, None, None, None);
+            self.finish(skipped, State::Skipped, None, None, None);
         }
     }
 
@@ -321,7 +320,7 @@ impl<'env> Scheduler<'env> {
     fn finish(
         &mut self,
         index: usize,
-        how: How,
+        how: State,
         record: Option<&Record>,
         items: Option<ItemCounts>,
         failure: Option<Failure>,
@@ -343,18 +342,7 @@ impl<'env> Scheduler<'env> {
             error: failure.map(|failure| failure.to_string()),
             help,
         };
-        self.shared.telling.tell(Event::Finished {
-            node: report.node.clone(),
-            kind: report.kind.clone(),
-            how,
-            items,
-            seconds: report.seconds,
-            key: report.key.clone(),
-            content: report.content.clone(),
-            summary: report.summary.clone(),
-            error: report.error.clone(),
-            help: report.help.clone(),
-        });
+        self.shared.telling.tell(Event::Finished(report.clone()));
         self.reports[index] = Some(report);
     }
 }

@@ -8,11 +8,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::event::How;
+use crate::event::State;
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum Phase {
     /// Not all of its inputs are there.
     Waiting,
     /// Its inputs are there; it is to be looked up.
@@ -27,14 +27,14 @@ pub enum State {
     /// It runs.
     Running,
     /// Its result is there.
-    Done(How),
+    Done(State),
     /// It failed.
     Failed,
     /// It is not reached in this run.
     Skipped,
 }
 
-impl State {
+impl Phase {
     /// Whether nothing more happens to the node unless an object is lost.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Done(_) | Self::Failed | Self::Skipped)
@@ -70,7 +70,7 @@ pub struct Board {
     above: Vec<BTreeSet<usize>>,
     below: Vec<BTreeSet<usize>>,
     /// By node; `None` for those that are not wanted.
-    states: Vec<Option<State>>,
+    states: Vec<Option<Phase>>,
     /// By node: how many of its inputs are not there.
     missing: Vec<usize>,
     undecided: BTreeSet<usize>,
@@ -94,7 +94,7 @@ impl Board {
             for above in &board.above[index] {
                 board.below[*above].insert(index);
             }
-            board.put(index, if board.missing[index] == 0 { State::Undecided } else { State::Waiting });
+            board.put(index, if board.missing[index] == 0 { Phase::Undecided } else { Phase::Waiting });
         }
         board
     }
@@ -103,7 +103,7 @@ impl Board {
     ///
     /// # Panics
     /// When the node is not wanted.
-    pub fn state(&self, index: usize) -> State {
+    pub fn state(&self, index: usize) -> Phase {
         self.states[index].expect("only wanted nodes are looked at")
     }
 
@@ -141,14 +141,14 @@ impl Board {
     /// # Panics
     /// When that cannot happen to a node in this state: the scheduler is wrong then.
     pub fn apply(&mut self, index: usize, signal: Signal) -> Vec<usize> {
-        use State::{Deciding, Failed, Ready, Running, Skipped, Undecided};
+        use Phase::{Deciding, Failed, Ready, Running, Skipped, Undecided};
         match (self.state(index), signal) {
             (Undecided, Signal::Given) => self.put(index, Deciding { outdated: false }),
             (Deciding { outdated: true }, Signal::Outdated) => return self.settle(index),
             (Deciding { outdated: false }, Signal::Missing) => self.put(index, Ready),
-            (Deciding { outdated: false } | Running, Signal::Found) => self.done(index, How::Hit),
+            (Deciding { outdated: false } | Running, Signal::Found) => self.done(index, State::Hit),
             (Ready, Signal::Taken) => self.put(index, Running),
-            (Running, Signal::Made) => self.done(index, How::Run),
+            (Running, Signal::Made) => self.done(index, State::Run),
             (Running, Signal::Lost(makers)) => {
                 makers.iter().for_each(|maker| self.lose(*maker));
                 // In the order of the graph: one that cannot start over takes those below it along.
@@ -167,25 +167,25 @@ impl Board {
     }
 
     /// The result of `index` is there: nodes below get nearer.
-    fn done(&mut self, index: usize, how: How) {
-        self.put(index, State::Done(how));
+    fn done(&mut self, index: usize, how: State) {
+        self.put(index, Phase::Done(how));
         for below in self.below[index].clone() {
             self.missing[below] -= 1;
-            if self.state(below) == State::Waiting && self.missing[below] == 0 {
-                self.put(below, State::Undecided);
+            if self.state(below) == Phase::Waiting && self.missing[below] == 0 {
+                self.put(below, Phase::Undecided);
             }
         }
     }
 
     /// The result of `maker` is lost: what has not begun below it waits again.
     fn lose(&mut self, maker: usize) {
-        let State::Done(_) = self.state(maker) else { unreachable!("only a result that is there can be lost") };
-        self.put(maker, State::Waiting);
+        let Phase::Done(_) = self.state(maker) else { unreachable!("only a result that is there can be lost") };
+        self.put(maker, Phase::Waiting);
         for below in self.below[maker].clone() {
             self.missing[below] += 1;
             match self.state(below) {
-                State::Undecided | State::Ready => self.put(below, State::Waiting),
-                State::Deciding { .. } => self.put(below, State::Deciding { outdated: true }),
+                Phase::Undecided | Phase::Ready => self.put(below, Phase::Waiting),
+                Phase::Deciding { .. } => self.put(below, Phase::Deciding { outdated: true }),
                 _ => {}
             }
         }
@@ -193,17 +193,17 @@ impl Board {
 
     /// Where `index` goes when it starts over.
     fn settle(&mut self, index: usize) -> Vec<usize> {
-        if self.state(index) == State::Skipped {
+        if self.state(index) == Phase::Skipped {
             return Vec::new();
         }
-        let unreachable = |above: &usize| matches!(self.state(*above), State::Failed | State::Skipped);
+        let unreachable = |above: &usize| matches!(self.state(*above), Phase::Failed | Phase::Skipped);
         if self.above[index].iter().any(unreachable) {
-            self.put(index, State::Skipped);
+            self.put(index, Phase::Skipped);
             let mut skipped = self.skip_below(index);
             skipped.push(index);
             return skipped;
         }
-        self.put(index, if self.missing[index] == 0 { State::Undecided } else { State::Waiting });
+        self.put(index, if self.missing[index] == 0 { Phase::Undecided } else { Phase::Waiting });
         Vec::new()
     }
 
@@ -212,8 +212,8 @@ impl Board {
         let mut skipped = Vec::new();
         let mut unreachable: Vec<usize> = self.below[index].iter().copied().collect();
         while let Some(below) = unreachable.pop() {
-            if self.state(below) == State::Waiting {
-                self.put(below, State::Skipped);
+            if self.state(below) == Phase::Waiting {
+                self.put(below, Phase::Skipped);
                 skipped.push(below);
                 unreachable.extend(&self.below[below]);
             }
@@ -221,9 +221,9 @@ impl Board {
         skipped
     }
 
-    fn put(&mut self, index: usize, state: State) {
+    fn put(&mut self, index: usize, state: Phase) {
         self.states[index] = Some(state);
-        for (set, is_in) in [(&mut self.undecided, state == State::Undecided), (&mut self.ready, state == State::Ready)]
+        for (set, is_in) in [(&mut self.undecided, state == Phase::Undecided), (&mut self.ready, state == Phase::Ready)]
         {
             if is_in {
                 set.insert(index);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     /// The nodes in a state.
-    fn those(board: &Board, wanted: impl Fn(State) -> bool) -> Vec<usize> {
+    fn those(board: &Board, wanted: impl Fn(Phase) -> bool) -> Vec<usize> {
         (0..board.states.len()).filter(|index| wanted(board.state(*index))).collect()
     }
 
@@ -267,8 +267,8 @@ mod tests {
 
     /// All that can happen next, with so many lookups and so many nodes at once.
     fn possible(board: &Board, jobs: usize) -> Vec<(usize, Signal)> {
-        let deciding = those(board, |state| matches!(state, State::Deciding { .. }));
-        let running = those(board, |state| state == State::Running);
+        let deciding = those(board, |state| matches!(state, Phase::Deciding { .. }));
+        let running = those(board, |state| state == Phase::Running);
         let mut possible = Vec::new();
         if deciding.len() < jobs {
             possible.extend(board.undecided().iter().map(|index| (*index, Signal::Given)));
@@ -277,7 +277,7 @@ mod tests {
             possible.extend(board.ready().iter().map(|index| (*index, Signal::Taken)));
         }
         for index in deciding {
-            if board.state(index) == (State::Deciding { outdated: true }) {
+            if board.state(index) == (Phase::Deciding { outdated: true }) {
                 possible.push((index, Signal::Outdated));
             } else {
                 possible.extend([Signal::Found, Signal::Missing, Signal::Fail].map(|signal| (index, signal)));
@@ -287,7 +287,7 @@ mod tests {
             possible.extend([Signal::Made, Signal::Found, Signal::Fail].map(|signal| (index, signal)));
             let ancestors = board.ancestors(index);
             let there: Vec<usize> =
-                ancestors.into_iter().filter(|above| matches!(board.state(*above), State::Done(_))).collect();
+                ancestors.into_iter().filter(|above| matches!(board.state(*above), Phase::Done(_))).collect();
             possible.extend(subsets(&there).map(|makers| (index, Signal::Lost(makers))));
         }
         possible
@@ -296,16 +296,16 @@ mod tests {
     /// What holds in every state, and that a run that cannot go on is at its end.
     fn check(board: &Board, next: &[(usize, Signal)]) {
         for (index, above) in board.above.iter().enumerate() {
-            let there = above.iter().all(|above| matches!(board.state(*above), State::Done(_)));
+            let there = above.iter().all(|above| matches!(board.state(*above), Phase::Done(_)));
             let state = board.state(index);
             assert_eq!(board.missing[index] == 0, there, "{board:?}");
-            assert!(there || !matches!(state, State::Undecided | State::Ready), "given without inputs: {board:?}");
-            assert!(there || state != (State::Deciding { outdated: false }), "looked up without inputs: {board:?}");
-            assert!(!there || state != State::Waiting, "waits for nothing: {board:?}");
-            assert_eq!(board.undecided.contains(&index), state == State::Undecided);
-            assert_eq!(board.ready.contains(&index), state == State::Ready);
-            let hopeless = above.iter().any(|above| matches!(board.state(*above), State::Failed | State::Skipped));
-            assert!(!hopeless || state != State::Waiting, "waits for what will not come: {board:?}");
+            assert!(there || !matches!(state, Phase::Undecided | Phase::Ready), "given without inputs: {board:?}");
+            assert!(there || state != (Phase::Deciding { outdated: false }), "looked up without inputs: {board:?}");
+            assert!(!there || state != Phase::Waiting, "waits for nothing: {board:?}");
+            assert_eq!(board.undecided.contains(&index), state == Phase::Undecided);
+            assert_eq!(board.ready.contains(&index), state == Phase::Ready);
+            let hopeless = above.iter().any(|above| matches!(board.state(*above), Phase::Failed | Phase::Skipped));
+            assert!(!hopeless || state != Phase::Waiting, "waits for what will not come: {board:?}");
         }
         assert!(!next.is_empty() || (0..board.above.len()).all(|index| board.state(index).is_final()), "{board:?}");
     }
@@ -320,7 +320,7 @@ mod tests {
             for (index, signal) in next {
                 let mut after = board.clone();
                 for skipped in after.apply(index, signal) {
-                    assert_eq!(after.state(skipped), State::Skipped);
+                    assert_eq!(after.state(skipped), Phase::Skipped);
                 }
                 if seen.insert(after.clone()) {
                     waiting.push(after);
@@ -350,7 +350,7 @@ mod tests {
         }
         board.apply(1, Signal::Taken);
         board.apply(1, Signal::Lost([0].into()));
-        assert_eq!([0, 1, 2].map(|index| board.state(index)), [State::Undecided, State::Waiting, State::Waiting]);
+        assert_eq!([0, 1, 2].map(|index| board.state(index)), [Phase::Undecided, Phase::Waiting, Phase::Waiting]);
     }
 
     #[test]

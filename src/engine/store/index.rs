@@ -11,9 +11,10 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use super::checked::{seal, whole_lines};
-use super::record::{ItemTotals, Record, StoredObject};
+use super::record::{Record, StoredObject};
 use super::{Disk, Store, StoreError};
 use crate::digest::Digest;
+use crate::event::ItemCounts;
 use crate::node::Part;
 
 /// What the index holds of a record.
@@ -40,7 +41,7 @@ pub struct Entry {
     pub side: Vec<Part>,
     /// How many items it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub items: Option<ItemTotals>,
+    pub items: Option<ItemCounts>,
     /// Its parts as objects.
     parts: Vec<StoredObject>,
     /// How many objects it needs beside its parts.
@@ -92,7 +93,30 @@ impl Index {
     }
 }
 
+/// What looking for a result came to.
+pub enum Found {
+    /// It is there.
+    Complete(Box<Entry>),
+    /// It was there once, but these of its objects are missing or damaged.
+    Incomplete(Vec<Digest>),
+    /// It is not there.
+    Nothing,
+}
+
 impl Store {
+    /// Looks for the result of `key`.
+    ///
+    /// # Errors
+    /// When it cannot be told whether there is one: what cannot be told is never taken for absent.
+    pub fn find(&self, key: &Digest) -> Result<Found, StoreError> {
+        let Some(entry) = self.entry(key)? else { return Ok(Found::Nothing) };
+        Ok(match self.lost_of(&entry)? {
+            None => Found::Nothing,
+            Some(lost) if lost.is_empty() => Found::Complete(Box::new(entry)),
+            Some(lost) => Found::Incomplete(lost),
+        })
+    }
+
     /// What is kept of the record of `key`, when there is one.
     ///
     /// # Errors

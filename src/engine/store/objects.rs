@@ -14,6 +14,19 @@ impl Store {
         self.root.join("objects").join(&name[..2]).join(&name[2..])
     }
 
+    /// Whether all objects named by `digests` are there.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_objects(&self, digests: &[Digest]) -> Result<bool, StoreError> {
+        for digest in digests {
+            if self.object_size(digest)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The size of the object `digest` in bytes, when it is there. Its content is not looked at.
     ///
     /// # Errors

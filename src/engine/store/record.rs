@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::checked::{seal, unseal};
 use super::{Claim, Store, StoreError};
 use crate::digest::{Digest, Value};
+use crate::event::ItemCounts;
 use crate::node::{Part, Summary};
 
 /// What is kept of a finished node.
@@ -28,7 +29,7 @@ pub struct Record {
     pub function_key: Option<Digest>,
     /// How many items it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub items: Option<ItemTotals>,
+    pub items: Option<ItemCounts>,
     /// The digest of the identity parts.
     pub content: Digest,
     /// The parts that are its identity.
@@ -50,15 +51,6 @@ pub struct StoredObject {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-}
-
-/// How many items a result has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemTotals {
-    /// All items, bad ones included.
-    pub total: usize,
-    /// Items left out because they were bad.
-    pub skipped: usize,
 }
 
 /// How a result came about.
@@ -233,7 +225,7 @@ pub(super) mod tests {
             artifact: "records".to_owned(),
             fields: vec![("kind".to_owned(), "toy".into()), ("beta".to_owned(), 0.1.into())],
             function_key: None,
-            items: Some(ItemTotals { total: 3, skipped: 1 }),
+            items: Some(ItemCounts { total: 3, skipped: 1, ..ItemCounts::default() }),
             content: digest,
             identity: vec![part],
             side: Vec::new(),

@@ -4,16 +4,18 @@
 //! and how to run it, as a whole or item by item. It does not know what any kind does; a kind does not know the graph,
 //! the cache's layout, or which process runs it.
 
+mod failure;
+mod results;
+
+pub use failure::Failure;
+pub use results::{Artifact, BadItem, Compared, Inputs, ItemValue, Metric, Output, Part, Progress, Summary};
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-use crate::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines};
-use crate::diagnostic::io_help;
+use crate::artifact::{ArtifactKind, ItemId, Label};
 use crate::digest::{Digest, Value};
 use crate::pool::{PoolKind, Slots};
 use crate::spec::{Reader, Resource, ResourceKind};
@@ -388,25 +390,6 @@ pub trait ItemWork: Send + Sync {
     -> Result<Output, Failure>;
 }
 
-/// What an item came to: one JSON value, and the objects that it refers to by digest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ItemValue {
-    /// The value.
-    pub value: serde_json::Value,
-    /// Objects that were put into the store and that `value` names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub objects: Vec<Digest>,
-}
-
-/// Why one item has no value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BadItem {
-    /// The path or id that a person would look for.
-    pub what: String,
-    /// Why.
-    pub cause: String,
-}
-
 /// What to do with bad items.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OnBadItem {
@@ -450,192 +433,6 @@ impl Default for OnBadItem {
     }
 }
 
-/// A part of an artifact: a name and the digest of its content in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// A file name, such as `records.jsonl`.
-    pub name: String,
-    /// Its content.
-    pub digest: Digest,
-}
-
-/// The result of a node, as its consumers see it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Artifact {
-    /// The name of the node that made it, for messages.
-    pub node: String,
-    /// What it is.
-    pub kind: ArtifactKind,
-    /// The digest of its identity parts.
-    pub content: Digest,
-    /// The parts that are its identity.
-    pub identity: Vec<Part>,
-    /// The parts that are not.
-    pub side: Vec<Part>,
-}
-
-impl Artifact {
-    /// The digest of the part called `name`.
-    pub fn part(&self, name: &str) -> Option<Digest> {
-        self.identity.iter().chain(&self.side).find(|part| part.name == name).map(|part| part.digest)
-    }
-}
-
-/// A node's inputs, by port.
-pub struct Inputs {
-    ports: BTreeMap<&'static str, Vec<Artifact>>,
-    objects: Arc<dyn Objects>,
-}
-
-impl Inputs {
-    /// Inputs whose parts lie in `objects`.
-    pub fn new(ports: BTreeMap<&'static str, Vec<Artifact>>, objects: Arc<dyn Objects>) -> Self {
-        Self { ports, objects }
-    }
-
-    /// The artifacts of `port`, as written in the pipeline file; empty when nothing is connected.
-    pub fn artifacts(&self, port: &str) -> &[Artifact] {
-        self.ports.get(port).map_or(&[], Vec::as_slice)
-    }
-
-    /// The content of the part `name` of `artifact`.
-    ///
-    /// # Errors
-    /// When there is no such part, or it cannot be read.
-    pub fn part(&self, artifact: &Artifact, name: &str) -> Result<Vec<u8>, Failure> {
-        let digest = artifact
-            .part(name)
-            .ok_or_else(|| Failure::node(format!("the result of `{}` has no part `{name}`", artifact.node)))?;
-        self.objects.read(&digest)
-    }
-
-    /// The rows of all artifacts of `port`, concatenated.
-    ///
-    /// # Errors
-    /// When a part is missing, cannot be read, or holds a broken line.
-    pub fn rows<T: DeserializeOwned>(&self, port: &str) -> Result<Vec<T>, Failure> {
-        let mut rows = Vec::new();
-        for artifact in self.artifacts(port) {
-            rows.extend(self.rows_of::<T>(artifact)?);
-        }
-        Ok(rows)
-    }
-
-    /// The rows of one artifact, for ports that take several kinds.
-    ///
-    /// # Errors
-    /// When its part is missing, cannot be read, or holds a broken line.
-    pub fn rows_of<T: DeserializeOwned>(&self, artifact: &Artifact) -> Result<Vec<T>, Failure> {
-        let name = artifact.kind.rows_part();
-        let text = self.part(artifact, name)?;
-        read_lines(&text).map_err(|InvalidLine { line, cause }| {
-            Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
-                .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
-        })
-    }
-
-    /// The labels of the rows of one artifact, in their order; none where it has none.
-    pub fn labels(&self, artifact: &Artifact) -> Vec<Label> {
-        let text = artifact.part(LABELS).and_then(|digest| self.objects.read(&digest).ok());
-        text.and_then(|text| read_lines(&text).ok()).unwrap_or_default()
-    }
-}
-
-/// What a node made. Digests name objects that the node has put into the store.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// The parts that are its identity, in an order that is always the same.
-    pub identity: Vec<Part>,
-    /// The parts that are not.
-    pub side: Vec<Part>,
-    /// Objects that the parts name (pictures that were made), so that eviction keeps them.
-    pub objects: Vec<Digest>,
-    /// What people are shown of it.
-    pub summary: Summary,
-}
-
-/// What people are shown of a result; kept in its side part.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// One line, for example `798 pairs (2 pictures without a rejected response)`.
-    pub line: String,
-    /// Named numbers with their 95 % intervals where they have one; the run's last table is made of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub metrics: Vec<Metric>,
-    /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form. What only the
-    /// pipeline calls so is left to [`Node::names`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// A few rows as text. A picture is named by [`Summary::picture`], never by its path: the result may be told when the
-    /// file has another name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub samples: Vec<String>,
-    /// Why the result may not be what was wanted, though nothing failed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-}
-
-impl Summary {
-    /// How a sample names a picture; [`Summary::named`] puts its name in the place of this.
-    pub fn picture(digest: &Digest) -> String {
-        format!("{PICTURE}{digest}")
-    }
-
-    /// The same, with the names that pictures have now in its samples; `path` says where one lies.
-    #[must_use]
-    pub fn named(mut self, path: impl Fn(&Digest) -> Option<PathBuf>) -> Self {
-        for sample in &mut self.samples {
-            let mut text = String::new();
-            let mut rest = sample.as_str();
-            while let Some((before, after)) = rest.split_once(PICTURE) {
-                text.push_str(before);
-                match after.get(..64).and_then(|digits| digits.parse::<Digest>().ok()) {
-                    Some(digest) => {
-                        let name =
-                            path(&digest).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-                        text.push_str(&name.unwrap_or_else(|| digest.short()));
-                        rest = &after[64..];
-                    }
-                    None => {
-                        text.push_str(PICTURE);
-                        rest = after;
-                    }
-                }
-            }
-            text.push_str(rest);
-            *sample = text;
-        }
-        self
-    }
-}
-
-/// What stands before a picture's digest in a sample.
-const PICTURE: &str = "picture:";
-
-/// A measured number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
-    /// Its name, for example `accuracy`.
-    pub name: String,
-    /// Its value.
-    pub value: f64,
-    /// The ends of its 95 % interval.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<[f64; 2]>,
-}
-
-/// How one result differs from another that measures the same.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Compared {
-    /// How many items both have.
-    pub items: usize,
-    /// What else was counted, by name, such as what the items are about.
-    #[serde(flatten)]
-    pub counts: BTreeMap<String, usize>,
-    /// By metric: what the one has more than the other, with its 95 % interval.
-    pub metrics: Vec<Metric>,
-}
-
 /// Digests of files, memoised by the engine. What was digested in a run can be found again by content.
 pub trait FileDigests: Send + Sync {
     /// The digest of the file's content.
@@ -667,21 +464,6 @@ pub trait Objects: Send + Sync {
     /// # Errors
     /// When it cannot be written.
     fn put(&self, content: &[u8]) -> Result<Digest, Failure>;
-}
-
-/// How far a node is. Rates and the time left are derived by who shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Items or steps done.
-    pub done: usize,
-    /// Items or steps in all.
-    pub total: usize,
-    /// Tokens generated or trained on so far in this process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// The training loss of the last step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f64>,
 }
 
 /// What the engine offers a running node.
@@ -732,69 +514,4 @@ pub trait Context: Send + Sync {
 
     /// Says something that people should know, once: a warning, a count.
     fn note(&self, text: &str);
-}
-
-/// Why a node has no result.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Failure {
-    /// The node cannot be done as asked: the same inputs will fail again.
-    #[error("{message}")]
-    Node {
-        /// What is wrong and where.
-        message: String,
-        /// What to do.
-        help: Option<String>,
-    },
-    /// The surroundings failed: out of memory, disk full, a file that cannot be read.
-    #[error("{message}")]
-    Environment {
-        /// What is wrong and where.
-        message: String,
-        /// What to do.
-        help: Option<String>,
-    },
-    /// The run was interrupted.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl Failure {
-    /// A failure of the node itself.
-    pub fn node(message: impl Into<String>) -> Self {
-        Self::Node { message: message.into(), help: None }
-    }
-
-    /// A failure of the surroundings.
-    pub fn environment(message: impl Into<String>) -> Self {
-        Self::Environment { message: message.into(), help: None }
-    }
-
-    /// A failure to read or write `path`.
-    pub fn io(path: &Path, cause: &std::io::Error) -> Self {
-        let help = io_help(cause).map(str::to_owned);
-        Self::Environment { message: format!("{}: {cause}", path.display()), help }
-    }
-
-    /// The same failure with a remedy.
-    #[must_use]
-    pub fn help(mut self, text: impl Into<String>) -> Self {
-        if let Self::Node { help, .. } | Self::Environment { help, .. } = &mut self {
-            *help = Some(text.into());
-        }
-        self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_name_pictures_as_they_are_called_when_they_are_shown() {
-        let (known, unknown) = (Digest::of(b"known"), Digest::of(b"unknown"));
-        let text = format!("{} is not {}; picture:frame", Summary::picture(&known), Summary::picture(&unknown));
-        let summary = Summary { samples: vec![text], ..Summary::default() };
-        let named = summary.named(|digest| (*digest == known).then(|| PathBuf::from("photos/a.png")));
-        assert_eq!(named.samples, [format!("a.png is not {}; picture:frame", unknown.short())]);
-    }
 }
