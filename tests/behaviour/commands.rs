@@ -552,7 +552,8 @@ fn an_export_is_written_inside_the_folder_that_is_named() {
 fn the_command_that_goes_on_is_the_one_that_was_given() {
     let workspace = Workspace::new();
     workspace.pictures("pictures", 1);
-    workspace.write("pictures/broken.png", "\u{89}PNG no picture");
+    let whole = fs::read(workspace.path("pictures/0.png")).expect("a picture");
+    workspace.write("pictures/broken.png", &whole[..whole.len() / 2]);
     let corrupted = "[nodes.b]\nkind = \"corrupt\"\ninputs.images = \"a\"\noperations = [{ op = \"greyscale\" }]\n";
     workspace.write("my p's.toml", format!("[nodes.a]\nkind = \"sample\"\nfrom = \"pictures\"\n{corrupted}"));
     let said =
