@@ -233,18 +233,18 @@ impl ItemWork for Corrupt {
     fn collect(
         &self,
         inputs: &Inputs,
-        values: &[(usize, ItemValue)],
+        values: &mut dyn Iterator<Item = (usize, ItemValue)>,
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let (subjects, left_out) = self.subjects(inputs, context.pipeline_seed())?;
         left_out.tell(context);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        let mut items = Vec::with_capacity(values.len());
-        let mut objects = Vec::with_capacity(values.len());
+        let mut items = Vec::new();
+        let mut objects = Vec::new();
         let mut samples = Vec::new();
         for (index, ItemValue { value, .. }) in values {
-            let Subject { record, label, .. } = &subjects[*index];
-            let altered: Altered = serde_json::from_value(value.clone()).map_err(|cause| {
+            let Subject { record, label, .. } = &subjects[index];
+            let altered: Altered = serde_json::from_value(value).map_err(|cause| {
                 Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
             })?;
             *counts.entry(altered.operation.clone()).or_default() += 1;
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(items.len(), 40);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
-        let output = work.collect(&inputs, &values, &trial).unwrap();
+        let output = work.collect(&inputs, &mut values.into_iter(), &trial).unwrap();
         let altered: Vec<Record> = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
         for (before, after) in records.iter().zip(&altered) {
             assert_eq!((&before.id, before.picture), (&after.id, after.picture));
@@ -472,7 +472,7 @@ mod tests {
         let (items, made) = mapped(&trial, node.as_ref(), &inputs);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
-        let output = work.collect(&inputs, &values, &trial).unwrap();
+        let output = work.collect(&inputs, &mut values.into_iter(), &trial).unwrap();
         assert_eq!(
             (items.len(), output.summary.line.as_str()),
             (2, "2 altered pictures: 2 greyscale; 1 record without a picture left out")

@@ -513,7 +513,7 @@ impl ItemWork for EvaluateNode {
     fn collect(
         &self,
         _inputs: &Inputs,
-        values: &[(usize, ItemValue)],
+        values: &mut dyn Iterator<Item = (usize, ItemValue)>,
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let loaded = self.load(context.files())?;

@@ -310,20 +310,19 @@ impl ItemWork for RespondNode {
     fn collect(
         &self,
         inputs: &Inputs,
-        values: &[(usize, ItemValue)],
+        values: &mut dyn Iterator<Item = (usize, ItemValue)>,
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let (questions, left_out) = self.questions(inputs, context.pipeline_seed())?;
         left_out.tell(context);
-        let mut labels = Vec::with_capacity(values.len());
-        let mut responses = Vec::with_capacity(values.len());
+        let mut labels = Vec::new();
+        let mut responses = Vec::new();
         let mut seen = Vec::new();
         for (index, ItemValue { value, .. }) in values {
-            let Question { record, label, picture, prompt, .. } = &questions[*index];
-            let Said { text, tokens, finish, seen: as_seen } =
-                serde_json::from_value(value.clone()).map_err(|cause| {
-                    Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
-                })?;
+            let Question { record, label, picture, prompt, .. } = &questions[index];
+            let Said { text, tokens, finish, seen: as_seen } = serde_json::from_value(value).map_err(|cause| {
+                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
+            })?;
             seen.extend(as_seen);
             labels.push(carried(label.clone(), Some(*picture), context));
             responses.push(Response {
@@ -457,7 +456,7 @@ mod tests {
     fn responses(trial: &Trial, node: &dyn Node, inputs: &Inputs, values: Values) -> (Vec<Response>, Summary) {
         let values: Vec<(usize, ItemValue)> =
             values.into_iter().filter_map(|(index, value)| Some((index, value.ok()?))).collect();
-        let output = work(node).collect(inputs, &values, trial).unwrap();
+        let output = work(node).collect(inputs, &mut values.into_iter(), trial).unwrap();
         let rows = crate::node::Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap();
         (artifact::read_lines(&rows).unwrap(), output.summary)
     }

@@ -344,14 +344,13 @@ impl ItemWork for ToyNode {
     fn collect(
         &self,
         inputs: &Inputs,
-        values: &[(usize, ItemValue)],
+        values: &mut dyn Iterator<Item = (usize, ItemValue)>,
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let rows = self.rows(inputs)?;
         let rows: Vec<Row> = values
-            .iter()
             .map(|(index, value)| Row {
-                id: rows[*index].id.clone(),
+                id: rows[index].id.clone(),
                 // What was made stands for a file that was altered: it lies in the store.
                 picture: value.objects.first().copied(),
                 text: value.value["text"].as_str().unwrap().to_owned(),

@@ -382,12 +382,17 @@ pub trait ItemWork: Send + Sync {
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure>;
 
-    /// Makes the result out of the values of all items that are not bad, in the order of the items.
+    /// Makes the result out of the values of all items that are not bad, in the order of the items. They come out of the
+    /// journal one by one, whoever made them.
     ///
     /// # Errors
     /// See [`Failure`].
-    fn collect(&self, inputs: &Inputs, values: &[(usize, ItemValue)], context: &dyn Context)
-    -> Result<Output, Failure>;
+    fn collect(
+        &self,
+        inputs: &Inputs,
+        values: &mut dyn Iterator<Item = (usize, ItemValue)>,
+        context: &dyn Context,
+    ) -> Result<Output, Failure>;
 }
 
 /// What to do with bad items.

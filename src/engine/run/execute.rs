@@ -335,10 +335,13 @@ impl Execution<'_> {
                     on_bad_item: self.node.node.on_bad_item(),
                     from_generation: self.generation(&function_key)?,
                 };
-                let made = run.run(|cached, total| {
+                // One shard of all items.
+                let items = run.items()?;
+                let mapped = run.map(&items, 0..items.len(), |cached, total| {
                     started(ItemCounts { total, cached, ..ItemCounts::default() }.remark());
                 })?;
-                Ok(Made { output: made.output, counts: Some(made.counts) })
+                let output = run.collect(&items, &mapped.bad)?;
+                Ok(Made { output, counts: Some(mapped.counts) })
             }
             (Work::Whole(work), _) => {
                 started(None);

@@ -2,7 +2,7 @@
 //! finished, bad ones are counted. It does not know what an item is.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use serde::Serialize;
 
@@ -11,9 +11,9 @@ use crate::artifact::{ItemId, write_lines};
 use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::event::ItemCounts;
-use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemValue, ItemWork, OnBadItem, Output, Part};
+use crate::node::{BadItem, Context, Failure, Inputs, Item, ItemWork, OnBadItem, Output, Part};
 use crate::plan::Accepted;
-use crate::store::{Claim, Items, Store};
+use crate::store::{Claim, Items, Store, StoreError};
 
 /// The side part that lists the items that were left out.
 pub const SKIPPED: &str = "skipped.jsonl";
@@ -43,12 +43,12 @@ pub struct ItemRun<'a> {
     pub from_generation: u32,
 }
 
-/// What came of it.
-pub struct ItemsMade {
-    /// The node's result.
-    pub output: Output,
-    /// How many items there are, were found in journals, were made and were bad.
+/// What came of a shard.
+pub struct Mapped {
+    /// How many items it has, and how many were found, made and bad.
     pub counts: ItemCounts,
+    /// The bad ones, by index.
+    pub bad: Vec<(usize, BadItem)>,
 }
 
 /// A line of [`SKIPPED`].
@@ -60,126 +60,152 @@ struct Skipped<'a> {
 }
 
 impl ItemRun<'_> {
-    /// Makes what is not there yet, and the result. `begin` is told how many items are cached, and of how many, before
-    /// the first is made.
+    /// The items, in the order of the result.
+    ///
+    /// # Errors
+    /// When they cannot be told, or two are one.
+    pub fn items(&self) -> Result<Vec<Item>, Failure> {
+        let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
+        check_ids(&items)?;
+        Ok(items)
+    }
+
+    /// Has all items of `shard`, indices into `items`, finished in the journal, but for bad ones. `begin` is told how
+    /// many of them are there already, and of how many, before the first is made.
     ///
     /// # Errors
     /// See [`Failure`]; whatever it is, items that were finished stay finished.
-    pub fn run(&self, begin: impl FnOnce(usize, usize)) -> Result<ItemsMade, Failure> {
-        let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
-        check_ids(&items)?;
-        let (mut values, mut broken) = self.recall(&items)?;
+    pub fn map(
+        &self,
+        items: &[Item],
+        shard: Range<usize>,
+        begin: impl FnOnce(usize, usize),
+    ) -> Result<Mapped, Failure> {
+        let total = shard.len();
+        let (mut pending, mut broken) = self.pending(items, shard.clone())?;
         let mut claim = None;
-        if values.iter().any(Option::is_none) {
+        if !pending.is_empty() {
             claim = Some((self.alone)()?);
             // Whoever had it may have made some.
-            (values, broken) = self.recall(&items)?;
+            (pending, broken) = self.pending(items, shard)?;
         }
-        let pending: Vec<usize> = (0..items.len()).filter(|index| values[*index].is_none()).collect();
         if broken > 0 && !pending.is_empty() {
             let dropped = if broken == 1 { "line was" } else { "lines were" };
             self.context.note(&format!("{broken} torn {dropped} dropped: items that no other line has are made again"));
         }
-        let cached = items.len() - pending.len();
-        begin(cached, items.len());
-        self.context.count(cached, items.len());
-
-        let bad = if pending.is_empty() { Vec::new() } else { self.make(&items, &pending, &mut values)? };
+        let cached = total - pending.len();
+        begin(cached, total);
+        self.context.count(cached, total);
+        let bad = if pending.is_empty() { Vec::new() } else { self.make(items, &pending, total)? };
         drop(claim);
-        if let Some(failure) = self.too_bad(&bad, items.len()) {
+        let counts = ItemCounts { total, cached, done: pending.len() - bad.len(), skipped: bad.len() };
+        Ok(Mapped { counts, bad })
+    }
+
+    /// Makes the result out of the values that the journals have of `items`, all of which were mapped.
+    ///
+    /// # Errors
+    /// When more items are bad than are put up with, or a value is gone.
+    pub fn collect(&self, items: &[Item], bad: &[(usize, BadItem)]) -> Result<Output, Failure> {
+        if let Some(failure) = self.too_bad(bad, items.len()) {
             return Err(failure);
         }
-        let values: Vec<(usize, ItemValue)> =
-            values.into_iter().enumerate().filter_map(|(index, value)| Some((index, value?))).collect();
-        let mut output = self.work.collect(self.inputs, &values, self.context)?;
-        output.objects.extend(values.iter().flat_map(|(_, value)| &value.objects));
+        let finished = self.finished()?;
+        let bad_ones: HashSet<usize> = bad.iter().map(|(index, _)| *index).collect();
+        let mut places = Vec::with_capacity(items.len());
+        for index in (0..items.len()).filter(|index| !bad_ones.contains(index)) {
+            let Some(journal) = self.journal_of(&finished, &items[index], Store::has_objects)? else {
+                let gone = "an item that was just finished is gone from the cache";
+                return Err(Failure::environment(gone).help("run again: what is missing is made again"));
+            };
+            places.push((index, journal));
+        }
+        let mut objects = Vec::new();
+        let mut values = places.iter().filter_map(|(index, journal)| {
+            let value = journal.get(&items[*index])?;
+            objects.extend_from_slice(&value.objects);
+            Some((*index, value))
+        });
+        let mut output = self.work.collect(self.inputs, &mut values, self.context)?;
+        output.objects.append(&mut objects);
         if !bad.is_empty() {
-            self.report(&items, &bad, &mut output)?;
+            self.report(items, bad, &mut output)?;
         }
-        let counts = ItemCounts { total: items.len(), cached, done: values.len() - cached, skipped: bad.len() };
-        Ok(ItemsMade { output, counts })
+        Ok(output)
     }
 
-    /// The values of the items that were finished earlier, if all that they name is there, and how many lines of the
-    /// journals are torn.
-    fn recall(&self, items: &[Item]) -> Result<(Vec<Option<ItemValue>>, usize), Failure> {
-        let own = self.store.settled_items(&self.function_key)?;
-        let mut values: Vec<Option<ItemValue>> = vec![None; items.len()];
-        self.fill_in(&own, items, &mut values)?;
-        for other in self.accepted {
-            self.fill_in(&self.store.settled_items(&other.function_key)?, items, &mut values)?;
-        }
-        Ok((values, own.broken()))
+    /// The journals whose items count: the own one, then those of accepted numerics classes.
+    fn finished(&self) -> Result<Vec<Items>, Failure> {
+        let keys = [&self.function_key].into_iter().chain(self.accepted.iter().map(|other| &other.function_key));
+        keys.map(|key| Ok(self.store.settled_items(key)?)).collect()
     }
 
-    /// Puts the values that `finished` has into the places that are empty.
-    fn fill_in(&self, finished: &Items, items: &[Item], values: &mut [Option<ItemValue>]) -> Result<(), Failure> {
-        // Read, not believed: the result will name them.
-        let there = |objects: &[Digest]| self.store.has_objects(objects);
-        for (item, value) in items.iter().zip(values).filter(|(_, value)| value.is_none()) {
-            let counts = finished.generation_of(item).is_some_and(|generation| generation >= self.from_generation);
-            if counts && finished.is_usable(item, there)? {
-                *value = finished.get(item);
+    /// The first of `journals` that has a value of `item`, when `are_there` says so of what it names.
+    fn journal_of<'a>(
+        &self,
+        journals: &'a [Items],
+        item: &Item,
+        are_there: fn(&Store, &[Digest]) -> Result<bool, StoreError>,
+    ) -> Result<Option<&'a Items>, Failure> {
+        for journal in journals {
+            let counts = journal.generation_of(item).is_some_and(|generation| generation >= self.from_generation);
+            if counts && journal.is_usable(item, |objects| are_there(self.store, objects))? {
+                return Ok(Some(journal));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Makes the items `pending` and puts them into `values`; returns the bad ones.
-    fn make(
-        &self,
-        items: &[Item],
-        pending: &[usize],
-        values: &mut [Option<ItemValue>],
-    ) -> Result<Vec<(usize, BadItem)>, Failure> {
+    /// Those of `shard` that no journal has, and how many lines of the own journals are torn.
+    fn pending(&self, items: &[Item], shard: Range<usize>) -> Result<(Vec<usize>, usize), Failure> {
+        let finished = self.finished()?;
+        let mut pending = Vec::new();
+        for index in shard {
+            // Objects are read, not believed: the result will name them.
+            if self.journal_of(&finished, &items[index], Store::verify_objects)?.is_none() {
+                pending.push(index);
+            }
+        }
+        Ok((pending, finished.first().map_or(0, Items::broken)))
+    }
+
+    /// Makes the items `pending`, of `total`, and journals them; returns the bad ones.
+    fn make(&self, items: &[Item], pending: &[usize], total: usize) -> Result<Vec<(usize, BadItem)>, Failure> {
         let generation = self.from_generation.max(1);
         let mut journal = self.store.journal(&self.function_key, generation);
         let mut unfinished: HashSet<usize> = pending.iter().copied().collect();
         let mut bad = Vec::new();
-        let mut trouble = None;
-        let total = items.len();
+        let mut failed = None;
         let mapped = self.work.map(self.inputs, pending, self.context, &mut |index, made| {
-            if trouble.is_some() || self.context.unavailable().is_some() {
+            if failed.is_some() || self.context.unavailable().is_some() {
                 return ControlFlow::Break(());
             }
             if !unfinished.remove(&index) {
-                trouble = Some(Failure::node(format!("item {index} was finished without being pending")));
+                failed = Some(Failure::node(format!("item {index} was finished without being pending")));
                 return ControlFlow::Break(());
             }
             match made {
                 Ok(value) => {
                     if let Err(error) = journal.append(&items[index], &value) {
-                        trouble = Some(error.into());
+                        failed = Some(error.into());
                         return ControlFlow::Break(());
                     }
-                    values[index] = Some(value);
                 }
                 // All of them are told at once: each would cost another run.
                 Err(item) => bad.push((index, item)),
             }
             self.context.count(total - unfinished.len(), total);
-            if trouble.is_some() || self.context.interrupted() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if self.context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         journal.sync()?;
-        if let Some(failure) = trouble.or_else(|| self.context.unavailable()) {
+        if let Some(failure) = failed.or_else(|| self.context.unavailable()) {
             return Err(failure);
         }
         mapped?;
         if unfinished.is_empty() {
             bad.sort_by_key(|(index, _)| *index);
-            // Another process may have finished some of them first: everybody uses the same values.
-            let finished = journal.finish()?;
-            let made: Vec<usize> = pending.iter().copied().filter(|index| values[*index].is_some()).collect();
-            made.iter().for_each(|index| values[*index] = None);
-            self.fill_in(&finished, items, values)?;
-            if made.iter().any(|index| values[*index].is_none()) {
-                let gone = "an item that was just finished is gone from the cache";
-                return Err(Failure::environment(gone).help("run again: what is missing is made again"));
-            }
+            // Another process may have finished some of them first: from here on everybody uses the same values.
+            journal.finish()?;
             Ok(bad)
         } else if self.context.interrupted() {
             Err(Failure::Interrupted)

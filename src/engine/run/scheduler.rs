@@ -14,7 +14,7 @@ use crate::event::{Event, ItemCounts, NodeReport, State};
 use crate::node::{Artifact, Failure, Summary};
 use crate::plan::{Decision, Hit, Planner, Task};
 use crate::pool::Slots;
-use crate::store::{Found, Record, StoredObject, Witness};
+use crate::store::{Found, Record, SeenFiles, StoredObject};
 
 /// How often the scheduler looks whether it was interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -24,6 +24,16 @@ const REMAKES: u32 = 2;
 
 /// How often a node starts over in a run because what it reads was damaged.
 const RETURNS: u32 = 8;
+
+/// Where objects that were found lost are to come from.
+enum Whereabouts {
+    /// These nodes, whose results name them, make them again.
+    MadeBy(BTreeSet<usize>),
+    /// They are there again, a node above is being made that will have them, or the node makes them itself.
+    OnTheWay,
+    /// Nobody can make them, or not for good.
+    Gone,
+}
 
 /// A node that runs.
 struct Running {
@@ -47,7 +57,7 @@ pub struct Scheduler<'env> {
     remade: Vec<u32>,
     returned: Vec<u32>,
     /// Of nodes that are to run: what to do.
-    tasks: BTreeMap<usize, (Box<Task>, Witness<'env>)>,
+    tasks: BTreeMap<usize, (Box<Task>, SeenFiles)>,
     deciding: usize,
     running: BTreeMap<usize, Running>,
     /// The slots of every pool that no node occupies, as numbers.
@@ -79,7 +89,7 @@ impl<'env> Scheduler<'env> {
     }
 
     /// Runs until nothing more can be done.
-    pub fn run(mut self, workers: &mut dyn Workers<'env>) -> Vec<NodeReport> {
+    pub fn run(mut self, workers: &mut dyn Workers) -> Vec<NodeReport> {
         // What is in the cache is found in one go, without the detour over workers.
         for index in self.planner.wanted() {
             self.stopping |= self.shared.interrupt.is_set();
@@ -120,7 +130,7 @@ impl<'env> Scheduler<'env> {
     }
 
     /// Gives away all that can be begun.
-    fn give(&mut self, workers: &mut dyn Workers<'env>) {
+    fn give(&mut self, workers: &mut dyn Workers) {
         let jobs = self.shared.options.jobs.get();
         while self.deciding < jobs
             && let Some(index) = self.board.undecided().first().copied()
@@ -174,7 +184,7 @@ impl<'env> Scheduler<'env> {
         (Some((pool, numbers)), slots)
     }
 
-    fn decided(&mut self, index: usize, decision: Result<(Decision, Witness<'env>), Failure>) {
+    fn decided(&mut self, index: usize, decision: Result<(Decision, SeenFiles), Failure>) {
         if self.board.state(index) == (Phase::Deciding { outdated: true }) {
             return self.signal(index, Signal::Outdated);
         }
@@ -272,25 +282,11 @@ impl<'env> Scheduler<'env> {
     /// Objects that `index` reads are lost: whoever made them makes them again, then `index` is looked up anew.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
-        // Another node may have found the same, and they are there again, or soon will be.
-        let lost = |object: &StoredObject| objects.contains(&object.digest) && !self.is_there(&object.digest);
-        let has_lost = |candidate: &usize| {
-            let record = self.keys[*candidate].and_then(|key| self.shared.store.record(&key).ok().flatten());
-            record.is_some_and(|record| record.objects.iter().any(lost))
+        let makers = match self.whereabouts(index, objects) {
+            Whereabouts::Gone => return self.failed(index, failure),
+            Whereabouts::OnTheWay => BTreeSet::new(),
+            Whereabouts::MadeBy(makers) => makers,
         };
-        let there = |candidate: &usize| matches!(self.board.state(*candidate), Phase::Done(_));
-        let ancestors = self.board.ancestors(index);
-        let makers: BTreeSet<usize> =
-            ancestors.into_iter().filter(there).filter(|candidate| has_lost(candidate)).collect();
-        let comes_back = objects.iter().all(|object| self.is_there(object))
-            || self.board.above(index).iter().any(|above| !there(above));
-        // What nobody above has made is the node's own, of an item that was finished earlier: it is made again.
-        if makers.is_empty() && !comes_back && self.returned[index] > 1
-            || self.returned[index] > RETURNS
-            || makers.iter().any(|maker| self.remade[*maker] >= REMAKES)
-        {
-            return self.failed(index, failure);
-        }
         for maker in &makers {
             self.remade[*maker] += 1;
             let name = &self.shared.graph.nodes[*maker].name;
@@ -300,6 +296,36 @@ impl<'env> Scheduler<'env> {
         self.signal(index, Signal::Lost(makers));
         let board = &self.board;
         self.tasks.retain(|index, _| board.state(*index) == Phase::Ready);
+    }
+
+    /// Where `objects`, which `index` reads and found lost, are to come from.
+    fn whereabouts(&self, index: usize, objects: &[Digest]) -> Whereabouts {
+        if self.returned[index] > RETURNS {
+            return Whereabouts::Gone;
+        }
+        let is_done = |node: &usize| matches!(self.board.state(*node), Phase::Done(_));
+        let ancestors = self.board.ancestors(index);
+        let makers: BTreeSet<usize> =
+            ancestors.into_iter().filter(is_done).filter(|node| self.has_lost(*node, objects)).collect();
+        if makers.iter().any(|maker| self.remade[*maker] >= REMAKES) {
+            return Whereabouts::Gone;
+        }
+        if !makers.is_empty() {
+            return Whereabouts::MadeBy(makers);
+        }
+        // Another node may have found the same, and they are there again, or soon will be.
+        let are_there = objects.iter().all(|object| self.is_there(object));
+        let are_made = self.board.above(index).iter().any(|above| !is_done(above));
+        // What nobody above has made is the node's own, of an item that was finished earlier: the node makes it again.
+        let is_own = self.returned[index] <= 1;
+        if are_there || are_made || is_own { Whereabouts::OnTheWay } else { Whereabouts::Gone }
+    }
+
+    /// Whether the result of `node` names one of `objects` that is not there.
+    fn has_lost(&self, node: usize, objects: &[Digest]) -> bool {
+        let record = self.keys[node].and_then(|key| self.shared.store.record(&key).ok().flatten());
+        let is_lost = |object: &StoredObject| objects.contains(&object.digest) && !self.is_there(&object.digest);
+        record.is_some_and(|record| record.objects.iter().any(is_lost))
     }
 
     /// Has `signal` happen to `index`, and reports what is not reached because of it.

@@ -190,8 +190,12 @@ pub struct Witness<'a> {
     stopped: AtomicBool,
 }
 
+/// The files that a [`Witness`] has digested, as data, for whoever goes on with its node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SeenFiles(Vec<(PathBuf, Seen)>);
+
 /// A file as it was.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seen {
     stamp: FileStamp,
     digest: Digest,
@@ -214,6 +218,24 @@ impl<'a> Witness<'a> {
         self
     }
 
+    /// Has it know what another one has seen.
+    #[must_use]
+    pub fn knowing(self, SeenFiles(files): SeenFiles) -> Self {
+        let mut found = self.store.files.found.lock().expect("no panic under the lock");
+        for (path, seen) in &files {
+            found.entry(seen.digest).or_insert_with(|| path.clone());
+        }
+        drop(found);
+        self.seen.lock().expect("no panic under the lock").extend(files);
+        self
+    }
+
+    /// What it has seen.
+    pub fn seen(&self) -> SeenFiles {
+        let seen = self.seen.lock().expect("no panic under the lock");
+        SeenFiles(seen.iter().map(|(path, seen)| (path.clone(), *seen)).collect())
+    }
+
     /// Whether something was not read because reading was to stop.
     pub fn was_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
@@ -230,13 +252,7 @@ impl<'a> Witness<'a> {
     /// # Errors
     /// Names the first file that cannot be looked at; whether it has changed is not known then.
     pub fn look_again(&self) -> Result<(), (PathBuf, io::Error)> {
-        let mut seen: Vec<(PathBuf, Seen)> = self
-            .seen
-            .lock()
-            .expect("no panic under the lock")
-            .iter()
-            .map(|(path, seen)| (path.clone(), *seen))
-            .collect();
+        let SeenFiles(mut seen) = self.seen();
         seen.sort_by(|(a, _), (b, _)| a.cmp(b));
         let look = |(path, seen): &(PathBuf, Seen)| match FileStamp::of(path) {
             Ok(stamp) if stamp == seen.stamp => Ok(()),

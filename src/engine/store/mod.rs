@@ -43,7 +43,7 @@ mod stats;
 pub use claim::{Claim, Claiming, Owner};
 pub use disk::{Access, Disk};
 pub use error::StoreError;
-pub use files::{FileStamp, Witness};
+pub use files::{FileStamp, SeenFiles, Witness};
 pub use index::{Entry, Found};
 pub use journal::{Items, Journal};
 pub use place::is_cache;

@@ -14,6 +14,22 @@ impl Store {
         self.root.join("objects").join(&name[..2]).join(&name[2..])
     }
 
+    /// Whether all objects named by `digests` are there and hold what their names say. All are read.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn verify_objects(&self, digests: &[Digest]) -> Result<bool, StoreError> {
+        let mut all = true;
+        for digest in digests {
+            match self.verify_object(digest) {
+                Ok(()) => {}
+                Err(StoreError::MissingObject { .. } | StoreError::CorruptObject { .. }) => all = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
     /// Whether all objects named by `digests` are there.
     ///
     /// # Errors

@@ -40,14 +40,14 @@ pub(super) fn outcome(
     node: &EvaluateNode,
     loaded: &Loaded,
     items: &[Item],
-    values: &[(usize, ItemValue)],
+    values: &mut dyn Iterator<Item = (usize, ItemValue)>,
     objects: &dyn Objects,
 ) -> Result<Output, Failure> {
     let (mut predictions, mut labels, mut marked) = (Vec::new(), Vec::new(), Vec::new());
     let (mut cut, mut spelled) = (0, 0);
     for (index, value) in values {
-        let (asked, picture) = loaded.asked(*index)?;
-        let said: Said = serde_json::from_value(value.value.clone())
+        let (asked, picture) = loaded.asked(index)?;
+        let said: Said = serde_json::from_value(value.value)
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
         let mark = loaded.suite.mark(asked, &said.text, node.manner);
         spelled += usize::from(loaded.suite.is_spelling(asked, &said.text, node.manner));
@@ -55,7 +55,7 @@ pub(super) fn outcome(
         let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
         let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
         predictions.push(Prediction {
-            id: items[*index].id.clone(),
+            id: items[index].id.clone(),
             picture,
             question: asked.question.clone(),
             question_type: asked.kind().map(str::to_owned),
@@ -70,7 +70,7 @@ pub(super) fn outcome(
             missed,
         });
         labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None });
-        marked.push((*index, picture, mark));
+        marked.push((index, picture, mark));
     }
     let measured = Measured {
         scores: loaded.suite.scores(&marked),

@@ -165,7 +165,7 @@ fn what_was_said_is_scored_afterwards() {
     let trial = trial(data.path());
     let node = node(data.path(), "extract = \"final_answer\"");
     let values = [(0, said("The answer is red.")), (1, said("Blue.")), (2, said("three"))];
-    let output = work(&*node).collect(&inputs(&trial), &values, &trial).unwrap();
+    let output = work(&*node).collect(&inputs(&trial), &mut values.into_iter(), &trial).unwrap();
     assert_eq!(
         output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
         ["predictions.jsonl", "scores.json"]
@@ -212,7 +212,7 @@ fn said(text: &str) -> ItemValue {
 
 fn collected(node: &dyn Node, trial: &Trial, texts: &[&str]) -> Output {
     let values: Vec<_> = texts.iter().map(|text| said(text)).enumerate().collect();
-    work(node).collect(&inputs(trial), &values, trial).unwrap()
+    work(node).collect(&inputs(trial), &mut values.into_iter(), trial).unwrap()
 }
 
 #[test]
