@@ -11,7 +11,7 @@
 //! cli                          commands, progress, exit codes
 //! nodes                        the nine kinds: joins the two columns below
 //! stic-engine                  │ eval  train      metrics; losses, optimizer, steps
-//!                              │ model            LLaVA on burn: tower, decoder, LoRA, generation
+//!                              │ model            families of models on burn, adapters, generation, scores
 //!                              │ data             pictures, corruptions, readers, prompts
 //!                              │ artifact device  the rows that kinds read and write; names of backends
 //! ```
@@ -27,6 +27,16 @@
 //! before there are none. [`plan`] gives each node whose inputs exist a key and looks it up in the [`store`]; [`run`]
 //! executes what is missing, in topological order, and publishes: objects first, the record last. A node that maps
 //! items finds those that are in its journal and makes only the others.
+//!
+//! # A picture's way through the learning side
+//!
+//! [`data::picture`] decodes a file to pixels. The image processor of a model's family says how many image tokens they
+//! take, and cuts them for the tower ([`model::contract::ImageProcessor`]; for LLaVA `model/llava/images.rs`).
+//! [`model::processor`] renders a conversation by a chat template and tokenises it. [`model::batch`] puts the tower's
+//! features in the places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache in
+//! [`model::generate`], without one in [`model::score`] and in training. There, [`train::loss`] makes a loss of the
+//! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the adapter
+//! ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
 //!
 //! # Invariants
 //!

@@ -35,7 +35,7 @@ pub struct DeviceReport {
     pub precisions: Vec<Precision>,
     /// Why it is unusable.
     pub problem: Option<String>,
-    /// Whether it is a processor that only imitates a GPU, which `auto` passes over.
+    /// Whether it is a CPU that only imitates a GPU, which `auto` passes over.
     pub software: bool,
 }
 
@@ -46,7 +46,7 @@ pub fn survey() -> Vec<BackendReport> {
 
 /// What `request` comes to on this machine.
 ///
-/// `auto` takes the first backend with a usable device. On the processor `auto` computes in `f32`; on a GPU in `bf16`,
+/// `auto` takes the first backend with a usable device. On the CPU `auto` computes in `f32`; on a GPU in `bf16`,
 /// else `f16`, else `f32`.
 ///
 /// # Errors

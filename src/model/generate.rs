@@ -116,12 +116,12 @@ impl<'a> Generator<'a> {
         Self { model, adapter, settings, allowed: (0..shape.vocabulary as u32).map(may_come).collect() }
     }
 
-    /// Runs `requests`, which may be refused where they come from, and tells `watch` what becomes of them, in no
+    /// Runs `requests`, which may be refused where they come from, and reports to `watch` what becomes of them, in no
     /// particular order. When `watch` says [`ControlFlow::Break`], what is in flight is let go: it is asked
     /// before every layer and after every token.
     ///
     /// # Errors
-    /// What stops all requests. What stops one is told to `watch`.
+    /// What stops all requests. What stops one is reported to `watch`.
     pub fn run(
         &self,
         requests: impl IntoIterator<Item = Result<Request, (usize, ModelError)>>,
@@ -239,11 +239,11 @@ impl<'a> Generator<'a> {
         let (mut caches, mut logits) = self.prefill(&rows, length, size, watch)?;
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
-            let mut told = vec![Step::Tokens(open)];
-            told.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
-            // All that ended in this step is told, whatever is said to the first.
+            let mut events = vec![Step::Tokens(open)];
+            events.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
+            // Every answer that ended in this step is reported, even when `watch` breaks off at the first.
             let mut flow = ControlFlow::Continue(());
-            for step in told {
+            for step in events {
                 if watch(step) == ControlFlow::Break(()) {
                     flow = ControlFlow::Break(());
                 }
@@ -257,7 +257,7 @@ impl<'a> Generator<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Gives every open row its next token, and tells which rows that ended.
+    /// Gives every open row its next token, and says which rows that ended.
     fn choose(&self, rows: &mut [Row], logits: &[f32]) -> Vec<(usize, Result<Answer, ModelError>)> {
         let vocabulary = self.allowed.len();
         let sampling = &self.settings.sampling;
@@ -406,7 +406,7 @@ mod tests {
 
     const VOCABULARY: usize = 97;
 
-    /// A model with random weights, wide enough for the processor's blocked products.
+    /// A model with random weights, wide enough for the CPU's blocked products.
     fn model() -> Llava {
         let text = llama::Config {
             vocabulary: VOCABULARY,
@@ -452,7 +452,7 @@ mod tests {
         let mut answers = BTreeMap::new();
         let watch = &mut |step: Step| {
             if let Step::Done(tag, answer) = step {
-                assert!(answers.insert(tag, answer.unwrap()).is_none(), "{tag} is told once");
+                assert!(answers.insert(tag, answer.unwrap()).is_none(), "{tag} is reported once");
             }
             ControlFlow::Continue(())
         };

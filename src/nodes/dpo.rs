@@ -111,7 +111,7 @@ impl Node for DpoNode {
     }
 
     fn base_model(&self) -> Option<&str> {
-        Some(&self.training.model.source)
+        Some(&self.training.model.source.source)
     }
 
     fn resources(&self) -> Option<Slots> {

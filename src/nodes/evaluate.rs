@@ -22,7 +22,8 @@ use self::answer::{Run, Subject};
 use self::outcome::outcome;
 use super::device;
 use super::listing::{MEND_OR_SKIP, absolute, look_for_deep_grey};
-use super::{adapter, infuse, model};
+use super::model::ModelParameters;
+use super::{adapter, infuse};
 use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::{check_beginning, decode};
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
@@ -31,17 +32,14 @@ use crate::digest::{Digest, Value};
 use crate::eval::data::{DataError, VOCABULARY};
 use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
 use crate::eval::vqa::{Extract, Scorer};
-use crate::model::contract::ImageSettings;
 use crate::model::generate::{Generator, Settings};
-use crate::model::processor::Processor;
 use crate::model::sample::Sampling;
-use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
     Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
 };
 use crate::pool::Slots;
-use crate::spec::{Reader, Resource};
+use crate::spec::Reader;
 
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
 const NOT_YET: [&str; 7] = ["scienceqa", "textvqa", "chartqa", "llava-bench", "mmbench", "mm-vet", "mathvista"];
@@ -66,7 +64,7 @@ pub struct EvaluateKind;
 /// A node of the kind.
 #[derive(Clone, Debug, PartialEq)]
 struct EvaluateNode {
-    model: Resource,
+    model: ModelParameters,
     benchmark: Benchmark,
     data: PathBuf,
     form: Form,
@@ -74,8 +72,6 @@ struct EvaluateNode {
     manner: Manner,
     temperature: f64,
     max_new_tokens: usize,
-    template: Option<&'static str>,
-    image_settings: ImageSettings,
     on_bad_item: OnBadItem,
 }
 
@@ -135,7 +131,7 @@ impl NodeKind for EvaluateKind {
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let model = table.resource("model", &model::MODEL);
+        let model = ModelParameters::read(table);
         let benchmark = read_benchmark(table);
         let data = table.required_path("data");
         let form = read_form(table);
@@ -143,8 +139,6 @@ impl NodeKind for EvaluateKind {
         let manner = read_manner(table, benchmark);
         let temperature = table.number("temperature", 0.0, 0.0..);
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
-        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let image_settings = model::read_image_settings(table);
         let on_bad_item = OnBadItem::read(table);
         table.refuse("judge", "the benchmarks that are there, `vqa` and `captions`, need no judge");
         Some(Box::new(EvaluateNode {
@@ -156,8 +150,6 @@ impl NodeKind for EvaluateKind {
             manner,
             temperature,
             max_new_tokens,
-            template,
-            image_settings,
             on_bad_item,
         }))
     }
@@ -248,7 +240,7 @@ impl Node for EvaluateNode {
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
             "extract" => by_default(Extract::default().name()),
             "scorer" => by_default(Scorer::default().name()),
-            _ => model::left_out(parameter, &self.model),
+            _ => self.model.left_out(parameter),
         }
     }
 
@@ -261,10 +253,7 @@ impl Node for EvaluateNode {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        let mut problems = model::check_files(&self.model);
-        if problems.is_empty() {
-            problems = model::check_settings(&self.model, self.template, &self.image_settings);
-        }
+        let mut problems = self.model.check_files();
         match Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
             Ok(suite) => problems.extend(self.unlike_pictures(&suite)),
             Err(error) => {
@@ -282,8 +271,7 @@ impl Node for EvaluateNode {
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
         let Loaded { suite, pictures } = self.load(digests)?;
-        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
+        let mut list = self.model.sources(digests)?;
         list.push(Parameter::selection("data", suite.identity(&pictures)));
         Ok(list)
     }
@@ -294,8 +282,11 @@ impl Node for EvaluateNode {
 
     fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
         let folder = self.data.file_name().unwrap_or(self.data.as_os_str()).to_string_lossy().into_owned();
-        let named =
-            [("model", Some(self.model.name.clone())), ("data", Some(folder)), ("adapter", above("adapter").pop())];
+        let named = [
+            ("model", Some(self.model.source.name.clone())),
+            ("data", Some(folder)),
+            ("adapter", above("adapter").pop()),
+        ];
         named.into_iter().filter_map(|(label, name)| Some((label.to_owned(), name?))).collect()
     }
 
@@ -454,10 +445,9 @@ impl ItemWork for EvaluateNode {
     ) -> Result<(), Failure> {
         let loaded = self.load(context.files())?;
         let items = self.item_list(&loaded);
-        let model = model::load(&self.model, context)?;
+        let model = self.model.load(context)?;
         let adapter = adapter::load(inputs, "adapter", &*model)?;
-        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
-        processor.notes.iter().for_each(|note| context.note(note));
+        let processor = self.model.processor(context)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },
             max_new_tokens: self.max_new_tokens,

@@ -57,7 +57,7 @@ impl Importer for FileImporter {
     }
 
     fn check_resource(&self, model: &Resource) -> Vec<FileProblem> {
-        super::model::check_files(model)
+        super::model::check_folder(model)
     }
 }
 

@@ -7,7 +7,8 @@ use super::device;
 use super::folder::{self, hub_id};
 use crate::digest::Digest;
 use crate::model::contract::{ImageProcessor, ImageSettings, Model};
-use crate::model::template::Template;
+use crate::model::processor::Processor;
+use crate::model::template::{TEMPLATES, Template};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, families, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
@@ -36,8 +37,118 @@ const FILES: [&str; 10] = [
     "tokenizer_config.json",
 ];
 
+/// The parameters that say which model a node runs, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelParameters {
+    /// The model.
+    pub source: Resource,
+    /// The conversation template; `None`: the model family's.
+    template: Option<&'static str>,
+    /// How pictures are prepared; the checkpoint says the rest.
+    images: ImageSettings,
+}
+
+impl ModelParameters {
+    /// Reads `model`, `template` and the image settings out of `table`.
+    pub fn read(table: &mut Reader<'_>) -> Option<Self> {
+        let source = table.resource("model", &MODEL);
+        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
+        let mut images = ImageSettings::new();
+        for (name, values) in families::image_settings() {
+            let choices: Vec<_> = values.into_iter().map(|value| (value, value)).collect();
+            images.extend(table.optional_choice(name, &choices).map(|value| (name, value)));
+        }
+        Some(Self { source: source?, template, images })
+    }
+
+    /// What is wrong with the model's folder, as far as that can be seen without reading weights, or else with what the
+    /// other parameters ask of it.
+    pub fn check_files(&self) -> Vec<FileProblem> {
+        let problems = check_folder(&self.source);
+        if problems.is_empty() { self.check_settings() } else { problems }
+    }
+
+    fn check_settings(&self) -> Vec<FileProblem> {
+        let problem = |parameter: &str, ModelError { message, help, .. }: ModelError| FileProblem {
+            parameter: parameter.to_owned(),
+            message,
+            help,
+        };
+        let named = self.template_name().and_then(|name| {
+            // Of these, only the checkpoint's own can be missing.
+            Template::named(name, &self.source.path)
+        });
+        let mut problems: Vec<FileProblem> = named.err().map(|error| problem("template", error)).into_iter().collect();
+        for (&name, &value) in &self.images {
+            let alone = ImageSettings::from([(name, value)]);
+            problems.extend(image_processor(&self.source, &alone).err().map(|error| problem(name, error)));
+        }
+        problems
+    }
+
+    /// The name of the template: the written one, or that of the model's family.
+    fn template_name(&self) -> Result<&'static str, ModelError> {
+        let path = &self.source.path;
+        self.template.map_or_else(|| families::of(path)?.default_template(path), Ok)
+    }
+
+    /// What the parameters come to, not how they are written: the model's digest, the template's name, and the image
+    /// settings that differ from what the checkpoint does anyway.
+    ///
+    /// # Errors
+    /// When a file of the model cannot be read or is broken.
+    pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        let model = Parameter::function("model", digest(&self.source, digests)?);
+        let mut list = vec![model, Parameter::function("template", self.template_name()?)];
+        let own = image_processor(&self.source, &ImageSettings::new())?.settings();
+        let used = image_processor(&self.source, &self.images)?.settings();
+        let changed = used.into_iter().filter(|setting| !own.contains(setting));
+        list.extend(changed.map(|(name, value)| Parameter::function(name, value)));
+        Ok(list)
+    }
+
+    /// What it means that the image setting `parameter` is not in the key, for people.
+    pub fn left_out(&self, parameter: &str) -> Option<String> {
+        let settings = image_processor(&self.source, &ImageSettings::new()).ok()?.settings();
+        settings.into_iter().find(|(name, _)| *name == parameter).and_then(|(_, value)| by_default(value))
+    }
+
+    /// How the model reads and writes.
+    ///
+    /// # Errors
+    /// When its files are broken.
+    pub fn processor(&self, context: &dyn Context) -> Result<Processor, ModelError> {
+        let processor = Processor::read(&self.source.path, self.template, &self.images)?;
+        processor.notes.iter().for_each(|note| context.note(note));
+        Ok(processor)
+    }
+
+    /// The model, loaded on the device of `context` unless it is already.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn load(&self, context: &dyn Context) -> Result<Arc<dyn Model>, Failure> {
+        let path = &self.source.path;
+        let before = digest(&self.source, context.files())?;
+        let loaded = session::model(path, before, device::occupied(context)?)?;
+        // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
+        let after = digest(&self.source, context.files());
+        if after.as_ref() != Ok(&before) {
+            session::forget();
+            after?;
+            return Err(Failure::environment(format!("{}: the model changed while it was loaded", path.display())));
+        }
+        loaded.notes().iter().for_each(|note| context.note(note));
+        Ok(loaded)
+    }
+}
+
+fn image_processor(model: &Resource, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
+    families::of(&model.path)?.image_processor(&model.path, settings)
+}
+
 /// What is wrong with the folder of `model`, as far as that can be seen without reading weights.
-pub fn check_files(model: &Resource) -> Vec<FileProblem> {
+pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
     let problem = |message: String, help: Option<String>| {
         vec![FileProblem { parameter: format!("models.{}.source", model.name), message, help }]
     };
@@ -66,26 +177,6 @@ pub fn check_files(model: &Resource) -> Vec<FileProblem> {
         image_processor(model, &ImageSettings::new()).map(drop)
     };
     check().map_or_else(|error: ModelError| problem(error.message, error.help), |()| Vec::new())
-}
-
-/// Reads the parameters of `table` that say how pictures are prepared; the checkpoint says the rest.
-pub fn read_image_settings(table: &mut Reader<'_>) -> ImageSettings {
-    let mut settings = ImageSettings::new();
-    for (name, values) in families::image_settings() {
-        let choices: Vec<_> = values.into_iter().map(|value| (value, value)).collect();
-        settings.extend(table.optional_choice(name, &choices).map(|value| (name, value)));
-    }
-    settings
-}
-
-fn image_processor(model: &Resource, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
-    families::of(&model.path)?.image_processor(&model.path, settings)
-}
-
-/// What it means that the image setting `parameter` is not in the key of a node on `model`, for people.
-pub fn left_out(parameter: &str, model: &Resource) -> Option<String> {
-    let settings = image_processor(model, &ImageSettings::new()).ok()?.settings();
-    settings.into_iter().find(|(name, _)| *name == parameter).and_then(|(_, value)| by_default(value))
 }
 
 /// What is said of a model whose folder is not there, and what to do.
@@ -164,53 +255,11 @@ fn another(model: &Resource) -> Option<(String, Option<String>)> {
     Some((format!("`{name}` holds adapters, no model"), adapter(found)))
 }
 
-/// What is wrong with `template` and the image settings for `model`, whose folder is sound.
-pub fn check_settings(model: &Resource, template: Option<&str>, settings: &ImageSettings) -> Vec<FileProblem> {
-    let problem = |parameter: &str, ModelError { message, help, .. }: ModelError| FileProblem {
-        parameter: parameter.to_owned(),
-        message,
-        help,
-    };
-    let named = template_name(model, template).and_then(|name| {
-        // Of these, only the checkpoint's own can be missing.
-        Template::named(name, &model.path)
-    });
-    let mut problems: Vec<FileProblem> = named.err().map(|error| problem("template", error)).into_iter().collect();
-    for (&name, &value) in settings {
-        let alone = ImageSettings::from([(name, value)]);
-        problems.extend(image_processor(model, &alone).err().map(|error| problem(name, error)));
-    }
-    problems
-}
-
-/// The name of the template: the written one, or that of the model's family.
-fn template_name<'a>(model: &Resource, written: Option<&'a str>) -> Result<&'a str, ModelError> {
-    written.map_or_else(|| families::of(&model.path)?.default_template(&model.path), Ok)
-}
-
-/// `template` and the image settings as parameters: what they come to, not how they are written. Image settings that
-/// say what the checkpoint does anyway are left out.
-///
-/// # Errors
-/// When the model's files are broken.
-pub fn parameters(
-    model: &Resource,
-    template: Option<&str>,
-    settings: &ImageSettings,
-) -> Result<Vec<Parameter>, ModelError> {
-    let mut list = vec![Parameter::function("template", template_name(model, template)?)];
-    let own = image_processor(model, &ImageSettings::new())?.settings();
-    let used = image_processor(model, settings)?.settings();
-    let changed = used.into_iter().filter(|setting| !own.contains(setting));
-    list.extend(changed.map(|(name, value)| Parameter::function(name, value)));
-    Ok(list)
-}
-
 /// The digest of all that determines what `model` computes: names and contents of its files, not its place.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
+fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
     let mut files: Vec<PathBuf> =
         FILES.iter().map(|name| model.path.join(name)).filter(|path| path.is_file()).collect();
     files.extend(weights(&model.path));
@@ -220,24 +269,6 @@ pub fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Fai
         fields.push((name, digest.map_err(|cause| Failure::io(path, &cause))?.into()));
     }
     Ok(Digest::of_fields("stic model v1", &fields))
-}
-
-/// `model`, loaded on the device of `context` unless it is already.
-///
-/// # Errors
-/// When it cannot be loaded.
-pub fn load(model: &Resource, context: &dyn Context) -> Result<Arc<dyn Model>, Failure> {
-    let before = digest(model, context.files())?;
-    let loaded = session::model(&model.path, before, device::occupied(context)?)?;
-    // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
-    let after = digest(model, context.files());
-    if after.as_ref() != Ok(&before) {
-        session::forget();
-        after?;
-        return Err(Failure::environment(format!("{}: the model changed while it was loaded", model.path.display())));
-    }
-    loaded.notes().iter().for_each(|note| context.note(note));
-    Ok(loaded)
 }
 
 /// The files of weights in `folder`, by name.
@@ -322,9 +353,14 @@ mod tests {
     #[test]
     fn an_image_setting_is_named_where_it_is_not_the_checkpoint_s() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+        let of = |folder: &str| {
+            let source = source(&root.join(folder));
+            ModelParameters { source, template: None, images: ImageSettings::new() }
+        };
         let named = |folder: &str, settings: &[(&'static str, &'static str)]| -> Vec<String> {
-            let list = parameters(&source(&root.join(folder)), None, &settings.iter().copied().collect()).unwrap();
-            list[1..].iter().map(|parameter| format!("{} {}", parameter.name, parameter.value)).collect()
+            let images = settings.iter().copied().collect();
+            let list = ModelParameters { images, ..of(folder) }.sources(&Contents).unwrap();
+            list[2..].iter().map(|parameter| format!("{} {}", parameter.name, parameter.value)).collect()
         };
         assert_eq!(named("llava_next", &[]), [""; 0]);
         assert_eq!(named("llava_next", &[("anyres_rule", "huggingface")]), [""; 0], "what is done anyway");
@@ -333,13 +369,13 @@ mod tests {
         assert_eq!(named("llava", &[("anyres_rule", "original")]), [""; 0], "another mode has no tiles");
         let padded = [("anyres_rule", "original"), ("image_mode", "pad")];
         assert_eq!(named("llava_next", &padded), ["image_mode \"pad\""]);
-        let left_out = |parameter| left_out(parameter, &source(&root.join("llava_next"))).unwrap();
+        let left_out = |parameter| of("llava_next").left_out(parameter).unwrap();
         assert!(left_out("anyres_rule").contains("huggingface") && left_out("image_mode").contains("anyres"));
     }
 
     #[test]
     fn what_a_folder_lacks_is_named() {
-        let message = |folder: &Path| check_files(&source(folder))[0].message.clone();
+        let message = |folder: &Path| check_folder(&source(folder))[0].message.clone();
         assert!(message(Path::new("/nowhere/at/all")).ends_with("no such folder"));
         assert!(message(folder(&[]).path()).contains("config.json"));
         assert!(message(folder(&[("config.json", r#"{"model_type": "gpt2"}"#)]).path()).contains("gpt2"));

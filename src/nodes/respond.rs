@@ -1,7 +1,7 @@
 //! What `describe` and `mislead` share: a model answers a prompt about every picture, item by item.
 //!
 //! The two kinds differ in name and in what their prompts are meant to bring about. Pictures are decoded and prepared
-//! on the processor ahead of the device. This module does not know what the responses are for.
+//! on the CPU ahead of the device. This module does not know what the responses are for.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -13,24 +13,24 @@ use serde::{Deserialize, Serialize};
 
 use super::device;
 use super::labels::{LeftOut, carried, item_name, labelled};
+use super::model::ModelParameters;
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
-use super::{Fraction, Prompts, adapter, model};
+use super::{Fraction, Prompts, adapter};
 use crate::artifact::{self, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
 use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::model::ModelError;
-use crate::model::contract::{ImageInput, ImageSettings};
+use crate::model::contract::ImageInput;
 use crate::model::generate::{Generator, Request, Settings, Step};
 use crate::model::processor::{Processor, round};
 use crate::model::sample::Sampling;
-use crate::model::template::TEMPLATES;
 use crate::node::{
     Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
     Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work, by_default,
 };
 use crate::pool::Slots;
-use crate::spec::{Reader, Resource};
+use crate::spec::Reader;
 
 /// Sampling of the published generators: temperature 0.2, and the library's default of 50 tokens to draw from.
 const TEMPERATURE: f64 = 0.2;
@@ -53,12 +53,10 @@ pub const PORTS: &[Port] = &[
 /// A node of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RespondNode {
-    model: Resource,
+    model: ModelParameters,
     prompts: Prompts,
     sampling: Sampling,
     max_new_tokens: usize,
-    template: Option<&'static str>,
-    image_settings: ImageSettings,
     fraction: Fraction,
     batch_size: Option<usize>,
     on_bad_item: OnBadItem,
@@ -67,7 +65,7 @@ pub struct RespondNode {
 impl RespondNode {
     /// Reads the parameters out of `table`; `None` when there was a mistake that leaves nothing to go on with.
     pub fn read(table: &mut Reader<'_>) -> Option<Self> {
-        let model = table.resource("model", &model::MODEL);
+        let model = ModelParameters::read(table);
         let prompts = Prompts::required(table, "prompts");
         let sampling = Sampling {
             temperature: table.number("temperature", TEMPERATURE, 0.0..),
@@ -75,22 +73,10 @@ impl RespondNode {
             top_p: table.number("top_p", TOP_P, (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0))),
         };
         let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
-        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let image_settings = model::read_image_settings(table);
         let fraction = Fraction::read(table);
         let batch_size = table.optional_integer("batch_size", 1..=4096).map(|size| size as usize);
         let on_bad_item = OnBadItem::read(table);
-        Some(Self {
-            model: model?,
-            prompts: prompts?,
-            sampling,
-            max_new_tokens,
-            template,
-            image_settings,
-            fraction,
-            batch_size,
-            on_bad_item,
-        })
+        Some(Self { model: model?, prompts: prompts?, sampling, max_new_tokens, fraction, batch_size, on_bad_item })
     }
 
     /// The records that the node takes, with the picture that the model is to see and the prompt that it gets; those
@@ -185,7 +171,7 @@ impl Node for RespondNode {
             "top_k" => by_default(TOP_K),
             "top_p" => by_default(TOP_P),
             "max_new_tokens" => by_default(MAX_NEW_TOKENS),
-            _ => Fraction::left_out(parameter).or_else(|| model::left_out(parameter, &self.model)),
+            _ => Fraction::left_out(parameter).or_else(|| self.model.left_out(parameter)),
         }
     }
 
@@ -198,10 +184,7 @@ impl Node for RespondNode {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        let mut problems = model::check_files(&self.model);
-        if problems.is_empty() {
-            problems = model::check_settings(&self.model, self.template, &self.image_settings);
-        }
+        let mut problems = self.model.check_files();
         problems.extend(self.prompts.problem("prompts"));
         problems
     }
@@ -217,8 +200,7 @@ impl Node for RespondNode {
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
+        let mut list = self.model.sources(digests)?;
         list.push(self.prompts.parameter("prompts", digests)?);
         Ok(list)
     }
@@ -249,10 +231,9 @@ impl ItemWork for RespondNode {
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let (questions, _) = self.questions(inputs, context.pipeline_seed())?;
-        let model = model::load(&self.model, context)?;
+        let model = self.model.load(context)?;
         let adapter = adapter::load(inputs, "adapter", &*model)?;
-        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
-        processor.notes.iter().for_each(|note| context.note(note));
+        let processor = self.model.processor(context)?;
         let settings = Settings {
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,

@@ -64,7 +64,7 @@ impl Node for SftNode {
     }
 
     fn base_model(&self) -> Option<&str> {
-        Some(&self.training.model.source)
+        Some(&self.training.model.source.source)
     }
 
     fn resources(&self) -> Option<Slots> {

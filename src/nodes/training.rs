@@ -3,8 +3,8 @@
 //! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
 
 use super::adapter::{self, Origin};
+use super::curve;
 use super::device;
-use super::{curve, model};
 use crate::artifact::write_lines;
 use crate::device::Backend;
 use crate::diagnostic::{counted, rounded};
@@ -49,8 +49,7 @@ impl TrainingParameters {
         if set.is_empty() {
             return nothing("the inputs have no items".to_owned());
         }
-        let processor = Processor::read(&self.model.path, self.template, &self.image_settings)?;
-        processor.notes.iter().for_each(|note| context.note(note));
+        let processor = self.model.processor(context)?;
         let Examples { list: examples, unanswered, bad } =
             set.examples(&processor, self.max_length, self.on_bad_item, context)?;
         match unanswered {
@@ -81,7 +80,7 @@ impl TrainingParameters {
             ));
         }
 
-        let model = model::load(&self.model, context)?;
+        let model = self.model.load(context)?;
         let input = adapter::load(inputs, "adapter", &*model)?;
         let start = self.lora.start(input.as_ref(), &*model, context.seed())?;
         let objective = match goal {

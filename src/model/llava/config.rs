@@ -24,16 +24,6 @@ pub enum Architecture {
     LlavaNext,
 }
 
-impl Architecture {
-    /// Its `model_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llava => "llava",
-            Self::LlavaNext => "llava_next",
-        }
-    }
-}
-
 /// How a picture becomes what the tower reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageMode {

@@ -25,7 +25,7 @@ const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How a checkpoint wants its pictures.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Processor {
+pub struct LlavaImageProcessor {
     mode: ImageMode,
     size: u32,
     patches_per_side: usize,
@@ -63,7 +63,7 @@ enum Scale {
     Exactly(u32, u32),
 }
 
-impl Processor {
+impl LlavaImageProcessor {
     /// The processor of the checkpoint in `folder`, with `settings` in place of what it does by itself. The side of a view
     /// is the tower's.
     ///
@@ -226,7 +226,7 @@ impl Processor {
     }
 }
 
-impl ImageProcessor for Processor {
+impl ImageProcessor for LlavaImageProcessor {
     fn layout(&self, sizes: &[[u32; 2]]) -> Vec<ImageLayout> {
         sizes.iter().map(|size| self.layout_of(*size)).collect()
     }
@@ -264,7 +264,7 @@ impl ImageProcessor for Processor {
     }
 }
 
-impl Processor {
+impl LlavaImageProcessor {
     fn layout_of(&self, size: [u32; 2]) -> ImageLayout {
         let side = self.patches_per_side;
         let view = side * side + usize::from(self.class_token);
@@ -287,7 +287,7 @@ impl Processor {
 
 /// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black. Of a picture
 /// that has its scale already, the centre.
-fn cropped(picture: &RgbImage, processor: &Processor) -> RgbImage {
+fn cropped(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
     let (width, height) = picture.dimensions();
     let (short, long) = (width.min(height), width.max(height));
     let [new_width, new_height] = match processor.scale {
@@ -314,7 +314,7 @@ fn cropped(picture: &RgbImage, processor: &Processor) -> RgbImage {
 /// Padded to a square with the mean colour, scaled and cut. The padded picture is never whole in memory: a line of
 /// 65,535 pixels would make a square of 13 gigabytes. Rows are scaled one by one in the first pass, so bands give its
 /// bits.
-fn padded(picture: &RgbImage, processor: &Processor) -> RgbImage {
+fn padded(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
     const BAND: u32 = 256;
     let (width, height) = picture.dimensions();
     let (side, filter) = (width.max(height), processor.filter);
@@ -360,7 +360,7 @@ fn fitted(width: u32, height: u32, [grid_width, grid_height]: [u32; 2]) -> [u32;
     }
 }
 
-fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Vec<RgbImage> {
+fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &LlavaImageProcessor) -> Vec<RgbImage> {
     let [grid_width, grid_height] = resolution;
     let size = processor.size;
     let canvas = pasted(picture, resolution, processor);
@@ -375,7 +375,7 @@ fn tiles(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> Vec
 }
 
 /// The picture scaled to fit and pasted on black; the odd line or column of padding comes after it.
-fn pasted(picture: &RgbImage, resolution: [u32; 2], processor: &Processor) -> RgbImage {
+fn pasted(picture: &RgbImage, resolution: [u32; 2], processor: &LlavaImageProcessor) -> RgbImage {
     let [new_width, new_height] = fitted(picture.width(), picture.height(), resolution);
     let scaled = resize(picture, new_width, new_height, processor.filter);
     let (left, top) = ((resolution[0] - new_width) / 2, (resolution[1] - new_height) / 2);
@@ -403,7 +403,7 @@ fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -
 }
 
 /// `[3, size, size]`: 8-bit levels as parts of 255, less the mean, by the deviation, in 32 bits like numpy's.
-fn normalised<'a>(view: &'a RgbImage, processor: &'a Processor) -> impl Iterator<Item = f32> + 'a {
+fn normalised<'a>(view: &'a RgbImage, processor: &'a LlavaImageProcessor) -> impl Iterator<Item = f32> + 'a {
     (0..3).flat_map(move |channel| {
         let (mean, deviation) = (processor.mean[channel], processor.deviation[channel]);
         view.pixels().map(move |pixel| ((f64::from(pixel[channel]) / 255.0) as f32 - mean) / deviation)
@@ -416,26 +416,26 @@ mod tests {
     use crate::data::resample::tests::{ramps, sums};
 
     /// The processor of LLaVA-1.6 under either rule.
-    fn processor(rule: AnyresRule) -> Processor {
+    fn processor(rule: AnyresRule) -> LlavaImageProcessor {
         let folder = tempfile::tempdir().expect("a folder");
         let vision = json!({ "image_size": 336, "patch_size": 14 });
         let config = json!({ "model_type": "llava_next", "vision_config": vision });
         std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
         let config = Config { anyres_rule: rule, ..Config::read(folder.path()).expect("sound") };
-        Processor::new(&config)
+        LlavaImageProcessor::new(&config)
     }
 
     /// What the tower reads of `picture` in `mode`, `[views, 3, size, size]`.
-    fn pixels(processor: &Processor, mode: ImageMode, picture: &RgbImage) -> (Vec<f32>, [usize; 4]) {
-        let processor = Processor { mode, ..processor.clone() };
+    fn pixels(processor: &LlavaImageProcessor, mode: ImageMode, picture: &RgbImage) -> (Vec<f32>, [usize; 4]) {
+        let processor = LlavaImageProcessor { mode, ..processor.clone() };
         let layout = processor.layout_of(picture.dimensions().into());
         let pixels = processor.pixels(picture, &layout);
         let shape = pixels.shape().dims();
         (pixels.try_into_vec().expect("floats"), shape)
     }
 
-    fn image_tokens(processor: &Processor, mode: ImageMode, width: u32, height: u32) -> usize {
-        Processor { mode, ..processor.clone() }.layout_of([width, height]).image_tokens()
+    fn image_tokens(processor: &LlavaImageProcessor, mode: ImageMode, width: u32, height: u32) -> usize {
+        LlavaImageProcessor { mode, ..processor.clone() }.layout_of([width, height]).image_tokens()
     }
 
     #[test]
@@ -493,7 +493,7 @@ mod tests {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
             std::fs::write(folder.path().join("preprocessor_config.json"), settings.to_string()).expect("written");
-            Processor::read(folder.path(), &ImageSettings::new()).expect("sound")
+            LlavaImageProcessor::read(folder.path(), &ImageSettings::new()).expect("sound")
         };
         assert_eq!(mode(json!({ "do_pad": true })).mode, ImageMode::Pad);
         assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "LlavaImageProcessor" })).mode, ImageMode::Pad);
@@ -508,7 +508,7 @@ mod tests {
             write("config.json", json!({ "model_type": "llava" }));
             write("preprocessor_config.json", json!({ "do_pad": true }));
             write("processor_config.json", settings);
-            Processor::read(folder.path(), &ImageSettings::new()).expect("sound").mode
+            LlavaImageProcessor::read(folder.path(), &ImageSettings::new()).expect("sound").mode
         };
         assert_eq!(nested(json!({ "image_processor": { "do_pad": false } })), ImageMode::Crop);
         assert_eq!(nested(json!({ "image_processor": { "do_pad": true } })), ImageMode::Pad);
@@ -526,7 +526,7 @@ mod tests {
         write("config.json", json!({ "model_type": "llava_next", "image_grid_pinpoints": [[336, 672]] }));
         let read = |settings: Value| {
             write("preprocessor_config.json", settings);
-            Processor::read(folder.path(), &ImageSettings::new())
+            LlavaImageProcessor::read(folder.path(), &ImageSettings::new())
         };
         assert!(read(json!({ "image_grid_pinpoints": [[336, 672]] })).is_ok() && read(json!({})).is_ok());
         let error = read(json!({ "image_grid_pinpoints": [[672, 336]] })).expect_err("refused").message;
@@ -591,7 +591,8 @@ mod tests {
     #[test]
     fn rows_of_random_sizes_are_as_many_as_both_references_count() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava_next");
-        let small = |anyres_rule| Processor::new(&Config { anyres_rule, ..Config::read(&folder).expect("sound") });
+        let small =
+            |anyres_rule| LlavaImageProcessor::new(&Config { anyres_rule, ..Config::read(&folder).expect("sound") });
         let rules = [AnyresRule::HuggingFace, AnyresRule::Original];
         let processors = [rules.map(processor), rules.map(small)];
         let lines = include_str!("../../../tests/reference/anyres_counts.txt").lines();

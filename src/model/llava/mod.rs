@@ -6,7 +6,7 @@ mod projector;
 
 use config::IMAGE_TOKEN;
 pub use config::{AnyresRule, Architecture, Config, ImageMode};
-pub use images::Processor;
+pub use images::LlavaImageProcessor;
 pub use projector::Projector;
 
 use std::path::Path;
@@ -59,7 +59,7 @@ impl Family for LlavaFamily {
     }
 
     fn image_processor(&self, folder: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
-        Ok(Box::new(Processor::read(folder, settings)?))
+        Ok(Box::new(LlavaImageProcessor::read(folder, settings)?))
     }
 
     /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the

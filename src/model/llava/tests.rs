@@ -52,12 +52,12 @@ impl Reference {
 
     /// What the tower reads of the picture `name`.
     fn image(&self, name: &str) -> ImageInput {
-        let processor = Processor::read(&self.folder, &ImageSettings::new()).expect("sound");
+        let processor = LlavaImageProcessor::read(&self.folder, &ImageSettings::new()).expect("sound");
         input(&processor, &self.picture(name))
     }
 }
 
-fn input(processor: &Processor, picture: &image::RgbImage) -> ImageInput {
+fn input(processor: &LlavaImageProcessor, picture: &image::RgbImage) -> ImageInput {
     let layout = processor.layout(&[picture.dimensions().into()]).remove(0);
     ImageInput { pixels: processor.pixels(picture, &layout), layout }
 }
@@ -214,7 +214,8 @@ fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
                 AnyresRule::HuggingFace => (&shape.huggingface, &shape.huggingface_336),
                 AnyresRule::Original => (&shape.original, &shape.original_336),
             };
-            let prepare = |config: Config| input(&Processor::new(&Config { anyres_rule, ..config }), &picture);
+            let prepare =
+                |config: Config| input(&LlavaImageProcessor::new(&Config { anyres_rule, ..config }), &picture);
             let of = format!("{width}×{height}, {}", anyres_rule.name());
             if let Some(shown) = shown_336 {
                 let image = prepare(Config::read(large.path()).expect("sound"));
@@ -307,7 +308,7 @@ fn a_checkpoint_of_transformers_4_is_the_same_model() {
 
     let config = Config::read(folder.path()).expect("sound");
     assert_eq!(config, Config::read(&reference.folder).expect("sound"));
-    let processor = |folder: &Path| Processor::read(folder, &ImageSettings::new()).expect("sound");
+    let processor = |folder: &Path| LlavaImageProcessor::read(folder, &ImageSettings::new()).expect("sound");
     assert_eq!(processor(folder.path()), processor(&reference.folder));
     let tokenizers = [folder.path(), &reference.folder]
         .map(|folder| Tokenizer::read(folder, &config.shape().image_token).expect("sound"));

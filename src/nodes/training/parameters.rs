@@ -5,12 +5,11 @@
 use std::ops::Bound::{self, Excluded, Unbounded};
 
 use super::super::adapter::shape;
-use super::super::model;
+use super::super::model::ModelParameters;
 use crate::digest::Value;
 use crate::model::adapter::Adapter;
-use crate::model::contract::{ImageSettings, Model};
+use crate::model::contract::Model;
 use crate::model::families;
-use crate::model::template::TEMPLATES;
 use crate::node::{Failure, FileDigests, FileProblem, OnBadItem, Parameter, by_default};
 use crate::spec::{Reader, Resource};
 use crate::train::optimizer::AdamWConfig;
@@ -21,7 +20,7 @@ use crate::train::training::Settings;
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingParameters {
     /// The base model.
-    pub model: Resource,
+    pub model: ModelParameters,
     /// The adapter.
     pub lora: LoraParameters,
     /// How steps are taken. Dropout is the adapter's; the seed is the node's and not set here.
@@ -32,10 +31,6 @@ pub struct TrainingParameters {
     pub max_length: usize,
     /// After how many steps a checkpoint is written, besides those that time asks for.
     pub checkpoint_every: Option<usize>,
-    /// The conversation template; `None`: the model family's.
-    pub template: Option<&'static str>,
-    /// How pictures are prepared.
-    pub image_settings: ImageSettings,
     /// What pictures that cannot be decoded do.
     pub on_bad_item: OnBadItem,
 }
@@ -70,7 +65,7 @@ pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Excluded(0.0), Unbounded);
 impl TrainingParameters {
     /// Reads the parameters out of `table`. `adapter` says whether an input adapter is connected.
     pub fn read(table: &mut Reader<'_>, adapter: bool) -> Option<Self> {
-        let model = table.resource("model", &model::MODEL);
+        let model = ModelParameters::read(table);
         let lora = LoraParameters::read(table, adapter);
         let learning_rate = table.required_number("learning_rate", POSITIVE);
         let batch_size = table.required_integer("batch_size", 1..=1_000_000);
@@ -91,12 +86,9 @@ impl TrainingParameters {
             dropout: lora.dropout,
             seed: 0,
         };
-        let templates = TEMPLATES.map(|name| (name, name));
         let micro_batch_size = table.optional_integer("micro_batch_size", 1..=1_000_000);
         let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
         let checkpoint_every = table.optional_integer("checkpoint_every", 1..);
-        let template = table.optional_choice("template", &templates);
-        let image_settings = model::read_image_settings(table);
         let on_bad_item = OnBadItem::read(table);
         learning_rate?;
         batch_size?;
@@ -107,8 +99,6 @@ impl TrainingParameters {
             micro_batch_size: micro_batch_size.map(|size| size as usize),
             max_length,
             checkpoint_every: checkpoint_every.map(|steps| steps as usize),
-            template,
-            image_settings,
             on_bad_item,
         })
     }
@@ -156,26 +146,22 @@ impl TrainingParameters {
             "lora.dropout" => by_default(0.0),
             _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
             _ => {
-                let all = shape(RANK, ALPHA, &linears(&self.model));
+                let all = shape(RANK, ALPHA, &linears(&self.model.source));
                 let default = all.into_iter().find(|default| default.name == parameter);
                 let default = default.and_then(|default| by_default(default.value));
-                default.or_else(|| model::left_out(parameter, &self.model))
+                default.or_else(|| self.model.left_out(parameter))
             }
         }
     }
 
     /// Whether the base model's folder is sound and fits the parameters.
     pub fn check_files(&self) -> Vec<FileProblem> {
-        let mut problems = model::check_files(&self.model);
-        if problems.is_empty() {
-            problems = model::check_settings(&self.model, self.template, &self.image_settings);
-        }
-        problems
+        self.model.check_files()
     }
 
     /// What is known of the adapter that comes out.
     pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.lora.promises(above("adapter"), &self.model)
+        self.lora.promises(above("adapter"), &self.model.source)
     }
 
     /// Whether `lora` says of the input adapter what is so.
@@ -189,9 +175,7 @@ impl TrainingParameters {
     /// # Errors
     /// When a file of the model cannot be read.
     pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        let mut list = vec![Parameter::function("model", model::digest(&self.model, digests)?)];
-        list.extend(model::parameters(&self.model, self.template, &self.image_settings)?);
-        Ok(list)
+        self.model.sources(digests)
     }
 }
 
