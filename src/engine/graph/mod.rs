@@ -137,7 +137,9 @@ impl Graph {
     /// What is wrong with what the file asks of `pool`.
     pub fn pool_mistake(&self, pool: &str, message: String, help: Option<String>) -> Diagnostic {
         let mistake = Diagnostic::new(message).help(help);
-        match self.root.place(pool) {
+        let keys = self.pools.iter().find(|(kind, _)| kind.name == pool).map_or(&[][..], |(kind, _)| kind.keys);
+        let key = keys.iter().find_map(|key| self.root.place(&format!("{pool}.{key}")));
+        match key.or_else(|| self.root.place(pool)) {
             Some(place) => mistake.label(place, "asked for here"),
             None => mistake,
         }
