@@ -2,7 +2,6 @@
 //!
 //! One implementation serves generation, scoring, DPO and SFT.
 
-use std::ops::Range;
 use std::path::Path;
 
 use image::RgbImage;
@@ -12,7 +11,7 @@ use super::contract::{ImageInput, ImageLayout, ImageProcessor, ImageSettings, Sh
 use super::families;
 use super::sequence::{ImageRun, Sequence};
 use super::template::{Message, Template, messages};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Tokenizer, touches};
 use crate::artifact::{Speaker, Turn};
 
 /// How a checkpoint reads and writes.
@@ -91,9 +90,7 @@ impl Processor {
             ))
             .help("the tokenizer belongs to another model: take the one that the checkpoint was published with"));
         }
-        let touches = |token: &Range<usize>, span: &Range<usize>| token.start < span.end && span.start < token.end;
-        let answer =
-            tokens.ranges.iter().map(|token| rendered.answers.iter().any(|span| touches(token, span))).collect();
+        let answer = tokens.ranges.iter().map(|token| touches(&rendered.answers, token)).collect();
         let places = (0..tokens.ids.len()).filter(|index| tokens.ids[*index] == self.shape.image_token.id);
         let runs: Vec<[usize; 2]> = images.iter().flat_map(|layout| layout.runs.iter().copied()).collect();
         let places: Vec<usize> = places.collect();

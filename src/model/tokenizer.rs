@@ -175,7 +175,7 @@ impl Tokenizer {
             tokens.ranges.extend(self.prefix.iter().map(|_| 0..0));
         }
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            let written = plain.iter().any(|range| range.start < end && start < range.end);
+            let written = touches(plain, &(start..end));
             // A vocabulary of whole words finds `</s>` by itself; written by a person it is a word like any unknown one.
             let id = match self.unknown {
                 Some(unknown) if written && self.special.contains(&id) => unknown,
@@ -218,6 +218,12 @@ impl Tokenizer {
     }
 }
 
+/// Whether `span` has a byte in common with one of `ranges`, which are in order and disjoint.
+pub fn touches(ranges: &[Range<usize>], span: &Range<usize>) -> bool {
+    let first = ranges.partition_point(|range| range.end <= span.start);
+    ranges.get(first).is_some_and(|range| range.start < span.end)
+}
+
 /// Where `tokens`, the longest first, stand in `text`: leftmost, then longest; special ones only outside `plain`.
 ///
 /// As in Hugging Face's `tokenizers`, a token that counts as a whole word only is passed over within a longer one, and
@@ -230,8 +236,7 @@ fn matches(tokens: &[Added], text: &str, plain: &[Range<usize>]) -> Vec<(Range<u
     while position < text.len() {
         let here = tokens.iter().find(|token| {
             text[position..].starts_with(&token.text) && {
-                let end = position + token.text.len();
-                !token.special || !plain.iter().any(|range| range.start < end && position < range.end)
+                !token.special || !touches(plain, &(position..position + token.text.len()))
             }
         });
         let Some(token) = here else {
@@ -340,6 +345,17 @@ pub(super) mod tests {
 
     pub fn tokenizer(name: &str) -> Tokenizer {
         Tokenizer::read(&folder(name), &image(32000)).unwrap()
+    }
+
+    #[test]
+    fn ranges_in_order_are_searched_as_if_each_was_looked_at() {
+        let ranges = [2..5, 5..6, 9..12];
+        for start in 0..14 {
+            for end in start..14 {
+                let each = ranges.iter().any(|range| range.start < end && start < range.end);
+                assert_eq!(touches(&ranges, &(start..end)), each, "{start}..{end}");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! result people and models wrote. A template that changes the texts beyond trimming them cannot be followed that way,
 //! and is refused.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
@@ -77,15 +79,27 @@ impl ChatTemplate {
             .help("leave `template` out to use LLaVA's own"));
         };
         let mut rendered = fill(&marked, &texts).unwrap_or_default();
+        // What belongs to an answer around its text, by what stands there: rendered anew for every answer, a long
+        // conversation would take its square.
+        let mut around: HashMap<[&str; 2], [usize; 2]> = HashMap::new();
         for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.from == Speaker::Gpt) {
             let part = |count: usize, open| -> Result<Option<Rendered>, ModelError> {
                 Ok(fill(&self.apply(&messages[..count], image, mark, open)?, &texts[..count])
                     .filter(|part| rendered.text.starts_with(&part.text)))
             };
             let text = rendered.plain[index].clone();
-            let start = part(index, true)?.map_or(text.start, |part| part.text.len());
-            let end = part(index + 1, false)?.map_or(text.end, |part| part.text.trim_end().len());
-            rendered.answers.push(start.min(text.start)..end.max(text.end));
+            let before = index.checked_sub(1).map_or(0, |before| rendered.plain[before].end);
+            let after = rendered.plain.get(index + 1).map_or(rendered.text.len(), |after| after.start);
+            let [before, after] =
+                match around.entry([&rendered.text[before..text.start], &rendered.text[text.end..after]]) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(unknown) => {
+                        let start = part(index, true)?.map_or(text.start, |part| part.text.len());
+                        let end = part(index + 1, false)?.map_or(text.end, |part| part.text.trim_end().len());
+                        *unknown.insert([text.start.saturating_sub(start), end.saturating_sub(text.end)])
+                    }
+                };
+            rendered.answers.push(text.start - before..text.end + after);
         }
         rendered.plain.retain(|range| !range.is_empty());
         Ok(rendered)
@@ -291,6 +305,20 @@ mod tests {
                       {% endif %}";
         let rendered = template(source).render(&conversation(&["Q1", "A1"]), "<image>").unwrap();
         assert_eq!(parts(&rendered, &rendered.answers), ["A1<|im_end|>"]);
+    }
+
+    #[test]
+    fn a_long_conversation_takes_no_longer_than_its_length() {
+        let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ 'U: ' + m.content }}{% else %}\
+            {{ ' A: ' + m.content + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}";
+        let texts: Vec<String> = (0..4000).map(|turn| format!("text {turn}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let rendered = template(source).render(&conversation(&texts), "<image>").unwrap();
+        let answers = parts(&rendered, &rendered.answers);
+        let close = &rendered.text[rendered.plain[1].end..rendered.answers[0].end];
+        let expected = |text: &&str| format!(" {text}{close}");
+        assert_eq!(answers, texts.iter().skip(1).step_by(2).map(expected).collect::<Vec<_>>());
+        assert!(!close.is_empty());
     }
 
     #[test]
