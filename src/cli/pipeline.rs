@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
 use crate::model;
 use crate::node::{FileProblem, Kinds, Parameter};
-use crate::nodes::device;
+use crate::nodes::{device, name_items};
 use crate::plan::{self, UsageError};
 use crate::pool::{self, Pool, Pools};
 use crate::spec::Named;
@@ -97,7 +97,7 @@ impl PipelineFile {
             add_data_mistakes(nodes, place, &self.source, &mut mistakes);
         }
         let mut promised: Vec<Vec<Parameter>> = Vec::with_capacity(needed.len());
-        for (node, needed) in self.graph.nodes.iter().zip(&needed) {
+        for (number, (node, needed)) in self.graph.nodes.iter().zip(&needed).enumerate() {
             let above = |name: &str| -> Vec<Parameter> {
                 let port = node.ports.iter().position(|port| port.name == name);
                 port.into_iter()
@@ -107,7 +107,8 @@ impl PipelineFile {
             };
             // What a file that is imported or sampled holds is data, too.
             let known = *needed && (data == Data::Wanted || !node.ports.is_empty());
-            let found = if known { node.node.promises(&above) } else { Vec::new() };
+            let mut found = if known { node.node.promises(&above) } else { Vec::new() };
+            name_items(&mut found, number, &node.name, node.ports.is_empty());
             if *needed {
                 mistakes.extend(node.node.check_inputs(&above).into_iter().map(|problem| place(node, problem)));
             }

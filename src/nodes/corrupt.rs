@@ -88,11 +88,12 @@ impl Node for Corrupt {
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        check_pictures("images", above).into_iter().collect()
+        check_pictures("images", above).into_iter().chain(self.fraction.check("images", &above("images"))).collect()
     }
 
-    fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        vec![Parameter::selection(ALTERED, true)]
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        let altered = std::iter::once(Parameter::selection(ALTERED, true));
+        altered.chain(self.fraction.promises(&above("images"))).collect()
     }
 
     fn on_bad_item(&self) -> OnBadItem {
@@ -128,7 +129,7 @@ impl Corrupt {
             };
             if !seen.insert(record.id.clone()) {
                 return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
-                    .help("connect each picture once, or sample with `dedupe = true`"));
+                    .help("connect each picture once: leave it out of one of the inputs that hold it"));
             }
             let operation = choose(&self.operations, pipeline_seed, &drawn_for(&record));
             subjects.push(Subject { record, label, shown, operation });

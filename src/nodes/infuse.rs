@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use super::adapter::part;
 use super::labels::{LeftOut, carried, item_name, labelled};
+use super::share::{check_meeting, check_once};
 use super::survey::check_answers;
 use crate::artifact::{self, ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::{IMAGE, is_answered};
-use crate::diagnostic::counted;
+use crate::diagnostic::{counted, listed};
 use crate::node::{
     Arity, Context, Failure, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work,
     by_default,
@@ -74,7 +75,8 @@ impl Node for Infuse {
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        check_answers("instructions", above).into_iter().collect()
+        let shares = check_once("descriptions", above).or_else(|| check_meeting("descriptions", "instructions", above));
+        check_answers("instructions", above).into_iter().chain(shares).collect()
     }
 
     fn work(&self) -> Work<'_> {
@@ -97,7 +99,9 @@ pub fn infused(question: &str, description: &str, prefix: &str, separator: &str)
 impl WholeWork for Infuse {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let mut descriptions: HashMap<ItemId, String> = HashMap::new();
+        let mut first = None;
         for (response, label) in labelled::<Response>(inputs, "descriptions")? {
+            first.get_or_insert_with(|| item_name(&response.id, &label));
             if descriptions.insert(response.id.clone(), response.text).is_some() {
                 return Err(Failure::node(format!("{} has two descriptions", item_name(&response.id, &label)))
                     .help("connect one description a record"));
@@ -105,7 +109,7 @@ impl WholeWork for Infuse {
         }
         let mut conversations = Vec::new();
         let mut labels = Vec::new();
-        let mut undescribed = 0;
+        let mut undescribed = LeftOut::without_description();
         let (mut text_only, mut unanswered) = (LeftOut::without_picture(), LeftOut::without_answer());
         for (record, label) in labelled::<Record>(inputs, "instructions")? {
             let Some(mut turns) = record.conversations.filter(|turns| is_answered(turns)) else {
@@ -119,7 +123,7 @@ impl WholeWork for Infuse {
             // A description that was made of the picture alone serves every record about it.
             let described = descriptions.get(&record.id).or_else(|| descriptions.get(&ItemId::new(picture)));
             let Some(description) = described else {
-                undescribed += 1;
+                undescribed.add(&record.id, &label);
                 continue;
             };
             let human = turns.iter_mut().find(|turn| turn.from == Speaker::Human);
@@ -130,19 +134,26 @@ impl WholeWork for Infuse {
             labels.push(carried(label, Some(picture), context));
             conversations.push(Conversation { id: record.id, picture: Some(picture), conversations: turns });
         }
-        if conversations.is_empty() && undescribed == 0 {
-            unanswered.check_rest(0)?;
-            text_only.check_rest(0)?;
-        }
         if conversations.is_empty() {
-            return Err(Failure::node("no record has a description")
-                .help("describe the very records that are infused: connect one `sample` to both"));
+            let Some(record) = undescribed.first() else {
+                unanswered.check_rest(0)?;
+                text_only.check_rest(0)?;
+                return Err(Failure::node("there is nothing to infuse: no record comes in"));
+            };
+            let from =
+                |port: &str| listed(&inputs.artifacts(port).iter().map(|it| it.node.as_str()).collect::<Vec<_>>());
+            let (records, described) = (from("instructions"), from("descriptions"));
+            let described = match first {
+                Some(first) => format!("{described} describes others, first {first}"),
+                None => format!("{described} describes nothing"),
+            };
+            return Err(Failure::node(format!(
+                "no record of {records} has a description, first {record}: {described}"
+            ))
+            .help("describe the very records that are infused: connect one `sample` to both"));
         }
         let mut line = counted(conversations.len(), "conversation");
-        if undescribed > 0 {
-            line += &format!("; {} without a description left out", counted(undescribed, "record"));
-        }
-        for left_out in [&text_only, &unanswered] {
+        for left_out in [&undescribed, &text_only, &unanswered] {
             left_out.tell(context);
             line += &left_out.clause();
         }
@@ -229,7 +240,21 @@ mod tests {
             line,
             "2 conversations; 1 record without a description left out; 1 record without a picture left out"
         );
-        assert!(run("", &records[1..2], &described).is_err());
+    }
+
+    #[test]
+    fn descriptions_of_other_pictures_are_told_with_both_sources() {
+        let [ours, theirs] = [record(2, Some(2), "b"), record(1, Some(1), "a")];
+        let told =
+            |descriptions: &[Response]| run("", std::slice::from_ref(&ours), descriptions).unwrap_err().to_string();
+        let (first, other) = (ours.id.short(), theirs.id.short());
+        assert_eq!(
+            told(&[description(theirs.id.clone(), "D")]),
+            format!(
+                "no record of `above` has a description, first the item {first}: `above` describes others, first the item {other}"
+            )
+        );
+        assert!(told(&[]).ends_with(": `above` describes nothing"), "{}", told(&[]));
     }
 
     #[test]

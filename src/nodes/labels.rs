@@ -88,12 +88,23 @@ impl LeftOut {
         Self { what: "without an answer", help, count: 0, first: String::new() }
     }
 
+    /// Records without a description, where descriptions are put in front.
+    pub fn without_description() -> Self {
+        let help = "describe the very records that are infused: connect one `sample` to both";
+        Self { what: "without a description", help, count: 0, first: String::new() }
+    }
+
     /// Leaves out a record.
     pub fn add(&mut self, id: &ItemId, label: &Label) {
         if self.count == 0 {
             self.first = item_name(id, label);
         }
         self.count += 1;
+    }
+
+    /// What the first is called, if there is any.
+    pub fn first(&self) -> Option<&str> {
+        (self.count > 0).then_some(self.first.as_str())
     }
 
     /// Says so, if there are any.

@@ -44,7 +44,7 @@ pub use pair::PairKind;
 pub use prompts::Prompts;
 pub use sample::SampleKind;
 pub use sft::SftKind;
-pub use share::Fraction;
+pub use share::{Fraction, name_items};
 
 /// The nine kinds of node, and what imports files.
 pub fn kinds() -> Kinds {

@@ -10,6 +10,7 @@ use rand_core::RngCore;
 use super::Prompts;
 use super::adapter::part;
 use super::labels::{carried, item_name, labelled, labelled_of};
+use super::share::{check_meeting, check_once};
 use super::survey::ALTERED_PROMPTS;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
@@ -27,6 +28,9 @@ pub struct PairKind;
 
 /// P, from which x is drawn unless the file says otherwise.
 const INSTRUCTIONS: &str = "stic:captions";
+
+/// The built-in set that asks for what is not in a picture.
+const MISLEADING: &str = "stic:hallucination";
 
 impl NodeKind for PairKind {
     fn name(&self) -> &'static str {
@@ -93,23 +97,9 @@ impl Node for PairNode {
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        let Ok(set) = self.instructions.load() else { return Vec::new() };
-        let drawn = Value::from(set.texts().to_vec());
-        let other = |promise: &Parameter| promise.name == ALTERED_PROMPTS && promise.value != drawn;
-        let Some(asked) = above("rejected").into_iter().find(other) else { return Vec::new() };
-        let built_in =
-            |name: &&str| PromptSet::built_in(name).is_some_and(|set| Value::from(set.texts().to_vec()) == asked.value);
-        let remedy = match BUILT_IN.into_iter().find(built_in) {
-            Some(name) => format!("write `instructions = \"{name}\"`"),
-            None => "give `instructions` of this node the same value as `prompts` of the node that describes them"
-                .to_owned(),
-        };
-        vec![FileProblem {
-            parameter: "inputs.rejected".to_owned(),
-            message: "altered pictures are described with other `prompts` than the `instructions` that pairs draw from"
-                .to_owned(),
-            help: Some(format!("both responses of a pair answer its instruction: {remedy}")),
-        }]
+        let shares = ["preferred", "rejected"].into_iter().filter_map(|port| check_once(port, above));
+        let shares = shares.chain(check_meeting("rejected", "preferred", above));
+        shares.chain(self.check_instructions(&above("rejected"))).collect()
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -134,6 +124,8 @@ struct Counts {
     empty_chosen: usize,
     /// Pairs with a response to a prompt that is of no built-in set.
     own_prompts: usize,
+    /// What asks for a description: the instructions, and what preferred responses answer.
+    describing: HashSet<String>,
 }
 
 impl PairNode {
@@ -152,7 +144,9 @@ impl PairNode {
                 rejected.insert(id, (response, &artifact.node));
             }
         }
-        let mut counts = Counts::default();
+        let built_in = BUILT_IN.into_iter().filter(|name| *name != MISLEADING).filter_map(PromptSet::built_in);
+        let describing = built_in.chain([instructions.clone()]).flat_map(|set| set.texts().to_vec()).collect();
+        let mut counts = Counts { describing, ..Counts::default() };
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
         for (preferred, label) in labelled::<Response>(inputs, "preferred")? {
@@ -182,6 +176,9 @@ impl PairNode {
                     continue;
                 }
             }
+            if !preferred.prompt.is_empty() && !counts.describing.contains(&preferred.prompt) {
+                counts.describing.insert(preferred.prompt.clone());
+            }
             counts.empty_chosen += usize::from(preferred.text.trim().is_empty());
             counts.own_prompts +=
                 usize::from([&preferred.prompt, &rejected.prompt].into_iter().any(|prompt| is_own(prompt)));
@@ -202,6 +199,26 @@ impl PairNode {
 }
 
 impl PairNode {
+    /// That altered pictures, of whose descriptions there are the promises `rejected`, answer other prompts.
+    fn check_instructions(&self, rejected: &[Parameter]) -> Option<FileProblem> {
+        let drawn = Value::from(self.instructions.load().ok()?.texts().to_vec());
+        let other = |promise: &&Parameter| promise.name == ALTERED_PROMPTS && promise.value != drawn;
+        let asked = rejected.iter().find(other)?;
+        let built_in =
+            |name: &&str| PromptSet::built_in(name).is_some_and(|set| Value::from(set.texts().to_vec()) == asked.value);
+        let remedy = match BUILT_IN.into_iter().find(built_in) {
+            Some(name) => format!("write `instructions = \"{name}\"`"),
+            None => "give `instructions` of this node the same value as `prompts` of the node that describes them"
+                .to_owned(),
+        };
+        Some(FileProblem {
+            parameter: "inputs.rejected".to_owned(),
+            message: "altered pictures are described with other `prompts` than the `instructions` that pairs draw from"
+                .to_owned(),
+            help: Some(format!("both responses of a pair answer its instruction: {remedy}")),
+        })
+    }
+
     /// What the line of the summary says of the instructions, where somebody's own prompts play a part: with prompts of
     /// one's own on one side alone, it is easily overlooked what the pairs answer.
     fn told_instructions(&self, counts: &Counts) -> Result<String, Failure> {
@@ -288,7 +305,7 @@ impl WholeWork for PairNode {
         let altered = pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture));
         let altered = altered.filter(|picture| objects.path(picture).is_ok()).collect();
         let shown = (0..3.min(pairs.len())).map(|n| n * pairs.len() / 3.min(pairs.len()));
-        let samples = shown.map(|index| sample(&pairs[index])).collect();
+        let samples = shown.map(|index| sample(&pairs[index], &counts.describing)).collect();
         Ok(Output {
             identity: vec![part("pairs.jsonl", &write_lines(&pairs), objects)?],
             side: vec![part(LABELS, &write_lines(&labels), objects)?],
@@ -302,11 +319,14 @@ impl WholeWork for PairNode {
     }
 }
 
-/// How the rejected response was made, in a word.
-fn origin(pair: &Pair) -> &str {
+/// How the rejected response was made, in a word. `describing` are prompts that ask for no more than a description.
+fn origin<'a>(pair: &'a Pair, describing: &HashSet<String>) -> &'a str {
     match (&pair.origin.altered, pair.origin.kind) {
         (Some(altered), _) => &altered.operation,
         (None, OriginKind::Corrupted) => "corrupted",
+        // A pair only says that the picture was not altered. Imported responses need not say what they answer.
+        (None, OriginKind::Misled) if describing.contains(&pair.origin.prompt) => "described",
+        (None, OriginKind::Misled) if pair.origin.prompt.is_empty() => "imported",
         (None, OriginKind::Misled) => "misled",
         (None, OriginKind::Imported) => "imported",
     }
@@ -314,7 +334,7 @@ fn origin(pair: &Pair) -> &str {
 
 fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
     let mut origins: BTreeMap<&str, usize> = BTreeMap::new();
-    pairs.iter().for_each(|pair| *origins.entry(origin(pair)).or_default() += 1);
+    pairs.iter().for_each(|pair| *origins.entry(origin(pair, &counts.describing)).or_default() += 1);
     let origins: Vec<String> = origins.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let mut line = format!("{}: {}", counted(pairs.len(), "pair"), origins.join(", "));
     if counts.without_rejected > 0 {
@@ -330,7 +350,7 @@ fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
 }
 
 /// A pair as text, each response cut to what fits a few lines.
-fn sample(pair: &Pair) -> String {
+fn sample(pair: &Pair, describing: &HashSet<String>) -> String {
     let cut = |text: &str| {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if words.chars().count() <= 240 { words } else { words.chars().take(239).chain(['…']).collect() }
@@ -340,7 +360,7 @@ fn sample(pair: &Pair) -> String {
         Summary::picture(&pair.picture),
         cut(&pair.instruction),
         cut(&pair.chosen),
-        origin(pair),
+        origin(pair, describing),
         cut(&pair.rejected),
     )
 }
@@ -454,6 +474,21 @@ mod tests {
     }
 
     #[test]
+    fn plain_descriptions_of_unaltered_pictures_are_not_called_misled() {
+        let word = |preferred: &str, rejected: &str| {
+            let made = paired("", &[response(1, preferred, "a")], &[&[response(1, rejected, "b")]]).unwrap();
+            assert_eq!(made.0[0].origin.kind, OriginKind::Misled, "what is kept stays what it is");
+            made.1.summary.line.split([' ', ';']).nth(3).unwrap().to_owned()
+        };
+        let texts = |name: &str| PromptSet::built_in(name).unwrap().texts()[0].clone();
+        assert_eq!(word("x", &texts("stic:captions")), "described");
+        assert_eq!(word("x", &texts("stic:preferred")), "described");
+        assert_eq!(word("Tell me.", "Tell me."), "described");
+        assert_eq!(word("Tell me.", "Lie to me."), "misled");
+        assert_eq!(word("Tell me.", &texts("stic:hallucination")), "misled");
+    }
+
+    #[test]
     fn the_instructions_are_named_where_prompts_are_not_the_papers() {
         let line = |text: &str, prompt: &str| {
             let made = paired(text, &[response(1, prompt, "a")], &[&[response(1, "stic", "b")]]);
@@ -475,7 +510,7 @@ mod tests {
     fn pairs_that_prefer_saying_nothing_are_counted() {
         let preferred = [response(1, "", " "), response(2, "", "a")];
         let (_, output, trial) = paired("", &preferred, &[&[response(1, "", "b"), response(2, "", "c")]]).unwrap();
-        assert_eq!(output.summary.line, "2 pairs: 2 misled; 1 with an empty `chosen`");
+        assert_eq!(output.summary.line, "2 pairs: 2 imported; 1 with an empty `chosen`");
         assert_eq!(
             *trial.notes.lock().unwrap(),
             ["1 of 2 pairs has an empty `chosen`: training prefers saying nothing there"]

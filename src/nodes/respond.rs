@@ -96,7 +96,7 @@ impl RespondNode {
             };
             if !seen.insert(record.id.clone()) {
                 return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
-                    .help("connect each picture once, or sample with `dedupe = true`"));
+                    .help("connect each picture once: leave it out of one of the inputs that hold it"));
             }
             let prompt = prompts.draw(pipeline_seed, &record.id).to_owned();
             questions.push(Question { record, label, picture, shown, prompt });
@@ -190,13 +190,15 @@ impl Node for RespondNode {
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        check_pictures("images", above).into_iter().collect()
+        check_pictures("images", above).into_iter().chain(self.fraction.check("images", &above("images"))).collect()
     }
 
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        let altered = above("images").iter().any(|promise| promise.name == ALTERED);
+        let images = above("images");
+        let altered = images.iter().any(|promise| promise.name == ALTERED);
         let prompts = altered.then(|| self.prompts.load().ok()).flatten();
-        prompts.iter().map(|set| Parameter::selection(ALTERED_PROMPTS, set.texts().to_vec())).collect()
+        let prompts = prompts.iter().map(|set| Parameter::selection(ALTERED_PROMPTS, set.texts().to_vec()));
+        prompts.chain(self.fraction.promises(&images)).collect()
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {

@@ -1,9 +1,10 @@
-//! `fraction` as a parameter: which share of the items a node takes.
+//! `fraction` as a parameter: which share of the items a node takes, and what shares say of a pipeline before it runs.
 
 use crate::artifact::ItemId;
 use crate::diagnostic::counted;
+use crate::digest::Value;
 use crate::draw::Draws;
-use crate::node::{Failure, Parameter, by_default};
+use crate::node::{Failure, FileProblem, Parameter, by_default};
 use crate::spec::Reader;
 
 /// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
@@ -56,6 +57,157 @@ impl Fraction {
     pub fn parameter(&self) -> Option<Parameter> {
         self.draws().then(|| Parameter::selection("fraction", self.0.to_vec()))
     }
+
+    /// The promises of the shares that are taken of what comes in with the promises `above`.
+    pub fn promises(&self, above: &[Parameter]) -> Vec<Parameter> {
+        let taken = self.of(above);
+        // What comes in twice is a mistake here, and none of the nodes below.
+        let first = |n: &usize| taken[..*n].iter().all(|before| before.meets(&taken[*n]).is_none());
+        (0..taken.len()).filter(first).map(|n| taken[n].promise()).collect()
+    }
+
+    /// That this takes nothing of what comes in by `port` with the promises `above`, or an item twice.
+    pub fn check(&self, port: &str, above: &[Parameter]) -> Option<FileProblem> {
+        let (all, taken) = (Stream::all(above), self.of(above));
+        if taken.is_empty() && !all.is_empty() {
+            let shares: Vec<String> = all.iter().map(|stream| stream.described()).collect();
+            return Some(FileProblem {
+                parameter: "fraction".to_owned(),
+                message: format!("`fraction` takes nothing of what comes in: {}", shares.join(", ")),
+                help: Some(SAME_EVERYWHERE.to_owned()),
+            });
+        }
+        repeated(port, &taken)
+    }
+
+    fn of(&self, above: &[Parameter]) -> Vec<Stream> {
+        let narrowed = |stream: Stream| Some(Stream { share: overlap(stream.share, self.0)?, ..stream });
+        Stream::all(above).into_iter().filter_map(narrowed).collect()
+    }
+}
+
+/// The promise of the items that come from one source.
+const ITEMS: &str = "items";
+
+const SAME_EVERYWHERE: &str = "an item falls to the same share in every node of a pipeline";
+
+/// A share of the items of a source. Shares of one source have items in common where they overlap; of different sources
+/// nothing is known.
+#[derive(Clone, Debug, PartialEq)]
+struct Stream {
+    /// The number of the node that the items come from, and its name. An imported file's name need not be its own.
+    source: (i64, String),
+    /// The node through which they come.
+    node: String,
+    share: [f64; 2],
+}
+
+impl Stream {
+    fn all(promises: &[Parameter]) -> Vec<Self> {
+        promises.iter().filter_map(Self::promised).collect()
+    }
+
+    fn promised(promise: &Parameter) -> Option<Self> {
+        let Value::List(fields) = &promise.value else { return None };
+        let [Value::Integer(number), Value::Text(name), Value::Text(node), Value::Float(low), Value::Float(high)] =
+            fields.as_slice()
+        else {
+            return None;
+        };
+        (promise.name == ITEMS).then(|| Self {
+            source: (*number, name.clone()),
+            node: node.clone(),
+            share: [*low, *high],
+        })
+    }
+
+    fn promise(&self) -> Parameter {
+        let (number, name) = &self.source;
+        let [low, high] = self.share;
+        let fields = vec![
+            Value::Integer(*number),
+            name.as_str().into(),
+            self.node.as_str().into(),
+            Value::Float(low),
+            Value::Float(high),
+        ];
+        Parameter::selection(ITEMS, Value::List(fields))
+    }
+
+    /// `` `misled` has [0, 0.5] of `images` ``.
+    fn described(&self) -> String {
+        format!("`{}` has {} of `{}`", self.node, shown(self.share), self.source.1)
+    }
+
+    /// The share that both take, where they are of one source.
+    fn meets(&self, other: &Self) -> Option<[f64; 2]> {
+        if self.source.0 == other.source.0 { overlap(self.share, other.share) } else { None }
+    }
+}
+
+fn overlap(one: [f64; 2], other: [f64; 2]) -> Option<[f64; 2]> {
+    let both = [one[0].max(other[0]), one[1].min(other[1])];
+    (both[0] < both[1]).then_some(both)
+}
+
+fn shown(share: [f64; 2]) -> String {
+    let [low, high] = share;
+    if share == WHOLE { "all".to_owned() } else { format!("the share [{low}, {high}]") }
+}
+
+/// Says of the result of `node`, the one with this `number`, what its items are called and where they come from:
+/// `is_source` where they come from itself.
+pub fn name_items(promises: &mut Vec<Parameter>, number: usize, node: &str, is_source: bool) {
+    if is_source {
+        promises.push(Stream { source: (number as i64, node.to_owned()), node: String::new(), share: WHOLE }.promise());
+    }
+    for promise in promises {
+        if let Some(stream) = Stream::promised(promise) {
+            *promise = Stream { node: node.to_owned(), ..stream }.promise();
+        }
+    }
+}
+
+/// That an item comes in by `port` twice, where that is known.
+pub fn check_once(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
+    repeated(port, &Stream::all(&above(port)))
+}
+
+fn repeated(port: &str, streams: &[Stream]) -> Option<FileProblem> {
+    let mut pairs = streams.iter().enumerate().flat_map(|(n, one)| streams[..n].iter().map(move |other| (other, one)));
+    let (one, other, both) = pairs.find_map(|(one, other)| Some((one, other, one.meets(other)?)))?;
+    let (message, help) = if one.node == other.node {
+        (format!("`inputs.{port}` names `{}` twice", one.node), "name it once".to_owned())
+    } else {
+        let (source, both) = (&one.source.1, shown(both));
+        (
+            format!(
+                "the same items come in by `{port}` from `{}` and `{}`: {both} of `{source}`",
+                one.node, other.node
+            ),
+            format!(
+                "give the two nodes shares that complement each other, such as `fraction = [0.0, 0.5]` and `[0.5, 1.0]`, \
+                 or leave one out; {SAME_EVERYWHERE}"
+            ),
+        )
+    };
+    Some(FileProblem { parameter: format!("inputs.{port}"), message, help: Some(help) })
+}
+
+/// That no item comes in by `port` and by `other` as well, where that is known.
+pub fn check_meeting(port: &str, other: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
+    let (ours, theirs) = (Stream::all(&above(port)), Stream::all(&above(other)));
+    let meet = |one: &Stream, other: &Stream| one.source.0 != other.source.0 || one.meets(other).is_some();
+    // An input of which nothing is known may hold anything.
+    let apart = !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|one| theirs.iter().any(|it| meet(one, it)));
+    apart.then(|| {
+        let described: Vec<String> = theirs.iter().chain(&ours).map(Stream::described).collect();
+        FileProblem {
+            parameter: format!("inputs.{port}"),
+            message: format!("`{port}` and `{other}` have no item in common: {}", described.join(", ")),
+            help: Some(format!("let the `fraction`s of one side cover the other's; {SAME_EVERYWHERE}")),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -79,6 +231,58 @@ mod tests {
         assert_eq!(told(1, 5), None);
         assert_eq!(told(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
         assert_eq!(told(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
+    }
+
+    /// Promises of shares of the source 0, each of a node of its own.
+    fn shares(list: &[(&str, [f64; 2])]) -> Vec<Parameter> {
+        let promised = |(node, share): &(&str, [f64; 2])| {
+            let mut source = Vec::new();
+            name_items(&mut source, 0, "images", true);
+            let mut promises = Fraction(*share).promises(&source);
+            name_items(&mut promises, 1, node, false);
+            promises
+        };
+        list.iter().flat_map(promised).collect()
+    }
+
+    #[test]
+    fn shares_of_one_source_that_overlap_bring_items_twice() {
+        let told = |list: &[(&str, [f64; 2])]| check_once("rejected", &|_| shares(list)).map(|problem| problem.message);
+        assert_eq!(told(&[("a", [0.0, 0.5]), ("b", [0.5, 1.0])]), None);
+        assert_eq!(
+            told(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]).as_deref(),
+            Some("the same items come in by `rejected` from `a` and `b`: the share [0.4, 0.6] of `images`")
+        );
+        assert_eq!(told(&[("a", WHOLE), ("a", WHOLE)]).as_deref(), Some("`inputs.rejected` names `a` twice"));
+        let mut other = Vec::new();
+        name_items(&mut other, 7, "images", true);
+        assert_eq!(check_once("rejected", &|_| [shares(&[("a", WHOLE)]), other.clone()].concat()), None);
+    }
+
+    #[test]
+    fn shares_that_never_meet_are_told_and_a_narrowing_that_leaves_nothing() {
+        let told = |preferred: [f64; 2], rejected: &[(&str, [f64; 2])]| {
+            let above = |port: &str| match port {
+                "rejected" => shares(rejected),
+                _ => shares(&[("good", preferred)]),
+            };
+            check_meeting("rejected", "preferred", &above).map(|problem| problem.message)
+        };
+        assert_eq!(told([0.0, 0.5], &[("a", [0.5, 1.0]), ("b", [0.4, 0.5])]), None);
+        assert_eq!(
+            told([0.0, 0.5], &[("bad", [0.5, 1.0])]).as_deref(),
+            Some(
+                "`rejected` and `preferred` have no item in common: `good` has the share [0, 0.5] of `images`, `bad` has \
+                 the share [0.5, 1] of `images`"
+            )
+        );
+        let narrowed = Fraction([0.0, 0.5]).check("images", &shares(&[("a", [0.5, 1.0])])).unwrap();
+        assert_eq!(
+            (narrowed.parameter.as_str(), narrowed.message.as_str()),
+            ("fraction", "`fraction` takes nothing of what comes in: `a` has the share [0.5, 1] of `images`")
+        );
+        let both = shares(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]);
+        assert_eq!(Fraction([0.0, 0.3]).check("images", &both), None);
     }
 
     /// What changes here gives every cached pipeline other items: raise the versions of the kinds that take shares.

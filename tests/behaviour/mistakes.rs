@@ -146,6 +146,19 @@ learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets =
     an_input_outside_of_inputs: "inputs.pairs = \"pairs\"" => "pairs = \"pairs\"";
     nodes_by_another_name: "[nodes.images]" => "[node.images]";
     a_frozen_node: "batch_size = 4" => "batch_size = 4\nfreeze = true";
+    an_input_that_is_named_twice: "inputs.rejected = [\"rejected\"]" => "inputs.rejected = [\"rejected\", \"rejected\"]";
+    pictures_that_come_in_twice: "inputs.images = \"images\"" => "inputs.images = [\"images\", \"images\"]";
+    shares_of_one_side_that_overlap:
+        "prompts = \"stic:hallucination\"" => "prompts = \"stic:hallucination\"\nfraction = [0.0, 0.6]
+
+[nodes.corrupted]\nkind = \"corrupt\"\ninputs.images = \"images\"\nfraction = [0.4, 1.0]
+operations = [{ op = \"low_resolution\", size = 12 }]
+
+[nodes.from_corrupted]\nkind = \"describe\"\ninputs.images = \"corrupted\"\nmodel = \"base\"\nprompts = \"stic:captions\"",
+        "inputs.rejected = [\"rejected\"]" => "inputs.rejected = [\"from_corrupted\", \"rejected\"]";
+    shares_of_two_sides_that_never_meet:
+        "prompts = \"stic:preferred\"" => "prompts = \"stic:preferred\"\nfraction = [0.0, 0.5]",
+        "prompts = \"stic:hallucination\"" => "prompts = \"stic:hallucination\"\nfraction = [0.5, 1.0]";
     many_at_once:
         "seed = 1" => "sed = 1",
         "from = \"pictures\"" => "from = \"pictures\"\ncount = -1",
