@@ -463,12 +463,8 @@ mod tests {
         let (mut records, _) = images(&trial, 2);
         let node = node("operations = [{ op = \"greyscale\" }]");
         let turns = vec![artifact::Turn { from: artifact::Speaker::Human, value: "What?".to_owned() }];
-        records.push(Record {
-            id: ItemId::new(Digest::of(b"text")),
-            picture: None,
-            conversations: Some(turns),
-            ..records[0].clone()
-        });
+        let text = ItemId::new(Digest::of(b"text"));
+        records.push(Record { id: text.clone(), picture: None, conversations: Some(turns), ..records[0].clone() });
         let inputs = inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records)));
         let (items, made) = mapped(&trial, node.as_ref(), &inputs);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
@@ -476,7 +472,14 @@ mod tests {
         let output = work.collect(&inputs, &mut values.into_iter(), &trial).unwrap();
         assert_eq!(
             (items.len(), output.summary.line.as_str()),
-            (2, "2 altered pictures: 2 greyscale; 1 record without a picture left out")
+            (
+                2,
+                format!(
+                    "2 altered pictures: 2 greyscale; 1 record without a picture left out: the item {}",
+                    text.short()
+                )
+                .as_str()
+            )
         );
         assert!(trial.notes.lock().unwrap()[0].starts_with("left out a record without a picture: the item "));
         let none = self::inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records[2..])));

@@ -238,7 +238,12 @@ mod tests {
         assert_eq!(rows.iter().map(|row| &row.id).collect::<Vec<_>>(), [&records[0].id, &records[3].id]);
         assert_eq!(
             line,
-            "2 conversations; 1 record without a description left out; 1 record without a picture left out"
+            format!(
+                "2 conversations; 1 record without a description left out: the item {}; 1 record without a picture left \
+                 out: the item {}",
+                records[1].id.short(),
+                records[2].id.short()
+            )
         );
     }
 

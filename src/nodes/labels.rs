@@ -121,7 +121,8 @@ impl LeftOut {
     pub fn clause(&self) -> String {
         match self.count {
             0 => String::new(),
-            count => format!("; {} {} left out", counted(count, "record"), self.what),
+            1 => format!("; 1 record {} left out: {}", self.what, self.first),
+            count => format!("; {} {} left out, first {}", counted(count, "record"), self.what, self.first),
         }
     }
 
