@@ -331,9 +331,9 @@ impl Loaded {
     }
 }
 
-/// What the model said: an item's value.
+/// What the model wrote: an item's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Said {
+struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     description: Option<String>,
     prompt: String,

@@ -124,9 +124,9 @@ impl Question {
     }
 }
 
-/// What the model said: an item's value.
+/// What the model wrote: an item's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Said {
+struct Reply {
     text: String,
     tokens: usize,
     finish: Finish,
@@ -263,12 +263,12 @@ impl ItemWork for RespondNode {
                 }
                 Step::Done(tag, answer) => {
                     progress.done += 1;
-                    let said = answer.and_then(|answer| {
+                    let reply = answer.and_then(|answer| {
                         let text = processor.tokenizer().decode(&answer.tokens)?;
                         let seen = seen[tag].get().copied();
-                        Ok(Said { text, tokens: answer.tokens.len(), finish: answer.finish, seen })
+                        Ok(Reply { text, tokens: answer.tokens.len(), finish: answer.finish, seen })
                     });
-                    finished(tag, value(said, &questions[tag], context))
+                    finished(tag, value(reply, &questions[tag], context))
                 }
             };
             context.progress(progress);
@@ -303,7 +303,7 @@ impl ItemWork for RespondNode {
         let mut seen = Vec::new();
         for (index, ItemValue { value, .. }) in values {
             let Question { record, label, picture, prompt, .. } = &questions[index];
-            let Said { text, tokens, finish, seen: as_seen } = serde_json::from_value(value).map_err(|cause| {
+            let Reply { text, tokens, finish, seen: as_seen } = serde_json::from_value(value).map_err(|cause| {
                 Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
             })?;
             seen.extend(as_seen);
@@ -339,15 +339,15 @@ fn read_image(digest: &Digest, processor: &Processor, context: &dyn Context) -> 
 }
 
 /// An item's value, or why it has none.
-fn value(said: Result<Said, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
+fn value(reply: Result<Reply, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
     let bad = |cause: String| {
         let path = context.content_path(&question.shown);
         let what =
             path.map_or_else(|| item_name(&question.record.id, &question.label), |path| path.display().to_string());
         BadItem { what, cause }
     };
-    let said = said.map_err(|error| bad(error.message))?;
-    let value = serde_json::to_value(said).map_err(|cause| bad(cause.to_string()))?;
+    let reply = reply.map_err(|error| bad(error.message))?;
+    let value = serde_json::to_value(reply).map_err(|cause| bad(cause.to_string()))?;
     Ok(ItemValue { value, objects: Vec::new() })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{EvaluateNode, Form, Loaded, Said};
+use super::{EvaluateNode, Form, Loaded, Reply};
 use crate::artifact::Finish;
 use crate::digest::Digest;
 use crate::model::ModelError;
@@ -82,8 +82,8 @@ impl Run<'_> {
             let value = written.map_err(|error| bad(loaded, index, &error.message)).and_then(|written| {
                 let (description, prompt) = prompts.get(&index).cloned().unwrap_or_default();
                 let Written { text, tokens, finish } = written;
-                let said = Said { description, prompt, text, tokens, finish };
-                let value = serde_json::to_value(said).map_err(|cause| bad(loaded, index, &cause.to_string()))?;
+                let reply = Reply { description, prompt, text, tokens, finish };
+                let value = serde_json::to_value(reply).map_err(|cause| bad(loaded, index, &cause.to_string()))?;
                 Ok(ItemValue { value, objects: Vec::new() })
             });
             run.finish(index, value)

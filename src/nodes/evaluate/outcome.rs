@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvaluateNode, Loaded, Said};
+use super::{EvaluateNode, Loaded, Reply};
 use crate::artifact::{self, Finish, LABELS, Label, Prediction, write_lines};
 use crate::diagnostic::counted;
 use crate::digest::Digest;
@@ -47,11 +47,11 @@ pub(super) fn outcome(
     let (mut cut, mut spelled) = (0, 0);
     for (index, value) in values {
         let (asked, picture) = loaded.asked(index)?;
-        let said: Said = serde_json::from_value(value.value)
+        let reply: Reply = serde_json::from_value(value.value)
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
-        let mark = loaded.suite.mark(asked, &said.text, node.manner);
-        spelled += usize::from(loaded.suite.is_spelling(asked, &said.text, node.manner));
-        cut += usize::from(said.finish == Finish::Length);
+        let mark = loaded.suite.mark(asked, &reply.text, node.manner);
+        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.manner));
+        cut += usize::from(reply.finish == Finish::Length);
         let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
         let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
         predictions.push(Prediction {
@@ -59,9 +59,9 @@ pub(super) fn outcome(
             picture,
             question: asked.question.clone(),
             question_type: asked.kind().map(str::to_owned),
-            description: said.description,
-            prompt: said.prompt,
-            text: said.text,
+            description: reply.description,
+            prompt: reply.prompt,
+            text: reply.text,
             answer: mark.answer.clone(),
             gold: asked.gold(),
             score: mark.score,
@@ -109,12 +109,12 @@ fn metrics(scores: &Scores) -> Vec<Metric> {
 /// Parameters of scoring that are not the default.
 fn manner(node: &EvaluateNode) -> BTreeMap<String, String> {
     let (extract, scorer) = (node.manner.extract, node.manner.scorer);
-    let said = [
+    let settings = [
         ("extract", extract.name(), extract == Extract::default()),
         ("scorer", scorer.name(), scorer == Scorer::default()),
     ];
-    let said = said.into_iter().filter(|(_, _, default)| !default);
-    said.map(|(label, name, _)| (label.to_owned(), name.to_owned())).collect()
+    let settings = settings.into_iter().filter(|(_, _, default)| !default);
+    settings.map(|(label, name, _)| (label.to_owned(), name.to_owned())).collect()
 }
 
 fn notes(loaded: &Loaded, spelled: usize) -> Vec<String> {

@@ -56,12 +56,12 @@ fn inputs(trial: &Trial) -> Inputs {
 }
 
 /// The values of the items `pending`.
-fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Said, BadItem>> {
+fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Reply, BadItem>> {
     let mut values = BTreeMap::new();
     work(node)
         .map(&inputs(trial), pending, trial, &mut |index, value| {
-            let said = value.map(|value| serde_json::from_value(value.value).unwrap());
-            assert!(values.insert(index, said).is_none(), "item {index} came twice");
+            let reply = value.map(|value| serde_json::from_value(value.value).unwrap());
+            assert!(values.insert(index, reply).is_none(), "item {index} came twice");
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -96,13 +96,13 @@ fn one_description_serves_all_questions_about_a_picture() {
     let trial = trial(data.path());
     let node = node(data.path(), "describe_and_respond = true\ntemperature = 0.8");
     let values = values(&*node, &trial, &[0, 1, 2, 3]);
-    let said: Vec<&Said> = values.values().map(|said| said.as_ref().unwrap()).collect();
-    let description = said[0].description.clone().unwrap();
+    let reply: Vec<&Reply> = values.values().map(|reply| reply.as_ref().unwrap()).collect();
+    let description = reply[0].description.clone().unwrap();
     assert!(!description.is_empty());
-    assert_eq!(said[2].description.as_ref(), Some(&description));
-    assert_eq!(said[0].prompt, format!("Image description:\n{description}\n\nWhat color?"));
-    assert_eq!(said[1].description, said[3].description);
-    assert_ne!(said[0].description, said[1].description);
+    assert_eq!(reply[2].description.as_ref(), Some(&description));
+    assert_eq!(reply[0].prompt, format!("Image description:\n{description}\n\nWhat color?"));
+    assert_eq!(reply[1].description, reply[3].description);
+    assert_ne!(reply[0].description, reply[1].description);
 }
 
 #[test]
@@ -132,15 +132,15 @@ fn an_answer_does_not_depend_on_what_else_is_pending() {
 fn the_forms_differ_in_separator_and_in_what_the_description_sees() {
     let data = data();
     let trial = trial(data.path());
-    let said = |more: &str| values(&*node(data.path(), more), &trial, &[0, 1]);
-    let direct = said("");
+    let reply = |more: &str| values(&*node(data.path(), more), &trial, &[0, 1]);
+    let direct = reply("");
     let first = direct[&0].as_ref().unwrap();
     assert_eq!((first.description.as_deref(), first.prompt.as_str()), (None, "What color?"));
-    let paper = said("describe_and_respond = \"paper\"");
+    let paper = reply("describe_and_respond = \"paper\"");
     let first = paper[&0].as_ref().unwrap();
     let description = first.description.clone().unwrap();
     assert_eq!(first.prompt, format!("Image description:\n{description}\nWhat color?"));
-    let published = said("describe_and_respond = \"published\"");
+    let published = reply("describe_and_respond = \"published\"");
     let of = |index: usize| published[&index].as_ref().unwrap();
     assert_eq!(of(0).description, of(1).description, "a greedy description without a picture is one for all");
     assert_ne!(of(0).description, first.description);
@@ -164,7 +164,7 @@ fn what_was_said_is_scored_afterwards() {
     let data = data();
     let trial = trial(data.path());
     let node = node(data.path(), "extract = \"final_answer\"");
-    let values = [(0, said("The answer is red.")), (1, said("Blue.")), (2, said("three"))];
+    let values = [(0, reply("The answer is red.")), (1, reply("Blue.")), (2, reply("three"))];
     let output = work(&*node).collect(&inputs(&trial), &mut values.into_iter(), &trial).unwrap();
     assert_eq!(
         output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
@@ -199,19 +199,19 @@ fn grey_of_more_than_eight_bits_is_told_once() {
 }
 
 /// What an item's value is when the model said `text`; `Blue.` was cut.
-fn said(text: &str) -> ItemValue {
-    let said = Said {
+fn reply(text: &str) -> ItemValue {
+    let reply = Reply {
         description: None,
         prompt: "p".to_owned(),
         text: text.to_owned(),
         tokens: 1,
         finish: if text == "Blue." { Finish::Length } else { Finish::Stop },
     };
-    ItemValue { value: serde_json::to_value(said).unwrap(), objects: Vec::new() }
+    ItemValue { value: serde_json::to_value(reply).unwrap(), objects: Vec::new() }
 }
 
 fn collected(node: &dyn Node, trial: &Trial, texts: &[&str]) -> Output {
-    let values: Vec<_> = texts.iter().map(|text| said(text)).enumerate().collect();
+    let values: Vec<_> = texts.iter().map(|text| reply(text)).enumerate().collect();
     work(node).collect(&inputs(trial), &mut values.into_iter(), trial).unwrap()
 }
 
@@ -313,7 +313,7 @@ fn captions_ask_the_describe_prompt_of_every_picture() {
     );
     let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
     let values = values(&*node, &trial, &[0, 1]);
-    assert!(values.values().all(|said| said.as_ref().unwrap().prompt == "Tell."));
+    assert!(values.values().all(|reply| reply.as_ref().unwrap().prompt == "Tell."));
     let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
     assert_eq!(names, ["benchmark", "describe_prompt", "max_new_tokens"]);
 }
