@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::digest::Digest;
 
 use stic_engine::artifact::Rows;
-pub use stic_engine::artifact::{ArtifactKind, InvalidLine, ItemId, LABELS, Label, read_lines, write_lines};
+pub use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, read_lines, write_lines};
 
 /// Pictures and instruction records: [`Record`].
 pub const RECORDS: ArtifactKind = rows("records", "records.jsonl");

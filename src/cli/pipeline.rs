@@ -54,7 +54,9 @@ impl PipelineFile {
                     add_data_mistakes(rejected.nodes.iter(), place, &source, &mut mistakes);
                     for node in &rejected.unread {
                         let resources = node.named.resources.iter();
-                        let resources = resources.flat_map(|resource| kinds.importer().check_resource(resource));
+                        let resources = resources.flat_map(|resource| {
+                            kinds.importer().map_or_else(Vec::new, |importer| importer.check_resource(resource))
+                        });
                         let problems: Vec<FileProblem> = resources.chain(missing_paths(&node.named)).collect();
                         let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
                         found.for_each(|mistake| add(mistake, &source, &mut mistakes));

@@ -156,6 +156,11 @@ pub enum Event {
     },
 }
 
+/// Nobody is told.
+impl Observer for () {
+    fn notice(&self, _: &Event) {}
+}
+
 /// Who is told what happens; called from several threads.
 pub trait Observer: Send + Sync {
     /// Takes notice of `event`.

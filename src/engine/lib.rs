@@ -6,6 +6,46 @@
 //! [`store`]; [`run`] executes what is missing, in topological order, and publishes: objects first, the record last. A
 //! node that maps items finds those that are in its journal and makes only the others.
 //!
+//! # Example
+//!
+//! Two kinds of node, a pipeline of them, and what a second run finds:
+//!
+//! ```
+//! use std::{path::Path, sync::Arc};
+//! use stic_engine::{artifact::ArtifactKind, event::State, graph::Graph, node::*, run, store::Store};
+//!
+//! const TEXT: ArtifactKind = ArtifactKind { name: "text", version: 1, rows: None };
+//!
+//! let word = Simple {
+//!     name: "word", version: 1, ports: &[], output: TEXT,
+//!     read: |table| Some(vec![Parameter::function("text", table.required::<String>("text")?)]),
+//!     run: |parameters, _, context| Output::of("text", parameters[0].value.to_string().as_bytes(), context.objects()),
+//! };
+//! let count = Simple {
+//!     name: "count", version: 1, output: TEXT,
+//!     ports: &[Port { name: "of", accepts: &[TEXT], arity: Arity::One, items: false }],
+//!     read: |_| Some(Vec::new()),
+//!     run: |_, inputs, context| {
+//!         let text = inputs.part(&inputs.artifacts("of")[0], "text")?;
+//!         Output::of("text", text.len().to_string().as_bytes(), context.objects())
+//!     },
+//! };
+//!
+//! let kinds = Kinds::new(vec![Arc::new(word), Arc::new(count)]);
+//! let folder = tempfile::tempdir().unwrap();
+//! let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
+//! let states = |text: &str| {
+//!     let graph = Graph::read(text, "example", Path::new(""), &kinds).ok().expect("no mistakes");
+//!     let report = run::run(&graph, &store, &Default::default(), &Default::default(), &(), &Default::default());
+//!     report.unwrap().nodes.iter().map(|node| node.how).collect::<Vec<_>>()
+//! };
+//! let pipeline = |word| format!("[nodes.a]\nkind = 'word'\ntext = '{word}'\n[nodes.b]\nkind = 'count'\ninputs.of = 'a'\n");
+//! assert_eq!(states(&pipeline("cat")), [State::Run, State::Run]);
+//! assert_eq!(states(&pipeline("cat")), [State::Hit, State::Hit]);
+//! // Another word of another length: both run; one that makes the same text as before is found.
+//! assert_eq!(states(&pipeline("mouse")), [State::Run, State::Run]);
+//! ```
+//!
 //! # Map
 //!
 //! ```text

@@ -44,10 +44,10 @@ pub fn export(
     {
         let mut content = objects.read(&part.digest)?;
         if Some(part.name.as_str()) == artifact.kind.rows.map(|rows| rows.part) {
-            let rows: Vec<Map<String, Json>> = read_lines(&content).map_err(|error| {
+            let rows: Vec<Map<String, Json>> = read_lines(&content).map_err(|(line, cause)| {
                 Failure::node(format!(
                     "the result of `{}` is broken: {}, line {}: {}",
-                    artifact.node, part.name, error.line, error.cause
+                    artifact.node, part.name, line, cause
                 ))
             })?;
             content =

@@ -192,7 +192,7 @@ impl Node for Import {
             return Ok(Vec::new());
         }
         let Rows { text, labels, .. } = self.rows(files)?;
-        let rows: Vec<Row> = read_lines(&text).map_err(|error| Failure::node(error.cause.to_string()))?;
+        let rows: Vec<Row> = read_lines(&text).map_err(|(_, cause)| Failure::node(cause.to_string()))?;
         let named = |(Row { id, picture }, label)| Labelled { id, file: picture, label };
         Ok(std::iter::zip(rows, labels).map(named).collect())
     }

@@ -59,7 +59,10 @@ pub fn kinds() -> Kinds {
         Arc::new(SftKind),
         Arc::new(EvaluateKind),
     ];
-    Kinds::new(kinds, Arc::new(FileImporter)).with_resources(&[model::MODEL]).with_pools(&[device::DEVICES])
+    Kinds::new(kinds)
+        .with_importer(Arc::new(FileImporter))
+        .with_resources(&[model::MODEL])
+        .with_pools(&[device::DEVICES])
 }
 
 #[cfg(test)]

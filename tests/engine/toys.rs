@@ -14,8 +14,8 @@ use stic_engine::digest::Digest;
 use stic_engine::event::{Event, Observer, State};
 use stic_engine::graph::Graph;
 use stic_engine::node::{
-    Arity, BadItem, Context, Failure, FileDigests, Importer, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind,
-    OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
+    Arity, BadItem, Context, Failure, FileDigests, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind, OnBadItem,
+    Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic_engine::plan;
 use stic_engine::pool::{self, Pool, PoolKind, PoolRequest, Slots};
@@ -370,23 +370,9 @@ impl ToyNode {
     }
 }
 
-struct NoImports;
-
-impl Importer for NoImports {
-    fn import(
-        &self,
-        _accepts: &[ArtifactKind],
-        _file: PathBuf,
-        _images: Option<PathBuf>,
-    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
-        panic!("no test imports a file")
-    }
-}
-
 pub fn kinds() -> Kinds {
     let toys = [Toy::Words, Toy::Files, Toy::Each, Toy::Tell, Toy::Show, Toy::Compute, Toy::All, Toy::First];
-    Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect(), Arc::new(NoImports))
-        .with_pools(&[DEVICE])
+    Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect()).with_pools(&[DEVICE])
 }
 
 const DEVICE: PoolKind = PoolKind { name: "device", keys: &[], read: read_device };

@@ -3,25 +3,15 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A line that is not a row.
-#[derive(Debug, thiserror::Error)]
-#[error("line {line}: {cause}")]
-pub struct InvalidLine {
-    /// The line's number, counted from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub cause: serde_json::Error,
-}
-
 /// The rows of `text`; empty lines are passed over.
 ///
 /// # Errors
-/// The first line that is not a `T`, with its number.
-pub fn read_lines<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, InvalidLine> {
+/// The number of the first line that is not a `T`, counted from 1, and what is wrong with it.
+pub fn read_lines<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, (usize, serde_json::Error)> {
     text.split(|byte| *byte == b'\n')
         .enumerate()
         .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| serde_json::from_slice(line).map_err(|cause| InvalidLine { line: index + 1, cause }))
+        .map(|(index, line)| serde_json::from_slice(line).map_err(|cause| (index + 1, cause)))
         .collect()
 }
 
@@ -44,8 +34,8 @@ mod tests {
 
     #[test]
     fn a_broken_line_is_named_by_its_number() {
-        let error = read_lines::<u32>(b"1\n\n2\nthree\n").unwrap_err();
-        assert_eq!(error.line, 4);
+        let (line, _) = read_lines::<u32>(b"1\n\n2\nthree\n").unwrap_err();
+        assert_eq!(line, 4);
     }
 
     #[test]

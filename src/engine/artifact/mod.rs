@@ -10,7 +10,7 @@ mod lines;
 
 pub use id::ItemId;
 pub use label::Label;
-pub use lines::{InvalidLine, read_lines, write_lines};
+pub use lines::{read_lines, write_lines};
 
 use std::fmt;
 

@@ -75,6 +75,11 @@ pub(super) enum Mistake {
         /// Where.
         span: Span,
     },
+    /// A file as an input, where nothing imports files.
+    NoImports {
+        /// Where.
+        span: Span,
+    },
     /// Nodes that wait for each other.
     Cycle {
         /// The ring, and where each node names the one before it.
@@ -144,6 +149,9 @@ impl From<Mistake> for Diagnostic {
                         Some(near) => format!("did you mean `{near}`?"),
                         None => makers_help(&port, &makers),
                     })
+            }
+            Mistake::NoImports { span } => {
+                Self::new("files are not imported here".to_owned()).label(span, "a file").help("name a node".to_owned())
             }
             Mistake::Cycle { ring } => {
                 let mut names: Vec<&str> = ring.iter().map(|(name, _)| name.as_str()).collect();

@@ -285,7 +285,11 @@ impl<'a> Joining<'a> {
             let Some(input) = table.inputs.iter().find(|input| input.port == port.name) else { continue };
             for (position, source) in input.sources.iter().enumerate() {
                 let InputSource::File { file, images, table: written } = source else { continue };
-                let (output, kind, node) = self.kinds.importer().import(port.accepts, file.clone(), images.clone());
+                let Some(importer) = self.kinds.importer() else {
+                    self.report(Mistake::NoImports { span: written.span.clone() });
+                    continue;
+                };
+                let (output, kind, node) = importer.import(port.accepts, file.clone(), images.clone());
                 let several = input.sources.len() > 1;
                 let number = if several { format!(".{}", position + 1) } else { String::new() };
                 imports.push_back(GraphNode {

@@ -1,14 +1,13 @@
 //! Kinds of node that do nothing, for tests of what is said about pipelines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::artifact::ArtifactKind;
-use crate::node::{
-    Arity, Context, Failure, Importer, Inputs, Kinds, Node, NodeKind, Output, Parameter, Port, WholeWork, Work,
-};
+use crate::node::{Arity, Importer, Kinds, Node, NodeKind, Output, Parameter, Port, Simple};
 use crate::pool::{PoolKind, PoolRequest};
-use crate::spec::{Reader, ResourceKind};
+use crate::spec::syntax::Table;
+use crate::spec::{Mistakes, Reader, ResourceKind, Scope};
 
 const fn made(name: &'static str) -> ArtifactKind {
     ArtifactKind { name, version: 1, rows: None }
@@ -25,28 +24,21 @@ const ADAPTER: ArtifactKind = made("adapter");
 pub(crate) fn kinds() -> Kinds {
     let port = |name, accepts, arity| Port { name, accepts, arity, items: false };
     let adapter = port("adapter", &[ADAPTER], Arity::Optional);
-    let kind = |name, output, ports: Vec<Port>, keys| -> Arc<dyn NodeKind> {
-        Arc::new(Toy { name, output, ports: ports.leak(), keys })
+    let kind = |name, output, ports: Vec<Port>, read| -> Arc<dyn NodeKind> {
+        Arc::new(Simple { name, version: 1, ports: ports.leak(), output, read, run: |_, _, _| Ok(Output::default()) })
     };
-    Kinds::new(
-        vec![
-            kind("pictures", RECORDS, vec![], &["from"]),
-            kind("tell", RESPONSES, vec![port("images", &[RECORDS], Arity::One), adapter], &["model", "temperature"]),
-            kind(
-                "join",
-                PAIRS,
-                vec![port("preferred", &[RESPONSES], Arity::One), port("rejected", &[RESPONSES], Arity::Many)],
-                &[],
-            ),
-            kind(
-                "learn",
-                ADAPTER,
-                vec![port("pairs", &[PAIRS, CONVERSATIONS], Arity::One), adapter],
-                &["model", "rank"],
-            ),
-        ],
-        Arc::new(ToyImporter),
-    )
+    Kinds::new(vec![
+        kind("pictures", RECORDS, vec![], read_from),
+        kind("tell", RESPONSES, vec![port("images", &[RECORDS], Arity::One), adapter], read_told),
+        kind(
+            "join",
+            PAIRS,
+            vec![port("preferred", &[RESPONSES], Arity::One), port("rejected", &[RESPONSES], Arity::Many)],
+            |_| Some(Vec::new()),
+        ),
+        kind("learn", ADAPTER, vec![port("pairs", &[PAIRS, CONVERSATIONS], Arity::One), adapter], read_learned),
+    ])
+    .with_importer(Arc::new(ToyImporter))
     .with_resources(&[MODEL])
     .with_pools(&[DEVICE])
 }
@@ -61,60 +53,19 @@ fn read_device(table: &mut Reader<'_>) -> PoolRequest {
     PoolRequest { accept_numerics: table.optional("accept_numerics").unwrap_or_default(), ..PoolRequest::default() }
 }
 
-struct Toy {
-    name: &'static str,
-    output: ArtifactKind,
-    ports: &'static [Port],
-    keys: &'static [&'static str],
+fn read_from(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
+    table.required_path("from").map(|_| Vec::new())
 }
 
-impl NodeKind for Toy {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn ports(&self) -> &'static [Port] {
-        self.ports
-    }
-
-    fn output(&self) -> ArtifactKind {
-        self.output
-    }
-
-    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let mut sound = true;
-        for key in self.keys {
-            sound &= match *key {
-                "from" => table.required_path(key).is_some(),
-                "model" => table.resource(key, &MODEL).is_some(),
-                "rank" => table.required_integer(key, 1..).is_some(),
-                _ => table.number(key, 0.2, 0.0..) >= 0.0,
-            };
-        }
-        sound.then(|| Box::new(ToyNode) as Box<dyn Node>)
-    }
+fn read_told(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
+    let model = table.resource("model", &MODEL);
+    table.number("temperature", 0.2, 0.0..);
+    model.map(|_| Vec::new())
 }
 
-struct ToyNode;
-
-impl Node for ToyNode {
-    fn parameters(&self) -> Vec<Parameter> {
-        Vec::new()
-    }
-
-    fn work(&self) -> Work<'_> {
-        Work::Whole(self)
-    }
-}
-
-impl WholeWork for ToyNode {
-    fn run(&self, _: &Inputs, _: &dyn Context) -> Result<Output, Failure> {
-        Ok(Output::default())
-    }
+fn read_learned(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
+    let (model, rank) = (table.resource("model", &MODEL), table.required_integer("rank", 1..));
+    model.zip(rank).map(|_| Vec::new())
 }
 
 struct ToyImporter;
@@ -126,7 +77,13 @@ impl Importer for ToyImporter {
         _: PathBuf,
         _: Option<PathBuf>,
     ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
-        let kind = Toy { name: "import", output: accepts[0], ports: &[], keys: &[] };
-        (accepts[0], Arc::new(kind), Box::new(ToyNode))
+        let (name, output) = ("import", accepts[0]);
+        let kind =
+            Simple { name, version: 1, ports: &[], output, read: |_| None, run: |_, _, _| Ok(Output::default()) };
+        let node = Simple { read: |_| Some(Vec::new()), ..kind };
+        let (table, mistakes) = (Table::default(), Mistakes::default());
+        let scope = Scope::new(Path::new(""), &[], &mistakes);
+        let node = node.read(&mut Reader::new(&scope, &table, "the import"), &|_| false).expect("nothing is read");
+        (output, Arc::new(kind), node)
     }
 }

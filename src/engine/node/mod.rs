@@ -6,9 +6,11 @@
 
 mod failure;
 mod results;
+mod simple;
 
 pub use failure::Failure;
 pub use results::{Artifact, BadItem, Compared, Inputs, ItemValue, Metric, Output, Part, Progress, Summary};
+pub use simple::Simple;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -88,15 +90,22 @@ pub trait Importer: Send + Sync {
 #[derive(Clone)]
 pub struct Kinds {
     kinds: Vec<Arc<dyn NodeKind>>,
-    importer: Arc<dyn Importer>,
+    importer: Option<Arc<dyn Importer>>,
     resources: Vec<ResourceKind>,
     pools: Vec<PoolKind>,
 }
 
 impl Kinds {
-    /// These kinds, and what imports files.
-    pub fn new(kinds: Vec<Arc<dyn NodeKind>>, importer: Arc<dyn Importer>) -> Self {
-        Self { kinds, importer, resources: Vec::new(), pools: Vec::new() }
+    /// These kinds.
+    pub fn new(kinds: Vec<Arc<dyn NodeKind>>) -> Self {
+        Self { kinds, importer: None, resources: Vec::new(), pools: Vec::new() }
+    }
+
+    /// The same, with what imports files.
+    #[must_use]
+    pub fn with_importer(mut self, importer: Arc<dyn Importer>) -> Self {
+        self.importer = Some(importer);
+        self
     }
 
     /// The same, with the kinds of resource that a pipeline file may declare.
@@ -133,9 +142,9 @@ impl Kinds {
         self.kinds.iter().map(|kind| kind.name()).collect()
     }
 
-    /// What imports files.
-    pub fn importer(&self) -> &dyn Importer {
-        self.importer.as_ref()
+    /// What imports files, if anything does.
+    pub fn importer(&self) -> Option<&dyn Importer> {
+        self.importer.as_deref()
     }
 }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Objects};
-use crate::artifact::{ArtifactKind, InvalidLine, LABELS, Label, read_lines};
+use crate::artifact::{ArtifactKind, LABELS, Label, read_lines};
 use crate::digest::Digest;
 
 /// What an item came to: one JSON value, and the objects that it refers to by digest.
@@ -108,7 +108,7 @@ impl Inputs {
     pub fn rows_of<T: DeserializeOwned>(&self, artifact: &Artifact) -> Result<Vec<T>, Failure> {
         let name = artifact.kind.rows_part();
         let text = self.part(artifact, name)?;
-        read_lines(&text).map_err(|InvalidLine { line, cause }| {
+        read_lines(&text).map_err(|(line, cause)| {
             Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
                 .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
         })
@@ -132,6 +132,17 @@ pub struct Output {
     pub objects: Vec<Digest>,
     /// What people are shown of it.
     pub summary: Summary,
+}
+
+impl Output {
+    /// A result of one part, called `name`.
+    ///
+    /// # Errors
+    /// When `content` cannot be put into the store.
+    pub fn of(name: &str, content: &[u8], objects: &dyn Objects) -> Result<Self, Failure> {
+        let part = Part { name: name.to_owned(), digest: objects.put(content)? };
+        Ok(Self { identity: vec![part], ..Self::default() })
+    }
 }
 
 /// What people are shown of a result; kept in its side part.

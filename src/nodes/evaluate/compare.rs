@@ -36,7 +36,7 @@ fn measured(artifact: &Artifact, objects: &dyn Objects) -> Result<Measured, Fail
 fn marked(artifact: &Artifact, objects: &dyn Objects) -> Result<BTreeMap<ItemId, Marked>, Failure> {
     let name = artifact.kind.rows_part();
     let rows: Vec<Prediction> = read_lines(&objects.read(&part(artifact, name)?)?)
-        .map_err(|error| broken(artifact, name, format!("line {}: {}", error.line, error.cause)))?;
+        .map_err(|(line, cause)| broken(artifact, name, format!("line {line}: {cause}")))?;
     let mark = |row: Prediction| {
         let count = |list: Option<Vec<String>>| list.map_or(0.0, |list| list.len() as f64);
         let (claimed, missed) = (count(row.claimed), count(row.missed));
