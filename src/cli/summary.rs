@@ -8,6 +8,7 @@ use std::path::Path;
 
 use unicode_width::UnicodeWidthStr;
 
+use super::curve;
 use super::shell;
 use super::table::{hanging, natural_width, table, wrapped};
 use super::voice::{Paint, Voice, duration, harmless};
@@ -15,7 +16,7 @@ use crate::artifact;
 use crate::diagnostic::{counted, rounded};
 use crate::event::{Difference, NodeReport, State};
 use crate::graph::Graph;
-use crate::node::{Metric, Summary};
+use crate::node::{Block, Metric, Sample, Summary};
 use crate::run::RunReport;
 use crate::store::is_cache;
 
@@ -76,14 +77,15 @@ impl Told<'_> {
         let shown = |node: &str| voice.verbose || wanted(node);
         let block = |(node, summary): &Row<'_>| {
             let mut lines = vec![format!("from {}", voice.paint(Paint::Bold, node))];
-            for line in summary.samples.iter().flat_map(|sample| sample.lines()) {
+            for line in summary.blocks.iter().map(shown_block).collect::<Vec<_>>().iter().flat_map(|text| text.lines())
+            {
                 let text = line.trim_start();
                 let depth = 2 + line.len() - text.len();
                 lines.extend(hanging(&" ".repeat(depth), &harmless(text), voice.width, depth + 2));
             }
             lines
         };
-        let is_shown = |(node, summary): &&Row<'_>| !summary.samples.is_empty() && shown(node);
+        let is_shown = |(node, summary): &&Row<'_>| !summary.blocks.is_empty() && shown(node);
         told.iter().filter(is_shown).map(block).collect()
     }
 
@@ -309,6 +311,23 @@ fn shown(metric: &Metric) -> String {
     match metric.interval {
         Some([low, high]) => format!("{} [{}, {}]", number(metric.value), number(low), number(high)),
         None => number(metric.value),
+    }
+}
+
+/// A block as text; what belongs to a line above is set in.
+fn shown_block(block: &Block) -> String {
+    match block {
+        Block::Curve { name, values } => curve::row(name, values),
+        Block::Text { text } => text.clone(),
+        Block::Sample(Sample { file, name, text, fields }) => {
+            let mut shown = name.clone().unwrap_or_else(|| file.short());
+            match text.as_str() {
+                "" => {}
+                below if below.starts_with('\n') => shown += below,
+                beside => shown += &format!(": {beside}"),
+            }
+            shown + &fields.iter().map(|(name, text)| format!("\n  {name}: {text}")).collect::<String>()
+        }
     }
 }
 

@@ -39,11 +39,14 @@
 //!     let report = run::run(&graph, &store, &Default::default(), &Default::default(), &(), &Default::default());
 //!     report.unwrap().nodes.iter().map(|node| node.how).collect::<Vec<_>>()
 //! };
-//! let pipeline = |word| format!("[nodes.a]\nkind = 'word'\ntext = '{word}'\n[nodes.b]\nkind = 'count'\ninputs.of = 'a'\n");
-//! assert_eq!(states(&pipeline("cat")), [State::Run, State::Run]);
-//! assert_eq!(states(&pipeline("cat")), [State::Hit, State::Hit]);
-//! // Another word of another length: both run; one that makes the same text as before is found.
-//! assert_eq!(states(&pipeline("mouse")), [State::Run, State::Run]);
+//! let pipeline = |word| {
+//!     let letters = "[nodes.letters]\nkind = 'count'\ninputs.of = 'a'\n[nodes.digits]\nkind = 'count'\ninputs.of = 'letters'\n";
+//!     format!("[nodes.a]\nkind = 'word'\ntext = '{word}'\n{letters}")
+//! };
+//! assert_eq!(states(&pipeline("cat")), [State::Run, State::Run, State::Run]);
+//! assert_eq!(states(&pipeline("cat")), [State::Hit, State::Hit, State::Hit]);
+//! // Another word with as many letters: what reads their number alone is there.
+//! assert_eq!(states(&pipeline("dog")), [State::Run, State::Run, State::Hit]);
 //! ```
 //!
 //! # Map

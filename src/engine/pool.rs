@@ -4,28 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::spec::Reader;
-
-/// A pool that a program has.
-#[derive(Clone, Copy, Debug)]
-pub struct PoolKind {
-    /// Its name, and that of the table of a pipeline file that asks for it: `device`.
-    pub name: &'static str,
-    /// The keys of that table that say what is asked for.
-    pub keys: &'static [&'static str],
-    /// Reads that table.
-    pub read: fn(&mut Reader<'_>) -> PoolRequest,
-}
-
-/// What a pipeline file asks of a pool.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PoolRequest {
-    /// What is asked for, as the program reads it; null when the file has no such table.
-    pub asked: Value,
-    /// Numerics classes whose results are used as they are.
-    pub accept_numerics: Vec<String>,
-}
-
 /// What a request came to on this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {

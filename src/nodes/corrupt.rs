@@ -18,8 +18,8 @@ use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, NodeKind,
-    OnBadItem, Output, Parameter, Port, Progress, SeedUse, Summary, Work,
+    Arity, BadItem, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node,
+    NodeKind, OnBadItem, Output, Parameter, Port, Progress, Sample, SeedUse, Summary, Work,
 };
 use crate::spec::Reader;
 
@@ -264,7 +264,7 @@ impl ItemWork for Corrupt {
             identity: vec![records],
             side: vec![labels],
             objects,
-            summary: Summary { line, samples, ..Summary::default() },
+            summary: Summary { line, blocks: samples, ..Summary::default() },
         })
     }
 }
@@ -273,13 +273,14 @@ impl ItemWork for Corrupt {
 const SAMPLES: usize = 3;
 
 /// A picture before and after: its sizes in pixels, and what was done.
-fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<String> {
+fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<Block> {
     let size = |bytes: &[u8]| decode(bytes).ok().map(|picture| format!("{}×{}", picture.width(), picture.height()));
     let before = size(&context.content(&record.shown()?).ok()?)?;
     let after = size(&context.objects().read(&altered.picture).ok()?)?;
     let values = altered.values.iter().map(|(name, value)| format!("{name} {}", readable(value)));
     let done: Vec<String> = std::iter::once(altered.operation.clone()).chain(values).collect();
-    Some(format!("{}: {before} → {after} by {}", Summary::picture(&record.picture?), done.join(", ")))
+    let text = format!("{before} → {after} by {}", done.join(", "));
+    Some(Block::Sample(Sample { file: record.picture?, name: None, text, fields: Vec::new() }))
 }
 
 /// A value that was drawn, to three digits where it is a number.

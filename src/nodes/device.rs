@@ -2,8 +2,8 @@
 
 use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision, is_numerics_class};
 use crate::node::{Context, Failure};
-use crate::pool::{Pool, PoolKind, PoolRequest, Slots};
-use crate::spec::Reader;
+use crate::pool::{Pool, Slots};
+use crate::spec::{PoolKind, PoolRequest, Reader};
 
 /// The pool of devices; one is chosen for a run.
 pub const DEVICES: PoolKind = PoolKind { name: "device", keys: &["backend", "dtype"], read };
@@ -79,15 +79,16 @@ fn read(table: &mut Reader<'_>) -> PoolRequest {
 mod tests {
     use std::path::Path;
 
+    use super::DEVICES;
     use crate::diagnostic::{Source, Style, render};
-    use crate::graph::Graph;
-    use crate::nodes::kinds;
+    use crate::spec::{Declared, Pipeline};
 
     #[test]
     fn a_device_has_a_known_backend_and_dtype_and_its_index_is_a_number() {
         let said = |device: &str| {
             let text = format!("[device]\n{device}[nodes.a]\nkind = 'sample'\nfrom = 'x'\n");
-            let mistakes = Graph::read(&text, "toy", Path::new(""), &kinds()).err().expect("mistakes").mistakes;
+            let declared = Declared { pools: &[DEVICES], ..Declared::default() };
+            let mistakes = Pipeline::read(&text, "toy", Path::new(""), &declared).1.into_list();
             render(Some(&Source { name: "toy.toml".into(), text }), &mistakes, Style::PLAIN)
         };
         insta::assert_snapshot!(said("backend = 'cude:1'\ndtype = 'f8'\naccept_numerics = ['cuda-bf16', 'gpu']\n"));

@@ -3,7 +3,6 @@
 pub mod adapter;
 mod conditions;
 mod corrupt;
-mod curve;
 mod describe;
 pub mod device;
 mod dpo;

@@ -18,8 +18,8 @@ use crate::diagnostic::counted;
 use crate::digest::Value;
 use crate::draw::Draws;
 use crate::node::{
-    Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
-    Summary, WholeWork, Work, by_default,
+    Arity, Block, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Sample,
+    SeedUse, Summary, WholeWork, Work, by_default,
 };
 use crate::spec::Reader;
 
@@ -312,7 +312,7 @@ impl WholeWork for PairNode {
             objects: altered,
             summary: Summary {
                 line: line(&pairs, &counts, self.drop_identical) + &instructions,
-                samples,
+                blocks: samples,
                 ..Summary::default()
             },
         })
@@ -350,19 +350,17 @@ fn line(pairs: &[Pair], counts: &Counts, dropped: bool) -> String {
 }
 
 /// A pair as text, each response cut to what fits a few lines.
-fn sample(pair: &Pair, describing: &HashSet<String>) -> String {
+fn sample(pair: &Pair, describing: &HashSet<String>) -> Block {
     let cut = |text: &str| {
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if words.chars().count() <= 240 { words } else { words.chars().take(239).chain(['…']).collect() }
     };
-    format!(
-        "{}\n  instruction: {}\n  chosen: {}\n  rejected ({}): {}",
-        Summary::picture(&pair.picture),
-        cut(&pair.instruction),
-        cut(&pair.chosen),
-        origin(pair, describing),
-        cut(&pair.rejected),
-    )
+    let fields = vec![
+        ("instruction".to_owned(), cut(&pair.instruction)),
+        ("chosen".to_owned(), cut(&pair.chosen)),
+        (format!("rejected ({})", origin(pair, describing)), cut(&pair.rejected)),
+    ];
+    Block::Sample(Sample { file: pair.picture, name: None, text: String::new(), fields })
 }
 
 #[cfg(test)]
@@ -445,8 +443,10 @@ mod tests {
             output.summary.line,
             "2 pairs: 1 low_resolution, 1 misled; 1 picture without a rejected response; instructions: `stic:captions` (8 prompts)"
         );
-        assert_eq!(output.summary.samples.len(), 2);
-        assert!(output.summary.samples[0].contains("chosen: good 3\n  rejected (low_resolution): bad 3"));
+        assert_eq!(output.summary.blocks.len(), 2);
+        let Block::Sample(Sample { fields, .. }) = &output.summary.blocks[0] else { panic!("not a sample") };
+        let field = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(fields[1..], [field("chosen", "good 3"), field("rejected (low_resolution)", "bad 3")]);
     }
 
     #[test]

@@ -26,8 +26,8 @@ use crate::model::generate::{Generator, Request, Settings, Step};
 use crate::model::processor::{Processor, round};
 use crate::model::sample::Sampling;
 use crate::node::{
-    Arity, BadItem, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node, OnBadItem,
-    Output, Parameter, Part, Port, Progress, SeedUse, Summary, Work, by_default,
+    Arity, BadItem, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node,
+    OnBadItem, Output, Parameter, Part, Port, Progress, Sample, SeedUse, Summary, Work, by_default,
 };
 use crate::pool::Slots;
 use crate::spec::Reader;
@@ -368,8 +368,11 @@ fn summary(responses: &[Response], seen: &[Seen]) -> Summary {
         let views = if views == "1" { "one view".to_owned() } else { format!("{views} views") };
         line += &format!("; {views} and {tokens} image tokens a picture");
     }
-    let sample = |response: &Response| format!("{}: {}", Summary::picture(&response.picture), response.text);
-    Summary { line, samples: responses.iter().take(SAMPLES).map(sample).collect(), ..Summary::default() }
+    let sample = |response: &Response| {
+        let (file, text) = (response.picture, response.text.clone());
+        Block::Sample(Sample { file, name: None, text, fields: Vec::new() })
+    };
+    Summary { line, blocks: responses.iter().take(SAMPLES).map(sample).collect(), ..Summary::default() }
 }
 
 #[cfg(test)]
@@ -459,7 +462,7 @@ mod tests {
         assert_eq!(rows.len(), 4);
         assert!(rows.iter().all(|row| (1..=6).contains(&row.tokens) && row.altered.is_none()));
         assert!(rows.iter().any(|row| row.text != rows[0].text));
-        assert!(summary.line.starts_with("4 responses of ") && summary.samples.len() == 3, "{}", summary.line);
+        assert!(summary.line.starts_with("4 responses of ") && summary.blocks.len() == 3, "{}", summary.line);
         let progress = trial.progress.lock().unwrap();
         assert_eq!(progress.last().map(|last| (last.done, last.total)), Some((3, 3)));
         assert!(progress.iter().any(|step| step.tokens > Some(0)));

@@ -3,7 +3,6 @@
 //! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
 
 use super::adapter::{self, Origin};
-use super::curve;
 use super::device;
 use crate::artifact::write_lines;
 use crate::device::Backend;
@@ -13,7 +12,7 @@ use crate::model::ModelError;
 use crate::model::contract::{ImageFeatures, Model, Shape};
 use crate::model::processor::Processor;
 use crate::model::template::Template;
-use crate::node::{Context, Failure, Inputs, Output, Progress, Summary};
+use crate::node::{Block, Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
 use crate::train::training::{CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, Training, padded_length};
@@ -198,7 +197,8 @@ fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
     let Some([first, last]) = ends(&loss) else { return Summary::default() };
     let mut line =
         format!("{} on {}: loss {first:.3} → {last:.3}", counted(log.len(), "step"), counted(examples, "example"));
-    let mut samples = vec![curve::row("loss", &loss, POINTS)];
+    let curve = |name: &str, values: &[f64]| Block::Curve { name: name.to_owned(), values: means(values, POINTS) };
+    let mut blocks = vec![curve("loss", &loss)];
     if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
         let ([before, after], [at_first, at_last]) = (margin, accuracy);
         line += &format!(
@@ -206,8 +206,8 @@ fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
             rounded(before, 2),
             rounded(after, 2)
         );
-        samples.push(curve::row("margin", &course(|pair| pair.margin), POINTS));
-        samples.push(curve::row("accuracy", &course(|pair| pair.accuracy), POINTS));
+        blocks.push(curve("margin", &course(|pair| pair.margin)));
+        blocks.push(curve("accuracy", &course(|pair| pair.accuracy)));
     }
     line += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
     if bad > 0 {
@@ -263,7 +263,18 @@ fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
         }
     }
     warnings.extend(set.emptiness());
-    Summary { line, samples, warnings, ..Summary::default() }
+    Summary { line, blocks, warnings, ..Summary::default() }
+}
+
+/// The mean of each of at most `points` equal spans of `values`.
+fn means(values: &[f64], points: usize) -> Vec<f64> {
+    let points = points.min(values.len());
+    (0..points)
+        .map(|point| {
+            let span = &values[point * values.len() / points..(point + 1) * values.len() / points];
+            span.iter().sum::<f64>() / span.len() as f64
+        })
+        .collect()
 }
 
 /// The means of the first and of the last tenth of `values`: three at least, and none twice.
@@ -329,6 +340,13 @@ mod tests {
     }
 
     #[test]
+    fn spans_cover_all_values_once() {
+        assert_eq!(means(&[1.0, 3.0, 5.0, 7.0, 9.0], 2), [2.0, 7.0]);
+        assert_eq!(means(&[1.0, 2.0], 8), [1.0, 2.0]);
+        assert!(means(&[], 8).is_empty());
+    }
+
+    #[test]
     fn dpo_makes_an_adapter_a_log_and_a_course() {
         let (trial, pictures) = trial();
         let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
@@ -341,7 +359,7 @@ mod tests {
         let margin = |line: &Line| line.preference.unwrap().margin;
         assert!(margin(&log[0]) == 0.0 && margin(&log[11]) > margin(&log[4]), "{log:?}");
         assert!(output.summary.line.starts_with("12 steps on 3 examples: loss "), "{}", output.summary.line);
-        assert!(output.summary.samples[1].starts_with("margin "));
+        assert!(matches!(&output.summary.blocks[1], Block::Curve { name, .. } if name == "margin"));
         assert_eq!(trial.progress.lock().unwrap().last().unwrap().done, 12);
 
         // Interrupted and run again: the same identity.

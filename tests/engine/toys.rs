@@ -18,9 +18,9 @@ use stic_engine::node::{
     Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic_engine::plan;
-use stic_engine::pool::{self, Pool, PoolKind, PoolRequest, Slots};
+use stic_engine::pool::{self, Pool, Slots};
 use stic_engine::run::{Interrupt, Options, RunReport, run};
-use stic_engine::spec::Reader;
+use stic_engine::spec::{PoolKind, PoolRequest, Reader};
 use stic_engine::store::Store;
 
 /// Rows, the same item by item with a suffix, and both together.

@@ -19,10 +19,11 @@ use self::mistake::{Mistake, fits};
 use crate::artifact::ArtifactKind;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
-use crate::pool::{PoolKind, PoolRequest};
 use crate::spec::keys::meant;
 use crate::spec::syntax::{Syntax, Table};
-use crate::spec::{Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, Reader, Scope};
+use crate::spec::{
+    Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, PoolKind, PoolRequest, Reader, Scope,
+};
 
 /// A pipeline without mistakes.
 pub struct Graph {

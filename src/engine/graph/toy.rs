@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use crate::artifact::ArtifactKind;
 use crate::node::{Arity, Importer, Kinds, Node, NodeKind, Output, Parameter, Port, Simple};
-use crate::pool::{PoolKind, PoolRequest};
 use crate::spec::syntax::Table;
-use crate::spec::{Mistakes, Reader, ResourceKind, Scope};
+use crate::spec::{Mistakes, PoolKind, PoolRequest, Reader, ResourceKind, Scope};
 
 const fn made(name: &'static str) -> ArtifactKind {
     ArtifactKind { name, version: 1, rows: None }

@@ -9,7 +9,9 @@ mod results;
 mod simple;
 
 pub use failure::Failure;
-pub use results::{Artifact, BadItem, Compared, Inputs, ItemValue, Metric, Output, Part, Progress, Summary};
+pub use results::{
+    Artifact, BadItem, Block, Compared, Inputs, ItemValue, Metric, Output, Part, Progress, Sample, Summary,
+};
 pub use simple::Simple;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,8 @@ use std::sync::Arc;
 
 use crate::artifact::{ArtifactKind, ItemId, Label};
 use crate::digest::{Digest, Value};
-use crate::pool::{PoolKind, Slots};
-use crate::spec::{Reader, Resource, ResourceKind};
+use crate::pool::Slots;
+use crate::spec::{PoolKind, Reader, Resource, ResourceKind};
 
 /// How many inputs a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Failure, Objects};
 use crate::artifact::{ArtifactKind, LABELS, Label, read_lines};
@@ -157,51 +157,88 @@ pub struct Summary {
     /// pipeline calls so is left to [`Node::names`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// A few rows as text. A picture is named by [`Summary::picture`], never by its path: the result may be told when the
-    /// file has another name.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub samples: Vec<String>,
+    /// What else is to be seen of it. Records of earlier versions have text here, under another name.
+    #[serde(default, alias = "samples", deserialize_with = "blocks", skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Block>,
     /// Why the result may not be what was wanted, though nothing failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-impl Summary {
-    /// How a sample names a picture; [`Summary::named`] puts its name in the place of this.
-    pub fn picture(digest: &Digest) -> String {
-        format!("{PICTURE}{digest}")
-    }
+/// A piece of a summary, as data: a terminal and a page show it each in its way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "block", rename_all = "lowercase")]
+pub enum Block {
+    /// A row of the result.
+    Sample(Sample),
+    /// How a number went, in a few points.
+    Curve {
+        /// What it is.
+        name: String,
+        /// Its values, evenly spaced.
+        values: Vec<f64>,
+    },
+    /// Anything else.
+    Text {
+        /// The text.
+        text: String,
+    },
+}
 
-    /// The same, with the names that pictures have now in its samples; `path` says where one lies.
+/// A row of a result, and the file that it is about. A result may be told when the file has another name than it had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The digest of the file.
+    pub file: Digest,
+    /// What the file is called now, once somebody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the row says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// More of it, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<(String, String)>,
+}
+
+impl Summary {
+    /// The same, with the names that files have now in its samples; `path` says where one lies.
     #[must_use]
     pub fn named(mut self, path: impl Fn(&Digest) -> Option<PathBuf>) -> Self {
-        for sample in &mut self.samples {
-            let mut text = String::new();
-            let mut rest = sample.as_str();
-            while let Some((before, after)) = rest.split_once(PICTURE) {
-                text.push_str(before);
-                match after.get(..64).and_then(|digits| digits.parse::<Digest>().ok()) {
-                    Some(digest) => {
-                        let name =
-                            path(&digest).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-                        text.push_str(&name.unwrap_or_else(|| digest.short()));
-                        rest = &after[64..];
-                    }
-                    None => {
-                        text.push_str(PICTURE);
-                        rest = after;
-                    }
-                }
+        for block in &mut self.blocks {
+            if let Block::Sample(sample) = block {
+                sample.name =
+                    path(&sample.file).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
             }
-            text.push_str(rest);
-            *sample = text;
         }
         self
     }
 }
 
-/// What stands before a picture's digest in a sample.
-const PICTURE: &str = "picture:";
+/// Blocks, and what earlier versions wrote in their place: text that may begin with a file as `picture:DIGEST`.
+fn blocks<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Block>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Block(Block),
+        Text(String),
+    }
+    let block = |written| match written {
+        Written::Block(block) => block,
+        Written::Text(text) => {
+            let file =
+                text.strip_prefix("picture:").and_then(|rest| Some((rest.get(..64)?.parse().ok()?, &rest[64..])));
+            match file {
+                Some((file, rest)) => {
+                    let text = rest.strip_prefix(": ").unwrap_or(rest).to_owned();
+                    Block::Sample(Sample { file, name: None, text, fields: Vec::new() })
+                }
+                None => Block::Text { text },
+            }
+        }
+    };
+    Ok(Vec::<Written>::deserialize(source)?.into_iter().map(block).collect())
+}
 
 /// A measured number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -247,11 +284,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_name_pictures_as_they_are_called_when_they_are_shown() {
+    fn samples_name_files_as_they_are_called_when_they_are_shown() {
         let (known, unknown) = (Digest::of(b"known"), Digest::of(b"unknown"));
-        let text = format!("{} is not {}; picture:frame", Summary::picture(&known), Summary::picture(&unknown));
-        let summary = Summary { samples: vec![text], ..Summary::default() };
+        let sample = |file| Block::Sample(Sample { file, name: None, text: "a cat".to_owned(), fields: Vec::new() });
+        let summary = Summary { blocks: vec![sample(known), sample(unknown)], ..Summary::default() };
         let named = summary.named(|digest| (*digest == known).then(|| PathBuf::from("photos/a.png")));
-        assert_eq!(named.samples, [format!("a.png is not {}; picture:frame", unknown.short())]);
+        let name = |block: &Block| if let Block::Sample(sample) = block { sample.name.clone() } else { None };
+        assert_eq!(named.blocks.iter().map(name).collect::<Vec<_>>(), [Some("a.png".to_owned()), None]);
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read_as_blocks() {
+        let file = Digest::of(b"file");
+        let json = serde_json::json!({ "line": "", "samples": [format!("picture:{file}: a cat"), "loss 1 0"] });
+        let summary: Summary = serde_json::from_value(json).unwrap();
+        let sample = Sample { file, name: None, text: "a cat".to_owned(), fields: Vec::new() };
+        assert_eq!(summary.blocks, [Block::Sample(sample), Block::Text { text: "loss 1 0".to_owned() }]);
+        let again: Summary = serde_json::from_value(serde_json::to_value(&summary).unwrap()).unwrap();
+        assert_eq!(again, summary);
     }
 }

@@ -1,5 +1,6 @@
 //! Source text with spans → pipeline. This module does no input or output.
 
+mod declared;
 pub mod keys;
 mod mistake;
 mod paths;
@@ -8,9 +9,10 @@ mod reader;
 mod slips;
 pub mod syntax;
 
+pub use declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 pub use mistake::{Mistake, Mistakes};
-pub use pipeline::{Declared, InputSource, InputTable, NodeTable, Pipeline};
-pub use reader::{FromToml, Named, Reader, Resource, ResourceKind, Scope};
+pub use pipeline::{InputSource, InputTable, NodeTable, Pipeline};
+pub use reader::{FromToml, Named, Reader, Scope};
 
 /// The language that this version reads.
 pub const LANGUAGE: u64 = 1;

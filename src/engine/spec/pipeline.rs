@@ -4,12 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
-use super::reader::{Reader, Resource, ResourceKind, Scope, resolve};
+use super::reader::{Reader, Scope, resolve};
 use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
 use crate::diagnostic::Span;
-use crate::pool::{PoolKind, PoolRequest};
 
 /// A pipeline file as it is written.
 #[derive(Debug)]
@@ -30,15 +30,6 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// The whole file, for places.
     pub root: Table,
-}
-
-/// The tables that a program's pipeline files may have beside those of the engine.
-#[derive(Clone, Copy, Default)]
-pub struct Declared<'a> {
-    /// Kinds of resource.
-    pub resources: &'a [ResourceKind],
-    /// Pools.
-    pub pools: &'a [PoolKind],
 }
 
 /// A node as it is written.

@@ -8,40 +8,12 @@ use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
 
+use super::declared::{Resource, ResourceKind};
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
 use super::paths;
 use super::syntax::{Entry, Located, Syntax, Table};
 use crate::diagnostic::{Span, did_you_mean};
-
-/// A kind of thing outside the pipeline that nodes use by name, such as a model: declared in a table of the file, by
-/// `source` and `revision`.
-#[derive(Clone, Copy, Debug)]
-pub struct ResourceKind {
-    /// The table that declares them: `models`.
-    pub table: &'static str,
-    /// What one is called: `model`.
-    pub noun: &'static str,
-    /// What `source` is, for messages: `the folder of a checkpoint`.
-    pub expected: &'static str,
-    /// Whether a source names something that is not a path; whoever uses it says what it is.
-    pub is_remote: fn(source: &str) -> bool,
-}
-
-/// Something outside the pipeline that a pipeline file declares.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resource {
-    /// The table that declares it.
-    pub table: &'static str,
-    /// Its name in the file.
-    pub name: String,
-    /// `source` as written.
-    pub source: String,
-    /// `source` as a folder, relative to the pipeline file.
-    pub path: PathBuf,
-    /// `revision`, for sources that are not paths.
-    pub revision: Option<String>,
-}
 
 /// What readers of one file share.
 pub struct Scope<'a> {

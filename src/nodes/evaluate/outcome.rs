@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::eval::captions::Claims;
 use crate::eval::suite::{Benchmark, Mark, Scores};
 use crate::eval::vqa::{Extract, Scorer};
-use crate::node::{Failure, Item, ItemValue, Metric, Objects, Output, Part, Summary};
+use crate::node::{Block, Failure, Item, ItemValue, Metric, Objects, Output, Part, Sample, Summary};
 use crate::nodes::listing::absolute;
 
 /// The identity part with the scores, as [`Scores`].
@@ -91,7 +91,7 @@ pub(super) fn outcome(
             line: line(&measured, cut),
             metrics: metrics(&measured.scores),
             labels: summary_labels(node, &measured),
-            samples: samples(loaded, &marked, &predictions),
+            blocks: samples(loaded, &marked, &predictions),
             ..Summary::default()
         },
     })
@@ -170,19 +170,16 @@ fn line(measured: &Measured, cut: usize) -> String {
 }
 
 /// The first answer that is right and the first that is not, as people compare them.
-fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Prediction]) -> Vec<String> {
+fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Prediction]) -> Vec<Block> {
     let rows = || std::iter::zip(marked, predictions);
     let right = rows().find(|((_, _, mark), _)| mark.score == 1.0);
     let wrong = rows().find(|((_, _, mark), _)| mark.score < 1.0);
     let shown = |((index, picture, mark), prediction): (&(usize, Digest, Mark), &Prediction)| {
         let (asked, _) = loaded.asked(*index).ok()?;
-        let name = Summary::picture(picture);
         let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
-        Some(format!(
-            "{name}: {question} → {text} (score {:.2}, right: {})",
-            mark.score,
-            one_line(&distinct(asked.gold()).join(" | "))
-        ))
+        let right = one_line(&distinct(asked.gold()).join(" | "));
+        let text = format!("{question} → {text} (score {:.2}, right: {right})", mark.score);
+        Some(Block::Sample(Sample { file: *picture, name: None, text, fields: Vec::new() }))
     };
     right.into_iter().chain(wrong).filter_map(shown).collect()
 }

@@ -182,7 +182,7 @@ fn what_was_said_is_scored_afterwards() {
     );
     assert_eq!(output.summary.labels["form"], "direct");
     assert_eq!(output.summary.labels["extract"], "final_answer");
-    assert_eq!(output.summary.samples.len(), 2);
+    assert_eq!(output.summary.blocks.len(), 2);
     assert_eq!((predictions[0].gold.as_slice(), &predictions[0].claimed), (["red".to_owned()].as_slice(), &None));
 }
 

@@ -1,0 +1,66 @@
+//! The tables that a program's pipeline files have beside those of the engine: things outside the pipeline, by name, and
+//! pools.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::Reader;
+
+/// The tables that a program's pipeline files may have beside those of the engine.
+#[derive(Clone, Copy, Default)]
+pub struct Declared<'a> {
+    /// Kinds of resource.
+    pub resources: &'a [ResourceKind],
+    /// Pools.
+    pub pools: &'a [PoolKind],
+}
+
+/// A kind of thing outside the pipeline that nodes use by name, such as a model: declared in a table of the file, by
+/// `source` and `revision`.
+#[derive(Clone, Copy, Debug)]
+pub struct ResourceKind {
+    /// The table that declares them: `models`.
+    pub table: &'static str,
+    /// What one is called: `model`.
+    pub noun: &'static str,
+    /// What `source` is, for messages: `the folder of a checkpoint`.
+    pub expected: &'static str,
+    /// Whether a source names something that is not a path; whoever uses it says what it is.
+    pub is_remote: fn(source: &str) -> bool,
+}
+
+/// Something outside the pipeline that a pipeline file declares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// The table that declares it.
+    pub table: &'static str,
+    /// Its name in the file.
+    pub name: String,
+    /// `source` as written.
+    pub source: String,
+    /// `source` as a folder, relative to the pipeline file.
+    pub path: PathBuf,
+    /// `revision`, for sources that are not paths.
+    pub revision: Option<String>,
+}
+
+/// A pool that a program has.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolKind {
+    /// Its name, and that of the table of a pipeline file that asks for it: `device`.
+    pub name: &'static str,
+    /// The keys of that table that say what is asked for.
+    pub keys: &'static [&'static str],
+    /// Reads that table.
+    pub read: fn(&mut Reader<'_>) -> PoolRequest,
+}
+
+/// What a pipeline file asks of a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolRequest {
+    /// What is asked for, as the program reads it; null when the file has no such table.
+    pub asked: Value,
+    /// Numerics classes whose results are used as they are.
+    pub accept_numerics: Vec<String>,
+}
