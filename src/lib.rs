@@ -57,4 +57,4 @@ pub mod model;
 pub mod nodes;
 pub mod train;
 
-pub use stic_engine::{diagnostic, digest, draw, event, graph, node, plan, pool, run, spec, store};
+pub use stic_engine::{diagnostic, digest, draw, event, graph, node, parameters, plan, pool, run, schema, spec, store};

@@ -10,9 +10,9 @@ use syn::visit::Visit;
 /// Of the engine, what everybody may use.
 const BASE: &[&str] = &["artifact", "device", "diagnostic", "digest", "draw"];
 /// Of the engine, what joins nodes to it.
-const CONTRACT: &[&str] = &["node", "pool", "spec"];
+const CONTRACT: &[&str] = &["node", "parameters", "pool", "spec"];
 /// The rest of the engine, which only commands know.
-const ENGINE: &[&str] = &["event", "graph", "plan", "run", "store"];
+const ENGINE: &[&str] = &["event", "graph", "plan", "run", "schema", "store"];
 const LEARNING: &[&str] = &["data", "eval", "model", "train"];
 
 /// Each module's row names all that it may use; a new edge needs a decision, made here.
@@ -37,6 +37,7 @@ fn rows(folder: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
             ("pool", vec![]),
             ("spec", with(&[BASE])),
             ("node", with(&[BASE, &["pool", "spec"]])),
+            ("schema", with(&[BASE, &["node", "spec"]])),
             ("event", with(&[BASE, &["node"]])),
             ("graph", with(&[BASE, CONTRACT, &["event"]])),
             ("store", with(&[BASE, &["event", "node"]])),

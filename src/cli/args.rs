@@ -80,6 +80,10 @@ pub enum Command {
     Export(Export),
     /// Look after the cache
     Cache(Cache),
+    /// List the kinds of node and the data that they read, or the inputs and parameters of one
+    Kinds(KindsArguments),
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema,
     /// List backends, devices and what they compute in
     Devices(Devices),
     /// Let a model answer a prompt
@@ -230,6 +234,16 @@ pub enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What `kinds` takes.
+#[derive(Args, Debug)]
+pub struct KindsArguments {
+    /// The kind of node
+    pub kind: Option<String>,
+    /// Write one JSON object a kind: `kind`, `help`, `takes`, `makes`, `parameters`, `formats`
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `devices` takes.

@@ -8,6 +8,7 @@ mod devices;
 mod export;
 mod generate;
 mod interrupt;
+mod kinds;
 mod model;
 mod pipeline;
 mod plan;
@@ -70,6 +71,8 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit,
         Command::Graph(arguments) => plan::graph(arguments, global, kinds, voice),
         Command::Export(arguments) => export::export(arguments, global, kinds, voice),
         Command::Cache(arguments) => cache::cache(&arguments.command, global),
+        Command::Kinds(arguments) => kinds::kinds(arguments, kinds, voice),
+        Command::Schema => kinds::print_schema(kinds),
         Command::Devices(arguments) => devices::devices(arguments.json, voice),
         Command::Generate(arguments) => generate::generate(arguments, voice),
         Command::Score(arguments) => score::score(arguments, voice),

@@ -58,7 +58,7 @@ impl Ready {
             )));
         }
         let mut settings = ImageSettings::new();
-        for (name, values) in families::image_settings() {
+        for (name, values, _) in families::image_settings() {
             let (written, kind) = match name {
                 "image_mode" => (&arguments.image_mode, "image mode"),
                 "anyres_rule" => (&arguments.anyres_rule, "rule"),

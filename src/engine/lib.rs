@@ -53,7 +53,7 @@
 //!
 //! ```text
 //! run
-//! plan
+//! plan  schema
 //! store  graph
 //! event
 //! node
@@ -84,5 +84,6 @@ pub mod node;
 pub mod plan;
 pub mod pool;
 pub mod run;
+pub mod schema;
 pub mod spec;
 pub mod store;

@@ -151,6 +151,8 @@ pub struct ImageSetting {
     pub name: &'static str,
     /// Its values.
     pub values: &'static [&'static str],
+    /// What it does: one line.
+    pub help: &'static str,
 }
 
 /// Values of image settings that were given, by name.

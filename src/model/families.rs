@@ -45,13 +45,15 @@ fn supported() -> String {
     format!("supported are {} and {last} as Hugging Face stores them", others.join(", "))
 }
 
-/// The image settings of all families and their values.
-pub fn image_settings() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut settings: Vec<(&str, Vec<&str>)> = Vec::new();
-    for ImageSetting { name, values } in FAMILIES.iter().flat_map(|family| family.image_settings()) {
-        match settings.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => known.extend(values.iter().filter(|value| !known.contains(value)).collect::<Vec<_>>()),
-            None => settings.push((name, values.to_vec())),
+/// The image settings of all families, their values, and what they do.
+pub fn image_settings() -> Vec<(&'static str, Vec<&'static str>, &'static str)> {
+    let mut settings: Vec<(&str, Vec<&str>, &str)> = Vec::new();
+    for ImageSetting { name, values, help } in FAMILIES.iter().flat_map(|family| family.image_settings()) {
+        match settings.iter_mut().find(|(known, ..)| known == name) {
+            Some((_, known, _)) => {
+                known.extend(values.iter().filter(|value| !known.contains(value)).collect::<Vec<_>>());
+            }
+            None => settings.push((name, values.to_vec(), help)),
         }
     }
     settings

@@ -96,7 +96,7 @@ impl Family for ToyFamily {
     }
 
     fn image_settings(&self) -> &'static [ImageSetting] {
-        &[ImageSetting { name: "detail", values: &["low", "high"] }]
+        &[ImageSetting { name: "detail", values: &["low", "high"], help: "How much is seen" }]
     }
 
     fn image_processor(&self, _: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {

@@ -1,30 +1,78 @@
 //! `where` as a parameter: `image`, `path`, and any field of a record.
 
+use std::ops::Bound;
+
 use serde_json::Value as Json;
 
 use crate::data::filter::{Filter, Globs};
 use crate::digest::Value;
 use crate::node::Parameter;
+use crate::parameters;
+use crate::spec::parameter::{Declaration, Form, Parameters, Setting, boolean};
 use crate::spec::syntax::{Located, Syntax};
 use crate::spec::{FromToml, Mistake, Mistakes, Reader};
 
-/// Reads `where`.
-pub fn read_filter(table: &mut Reader<'_>) -> Filter {
-    let image = table.optional("image");
-    let patterns = if table.is_text("path") {
-        table.optional("path").map(|pattern| vec![pattern])
-    } else {
-        table.optional::<Vec<String>>("path")
-    };
-    let path = patterns.map(Globs::new).transpose().unwrap_or_else(|(pattern, cause)| {
-        table.reject("path", format!("`{pattern}` is not a glob"), cause, None);
-        None
-    });
-    let mut fields = Vec::new();
-    for name in table.remaining_keys() {
-        fields.extend(table.optional(&name).map(|OneOrMany(values)| (name, values)));
+parameters! {
+    /// The conditions that have names of their own.
+    struct Named {
+        /// Whether there is a picture
+        image: Option<bool> = boolean().optional("either").selection(),
+        /// Globs of which the picture's name, as the source writes it, matches one; `**` crosses folders
+        path: Option<Globs> = Setting::new(globs_form(), read_globs, |globs| Some(globs.patterns.clone().into()))
+            .optional("any")
+            .selection(),
     }
-    Filter { image, path, fields }
+}
+
+fn globs_form() -> Form {
+    let glob = || Form::Text { what: "a glob", blank: true };
+    let list = Form::List { of: Box::new(glob()), least: 0, most: None, distinct: false };
+    Form::Any { what: "a glob, or a list of globs", forms: vec![glob(), list] }
+}
+
+fn read_globs(table: &mut Reader<'_>, key: &str) -> Option<Globs> {
+    let patterns = if table.is_text(key) { vec![table.optional(key)?] } else { table.optional::<Vec<String>>(key)? };
+    let (pattern, cause) = match Globs::new(patterns) {
+        Ok(globs) => return Some(globs),
+        Err(wrong) => wrong,
+    };
+    table.reject(key, format!("`{pattern}` is not a glob"), cause, None);
+    None
+}
+
+impl Parameters for Filter {
+    fn read(table: &mut Reader<'_>) -> Option<Self> {
+        let Named { image, path } = Named::read(table)?;
+        let mut fields = Vec::new();
+        for name in table.remaining_keys() {
+            fields.extend(table.optional(&name).map(|OneOrMany(values)| (name, values)));
+        }
+        Some(Self { image, path, fields })
+    }
+
+    fn declared() -> Vec<Declaration> {
+        Named::declared()
+    }
+
+    fn key_fields(&self) -> Vec<Parameter> {
+        let mut list = Named { image: self.image, path: self.path.clone() }.key_fields();
+        for (name, values) in &self.fields {
+            let values: Vec<Value> = values.iter().map(value).collect();
+            list.push(Parameter::selection(name, Value::List(values)));
+        }
+        list
+    }
+
+    fn form() -> Form {
+        let number = Form::Number { low: Bound::Unbounded, high: Bound::Unbounded };
+        let one = Form::Any {
+            what: "a text, a number, true or false",
+            forms: vec![Form::Text { what: "a text", blank: true }, number, Form::Boolean],
+        };
+        let list = Form::List { of: Box::new(one.clone()), least: 0, most: None, distinct: false };
+        let rest = Form::Any { what: "a value of the record's field, or a list of them", forms: vec![one, list] };
+        Form::Table { keys: Self::declared(), rest: Some(Box::new(rest)) }
+    }
 }
 
 /// A text, number or truth, or a list of them.
@@ -63,18 +111,6 @@ impl FromToml for OneOrMany {
             _ => one(value).map(|value| Self(vec![value])),
         }
     }
-}
-
-/// The conditions as parameters.
-pub fn filter_parameters(filter: &Filter) -> Vec<Parameter> {
-    let mut list = Vec::new();
-    list.extend(filter.image.map(|image| Parameter::selection("where.image", image)));
-    list.extend(filter.path.as_ref().map(|globs| Parameter::selection("where.path", globs.patterns.clone())));
-    for (name, values) in &filter.fields {
-        let values: Vec<Value> = values.iter().map(value).collect();
-        list.push(Parameter::selection(&format!("where.{name}"), Value::List(values)));
-    }
-    list
 }
 
 fn value(json: &Json) -> Value {

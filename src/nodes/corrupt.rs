@@ -8,20 +8,21 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::Fraction;
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::listing::record_parts;
-use super::operations::read_operations;
 use super::survey::{ALTERED, check_pictures};
+use super::{Fraction, operations};
 use crate::artifact::{self, Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use crate::digest::{Digest, Value};
 use crate::node::{
-    Arity, BadItem, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node,
-    NodeKind, OnBadItem, Output, Parameter, Port, Progress, Sample, SeedUse, Summary, Work,
+    Arity, BadItem, BadItems, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
+    Node, NodeKind, OnBadItem, Output, Parameter, Port, Progress, Sample, SeedUse, Summary, Work,
 };
+use crate::parameters;
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters, group};
 
 /// The kind `corrupt`.
 pub struct CorruptKind;
@@ -43,41 +44,34 @@ impl NodeKind for CorruptKind {
         artifact::RECORDS
     }
 
+    fn help(&self) -> &'static str {
+        "gives every picture one corruption, drawn in proportion to the operations' weights"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        Corrupt::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let before = table.mistakes();
-        let operations = read_operations(table);
-        let fraction = Fraction::read(table);
-        let on_bad_item = OnBadItem::read(table);
-        (table.mistakes() == before).then(|| Box::new(Corrupt { operations, fraction, on_bad_item }) as Box<dyn Node>)
+        Some(Box::new(Corrupt::read(table)?))
     }
 }
 
-struct Corrupt {
-    operations: Vec<Weighted>,
-    fraction: Fraction,
-    on_bad_item: OnBadItem,
+parameters! {
+    /// A node of the kind.
+    struct Corrupt {
+        /// The corruptions, of which each picture gets one (Section 3: low resolution or colour jitter)
+        operations: Vec<Weighted> = operations::setting(),
+        /// Shared
+        fraction: Fraction = group(),
+        /// Shared
+        bad_items: BadItems = group(),
+    }
 }
 
 impl Node for Corrupt {
     fn parameters(&self) -> Vec<Parameter> {
-        let operations: Vec<Value> = self
-            .operations
-            .iter()
-            .map(|Weighted { operation, weight }| {
-                let mut fields = operation.fields();
-                if *weight != 1.0 {
-                    fields.insert("weight".to_owned(), (*weight).into());
-                }
-                Value::Table(fields)
-            })
-            .collect();
-        let mut list = vec![Parameter::selection("operations", Value::List(operations))];
-        list.extend(self.fraction.parameter());
-        list
-    }
-
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        Fraction::left_out(parameter)
+        self.key_fields()
     }
 
     fn seeds(&self) -> SeedUse {
@@ -97,7 +91,7 @@ impl Node for Corrupt {
     }
 
     fn on_bad_item(&self) -> OnBadItem {
-        self.on_bad_item
+        self.bad_items.on_bad_item
     }
 
     fn work(&self) -> Work<'_> {

@@ -5,6 +5,7 @@ use super::respond::{PORTS, RespondNode};
 use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters};
 
 /// The kind.
 pub struct DescribeKind;
@@ -24,6 +25,14 @@ impl NodeKind for DescribeKind {
 
     fn output(&self) -> ArtifactKind {
         artifact::RESPONSES
+    }
+
+    fn help(&self) -> &'static str {
+        "asks the model about every picture: preferred responses, or rejected ones about altered pictures"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        RespondNode::declared()
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {

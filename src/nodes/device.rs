@@ -2,11 +2,13 @@
 
 use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision, is_numerics_class};
 use crate::node::{Context, Failure};
+use crate::parameters;
 use crate::pool::{Pool, Slots};
+use crate::spec::parameter::{Form, Parameters, Setting, choice};
 use crate::spec::{PoolKind, PoolRequest, Reader};
 
 /// The pool of devices; one is chosen for a run.
-pub const DEVICES: PoolKind = PoolKind { name: "device", keys: &["backend", "dtype"], read };
+pub const DEVICES: PoolKind = PoolKind { name: "device", declared: DeviceTable::declared, read };
 
 /// What a node on a model occupies.
 pub const ONE_DEVICE: Option<Slots> = Some(Slots { pool: DEVICES.name, count: 1 });
@@ -25,54 +27,92 @@ pub fn occupied(context: &dyn Context) -> Result<DeviceChoice, Failure> {
     slot.ok_or_else(|| Failure::node("the node occupies no device"))
 }
 
+parameters! {
+    /// `[device]`: how to compute, not what.
+    struct DeviceTable {
+        /// The backend, and behind a colon the number of a device; `stic devices` lists what there is
+        backend: (Option<Backend>, usize) = backend().default((None, 0)),
+        /// What weights are stored and computed in
+        dtype: Option<Precision> = choice(dtypes()).default(None),
+        /// Numerics classes such as `cuda-bf16` whose results are used as they are
+        accept_numerics: Vec<String> = accept_numerics().otherwise("none", Vec::new()).execution(),
+    }
+}
+
 fn read(table: &mut Reader<'_>) -> PoolRequest {
-    let mut request = DeviceRequest::default();
-    let mut accept_numerics = Vec::new();
-    if let Some(written) = table.optional::<String>("backend") {
-        let (family, index) = written.split_once(':').map_or((written.as_str(), None), |(f, i)| (f, Some(i)));
-        let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
-        if backend.is_none() && family != "auto" {
-            let names = std::iter::once("auto").chain(Backend::ALL.map(Backend::name));
-            let names: Vec<&str> = names.collect();
-            if family.eq_ignore_ascii_case("gpu") {
-                // The spelling is near to `cpu`, which is the last thing that is meant.
-                let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
-                            `stic devices` lists what there is";
-                let label = "no backend has this name";
-                table.reject("backend", format!("unknown backend `{family}`"), label, Some(help.to_owned()));
-            } else {
-                table.reject_name("backend", "backend", family, &names);
-            }
+    let DeviceTable { backend: (backend, index), dtype, accept_numerics } =
+        DeviceTable::read(table).expect("all have defaults");
+    PoolRequest { asked: serde_json::json!(DeviceRequest { backend, index, precision: dtype }), accept_numerics }
+}
+
+fn dtypes() -> Vec<(&'static str, Option<Precision>)> {
+    let precisions = Precision::ALL.map(|precision| (precision.name(), Some(precision)));
+    std::iter::once(("auto", None)).chain(precisions).collect()
+}
+
+fn backend_names() -> Vec<&'static str> {
+    std::iter::once("auto").chain(Backend::ALL.map(Backend::name)).collect()
+}
+
+fn backend() -> Setting<(Option<Backend>, usize)> {
+    let families = Backend::ALL.map(Backend::name).join("|");
+    let numbered = Form::Pattern { regex: format!("^({families}):[0-9]+$"), like: "cuda:1" };
+    let forms = vec![Form::Choice(backend_names()), numbered];
+    let form = Form::Any { what: "a backend, with or without the number of a device", forms };
+    let name = |(backend, _): &(Option<Backend>, usize)| Some(backend.map_or("auto", Backend::name).into());
+    Setting::new(form, read_backend, name)
+}
+
+fn read_backend(table: &mut Reader<'_>, key: &str) -> Option<(Option<Backend>, usize)> {
+    let written: String = table.optional(key)?;
+    let (family, index) = written.split_once(':').map_or((written.as_str(), None), |(f, i)| (f, Some(i)));
+    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
+    if backend.is_none() && family != "auto" {
+        if family.eq_ignore_ascii_case("gpu") {
+            // The spelling is near to `cpu`, which is the last thing that is meant.
+            let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
+                        `stic devices` lists what there is";
+            let label = "no backend has this name";
+            table.reject(key, format!("unknown backend `{family}`"), label, Some(help.to_owned()));
+        } else {
+            table.reject_name(key, "backend", family, &backend_names());
         }
-        request.backend = backend;
-        match index.map(str::parse::<usize>) {
-            None => {}
-            Some(Ok(index)) if backend.is_some() => request.index = index,
-            Some(_) if backend.is_none() && family != "auto" => {}
-            Some(_) => table.reject(
-                "backend",
+        return None;
+    }
+    match index.map(str::parse::<usize>) {
+        None => Some((backend, 0)),
+        Some(Ok(index)) if backend.is_some() => Some((backend, index)),
+        Some(_) => {
+            table.reject(
+                key,
                 format!("`{written}` picks no device"),
                 "expected a backend, a colon and the number of a device",
                 Some("write for example `cuda:1`; `stic devices` lists what there is".to_owned()),
-            ),
-        }
-    }
-    let precisions = Precision::ALL.map(|precision| (precision.name(), Some(precision)));
-    let choices: Vec<_> = std::iter::once(("auto", None)).chain(precisions).collect();
-    request.precision = table.choice("dtype", &choices, None);
-    for class in table.optional::<Vec<String>>("accept_numerics").unwrap_or_default() {
-        if is_numerics_class(&class) {
-            accept_numerics.push(class);
-        } else {
-            table.reject(
-                "accept_numerics",
-                format!("`{class}` is no numerics class"),
-                "expected names of a backend and a dtype",
-                Some("write for example `cuda-bf16`".to_owned()),
             );
+            None
         }
     }
-    PoolRequest { asked: serde_json::json!(request), accept_numerics }
+}
+
+fn accept_numerics() -> Setting<Vec<String>> {
+    let backends = Backend::ALL.map(Backend::name).join("|");
+    let precisions = Precision::ALL.map(Precision::name).join("|");
+    let class = Form::Pattern { regex: format!("^({backends})-({precisions})$"), like: "cuda-bf16" };
+    let form = Form::List { of: Box::new(class), least: 0, most: None, distinct: false };
+    Setting::new(form, read_accept_numerics, |_| None)
+}
+
+fn read_accept_numerics(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
+    let written: Vec<String> = table.optional(key)?;
+    for class in written.iter().filter(|class| !is_numerics_class(class)) {
+        table.reject(
+            key,
+            format!("`{class}` is no numerics class"),
+            "expected names of a backend and a dtype",
+            Some("write for example `cuda-bf16`".to_owned()),
+        );
+    }
+    Some(written.into_iter().filter(|class| is_numerics_class(class)).collect())
 }
 
 #[cfg(test)]

@@ -4,27 +4,50 @@
 
 use super::device;
 use super::labels::{item_name, labelled};
-use super::training::{Goal, POSITIVE, Set, TrainingParameters};
+use super::training::{Goal, Set, Training, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
-use crate::digest::Value;
 use crate::model::processor::round;
 use crate::node::{
     Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
-    WholeWork, Work, by_default,
+    WholeWork, Work,
 };
+use crate::parameters;
 use crate::pool::Slots;
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Form, Parameters, Setting, above, choice, group, number};
 use crate::train::loss::dpo::Dpo;
 
 /// The kind.
 pub struct DpoKind;
 
+parameters! {
+    /// What a node of the kind is told.
+    struct DpoParameters {
+        /// Shared
+        training: TrainingParameters = group(),
+        /// Strength of the preference term (Equation 7 of DPO; the published trainer's default, which the paper does not state)
+        beta: f64 = number(above(0.0)).default(0.1),
+        /// Weight of the preferred response's own log-probability: alpha of Table 6
+        chosen_weight: f64 = number(0.0..).default(1.0 / 1024.0),
+        /// What the policy is compared with: the base model, or the base model with the input adapter
+        reference: Reference = choice([("base", Reference::Base), ("input", Reference::Input)]).default(Reference::Base),
+        /// What is rejected; nothing else is there yet
+        rejected: () = only("text"),
+        /// The loss; nothing else is there yet
+        loss: () = only("sigmoid"),
+    }
+}
+
 /// A node of the kind.
-#[derive(Clone, Debug, PartialEq)]
 struct DpoNode {
-    training: TrainingParameters,
-    loss: Dpo,
-    reference: Reference,
+    parameters: DpoParameters,
+    continues: bool,
+}
+
+impl DpoNode {
+    fn training(&self) -> Training<'_> {
+        Training { parameters: &self.parameters.training, continues: self.continues }
+    }
 }
 
 /// What the policy is held to.
@@ -35,11 +58,6 @@ enum Reference {
     /// The base model with the input adapter.
     Input,
 }
-
-/// The published trainer's, which never passes another; the paper does not state it.
-const BETA: f64 = 0.1;
-/// α of Table 6.
-const CHOSEN_WEIGHT: f64 = 1.0 / 1024.0;
 
 impl NodeKind for DpoKind {
     fn name(&self) -> &'static str {
@@ -61,14 +79,18 @@ impl NodeKind for DpoKind {
         artifact::ADAPTER
     }
 
+    fn help(&self) -> &'static str {
+        "trains an adapter on pairs by DPO with the paper's regulariser"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        DpoParameters::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let loss = Dpo {
-            beta: table.number("beta", BETA, POSITIVE),
-            chosen_weight: table.number("chosen_weight", CHOSEN_WEIGHT, 0.0..),
-        };
-        let choices = [("base", Reference::Base), ("input", Reference::Input)];
-        let reference = table.choice("reference", &choices, Reference::Base);
-        if reference == Reference::Input && !connected("adapter") {
+        let parameters = DpoParameters::read(table)?;
+        let continues = connected("adapter");
+        if parameters.reference == Reference::Input && !continues {
             table.reject(
                 "reference",
                 "`reference = \"input\"` needs an input adapter",
@@ -76,34 +98,17 @@ impl NodeKind for DpoKind {
                 Some("connect `inputs.adapter`, or leave `reference` out: the base model is the reference".to_owned()),
             );
         }
-        only(table, "rejected", "text");
-        only(table, "loss", "sigmoid");
-        let training = TrainingParameters::read(table, connected("adapter"))?;
-        Some(Box::new(DpoNode { training, loss, reference }))
+        Some(Box::new(DpoNode { parameters, continues }))
     }
 }
 
 impl Node for DpoNode {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = self.training.parameters();
-        let mut unless = |default: bool, name: &str, value: Value| {
-            if !default {
-                list.push(Parameter::function(name, value));
-            }
-        };
-        unless(self.loss.beta == BETA, "beta", self.loss.beta.into());
-        unless(self.loss.chosen_weight == CHOSEN_WEIGHT, "chosen_weight", self.loss.chosen_weight.into());
-        unless(self.reference == Reference::Base, "reference", "input".into());
-        list
+        self.training().own(self.parameters.key_fields())
     }
 
     fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            "beta" => by_default(BETA),
-            "chosen_weight" => by_default(CHOSEN_WEIGHT),
-            "reference" => by_default("base"),
-            _ => self.training.left_out(parameter),
-        }
+        self.training().left_out(parameter)
     }
 
     fn seeds(&self) -> SeedUse {
@@ -111,7 +116,7 @@ impl Node for DpoNode {
     }
 
     fn base_model(&self) -> Option<&str> {
-        Some(&self.training.model.source.source)
+        Some(&self.parameters.training.model.source.source)
     }
 
     fn resources(&self) -> Option<Slots> {
@@ -119,19 +124,19 @@ impl Node for DpoNode {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        self.training.check_files()
+        self.parameters.training.model.check_files()
     }
 
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.training.promises(above)
+        self.training().promises(above)
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        self.training.check_inputs(above)
+        self.training().check_inputs(above)
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        self.training.sources(digests)
+        self.parameters.training.model.sources(digests)
     }
 
     fn work(&self) -> Work<'_> {
@@ -142,7 +147,9 @@ impl Node for DpoNode {
 impl WholeWork for DpoNode {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let pairs = labelled::<Pair>(inputs, "pairs")?;
-        let goal = Goal::Dpo { loss: self.loss, input_is_reference: self.reference == Reference::Input };
+        let DpoParameters { beta, chosen_weight, reference, .. } = self.parameters;
+        let loss = Dpo { beta, chosen_weight };
+        let goal = Goal::Dpo { loss, input_is_reference: reference == Reference::Input };
         let mut set = Set::default();
         for (pair, label) in &pairs {
             set.wanted(&pair.chosen);
@@ -151,20 +158,28 @@ impl WholeWork for DpoNode {
             let responses = vec![answered(&pair.chosen), answered(&pair.rejected)];
             set.add(item_name(&pair.id, label), Some(pair.picture), responses);
         }
-        self.training.run(inputs, context, goal, set)
+        self.training().run(inputs, context, goal, set)
     }
 }
 
-/// Reads a text, or a list of one, that can only be `known` so far.
-fn only(table: &mut Reader<'_>, key: &str, known: &str) {
-    if !table.is_list(key) {
-        table.choice(key, &[(known, ())], ());
-    } else if table.optional::<Vec<String>>(key).is_some_and(|written| written != [known]) {
-        table.reject(
-            key,
-            format!("`{key}` can only be `{known}`"),
-            "nothing else is there yet",
-            Some(format!("write `{key} = \"{known}\"`, or leave it out")),
-        );
-    }
+/// A string, or a list of one, that can only be `known` so far.
+fn only(known: &'static str) -> Setting<()> {
+    let one = || Form::Choice(vec![known]);
+    let list = Form::List { of: Box::new(one()), least: 1, most: Some(1), distinct: false };
+    let read = move |table: &mut Reader<'_>, key: &str| {
+        if !table.is_list(key) {
+            return table.optional_choice(key, &[(known, ())]);
+        }
+        if table.optional::<Vec<String>>(key).is_some_and(|written| written != [known]) {
+            table.reject(
+                key,
+                format!("`{key}` can only be `{known}`"),
+                "nothing else is there yet",
+                Some(format!("write `{key} = \"{known}\"`, or leave it out")),
+            );
+        }
+        Some(())
+    };
+    let form = Form::Any { what: "a text, or a list of one", forms: vec![one(), list] };
+    Setting::new(form, read, move |()| Some(known.into())).default(())
 }

@@ -35,18 +35,18 @@ use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
 use crate::model::sample::Sampling;
 use crate::node::{
-    Arity, Artifact, BadItem, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
-    Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work, by_default,
+    Arity, Artifact, BadItem, BadItems, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue,
+    ItemWork, Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
 };
+use crate::parameters;
 use crate::pool::Slots;
 use crate::spec::Reader;
+use crate::spec::parameter::{
+    self, Declaration, Parameters, Setting, choice, filled_text, group, integer, number, path,
+};
 
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
 const NOT_YET: [&str; 7] = ["scienceqa", "textvqa", "chartqa", "llava-bench", "mmbench", "mm-vet", "mathvista"];
-
-/// The longest answer and the longest description, in tokens, unless the file says otherwise: those of the published
-/// scripts.
-const MAX_NEW_TOKENS: usize = 1024;
 
 /// Among how many tokens an answer is drawn when the temperature is above 0: the default of the library that the
 /// published scripts call.
@@ -61,18 +61,32 @@ const PICTURES: usize = 512;
 /// The kind.
 pub struct EvaluateKind;
 
-/// A node of the kind.
-#[derive(Clone, Debug, PartialEq)]
-struct EvaluateNode {
-    model: ModelParameters,
-    benchmark: Benchmark,
-    data: PathBuf,
-    form: Form,
-    describe_prompt: String,
-    manner: Manner,
-    temperature: f64,
-    max_new_tokens: usize,
-    on_bad_item: OnBadItem,
+parameters! {
+    /// A node of the kind.
+    struct EvaluateNode {
+        /// Shared
+        model: ModelParameters = group(),
+        /// What is measured: short answers (`vqa`) or the objects that descriptions name (`captions`)
+        benchmark: Benchmark = benchmark(),
+        /// The folder with the pictures and the questions or annotations
+        data: PathBuf = path().selection(),
+        /// Whether the model first describes the picture, and how the description meets the question
+        describe_and_respond: Form = form().default(Form::Direct),
+        /// The prompt that asks for a description (Appendix B; of `captions`, for what is measured)
+        describe_prompt: String = filled_text("a prompt").default(DESCRIBE_AND_RESPOND.to_owned()),
+        /// Sampling temperature; 0 takes the likeliest token
+        temperature: f64 = number(0.0..).default(0.0),
+        /// The longest answer and the longest description, in tokens (the published scripts')
+        max_new_tokens: usize = integer(1..=1_000_000).default(1024),
+        /// What of a response to `vqa` is taken for the answer
+        extract: Extract =
+            choice(Extract::ALL.map(|way| (way.name(), way))).default(Extract::default()).selection(),
+        /// Whose normalisation compares answers of `vqa` with annotators'
+        scorer: Scorer =
+            choice(Scorer::ALL.map(|scorer| (scorer.name(), scorer))).default(Scorer::default()).selection(),
+        /// Shared
+        bad_items: BadItems = group(),
+    }
 }
 
 /// `describe_and_respond`: whether a description is made first, and how it meets the question.
@@ -130,34 +144,52 @@ impl NodeKind for EvaluateKind {
         artifact::SCORES
     }
 
+    fn help(&self) -> &'static str {
+        "measures a model on data of your own, with 95 % intervals and differences on the same items"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        EvaluateNode::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let model = ModelParameters::read(table);
-        let benchmark = read_benchmark(table);
-        let data = table.required_path("data");
-        let form = read_form(table);
-        let describe_prompt = table.text("describe_prompt", "a prompt");
-        let manner = read_manner(table, benchmark);
-        let temperature = table.number("temperature", 0.0, 0.0..);
-        let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
-        let on_bad_item = OnBadItem::read(table);
+        let node = EvaluateNode::read(table);
         table.refuse("judge", "the benchmarks that are there, `vqa` and `captions`, need no judge");
-        Some(Box::new(EvaluateNode {
-            model: model?,
-            benchmark: benchmark?,
-            data: data?,
-            form: form?,
-            describe_prompt: describe_prompt.unwrap_or_else(|| DESCRIBE_AND_RESPOND.to_owned()),
-            manner,
-            temperature,
-            max_new_tokens,
-            on_bad_item,
-        }))
+        let node = node?;
+        if node.benchmark == Benchmark::Captions {
+            for key in ["extract", "scorer"] {
+                if !table.has(key) {
+                    continue;
+                }
+                let message = format!("`{key}` is for short answers, and `captions` measures descriptions");
+                table.reject(key, message, "nothing reads this here", None);
+            }
+        }
+        Some(Box::new(node))
     }
 }
 
-fn read_benchmark(table: &mut Reader<'_>) -> Option<Benchmark> {
+fn benchmark() -> Setting<Benchmark> {
+    let names = Benchmark::ALL.map(Benchmark::name).to_vec();
+    Setting::new(parameter::Form::Choice(names), read_benchmark, |benchmark| Some(benchmark.name().into())).selection()
+}
+
+fn form() -> Setting<Form> {
+    let forms = vec![parameter::Form::Boolean, parameter::Form::Choice(vec!["paper", "published"])];
+    let key_value = |form: &Form| {
+        Some(match form {
+            Form::Direct => false.into(),
+            Form::Infused => true.into(),
+            Form::Paper => "paper".into(),
+            Form::Published => "published".into(),
+        })
+    };
+    Setting::new(parameter::Form::Any { what: FORMS, forms }, read_form, key_value)
+}
+
+fn read_benchmark(table: &mut Reader<'_>, key: &str) -> Option<Benchmark> {
     let names = Benchmark::ALL.map(Benchmark::name);
-    let written = table.required_text("benchmark", "the name of a benchmark")?;
+    let written = table.text(key, "the name of a benchmark")?;
     let found = Benchmark::ALL.into_iter().find(|benchmark| benchmark.name() == written);
     if found.is_none() && NOT_YET.contains(&written.as_str()) {
         let help = "`vqa` and `captions` are there, on questions and annotations of your own";
@@ -169,79 +201,30 @@ fn read_benchmark(table: &mut Reader<'_>) -> Option<Benchmark> {
     found
 }
 
-/// How answers are scored; nothing is to be said of that where descriptions are measured.
-fn read_manner(table: &mut Reader<'_>, benchmark: Option<Benchmark>) -> Manner {
-    if benchmark == Some(Benchmark::Captions) {
-        for key in ["extract", "scorer"] {
-            if table.has(key) {
-                let message = format!("`{key}` is for short answers, and `captions` measures descriptions");
-                table.reject(key, message, "nothing reads this here", None);
-            }
-        }
-        return Manner::default();
-    }
-    Manner {
-        extract: table.choice("extract", &Extract::ALL.map(|way| (way.name(), way)), Extract::default()),
-        scorer: table.choice("scorer", &Scorer::ALL.map(|scorer| (scorer.name(), scorer)), Scorer::default()),
-    }
-}
+/// What `describe_and_respond` may be.
+const FORMS: &str = "true, false, \"paper\" or \"published\"";
 
-fn read_form(table: &mut Reader<'_>) -> Option<Form> {
-    const KEY: &str = "describe_and_respond";
-    if !table.has(KEY) {
-        return Some(Form::Direct);
+fn read_form(table: &mut Reader<'_>, key: &str) -> Option<Form> {
+    if table.is_text(key) {
+        return table.optional_choice(key, &[("paper", Form::Paper), ("published", Form::Published)]);
     }
-    if table.is_text(KEY) {
-        return table.optional_choice(KEY, &[("paper", Form::Paper), ("published", Form::Published)]);
+    if table.is_boolean(key) {
+        return table.optional::<bool>(key).map(|describes| if describes { Form::Infused } else { Form::Direct });
     }
-    if table.is_boolean(KEY) {
-        return table.optional::<bool>(KEY).map(|describes| if describes { Form::Infused } else { Form::Direct });
-    }
-    table.reject_type(KEY, "true, false, \"paper\" or \"published\"");
+    table.reject_type(key, FORMS);
     None
 }
 
 impl Node for EvaluateNode {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = vec![Parameter::selection("benchmark", self.benchmark.name())];
-        let mut unless = |default: bool, name: &str, value: Value| {
-            if !default {
-                list.push(Parameter::function(name, value));
-            }
-        };
-        let form: Value = match self.form {
-            Form::Direct => false.into(),
-            Form::Infused => true.into(),
-            Form::Paper => "paper".into(),
-            Form::Published => "published".into(),
-        };
-        unless(self.form == Form::Direct, "describe_and_respond", form);
-        let unused = !self.form.describes() && self.benchmark != Benchmark::Captions;
-        let default = self.describe_prompt == DESCRIBE_AND_RESPOND;
-        unless(unused || default, "describe_prompt", self.describe_prompt.as_str().into());
-        unless(self.temperature == 0.0, "temperature", self.temperature.into());
-        unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
-        // What was said stays the same however it is scored.
-        let Manner { extract, scorer } = self.manner;
-        if extract != Extract::default() {
-            list.push(Parameter::selection("extract", extract.name()));
-        }
-        if scorer != Scorer::default() {
-            list.push(Parameter::selection("scorer", scorer.name()));
-        }
+        let mut list = self.key_fields();
+        let unused = !self.describe_and_respond.describes() && self.benchmark != Benchmark::Captions;
+        list.retain(|parameter| !(unused && parameter.name == "describe_prompt"));
         list
     }
 
     fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            "describe_and_respond" => by_default(false),
-            "describe_prompt" => by_default(DESCRIBE_AND_RESPOND),
-            "temperature" => by_default(0.0),
-            "max_new_tokens" => by_default(MAX_NEW_TOKENS),
-            "extract" => by_default(Extract::default().name()),
-            "scorer" => by_default(Scorer::default().name()),
-            _ => self.model.left_out(parameter),
-        }
+        self.model.left_out(parameter)
     }
 
     fn seeds(&self) -> SeedUse {
@@ -277,7 +260,7 @@ impl Node for EvaluateNode {
     }
 
     fn on_bad_item(&self) -> OnBadItem {
-        self.on_bad_item
+        self.bad_items.on_bad_item
     }
 
     fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
@@ -343,6 +326,10 @@ struct Reply {
 }
 
 impl EvaluateNode {
+    fn manner(&self) -> Manner {
+        Manner { extract: self.extract, scorer: self.scorer }
+    }
+
     fn load(&self, digests: &dyn FileDigests) -> Result<Loaded, Failure> {
         let read = Suite::read(self.benchmark, &self.data, &self.describe_prompt);
         let suite = read.map_err(|error| match error {
@@ -369,7 +356,7 @@ impl EvaluateNode {
             let fields: Vec<(String, Value)> = vec![
                 ("picture".to_owned(), (*picture).into()),
                 ("question".to_owned(), asked.question.as_str().into()),
-                ("form".to_owned(), self.form.name().into()),
+                ("form".to_owned(), self.describe_and_respond.name().into()),
             ];
             let reads = Digest::of_fields("stic evaluate reads v1", &fields);
             let id = match self.benchmark {
@@ -393,7 +380,7 @@ impl EvaluateNode {
         unlike.iter().for_each(|(path, cause)| faults.add(format_args!("`{path}`"), cause));
         let data = format!("`{}`", self.data.display());
         let told = faults.told(&data, |count| format!("{count} pictures of {} in {data} cannot be read:", paths.len()));
-        let allowed = self.on_bad_item.allows(unlike.len(), paths.len());
+        let allowed = self.bad_items.on_bad_item.allows(unlike.len(), paths.len());
         told.filter(|_| !allowed).map(|message| FileProblem {
             parameter: "data".to_owned(),
             message,
@@ -457,7 +444,7 @@ impl ItemWork for EvaluateNode {
         let generator = Generator::new(&*model, adapter.as_ref(), processor.tokenizer(), settings);
         let pictures = by_picture(&loaded, pending)?;
         // Descriptions come first, and take the longest.
-        let descriptions = if self.form.describes() { pictures.len() } else { 0 };
+        let descriptions = if self.describe_and_respond.describes() { pictures.len() } else { 0 };
         let mut run = Run {
             node: self,
             loaded: &loaded,
@@ -481,7 +468,7 @@ impl ItemWork for EvaluateNode {
                     group.push(Subject { image, picture, asked });
                 }
                 Err(bad) => {
-                    run.advance(usize::from(self.form.describes()));
+                    run.advance(usize::from(self.describe_and_respond.describes()));
                     for index in asked {
                         if run.finish(index, Err(bad.clone())) == ControlFlow::Break(()) {
                             return Ok(());

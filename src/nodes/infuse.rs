@@ -13,9 +13,10 @@ use crate::data::turns::{IMAGE, is_answered};
 use crate::diagnostic::{counted, listed};
 use crate::node::{
     Arity, Context, Failure, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work,
-    by_default,
 };
+use crate::parameters;
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters, text};
 
 /// What stands before a description, by default: the published code's words.
 pub const PREFIX: &str = "Image description:\n";
@@ -45,33 +46,32 @@ impl NodeKind for InfuseKind {
         artifact::CONVERSATIONS
     }
 
+    fn help(&self) -> &'static str {
+        "puts the model's own description in front of each record's first question"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        Infuse::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let before = table.mistakes();
-        let prefix = table.optional("prefix").unwrap_or_else(|| PREFIX.to_owned());
-        let separator = table.optional("separator").unwrap_or_else(|| SEPARATOR.to_owned());
-        (table.mistakes() == before).then(|| Box::new(Infuse { prefix, separator }) as Box<dyn Node>)
+        Some(Box::new(Infuse::read(table)?))
     }
 }
 
-struct Infuse {
-    prefix: String,
-    separator: String,
+parameters! {
+    /// A node of the kind.
+    struct Infuse {
+        /// What stands before the description (the published code's words)
+        prefix: String = text("a text").default(PREFIX.to_owned()),
+        /// What stands between description and question (the published code's)
+        separator: String = text("a text").default(SEPARATOR.to_owned()),
+    }
 }
 
 impl Node for Infuse {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
-        list.extend((self.prefix != PREFIX).then(|| Parameter::function("prefix", self.prefix.as_str())));
-        list.extend((self.separator != SEPARATOR).then(|| Parameter::function("separator", self.separator.as_str())));
-        list
-    }
-
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            "prefix" => by_default(PREFIX),
-            "separator" => by_default(SEPARATOR),
-            _ => None,
-        }
+        self.key_fields()
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {

@@ -6,6 +6,7 @@ use super::respond::{PORTS, RespondNode};
 use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters};
 
 /// The kind.
 pub struct MisleadKind;
@@ -25,6 +26,14 @@ impl NodeKind for MisleadKind {
 
     fn output(&self) -> ArtifactKind {
         artifact::RESPONSES
+    }
+
+    fn help(&self) -> &'static str {
+        "asks about every picture with prompts that invite invention: rejected responses"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        RespondNode::declared()
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {

@@ -9,6 +9,7 @@ mod dpo;
 mod evaluate;
 mod export;
 pub mod folder;
+pub mod formats;
 mod import;
 pub mod infuse;
 mod labels;
@@ -91,6 +92,9 @@ mod tests {
             let kinds = kinds();
             let kind = kinds.get(name).unwrap().as_ref();
             let all = known(kind, "");
+            let mut declared: Vec<&str> = kind.declared().iter().map(|declaration| declaration.name).collect();
+            declared.sort_unstable();
+            assert_eq!(all, declared, "{name}: what is read is what is declared");
             assert!(!all.is_empty() && !all.contains(&"judge".to_owned()), "{name}: {all:?}");
             // A value of any type, alone or with all other keys, makes no key known or unknown.
             for value in ["1", "0.5", "true", "\"m\"", "[]", "[1, 2]", "[\"a\"]", "{ file = \"x\" }", "{}", "[{}]"] {

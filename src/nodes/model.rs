@@ -12,6 +12,8 @@ use crate::model::template::{TEMPLATES, Template};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, families, session};
 use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
+use crate::parameters;
+use crate::spec::parameter::{Class, Declaration, Declare, Fallback, Form, choice, resource};
 use crate::spec::{Reader, Resource, ResourceKind};
 
 /// Models are declared under `[models]`.
@@ -37,30 +39,52 @@ const FILES: [&str; 10] = [
     "tokenizer_config.json",
 ];
 
-/// The parameters that say which model a node runs, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelParameters {
-    /// The model.
-    pub source: Resource,
-    /// The conversation template; `None`: the model family's.
-    template: Option<&'static str>,
-    /// How pictures are prepared; the checkpoint says the rest.
-    images: ImageSettings,
+parameters! {
+    /// The parameters that say which model a node runs, and how.
+    pub struct ModelParameters {
+        /// The base model: a name under `[models]`
+        source: Resource = resource(MODEL).named("model"),
+        /// The chat template
+        template: Option<&'static str> =
+            choice(TEMPLATES.map(|name| (name, name))).optional("the model family's").resolved(),
+        /// How pictures are prepared; the checkpoint says the rest
+        images: ImageSettings = OfFamilies,
+    }
+}
+
+/// The image settings of all families, as parameters.
+struct OfFamilies;
+
+impl Declare for OfFamilies {
+    type Value = ImageSettings;
+
+    fn read(&self, table: &mut Reader<'_>, _: &'static str) -> Option<ImageSettings> {
+        let mut settings = ImageSettings::new();
+        for (name, values, _) in families::image_settings() {
+            let choices: Vec<_> = values.into_iter().map(|value| (value, value)).collect();
+            settings.extend(table.optional_choice(name, &choices).map(|value| (name, value)));
+        }
+        Some(settings)
+    }
+
+    fn declared(&self, _: &'static str, _: &'static str) -> Vec<Declaration> {
+        let declared = |(name, values, help)| Declaration {
+            name,
+            form: Form::Choice(values),
+            fallback: Fallback::Words("the checkpoint's"),
+            class: Class::Function,
+            help,
+        };
+        families::image_settings().into_iter().map(declared).collect()
+    }
+
+    /// None: they stand in keys by what they come to.
+    fn key_fields(&self, _: &'static str, _: &ImageSettings) -> Vec<Parameter> {
+        Vec::new()
+    }
 }
 
 impl ModelParameters {
-    /// Reads `model`, `template` and the image settings out of `table`.
-    pub fn read(table: &mut Reader<'_>) -> Option<Self> {
-        let source = table.resource("model", &MODEL);
-        let template = table.optional_choice("template", &TEMPLATES.map(|name| (name, name)));
-        let mut images = ImageSettings::new();
-        for (name, values) in families::image_settings() {
-            let choices: Vec<_> = values.into_iter().map(|value| (value, value)).collect();
-            images.extend(table.optional_choice(name, &choices).map(|value| (name, value)));
-        }
-        Some(Self { source: source?, template, images })
-    }
-
     /// What is wrong with the model's folder, as far as that can be seen without reading weights, or else with what the
     /// other parameters ask of it.
     pub fn check_files(&self) -> Vec<FileProblem> {

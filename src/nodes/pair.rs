@@ -19,9 +19,11 @@ use crate::digest::Value;
 use crate::draw::Draws;
 use crate::node::{
     Arity, Block, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Sample,
-    SeedUse, Summary, WholeWork, Work, by_default,
+    SeedUse, Summary, WholeWork, Work,
 };
+use crate::parameters;
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters, boolean, choice};
 
 /// The kind `pair`.
 pub struct PairKind;
@@ -52,44 +54,52 @@ impl NodeKind for PairKind {
         artifact::PAIRS
     }
 
+    fn help(&self) -> &'static str {
+        "joins preferred and rejected responses by picture and draws the instruction that both answer"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        PairNode::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let before = table.mistakes();
-        let instructions = Prompts::optional(table, "instructions");
-        let instructions = instructions.or_else(|| PromptSet::built_in(INSTRUCTIONS).map(Prompts::Given));
-        let drop_identical = table.optional("drop_identical").unwrap_or(false);
-        let shuffled = table.choice("rejected_from", &[("same", false), ("shuffled", true)], false);
-        if table.mistakes() > before {
-            return None;
-        }
-        Some(Box::new(PairNode { instructions: instructions?, drop_identical, shuffled }))
+        Some(Box::new(PairNode::read(table)?))
     }
 }
 
-struct PairNode {
-    instructions: Prompts,
-    drop_identical: bool,
-    shuffled: bool,
+parameters! {
+    /// A node of the kind.
+    struct PairNode {
+        /// The prompts P from which each pair's instruction x is drawn (Algorithm 1)
+        instructions: Prompts = Prompts::setting().default(instructions()),
+        /// Leaves out pairs whose two responses are the same
+        drop_identical: bool = boolean().default(false).selection(),
+        /// The picture whose rejected response is taken: the `same`, or another (`shuffled`, a control)
+        rejected_from: RejectedFrom = choice([("same", RejectedFrom::Same), ("shuffled", RejectedFrom::Shuffled)])
+            .default(RejectedFrom::Same),
+    }
+}
+
+/// Whose rejected response a pair gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RejectedFrom {
+    /// That of its own picture.
+    Same,
+    /// That of another: the control.
+    Shuffled,
+}
+
+fn instructions() -> Prompts {
+    Prompts::Given(PromptSet::built_in(INSTRUCTIONS).expect("a built-in set"))
 }
 
 impl Node for PairNode {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
-        list.extend(self.drop_identical.then(|| Parameter::selection("drop_identical", true)));
-        list.extend(self.shuffled.then(|| Parameter::function("rejected_from", "shuffled")));
-        list
-    }
-
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            "drop_identical" => by_default(false),
-            "rejected_from" => by_default("same"),
-            "instructions" => by_default(INSTRUCTIONS),
-            _ => None,
-        }
+        self.key_fields()
     }
 
     fn seeds(&self) -> SeedUse {
-        SeedUse { pipeline: self.instructions.draws(), node: self.shuffled }
+        SeedUse { pipeline: self.instructions.draws(), node: self.rejected_from == RejectedFrom::Shuffled }
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
@@ -277,7 +287,7 @@ impl WholeWork for PairNode {
             return Err(Failure::node("no picture has both a preferred and a rejected response")
                 .help("describe the same pictures on both sides, and let the shares of the rejected side cover them"));
         }
-        if self.shuffled {
+        if self.rejected_from == RejectedFrom::Shuffled {
             shuffle(&mut pairs, context.seed());
         }
         if counts.without_preferred > 0 {

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use crate::data::prompts::{BUILT_IN, PromptError, PromptSet};
 use crate::diagnostic::{has_file_ending, looks_like_path};
+use crate::digest::Value;
 use crate::node::{Failure, FileDigests, FileProblem, Parameter};
+use crate::parameters;
 use crate::spec::Reader;
+use crate::spec::parameter::{Form, Parameters, Setting, path};
 
 /// What the value of such a parameter may be.
 const FORMS: &str = "the name of a prompt set, a list of texts, or `{ file = \"…\" }`";
@@ -19,19 +22,40 @@ pub enum Prompts {
     File(PathBuf),
 }
 
+parameters! {
+    /// The table in which a file of prompts is named.
+    struct PromptFile {
+        /// `.txt` with one prompt a line, or `.json` with a list of texts
+        file: PathBuf = path(),
+    }
+}
+
 fn file_help(key: &str, file: &str) -> String {
     format!("prompts in a file: `{key} = {{ file = \"{file}\" }}`")
 }
 
 impl Prompts {
-    /// Reads the prompts under `key`; a missing or unsound value is reported.
-    pub fn required(table: &mut Reader<'_>, key: &str) -> Option<Self> {
-        table.require(key, FORMS);
-        Self::optional(table, key)
+    /// A parameter that names prompts.
+    pub fn setting() -> Setting<Self> {
+        let list = Form::List {
+            of: Box::new(Form::Text { what: "a prompt", blank: false }),
+            least: 1,
+            most: None,
+            distinct: true,
+        };
+        let forms = vec![Form::Choice(BUILT_IN.to_vec()), list, PromptFile::form()];
+        Setting::new(Form::Any { what: FORMS, forms }, Self::read, Self::name).selection().resolved()
+    }
+
+    /// The name of the built-in set that it is.
+    fn name(&self) -> Option<Value> {
+        let Self::Given(set) = self else { return None };
+        let is_set = |name: &&str| PromptSet::built_in(name).as_ref() == Some(set);
+        BUILT_IN.into_iter().find(is_set).map(Value::from)
     }
 
     /// Reads the prompts under `key`; `None` when there are none, or they are unsound (which is reported).
-    pub fn optional(table: &mut Reader<'_>, key: &str) -> Option<Self> {
+    fn read(table: &mut Reader<'_>, key: &str) -> Option<Self> {
         if !table.has(key) {
             return None;
         }
@@ -64,7 +88,7 @@ impl Prompts {
             };
         }
         if table.is_table(key) {
-            return table.table(key)?.required_path("file").map(Self::File);
+            return PromptFile::read(&mut table.table(key)?).map(|PromptFile { file }| Self::File(file));
         }
         table.reject_type(key, FORMS);
         None

@@ -4,7 +4,7 @@
 //! on the CPU ahead of the device. This module does not know what the responses are for.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
 
@@ -26,17 +26,12 @@ use crate::model::generate::{Generator, Request, Settings, Step};
 use crate::model::processor::{Processor, round};
 use crate::model::sample::Sampling;
 use crate::node::{
-    Arity, BadItem, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork, Node,
-    OnBadItem, Output, Parameter, Part, Port, Progress, Sample, SeedUse, Summary, Work, by_default,
+    Arity, BadItem, BadItems, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
+    Node, OnBadItem, Output, Parameter, Part, Port, Progress, Sample, SeedUse, Summary, Work,
 };
+use crate::parameters;
 use crate::pool::Slots;
-use crate::spec::Reader;
-
-/// Sampling of the published generators: temperature 0.2, and the library's default of 50 tokens to draw from.
-const TEMPERATURE: f64 = 0.2;
-const TOP_K: usize = 50;
-const TOP_P: f64 = 1.0;
-const MAX_NEW_TOKENS: usize = 1024;
+use crate::spec::parameter::{Parameters, group, integer, number};
 
 /// How many pictures are prepared at once, ahead of the device.
 const AHEAD: usize = 32;
@@ -50,35 +45,31 @@ pub const PORTS: &[Port] = &[
     Port { name: "adapter", accepts: &[artifact::ADAPTER], arity: Arity::Optional, items: false },
 ];
 
-/// A node of either kind.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RespondNode {
-    model: ModelParameters,
-    prompts: Prompts,
-    sampling: Sampling,
-    max_new_tokens: usize,
-    fraction: Fraction,
-    batch_size: Option<usize>,
-    on_bad_item: OnBadItem,
+parameters! {
+    /// A node of either kind.
+    pub struct RespondNode {
+        /// Shared
+        model: ModelParameters = group(),
+        /// What the model is asked: a prompt set, a list from which each item draws one, or a file of prompts
+        prompts: Prompts = Prompts::setting(),
+        /// Sampling temperature; 0 takes the likeliest token (the published generators' 0.2)
+        temperature: f64 = number(0.0..).default(0.2),
+        /// Draws from this many of the likeliest tokens; 0: from all (transformers' default, which the published code uses)
+        top_k: usize = integer(0..=1_000_000).default(50),
+        /// Draws from the fewest tokens that together have this probability
+        top_p: f64 = number((Bound::Excluded(0.0), Bound::Included(1.0))).default(1.0),
+        /// The longest response, in tokens (the published scripts')
+        max_new_tokens: usize = integer(1..=1_000_000).default(1024),
+        /// Shared
+        fraction: Fraction = group(),
+        /// How many responses are generated together
+        batch_size: Option<usize> = integer(1..=4096).optional("as many as fit").execution(),
+        /// Shared
+        bad_items: BadItems = group(),
+    }
 }
 
 impl RespondNode {
-    /// Reads the parameters out of `table`; `None` when there was a mistake that leaves nothing to go on with.
-    pub fn read(table: &mut Reader<'_>) -> Option<Self> {
-        let model = ModelParameters::read(table);
-        let prompts = Prompts::required(table, "prompts");
-        let sampling = Sampling {
-            temperature: table.number("temperature", TEMPERATURE, 0.0..),
-            top_k: table.integer("top_k", TOP_K as u64, 0..=1_000_000) as usize,
-            top_p: table.number("top_p", TOP_P, (std::ops::Bound::Excluded(0.0), std::ops::Bound::Included(1.0))),
-        };
-        let max_new_tokens = table.integer("max_new_tokens", MAX_NEW_TOKENS as u64, 1..=1_000_000) as usize;
-        let fraction = Fraction::read(table);
-        let batch_size = table.optional_integer("batch_size", 1..=4096).map(|size| size as usize);
-        let on_bad_item = OnBadItem::read(table);
-        Some(Self { model: model?, prompts: prompts?, sampling, max_new_tokens, fraction, batch_size, on_bad_item })
-    }
-
     /// The records that the node takes, with the picture that the model is to see and the prompt that it gets; those
     /// without a picture are left out.
     fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
@@ -147,36 +138,21 @@ struct Seen {
 
 impl Node for RespondNode {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
-        let mut unless = |default: bool, name: &str, value: Value| {
-            if !default {
-                list.push(Parameter::function(name, value));
-            }
-        };
-        let Sampling { temperature, top_k, top_p } = self.sampling;
+        let mut list = self.key_fields();
         // Without a temperature the others mean nothing.
-        let greedy = temperature == 0.0;
-        unless(temperature == TEMPERATURE, "temperature", temperature.into());
-        unless(greedy || top_k == TOP_K, "top_k", top_k.into());
-        unless(greedy || top_p == TOP_P, "top_p", top_p.into());
-        unless(self.max_new_tokens == MAX_NEW_TOKENS, "max_new_tokens", self.max_new_tokens.into());
-        list.extend(self.fraction.parameter());
+        list.retain(|parameter| self.temperature > 0.0 || !["top_k", "top_p"].contains(&parameter.name.as_str()));
         list
     }
 
     fn left_out(&self, parameter: &str) -> Option<String> {
         match parameter {
-            "top_k" | "top_p" if self.sampling.temperature == 0.0 => Some("unused without a temperature".to_owned()),
-            "temperature" => by_default(TEMPERATURE),
-            "top_k" => by_default(TOP_K),
-            "top_p" => by_default(TOP_P),
-            "max_new_tokens" => by_default(MAX_NEW_TOKENS),
-            _ => Fraction::left_out(parameter).or_else(|| self.model.left_out(parameter)),
+            "top_k" | "top_p" if self.temperature == 0.0 => Some("unused without a temperature".to_owned()),
+            _ => self.model.left_out(parameter),
         }
     }
 
     fn seeds(&self) -> SeedUse {
-        SeedUse { pipeline: self.fraction.draws() || self.prompts.draws(), node: self.sampling.temperature > 0.0 }
+        SeedUse { pipeline: self.fraction.draws() || self.prompts.draws(), node: self.temperature > 0.0 }
     }
 
     fn resources(&self) -> Option<Slots> {
@@ -208,7 +184,7 @@ impl Node for RespondNode {
     }
 
     fn on_bad_item(&self) -> OnBadItem {
-        self.on_bad_item
+        self.bad_items.on_bad_item
     }
 
     fn work(&self) -> Work<'_> {
@@ -237,7 +213,7 @@ impl ItemWork for RespondNode {
         let adapter = adapter::load(inputs, "adapter", &*model)?;
         let processor = self.model.processor(context)?;
         let settings = Settings {
-            sampling: self.sampling,
+            sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p },
             max_new_tokens: self.max_new_tokens,
             seed: context.seed(),
             batch_size: self.batch_size,

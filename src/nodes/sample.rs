@@ -6,7 +6,7 @@
 //! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use image::metadata::Orientation;
@@ -14,21 +14,23 @@ use rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::adapter::part;
-use super::conditions::{filter_parameters, read_filter};
 use super::labels::label;
 use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, images_problem, record_parts};
 use super::survey::Surveyed;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
+use crate::data::filter::Filter;
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
 use crate::diagnostic::counted;
 use crate::digest::{Digest, Value};
 use crate::draw::Draws;
 use crate::node::{
-    Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, Objects, OnBadItem, Output,
-    Parameter, Port, SeedUse, Summary, WholeWork, Work, by_default,
+    Artifact, BadItems, Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, Objects,
+    OnBadItem, Output, Parameter, Port, SeedUse, Summary, WholeWork, Work,
 };
+use crate::parameters;
 use crate::spec::Reader;
+use crate::spec::parameter::{Class, Declaration, Parameters, below, boolean, choice, group, integer, path};
 
 /// The kind `sample`.
 pub struct SampleKind;
@@ -50,52 +52,67 @@ impl NodeKind for SampleKind {
         artifact::RECORDS
     }
 
-    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let from = table.required_path("from");
-        let images = table.path("images");
-        let count = table.optional_integer("count", 1..).map(|count| count as usize);
-        let filter = table.table("where").map(|mut table| read_filter(&mut table)).unwrap_or_default();
-        let dedupe = table.optional("dedupe").unwrap_or(true);
-        let ignore_orientation = table.choice("orientation", &[("apply", false), ("ignore", true)], false);
-        let on_bad_item = OnBadItem::read(table);
-        let source = Source { from: from?, images, filter };
-        let surveyed = OnceLock::new();
-        Some(Box::new(Sample { source, count, dedupe, ignore_orientation, on_bad_item, surveyed }))
+    fn help(&self) -> &'static str {
+        "takes pictures or instruction records from a folder, glob, list or JSON file; filters; chooses `count`"
     }
+
+    fn declared(&self) -> Vec<Declaration> {
+        SampleParameters::declared()
+    }
+
+    fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        let parameters = SampleParameters::read(table)?;
+        let SampleParameters { from, images, r#where: filter, .. } = parameters.clone();
+        let source = Source { from, images, filter };
+        Some(Box::new(Sample { source, parameters, surveyed: OnceLock::new() }))
+    }
+}
+
+parameters! {
+    /// What a node of the kind is told.
+    struct SampleParameters {
+        /// A folder, a glob, a list file, or records in JSON
+        from: PathBuf = path().selection(),
+        /// The folder in which picture names are looked up
+        images: Option<PathBuf> = path().optional("the folder of `from`").execution(),
+        /// How many to take: the same every time, and nearly the same when pictures are added
+        count: Option<usize> = integer(1..).optional("all").selection(),
+        /// Conditions that entries must meet: `image`, `path`, or any field of a record
+        r#where: Filter = below(Class::Selection),
+        /// Takes entries of the same content once
+        dedupe: bool = boolean().default(true).selection(),
+        /// Turns pictures as their EXIF data says (as transformers does; LLaVA's loader ignores it)
+        orientation: ExifOrientation = choice([("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)])
+            .default(ExifOrientation::Apply),
+        /// Shared
+        bad_items: BadItems = group(),
+    }
+}
+
+/// What is done about the orientation that a picture's EXIF data gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExifOrientation {
+    /// The picture is turned.
+    Apply,
+    /// It is left as it is stored.
+    Ignore,
 }
 
 #[derive(Debug)]
 struct Sample {
     source: Source,
-    count: Option<usize>,
-    dedupe: bool,
-    ignore_orientation: bool,
-    on_bad_item: OnBadItem,
+    parameters: SampleParameters,
     /// What was seen of the source before anything runs: it is looked through once.
     surveyed: OnceLock<Surveyed>,
 }
 
 impl Node for Sample {
     fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
-        list.extend(self.count.map(|count| Parameter::selection("count", count)));
-        list.extend(filter_parameters(&self.source.filter));
-        list.extend((!self.dedupe).then(|| Parameter::selection("dedupe", false)));
-        list.extend(self.ignore_orientation.then(|| Parameter::function("orientation", "ignore")));
-        list
-    }
-
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            "count" => Some("all".to_owned()),
-            "dedupe" => by_default(true),
-            "orientation" => by_default("apply"),
-            _ => parameter.starts_with("where.").then(|| "none".to_owned()),
-        }
+        self.parameters.key_fields()
     }
 
     fn seeds(&self) -> SeedUse {
-        SeedUse { pipeline: false, node: self.count.is_some() }
+        SeedUse { pipeline: false, node: self.parameters.count.is_some() }
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
@@ -139,7 +156,7 @@ impl Node for Sample {
         if parameter != "from" {
             return None;
         }
-        let listing = self.source.list(self.dedupe, Conversations::Dropped, digests).ok()?;
+        let listing = self.source.list(self.parameters.dedupe, Conversations::Dropped, digests).ok()?;
         let before = Before::read(earlier, objects)?;
         let Value::Table(old) = old else { return None };
         // Of a choice it is known how many there were, not which.
@@ -154,7 +171,7 @@ impl Node for Sample {
     }
 
     fn on_bad_item(&self) -> OnBadItem {
-        self.on_bad_item
+        self.parameters.bad_items.on_bad_item
     }
 
     fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
@@ -168,12 +185,12 @@ impl Node for Sample {
 
 impl Sample {
     fn surveyed(&self) -> &Surveyed {
-        self.surveyed.get_or_init(|| self.source.survey("from", self.on_bad_item, |_| None))
+        self.surveyed.get_or_init(|| self.source.survey("from", self.parameters.bad_items.on_bad_item, |_| None))
     }
 
     fn list(&self, conversations: Conversations, digests: &dyn FileDigests) -> Result<Listing, Failure> {
-        let listing = self.source.list(self.dedupe, conversations, digests)?;
-        listing.check_unreadable(self.on_bad_item)?;
+        let listing = self.source.list(self.parameters.dedupe, conversations, digests)?;
+        listing.check_unreadable(self.parameters.bad_items.on_bad_item)?;
         if let Some((_, message, help)) = self.too_few(listing.items.len(), &listing.passed_over) {
             let repeats = listing.repeats;
             let repeats =
@@ -187,7 +204,7 @@ impl Sample {
     fn too_few(&self, found: usize, passed_over: &PassedOver) -> Option<(&'static str, String, &'static str)> {
         let from = self.source.from.display();
         let filtered = if self.source.filter.is_empty() { "" } else { " that `where` takes" };
-        match self.count {
+        match self.parameters.count {
             _ if found == 0 && self.source.filter.is_empty() && !passed_over.is_empty() => Some((
                 "from",
                 format!("there is no picture that can be read in `{from}`, only {passed_over}"),
@@ -217,7 +234,7 @@ impl Sample {
 
     /// The `count` items with the smallest hashes, in the order of the hashes.
     fn choose(&self, items: Vec<Listed>, seed: u64) -> Vec<Listed> {
-        let Some(count) = self.count else { return items };
+        let Some(count) = self.parameters.count else { return items };
         let hash = |item: &Listed| (Draws::new(seed, "sample", item.id.as_str()).next_u64(), item.id.clone());
         let mut order: Vec<_> = items.into_par_iter().map(|item| (hash(&item), item)).collect();
         order.par_sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -328,7 +345,7 @@ fn named(labels: &[&Label]) -> String {
 
 impl WholeWork for Sample {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        let conversations = if self.count.is_some() { Conversations::Dropped } else { Conversations::Kept };
+        let conversations = if self.parameters.count.is_some() { Conversations::Dropped } else { Conversations::Kept };
         let listing = self.list(conversations, context.files())?;
         let (found, repeats) = (listing.items.len(), listing.repeats);
         listing.notes(&self.source.from).iter().for_each(|note| context.note(note));
@@ -339,7 +356,7 @@ impl WholeWork for Sample {
             context.note(&format!("{records} {share} `id` with another; records are told apart by content"));
         }
         let mut side = Vec::new();
-        if self.count.is_some() {
+        if self.parameters.count.is_some() {
             let candidates: String = listing.items.iter().map(|item| fingerprint(&item.id) + "\n").collect();
             side.push(part(CANDIDATES, candidates.as_bytes(), context.objects())?);
         }
@@ -352,7 +369,7 @@ impl WholeWork for Sample {
         let deep = looks.iter().filter(|look| look.has_deep_grey).count();
         deep_grey_note(deep, looks.len()).iter().for_each(|note| context.note(note));
         if turned > 0 {
-            let done = if self.ignore_orientation { "ignored" } else { "applied" };
+            let done = if self.parameters.orientation == ExifOrientation::Ignore { "ignored" } else { "applied" };
             context.note(&format!(
                 "{turned} of {} {} an EXIF orientation, which is {done}",
                 counted(looks.len(), "picture"),
@@ -366,7 +383,11 @@ impl WholeWork for Sample {
             if context.interrupted() {
                 return Err(Failure::Interrupted);
             }
-            let unturned = if self.ignore_orientation { unturned(&item, look.turn, context)? } else { None };
+            let unturned = if self.parameters.orientation == ExifOrientation::Ignore {
+                unturned(&item, look.turn, context)?
+            } else {
+                None
+            };
             objects.extend(unturned);
             items.push(record(item, unturned, &self.source.from));
         }

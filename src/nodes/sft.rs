@@ -3,7 +3,7 @@
 use super::device;
 use super::labels::{LeftOut, item_name, labelled_of};
 use super::survey::check_answers;
-use super::training::{Goal, Set, TrainingParameters};
+use super::training::{Goal, Set, Training, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::data::turns::is_answered;
 use crate::model::processor::round;
@@ -13,14 +13,21 @@ use crate::node::{
 };
 use crate::pool::Slots;
 use crate::spec::Reader;
+use crate::spec::parameter::{Declaration, Parameters};
 
 /// The kind.
 pub struct SftKind;
 
 /// A node of the kind.
-#[derive(Clone, Debug, PartialEq)]
 struct SftNode {
-    training: TrainingParameters,
+    parameters: TrainingParameters,
+    continues: bool,
+}
+
+impl SftNode {
+    fn training(&self) -> Training<'_> {
+        Training { parameters: &self.parameters, continues: self.continues }
+    }
 }
 
 impl NodeKind for SftKind {
@@ -44,19 +51,26 @@ impl NodeKind for SftKind {
         artifact::ADAPTER
     }
 
+    fn help(&self) -> &'static str {
+        "fine-tunes an adapter on the answers of conversations, or on the preferred responses of pairs"
+    }
+
+    fn declared(&self) -> Vec<Declaration> {
+        TrainingParameters::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let training = TrainingParameters::read(table, connected("adapter"))?;
-        Some(Box::new(SftNode { training }))
+        Some(Box::new(SftNode { parameters: TrainingParameters::read(table)?, continues: connected("adapter") }))
     }
 }
 
 impl Node for SftNode {
     fn parameters(&self) -> Vec<Parameter> {
-        self.training.parameters()
+        self.training().own(self.parameters.key_fields())
     }
 
     fn left_out(&self, parameter: &str) -> Option<String> {
-        self.training.left_out(parameter)
+        self.training().left_out(parameter)
     }
 
     fn seeds(&self) -> SeedUse {
@@ -64,7 +78,7 @@ impl Node for SftNode {
     }
 
     fn base_model(&self) -> Option<&str> {
-        Some(&self.training.model.source.source)
+        Some(&self.parameters.model.source.source)
     }
 
     fn resources(&self) -> Option<Slots> {
@@ -72,21 +86,21 @@ impl Node for SftNode {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        self.training.check_files()
+        self.parameters.model.check_files()
     }
 
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.training.promises(above)
+        self.training().promises(above)
     }
 
     fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        let mut problems = self.training.check_inputs(above);
+        let mut problems = self.training().check_inputs(above);
         problems.extend(check_answers("conversations", above));
         problems
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        self.training.sources(digests)
+        self.parameters.model.sources(digests)
     }
 
     fn work(&self) -> Work<'_> {
@@ -104,7 +118,7 @@ impl WholeWork for SftNode {
         }
         left_out.check_rest(taken)?;
         left_out.tell(context);
-        self.training.run(inputs, context, Goal::Sft, set)
+        self.training().run(inputs, context, Goal::Sft, set)
     }
 }
 

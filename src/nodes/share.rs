@@ -4,32 +4,32 @@ use crate::artifact::ItemId;
 use crate::diagnostic::counted;
 use crate::digest::Value;
 use crate::draw::Draws;
-use crate::node::{Failure, FileProblem, Parameter, by_default};
-use crate::spec::Reader;
-
-/// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
-/// pipeline's seed and the item alone, so that [0, 0.5] and [0.5, 1] complement each other in any two nodes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fraction([f64; 2]);
+use crate::node::{Failure, FileProblem, Parameter};
+use crate::parameters;
+use crate::spec::parameter::interval;
 
 const WHOLE: [f64; 2] = [0.0, 1.0];
 
-impl Fraction {
-    /// Reads `fraction`; by default all items are kept.
-    pub fn read(table: &mut Reader<'_>) -> Self {
-        Self(table.interval("fraction", WHOLE, 0.0..=1.0))
+parameters! {
+    /// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
+    /// pipeline's seed and the item alone, so that [0, 0.5] and [0.5, 1] complement each other in any two nodes.
+    pub struct Fraction {
+        /// Keeps the items whose own random number u has a ≤ u < b: `[0, 0.5]` and `[0.5, 1]` are complements
+        fraction: [f64; 2] = interval(0.0..=1.0).default(WHOLE).selection(),
     }
+}
 
+impl Fraction {
     /// Whether `id` is kept.
     pub fn keeps(&self, pipeline_seed: u64, id: &ItemId) -> bool {
-        let Self([low, high]) = *self;
+        let [low, high] = self.fraction;
         let share = || Draws::new(pipeline_seed, "share", id.as_str()).uniform();
         !self.draws() || (low..high).contains(&share())
     }
 
     /// Whether the pipeline's seed matters.
     pub fn draws(&self) -> bool {
-        self.0 != WHOLE
+        self.fraction != WHOLE
     }
 
     /// Fails when none of `all` items is kept: a result without rows is nobody's wish.
@@ -37,7 +37,7 @@ impl Fraction {
     /// # Errors
     /// See there.
     pub fn check_kept(&self, kept: usize, all: usize) -> Result<(), Failure> {
-        let Self([low, high]) = self;
+        let [low, high] = self.fraction;
         match (kept, all) {
             (1.., _) => Ok(()),
             (0, 0) => Err(Failure::node("there is nothing to work on: no picture comes in")),
@@ -46,16 +46,6 @@ impl Fraction {
                     .help("widen `fraction`, or sample more pictures: few of them may all fall to the other share"))
             }
         }
-    }
-
-    /// What it means that `parameter` is left out, if it is this one.
-    pub fn left_out(parameter: &str) -> Option<String> {
-        if parameter == "fraction" { by_default(WHOLE.to_vec()) } else { None }
-    }
-
-    /// The parameter, where it differs from its default.
-    pub fn parameter(&self) -> Option<Parameter> {
-        self.draws().then(|| Parameter::selection("fraction", self.0.to_vec()))
     }
 
     /// The promises of the shares that are taken of what comes in with the promises `above`.
@@ -81,7 +71,7 @@ impl Fraction {
     }
 
     fn of(&self, above: &[Parameter]) -> Vec<Stream> {
-        let narrowed = |stream: Stream| Some(Stream { share: overlap(stream.share, self.0)?, ..stream });
+        let narrowed = |stream: Stream| Some(Stream { share: overlap(stream.share, self.fraction)?, ..stream });
         Stream::all(above).into_iter().filter_map(narrowed).collect()
     }
 }
@@ -217,17 +207,19 @@ mod tests {
 
     #[test]
     fn complements_take_every_item_once() {
-        let (first, second) = (Fraction([0.0, 0.3]), Fraction([0.3, 1.0]));
+        let (first, second) = (Fraction { fraction: [0.0, 0.3] }, Fraction { fraction: [0.3, 1.0] });
         let ids: Vec<ItemId> = (0..2000u32).map(|n| ItemId::new(Digest::of(&n.to_le_bytes()))).collect();
         assert!(ids.iter().all(|id| first.keeps(42, id) != second.keeps(42, id)));
         let kept = ids.iter().filter(|id| first.keeps(42, id)).count();
         assert!((540..660).contains(&kept), "{kept}");
-        assert!(ids.iter().all(|id| Fraction(WHOLE).keeps(42, id)));
+        assert!(ids.iter().all(|id| Fraction { fraction: WHOLE }.keeps(42, id)));
     }
 
     #[test]
     fn a_share_that_takes_nothing_is_a_failure() {
-        let told = |kept, all| Fraction([0.0, 0.01]).check_kept(kept, all).err().map(|failure| failure.to_string());
+        let told = |kept, all| {
+            Fraction { fraction: [0.0, 0.01] }.check_kept(kept, all).err().map(|failure| failure.to_string())
+        };
         assert_eq!(told(1, 5), None);
         assert_eq!(told(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
         assert_eq!(told(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
@@ -238,7 +230,7 @@ mod tests {
         let promised = |(node, share): &(&str, [f64; 2])| {
             let mut source = Vec::new();
             name_items(&mut source, 0, "images", true);
-            let mut promises = Fraction(*share).promises(&source);
+            let mut promises = Fraction { fraction: *share }.promises(&source);
             name_items(&mut promises, 1, node, false);
             promises
         };
@@ -276,13 +268,13 @@ mod tests {
                  the share [0.5, 1] of `images`"
             )
         );
-        let narrowed = Fraction([0.0, 0.5]).check("images", &shares(&[("a", [0.5, 1.0])])).unwrap();
+        let narrowed = Fraction { fraction: [0.0, 0.5] }.check("images", &shares(&[("a", [0.5, 1.0])])).unwrap();
         assert_eq!(
             (narrowed.parameter.as_str(), narrowed.message.as_str()),
             ("fraction", "`fraction` takes nothing of what comes in: `a` has the share [0.5, 1] of `images`")
         );
         let both = shares(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]);
-        assert_eq!(Fraction([0.0, 0.3]).check("images", &both), None);
+        assert_eq!(Fraction { fraction: [0.0, 0.3] }.check("images", &both), None);
     }
 
     /// What changes here gives every cached pipeline other items: raise the versions of the kinds that take shares.

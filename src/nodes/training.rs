@@ -15,12 +15,12 @@ use crate::model::template::Template;
 use crate::node::{Block, Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
-use crate::train::training::{CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, Training, padded_length};
+use crate::train::training::{self, CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, padded_length};
 
 mod parameters;
 mod set;
 
-pub use parameters::{POSITIVE, TrainingParameters};
+pub use parameters::{Training, TrainingParameters};
 pub use set::Set;
 use set::{Examples, decoded, longest, teach_end};
 
@@ -38,19 +38,20 @@ pub enum Goal {
     },
 }
 
-impl TrainingParameters {
+impl Training<'_> {
     /// Trains towards `goal` on `set`.
     ///
     /// # Errors
     /// See [`Failure`].
     pub fn run(&self, inputs: &Inputs, context: &dyn Context, goal: Goal, set: Set) -> Result<Output, Failure> {
+        let (given, settings) = (self.parameters, self.settings());
         let nothing = |why: String| Err(Failure::node(format!("there is nothing to train on: {why}")));
         if set.is_empty() {
             return nothing("the inputs have no items".to_owned());
         }
-        let processor = self.model.processor(context)?;
+        let processor = given.model.processor(context)?;
         let Examples { list: examples, unanswered, bad } =
-            set.examples(&processor, self.max_length, self.on_bad_item, context)?;
+            set.examples(&processor, given.max_length, given.bad_items.on_bad_item, context)?;
         match unanswered {
             0 => {}
             1 if examples.is_empty() => return nothing("the answer of the only example is empty".to_owned()),
@@ -75,13 +76,13 @@ impl TrainingParameters {
             context.note(&format!(
                 "{} cut to `max_length` {}",
                 if cut == 1 { "1 answer was".to_owned() } else { format!("{cut} answers were") },
-                self.max_length
+                given.max_length
             ));
         }
 
-        let model = self.model.load(context)?;
+        let model = given.model.load(context)?;
         let input = adapter::load(inputs, "adapter", &*model)?;
-        let start = self.lora.start(input.as_ref(), &*model, context.seed())?;
+        let start = given.lora.start(input.as_ref(), &*model, context.seed())?;
         let objective = match goal {
             Goal::Sft => Objective::Sft,
             Goal::Dpo { loss, input_is_reference } => {
@@ -94,15 +95,15 @@ impl TrainingParameters {
             context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
         }
         let backend = device::occupied(context)?.backend;
-        let training = Training {
+        let training = training::Training {
             model: &*model,
             objective,
-            settings: Settings { seed: context.seed(), ..self.settings },
+            settings: Settings { seed: context.seed(), ..settings },
             examples: &examples,
-            micro_batch_size: self
+            micro_batch_size: given
                 .micro_batch_size
-                .unwrap_or_else(|| (budget(backend) / memory(&*model, longest)).clamp(1, self.settings.batch_size)),
-            checkpoint_every: self.checkpoint_every,
+                .unwrap_or_else(|| (budget(backend) / memory(&*model, longest)).clamp(1, settings.batch_size)),
+            checkpoint_every: given.checkpoint_every,
             checkpoint_after: CHECKPOINT_AFTER,
             scratch: context.scratch(),
         };
@@ -111,7 +112,7 @@ impl TrainingParameters {
             Outcome::Stopped => Err(Failure::Interrupted),
             Outcome::Finished(trained, log) => {
                 let objects = context.objects();
-                let origin = Origin { base_model: None, dropout: self.settings.dropout };
+                let origin = Origin { base_model: None, dropout: settings.dropout };
                 Ok(Output {
                     identity: adapter::write(&trained, model.shape(), objects)?,
                     side: vec![

@@ -14,12 +14,13 @@ use stic_engine::digest::Digest;
 use stic_engine::event::{Event, Observer, State};
 use stic_engine::graph::Graph;
 use stic_engine::node::{
-    Arity, BadItem, Context, Failure, FileDigests, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind, OnBadItem,
-    Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
+    Arity, BadItem, BadItems, Context, Failure, FileDigests, Inputs, Item, ItemValue, ItemWork, Kinds, Node, NodeKind,
+    OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic_engine::plan;
 use stic_engine::pool::{self, Pool, Slots};
 use stic_engine::run::{Interrupt, Options, RunReport, run};
+use stic_engine::spec::parameter::Parameters;
 use stic_engine::spec::{PoolKind, PoolRequest, Reader};
 use stic_engine::store::Store;
 
@@ -114,7 +115,7 @@ impl NodeKind for Toy {
             trouble: table.optional("trouble").unwrap_or_default(),
             log: table.path("log"),
             pause: Duration::from_micros(table.integer("pause", 0, 0..10_000_000)),
-            on_bad_item: OnBadItem::read(table),
+            on_bad_item: BadItems::read(table)?.on_bad_item,
             draws: table.optional("draws").unwrap_or(false),
         }))
     }
@@ -375,7 +376,7 @@ pub fn kinds() -> Kinds {
     Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect()).with_pools(&[DEVICE])
 }
 
-const DEVICE: PoolKind = PoolKind { name: "device", keys: &[], read: read_device };
+const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };
 
 fn read_device(table: &mut Reader<'_>) -> PoolRequest {
     PoolRequest { accept_numerics: table.optional("accept_numerics").unwrap_or_default(), ..PoolRequest::default() }

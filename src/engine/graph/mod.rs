@@ -20,6 +20,7 @@ use crate::artifact::ArtifactKind;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
 use crate::spec::keys::meant;
+use crate::spec::parameter::Declaration;
 use crate::spec::syntax::{Syntax, Table};
 use crate::spec::{
     Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, PoolKind, PoolRequest, Reader, Scope,
@@ -52,6 +53,8 @@ pub struct GraphNode {
     pub ports: &'static [Port],
     /// What it makes.
     pub output: ArtifactKind,
+    /// Its parameters, as its kind declares them.
+    pub declared: Vec<Declaration>,
     /// Its parameters and its work.
     pub node: Box<dyn Node>,
     /// Its own seed: `seed` of its table, otherwise the pipeline's.
@@ -138,8 +141,9 @@ impl Graph {
     /// What is wrong with what the file asks of `pool`.
     pub fn pool_mistake(&self, pool: &str, message: String, help: Option<String>) -> Diagnostic {
         let mistake = Diagnostic::new(message).help(help);
-        let keys = self.pools.iter().find(|(kind, _)| kind.name == pool).map_or(&[][..], |(kind, _)| kind.keys);
-        let key = keys.iter().find_map(|key| self.root.place(&format!("{pool}.{key}")));
+        let keys =
+            self.pools.iter().find(|(kind, _)| kind.name == pool).map_or_else(Vec::new, |(kind, _)| (kind.declared)());
+        let key = keys.iter().find_map(|key| self.root.place(&format!("{pool}.{}", key.name)));
         match key.or_else(|| self.root.place(pool)) {
             Some(place) => mistake.label(place, "asked for here"),
             None => mistake,
@@ -269,6 +273,7 @@ impl<'a> Joining<'a> {
             version: kind.version(),
             ports: kind.ports(),
             output: kind.output(),
+            declared: kind.declared(),
             node,
             seed: table.seed.unwrap_or(pipeline.seed),
             retries: table.retries,
@@ -299,6 +304,7 @@ impl<'a> Joining<'a> {
                     version: kind.version(),
                     ports: &[],
                     output,
+                    declared: kind.declared(),
                     node,
                     seed: self.pipeline.seed,
                     retries: table.retries,

@@ -45,7 +45,7 @@ pub(crate) fn kinds() -> Kinds {
 const MODEL: ResourceKind =
     ResourceKind { table: "models", noun: "model", expected: "the folder of a checkpoint", is_remote: |_| false };
 
-const DEVICE: PoolKind = PoolKind { name: "device", keys: &["backend", "dtype"], read: read_device };
+const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };
 
 fn read_device(table: &mut Reader<'_>) -> PoolRequest {
     table.choice("backend", &[("auto", ()), ("cuda", ()), ("cpu", ())], ());

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use crate::artifact::{ArtifactKind, ItemId, Label};
 use crate::digest::{Digest, Value};
 use crate::pool::Slots;
+pub use crate::spec::parameter::{Class, Parameter, by_default};
+use crate::spec::parameter::{Declaration, choice};
 use crate::spec::{PoolKind, Reader, Resource, ResourceKind};
 
 /// How many inputs a port takes.
@@ -62,6 +64,16 @@ pub trait NodeKind: Send + Sync {
 
     /// What it makes.
     fn output(&self) -> ArtifactKind;
+
+    /// What it does: one line.
+    fn help(&self) -> &'static str {
+        ""
+    }
+
+    /// Its parameters: all that [`NodeKind::read`] asks for.
+    fn declared(&self) -> Vec<Declaration> {
+        Vec::new()
+    }
 
     /// Reads the parameters out of `table`, which collects every mistake. `None` when there was one.
     ///
@@ -139,6 +151,11 @@ impl Kinds {
         self.kinds.iter().find(|kind| kind.name() == name)
     }
 
+    /// All kinds.
+    pub fn all(&self) -> &[Arc<dyn NodeKind>] {
+        &self.kinds
+    }
+
     /// The names of all kinds.
     pub fn names(&self) -> Vec<&'static str> {
         self.kinds.iter().map(|kind| kind.name()).collect()
@@ -148,44 +165,6 @@ impl Kinds {
     pub fn importer(&self) -> Option<&dyn Importer> {
         self.importer.as_deref()
     }
-}
-
-/// What a parameter's change makes stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Every item and the node: part of both keys.
-    Function,
-    /// Which items there are: part of the node's key alone.
-    Selection,
-}
-
-/// A parameter that names the result. Parameters of execution (batch sizes of generation, checkpoint intervals) are
-/// not reported at all, nor are parameters equal to their default.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
-    /// Its dotted name, as in the pipeline file.
-    pub name: String,
-    /// What it stands for: a text, not the file that holds it.
-    pub value: Value,
-    /// What its change makes stale.
-    pub class: Class,
-}
-
-impl Parameter {
-    /// A parameter of class [`Class::Function`].
-    pub fn function(name: &str, value: impl Into<Value>) -> Self {
-        Self { name: name.to_owned(), value: value.into(), class: Class::Function }
-    }
-
-    /// A parameter of class [`Class::Selection`].
-    pub fn selection(name: &str, value: impl Into<Value>) -> Self {
-        Self { name: name.to_owned(), value: value.into(), class: Class::Selection }
-    }
-}
-
-/// A parameter that is left out because it has the value `default`, for people.
-pub fn by_default(default: impl Into<Value>) -> Option<String> {
-    Some(format!("{} (the default)", default.into()))
 }
 
 /// Which seeds a node's draws depend on.
@@ -214,8 +193,8 @@ pub trait Node: Send + Sync {
     /// The parameters that differ from their defaults, without those of execution.
     fn parameters(&self) -> Vec<Parameter>;
 
-    /// What it means that `parameter` is not among [`Node::parameters`], for people: mostly [`by_default`]. `None` where
-    /// there is nothing to say.
+    /// What it means that `parameter` is not among [`Node::parameters`], for people, where that is not what its
+    /// declaration says.
     fn left_out(&self, parameter: &str) -> Option<String> {
         let _ = parameter;
         None
@@ -418,11 +397,14 @@ pub enum OnBadItem {
     Fail,
 }
 
-impl OnBadItem {
-    /// Reads `on_bad_item = "skip"` or `"fail"`, for kinds that read pictures or call a model item by item; unless it is
-    /// written, bad items are skipped while they are at most 1 % of all. It is no part of any key.
-    pub fn read(table: &mut Reader<'_>) -> Self {
-        table.choice("on_bad_item", &[("skip", Self::Skip { at_most: 1.0 }), ("fail", Self::Fail)], Self::default())
+crate::parameters! {
+    /// What kinds have in common that read pictures or call a model item by item.
+    #[derive(PartialEq)]
+    pub struct BadItems {
+        /// What to do with items that cannot be read: `skip` leaves out any number, `fail` ends the node
+        on_bad_item: OnBadItem = choice([("skip", OnBadItem::Skip { at_most: 1.0 }), ("fail", OnBadItem::Fail)])
+            .otherwise("up to 1 % are left out", OnBadItem::default())
+            .execution(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Reader;
+use super::parameter::Declaration;
 
 /// The tables that a program's pipeline files may have beside those of the engine.
 #[derive(Clone, Copy, Default)]
@@ -50,8 +51,8 @@ pub struct Resource {
 pub struct PoolKind {
     /// Its name, and that of the table of a pipeline file that asks for it: `device`.
     pub name: &'static str,
-    /// The keys of that table that say what is asked for.
-    pub keys: &'static [&'static str],
+    /// The keys of that table.
+    pub declared: fn() -> Vec<Declaration>,
     /// Reads that table.
     pub read: fn(&mut Reader<'_>) -> PoolRequest,
 }

@@ -3,6 +3,7 @@
 mod declared;
 pub mod keys;
 mod mistake;
+pub mod parameter;
 mod paths;
 mod pipeline;
 mod reader;
@@ -11,7 +12,7 @@ pub mod syntax;
 
 pub use declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 pub use mistake::{Mistake, Mistakes};
-pub use pipeline::{InputSource, InputTable, NodeTable, Pipeline};
+pub use pipeline::{InputSource, InputTable, NodeKeys, NodeTable, Pipeline, PipelineTable};
 pub use reader::{FromToml, Named, Reader, Scope};
 
 /// The language that this version reads.

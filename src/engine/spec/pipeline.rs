@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
+use super::parameter::{Parameters, filled_text, integer, texts};
 use super::reader::{Reader, Scope, resolve};
 use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
 use crate::diagnostic::Span;
@@ -30,6 +31,30 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// The whole file, for places.
     pub root: Table,
+}
+
+crate::parameters! {
+    /// `[pipeline]`.
+    pub struct PipelineTable {
+        /// What the pipeline is called in messages and in the cache's runs
+        name: Option<String> = filled_text("a name").optional("the file's name").execution(),
+        /// The version of the language that the file is written in
+        language: u64 = integer(1..=super::LANGUAGE).default(super::LANGUAGE).execution(),
+        /// Every draw follows from it
+        seed: u64 = integer(..).default(0),
+        /// The nodes whose samples a run shows
+        show: Option<Vec<String>> = texts("the name of a node").optional("pairs and trainings").execution(),
+    }
+}
+
+crate::parameters! {
+    /// What every node may have beside `kind`, `inputs` and the parameters of its kind.
+    pub struct NodeKeys {
+        /// The node's own seed; shares and prompts that items draw keep to the pipeline's
+        seed: Option<u64> = integer(..).optional("the pipeline's"),
+        /// How often the node is tried again after a transient failure
+        retries: Option<u32> = integer(..=100).optional("what `--retries` says").execution(),
+    }
 }
 
 /// A node as it is written.
@@ -128,9 +153,9 @@ impl Pipeline {
         let mut file = Reader::new(&scope, &root, "the file");
         file.refuse("include", "put the tables of both files into one");
         ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
-        let pools = declared.pools.iter().map(|pool| (pool.name, pool.keys));
-        for (table, keys) in [("pipeline", &["name", "seed", "show"][..])].into_iter().chain(pools) {
-            for key in keys.iter().filter(|key| root.get(key).is_some()) {
+        let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
+        for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
+            for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
                 let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
                 file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
             }
@@ -179,12 +204,9 @@ impl Pipeline {
     }
 
     fn read_pipeline(&mut self, table: &mut Reader<'_>) {
-        if let Some(name) = table.text("name", "a name") {
-            self.name = name;
-        }
-        table.integer("language", super::LANGUAGE, 1..=super::LANGUAGE);
-        self.seed = table.integer("seed", 0, ..);
-        self.show = table.optional("show");
+        let read = PipelineTable::read(table).expect("all have defaults");
+        self.name = read.name.unwrap_or_else(|| self.name.clone());
+        (self.seed, self.show) = (read.seed, read.show);
         ["matrix", "sweep"].into_iter().for_each(|key| table.refuse(key, MATRIX_INSTEAD));
     }
 
@@ -245,8 +267,7 @@ impl Pipeline {
         };
         let slip = slip.map(|slip| slip.key.clone());
         let parameters: Vec<Entry> = parameters.into_iter().filter(|entry| Some(&entry.key) != slip.as_ref()).collect();
-        let seed = reader.optional_integer("seed", ..);
-        let retries = reader.optional_integer("retries", ..=100).map(|retries| retries as u32);
+        let NodeKeys { seed, retries } = NodeKeys::read(&mut reader).expect("all have defaults");
         ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
         reader.refuse("freeze", "leave it out; what is cached is used anyway");
         let mut inputs = Vec::new();

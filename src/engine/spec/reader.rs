@@ -333,15 +333,15 @@ impl<'a> Reader<'a> {
         number
     }
 
-    /// Two numbers `[a, b]` with a < b, both in `within`.
-    pub fn interval(&mut self, key: &str, default: [f64; 2], within: RangeInclusive<f64>) -> [f64; 2] {
-        let Some([low, high]) = self.optional::<[f64; 2]>(key) else { return default };
+    /// Two numbers `[a, b]` with a < b, both in `within`; `None` when absent.
+    pub fn optional_interval(&mut self, key: &str, within: RangeInclusive<f64>) -> Option<[f64; 2]> {
+        let [low, high] = self.optional::<[f64; 2]>(key)?;
         if within.contains(&low) && within.contains(&high) && low < high {
-            return [low, high];
+            return Some([low, high]);
         }
         let expected = format!("two numbers from {} to {}, the first below the second", within.start(), within.end());
         self.report(Mistake::Range { key: key.to_owned(), expected }, self.span_of(key));
-        default
+        None
     }
 
     /// One of `choices`; another text is reported with the nearest.
@@ -408,9 +408,14 @@ impl<'a> Reader<'a> {
         self.path(key)
     }
 
-    /// The resource of `kind` that `key` names; a missing key or an unknown name is reported.
+    /// As [`Reader::optional_resource`]; a missing one is reported.
     pub fn resource(&mut self, key: &str, kind: &ResourceKind) -> Option<Resource> {
         self.report_missing(key, format!("the name of a {} under `[{}]`", kind.noun, kind.table));
+        self.optional_resource(key, kind)
+    }
+
+    /// The resource of `kind` that `key` names; an unknown name is reported.
+    pub fn optional_resource(&mut self, key: &str, kind: &ResourceKind) -> Option<Resource> {
         let written: String = self.optional(key)?;
         let declared = || self.scope.resources.iter().filter(|resource| resource.table == kind.table);
         let found = declared().find(|resource| resource.name == written).cloned();
@@ -426,6 +431,12 @@ impl<'a> Reader<'a> {
     pub fn table(&mut self, key: &str) -> Option<Reader<'a>> {
         let value = self.ask_value(key)?;
         self.reader_of(value, key, &format!("`{key}`"))
+    }
+
+    /// A table without keys, in the place of one that is not written.
+    pub(super) fn empty_table(&self) -> Reader<'a> {
+        static EMPTY: Table = Table { span: 0..0, entries: Vec::new() };
+        Reader::new(self.scope, &EMPTY, self.place.clone())
     }
 
     /// As [`Reader::table`], with a name of its own in messages.
@@ -584,7 +595,7 @@ pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
 }
 
 /// `a number from 0 to 1`, `a whole number, at least 1`: what `range` takes, in words.
-fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
+pub(super) fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
     match (range.start_bound(), range.end_bound()) {
         (Bound::Included(low), Bound::Included(high)) => format!("{noun} from {low} to {high}"),
         (low, high) => {
@@ -641,7 +652,7 @@ mod tests {
             assert_eq!(reader.required::<String>("t").as_deref(), Some("x"));
             assert_eq!(reader.optional::<[f64; 2]>("l"), Some([1.0, 2.5]));
             assert_eq!(reader.path("p"), Some("folder/a/b".into()));
-            (reader.resource("m", &MODEL).map(|model| model.name), reader.integer("absent", 3, ..))
+            (reader.optional_resource("m", &MODEL).map(|model| model.name), reader.integer("absent", 3, ..))
         });
         assert_eq!(mistakes, []);
         assert_eq!(values, (Some("base".to_owned()), 3));
@@ -686,8 +697,8 @@ mod tests {
     fn every_mistake_of_a_list_is_reported() {
         let (value, mistakes) = read("l = [1, 'a', true]", |reader| reader.optional::<Vec<f64>>("l"));
         assert_eq!((value, mistakes.len()), (None, 2));
-        let (value, mistakes) = read("l = [1, 2, 3]", |reader| reader.interval("l", [0.0, 1.0], 0.0..=1.0));
-        assert_eq!(value, [0.0, 1.0]);
+        let (value, mistakes) = read("l = [1, 2, 3]", |reader| reader.optional_interval("l", 0.0..=1.0));
+        assert_eq!(value, None);
         assert_eq!(messages(&mistakes), ["`l` is to be a list of 2: this has 3"]);
     }
 

@@ -53,8 +53,16 @@ impl Family for LlavaFamily {
 
     fn image_settings(&self) -> &'static [ImageSetting] {
         &[
-            ImageSetting { name: "image_mode", values: &["crop", "pad", "anyres"] },
-            ImageSetting { name: "anyres_rule", values: &["checkpoint", "original", "huggingface"] },
+            ImageSetting {
+                name: "image_mode",
+                values: &["crop", "pad", "anyres"],
+                help: "How pictures are fitted to the vision tower: centre crop, padding to a square, or tiles (LLaVA-1.6)",
+            },
+            ImageSetting {
+                name: "anyres_rule",
+                values: &["checkpoint", "original", "huggingface"],
+                help: "Whose rule chooses the tiles of `anyres`: they differ on ties and for small pictures",
+            },
         ]
     }
 

@@ -66,7 +66,8 @@ impl Run<'_> {
                         continue;
                     }
                 };
-                let prompt = node.form.prompt(description.as_deref(), &loaded.suite.asked[index].question);
+                let prompt =
+                    node.describe_and_respond.prompt(description.as_deref(), &loaded.suite.asked[index].question);
                 let sequence = processor.tokenize(&round(&prompt, None), &[&subject.image.layout]);
                 let request = sequence.map(|sequence| Request {
                     tag: index,
@@ -94,10 +95,10 @@ impl Run<'_> {
     /// `None` when the run is to stop.
     fn describe(&mut self, group: &[Subject]) -> Result<Option<Vec<Described>>, Failure> {
         let (node, processor) = (self.node, self.processor);
-        if !node.form.describes() || group.is_empty() {
+        if !node.describe_and_respond.describes() || group.is_empty() {
             return Ok(Some(vec![Ok(None); group.len()]));
         }
-        let sees = node.form != Form::Published;
+        let sees = node.describe_and_respond != Form::Published;
         // What is neither shown a picture nor drawn is the same for all.
         let count = if sees || node.temperature > 0.0 { group.len() } else { 1 };
         let request = |(place, subject): (usize, &Subject)| {

@@ -49,8 +49,8 @@ pub(super) fn outcome(
         let (asked, picture) = loaded.asked(index)?;
         let reply: Reply = serde_json::from_value(value.value)
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
-        let mark = loaded.suite.mark(asked, &reply.text, node.manner);
-        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.manner));
+        let mark = loaded.suite.mark(asked, &reply.text, node.manner());
+        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.manner()));
         cut += usize::from(reply.finish == Finish::Length);
         let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
         let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
@@ -108,7 +108,7 @@ fn metrics(scores: &Scores) -> Vec<Metric> {
 
 /// Parameters of scoring that are not the default.
 fn manner(node: &EvaluateNode) -> BTreeMap<String, String> {
-    let (extract, scorer) = (node.manner.extract, node.manner.scorer);
+    let (extract, scorer) = (node.extract, node.scorer);
     let settings = [
         ("extract", extract.name(), extract == Extract::default()),
         ("scorer", scorer.name(), scorer == Scorer::default()),
@@ -135,7 +135,7 @@ fn summary_labels(node: &EvaluateNode, measured: &Measured) -> BTreeMap<String, 
         [
             ("benchmark", node.benchmark.name().to_owned()),
             ("data digest", measured.data.short()),
-            ("form", node.form.name().to_owned()),
+            ("form", node.describe_and_respond.name().to_owned()),
         ]
         .map(|(label, value)| (label.to_owned(), value)),
     );

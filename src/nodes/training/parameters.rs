@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of how a training runs.
 
-use std::ops::Bound::{self, Excluded, Unbounded};
+use std::ops::Bound;
 
 use super::super::adapter::shape;
 use super::super::model::ModelParameters;
@@ -10,44 +10,50 @@ use crate::digest::Value;
 use crate::model::adapter::Adapter;
 use crate::model::contract::Model;
 use crate::model::families;
-use crate::node::{Failure, FileDigests, FileProblem, OnBadItem, Parameter, by_default};
+use crate::node::{BadItems, Failure, FileProblem, Parameter, by_default};
+use crate::parameters;
+use crate::spec::parameter::{Class, Form, Setting, above, below, boolean, choice, group, integer, number};
 use crate::spec::{Reader, Resource};
 use crate::train::optimizer::AdamWConfig;
 use crate::train::schedule::Schedule;
 use crate::train::training::Settings;
 
-/// The parameters that `dpo` and `sft` have in common.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingParameters {
-    /// The base model.
-    pub model: ModelParameters,
-    /// The adapter.
-    pub lora: LoraParameters,
-    /// How steps are taken. Dropout is the adapter's; the seed is the node's and not set here.
-    pub settings: Settings,
-    /// Examples that go through the model together; `None`: as many as fit.
-    pub micro_batch_size: Option<usize>,
-    /// The longest sequence in tokens, a picture being one.
-    pub max_length: usize,
-    /// After how many steps a checkpoint is written, besides those that time asks for.
-    pub checkpoint_every: Option<usize>,
-    /// What pictures that cannot be decoded do.
-    pub on_bad_item: OnBadItem,
-}
-
-/// `lora`: what is written. With an input adapter, what is not written comes from it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LoraParameters {
-    /// Rows of A.
-    pub rank: Option<usize>,
-    /// Scale times rank.
-    pub alpha: Option<f64>,
-    /// The linear layers that are adapted, in the order of a layer.
-    pub targets: Option<Vec<String>>,
-    /// The share of A's inputs that drops out.
-    pub dropout: f64,
-    /// Whether there is an input adapter, so that nothing but dropout has a default.
-    pub continues: bool,
+parameters! {
+    /// The parameters that `dpo` and `sft` have in common.
+    pub struct TrainingParameters {
+        /// Shared
+        model: ModelParameters = group(),
+        /// The peak learning rate, after the warm-up
+        learning_rate: f64 = number(above(0.0)),
+        /// Examples a step
+        batch_size: usize = integer(1..=1_000_000),
+        /// What follows the warm-up (LLaVA's scripts use a cosine)
+        schedule: Schedule = choice(Schedule::NAMES).default(Schedule::Cosine),
+        /// The share of all steps in which the learning rate rises from zero (LLaVA's scripts)
+        warmup_ratio: f64 = number(0.0..=1.0).default(0.03),
+        /// How often every example is seen
+        epochs: usize = integer(1..=100_000).default(1),
+        /// The largest 2-norm of a step's gradients; 0: any (transformers' default)
+        max_grad_norm: f64 = number(0.0..).default(1.0),
+        /// AdamW's decay rates of the two moments (PyTorch's defaults)
+        adam_betas: [f64; 2] = betas().default(AdamWConfig::default().betas),
+        /// AdamW's epsilon (PyTorch's default)
+        adam_epsilon: f64 = number(above(0.0)).default(AdamWConfig::default().epsilon),
+        /// AdamW's weight decay (LLaVA's scripts use none)
+        weight_decay: f64 = number(0.0..).default(0.0),
+        /// Whether every epoch has an order of its own
+        shuffle: bool = boolean().default(true),
+        /// Examples that go through the model together
+        micro_batch_size: Option<usize> = integer(1..=1_000_000).optional("as many as fit").execution(),
+        /// The longest sequence in tokens, a picture being one; longer answers are cut (LLaVA's fine-tuning)
+        max_length: usize = integer(1..=10_000_000).default(2048),
+        /// The adapter; with an input adapter, rank, alpha and targets are that one's, and may only be repeated
+        lora: LoraParameters = below(Class::Function),
+        /// Steps between checkpoints, besides those that time asks for
+        checkpoint_every: Option<usize> = integer(1..).optional("by time alone").execution(),
+        /// Shared
+        bad_items: BadItems = group(),
+    }
 }
 
 /// The paper's adapter (Table 6): rank 128, alpha 256, on all linear layers of the language model.
@@ -55,158 +61,128 @@ const RANK: usize = 128;
 /// See [`RANK`].
 const ALPHA: f64 = 256.0;
 
-/// The longest sequence unless the file says otherwise: what LLaVA's own fine-tuning uses.
-const MAX_LENGTH: usize = 2048;
-const WARMUP_RATIO: f64 = 0.03;
-const MAX_GRAD_NORM: f64 = 1.0;
-/// Numbers above zero.
-pub const POSITIVE: (Bound<f64>, Bound<f64>) = (Excluded(0.0), Unbounded);
+parameters! {
+    /// `lora`: what is written. With an input adapter, what is not written comes from it.
+    #[derive(PartialEq)]
+    pub struct LoraParameters {
+        /// Rows of A (Table 6)
+        rank: Option<usize> = integer(1..=65_536).optional_default(RANK),
+        /// Scale times rank (Table 6)
+        alpha: Option<f64> = number(above(0.0)).optional_default(ALPHA),
+        /// The linear layers that are adapted, in every layer of the language model
+        targets: Option<Vec<String>> = targets().optional("all that the model has"),
+        /// The share of A's inputs that drops out during training
+        dropout: f64 = number(0.0..1.0).default(0.0),
+    }
+}
 
-impl TrainingParameters {
-    /// Reads the parameters out of `table`. `adapter` says whether an input adapter is connected.
-    pub fn read(table: &mut Reader<'_>, adapter: bool) -> Option<Self> {
-        let model = ModelParameters::read(table);
-        let lora = LoraParameters::read(table, adapter);
-        let learning_rate = table.required_number("learning_rate", POSITIVE);
-        let batch_size = table.required_integer("batch_size", 1..=1_000_000);
-        let betas = read_betas(table);
-        let settings = Settings {
-            learning_rate: learning_rate.unwrap_or_default(),
-            schedule: table.choice("schedule", &Schedule::NAMES, Schedule::default()),
-            warmup_ratio: table.number("warmup_ratio", WARMUP_RATIO, 0.0..=1.0),
-            epochs: table.integer("epochs", 1, 1..=100_000) as usize,
-            batch_size: batch_size.unwrap_or(1) as usize,
-            max_grad_norm: table.number("max_grad_norm", MAX_GRAD_NORM, 0.0..),
+/// The parameters of a training, and whether it goes on from an input adapter.
+#[derive(Clone, Copy)]
+pub struct Training<'a> {
+    /// What the file says.
+    pub parameters: &'a TrainingParameters,
+    /// Whether there is an input adapter, so that its shape is no parameter.
+    pub continues: bool,
+}
+
+impl Training<'_> {
+    /// How steps are taken. The seed is the node's and not set here.
+    pub fn settings(&self) -> Settings {
+        let given = self.parameters;
+        Settings {
+            learning_rate: given.learning_rate,
+            schedule: given.schedule,
+            warmup_ratio: given.warmup_ratio,
+            epochs: given.epochs,
+            batch_size: given.batch_size,
+            max_grad_norm: given.max_grad_norm,
             adamw: AdamWConfig {
-                betas,
-                epsilon: table.number("adam_epsilon", AdamWConfig::default().epsilon, POSITIVE),
-                weight_decay: table.number("weight_decay", 0.0, 0.0..),
+                betas: given.adam_betas,
+                epsilon: given.adam_epsilon,
+                weight_decay: given.weight_decay,
             },
-            shuffle: table.optional("shuffle").unwrap_or(true),
-            dropout: lora.dropout,
+            shuffle: given.shuffle,
+            dropout: given.lora.dropout,
             seed: 0,
-        };
-        let micro_batch_size = table.optional_integer("micro_batch_size", 1..=1_000_000);
-        let max_length = table.integer("max_length", MAX_LENGTH as u64, 1..=10_000_000) as usize;
-        let checkpoint_every = table.optional_integer("checkpoint_every", 1..);
-        let on_bad_item = OnBadItem::read(table);
-        learning_rate?;
-        batch_size?;
-        Some(Self {
-            model: model?,
-            lora,
-            settings,
-            micro_batch_size: micro_batch_size.map(|size| size as usize),
-            max_length,
-            checkpoint_every: checkpoint_every.map(|steps| steps as usize),
-            on_bad_item,
-        })
-    }
-
-    /// What names the result: all but the defaults and what only says how to run (`micro_batch_size`,
-    /// `checkpoint_every`, `on_bad_item`).
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let Settings {
-            learning_rate, schedule, warmup_ratio, epochs, batch_size, max_grad_norm, adamw, shuffle, ..
-        } = self.settings;
-        let defaults = AdamWConfig::default();
-        let mut list =
-            vec![Parameter::function("learning_rate", learning_rate), Parameter::function("batch_size", batch_size)];
-        let mut unless = |default: bool, name: &str, value: Value| {
-            if !default {
-                list.push(Parameter::function(name, value));
-            }
-        };
-        unless(schedule == Schedule::default(), "schedule", schedule.name().into());
-        unless(warmup_ratio == WARMUP_RATIO, "warmup_ratio", warmup_ratio.into());
-        unless(epochs == 1, "epochs", epochs.into());
-        unless(max_grad_norm == MAX_GRAD_NORM, "max_grad_norm", max_grad_norm.into());
-        unless(adamw.betas == defaults.betas, "adam_betas", adamw.betas.to_vec().into());
-        unless(adamw.epsilon == defaults.epsilon, "adam_epsilon", adamw.epsilon.into());
-        unless(adamw.weight_decay == defaults.weight_decay, "weight_decay", adamw.weight_decay.into());
-        unless(shuffle, "shuffle", shuffle.into());
-        unless(self.max_length == MAX_LENGTH, "max_length", self.max_length.into());
-        list.extend(self.lora.parameters());
-        list
-    }
-
-    /// What it means that `parameter` is not among [`TrainingParameters::parameters`].
-    pub fn left_out(&self, parameter: &str) -> Option<String> {
-        let defaults = AdamWConfig::default();
-        match parameter {
-            "schedule" => by_default(Schedule::default().name()),
-            "warmup_ratio" => by_default(WARMUP_RATIO),
-            "epochs" => by_default(1usize),
-            "max_grad_norm" => by_default(MAX_GRAD_NORM),
-            "adam_betas" => by_default(defaults.betas.to_vec()),
-            "adam_epsilon" => by_default(defaults.epsilon),
-            "weight_decay" => by_default(defaults.weight_decay),
-            "shuffle" => by_default(true),
-            "max_length" => by_default(MAX_LENGTH),
-            "lora.dropout" => by_default(0.0),
-            _ if self.lora.continues && parameter.starts_with("lora.") => Some("the input adapter's".to_owned()),
-            _ => {
-                let all = shape(RANK, ALPHA, &linears(&self.model.source));
-                let default = all.into_iter().find(|default| default.name == parameter);
-                let default = default.and_then(|default| by_default(default.value));
-                default.or_else(|| self.model.left_out(parameter))
-            }
         }
     }
 
-    /// Whether the base model's folder is sound and fits the parameters.
-    pub fn check_files(&self) -> Vec<FileProblem> {
-        self.model.check_files()
+    /// `fields` without those that come with an input adapter: written, they only repeat what is part of the key as its
+    /// content.
+    pub fn own(&self, mut fields: Vec<Parameter>) -> Vec<Parameter> {
+        fields.retain(|field| !self.is_inputs(&field.name));
+        fields
+    }
+
+    fn is_inputs(&self, parameter: &str) -> bool {
+        self.continues && parameter.starts_with("lora.") && parameter != "lora.dropout"
+    }
+
+    /// What it means that `parameter` is not in the key, where that is not what its declaration says.
+    pub fn left_out(&self, parameter: &str) -> Option<String> {
+        match parameter {
+            _ if self.is_inputs(parameter) => Some("the input adapter's".to_owned()),
+            "lora.targets" => by_default(linears(&self.parameters.model.source)),
+            _ => self.parameters.model.left_out(parameter),
+        }
     }
 
     /// What is known of the adapter that comes out.
     pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.lora.promises(above("adapter"), &self.model.source)
+        if self.continues {
+            return above("adapter");
+        }
+        let LoraParameters { rank, alpha, targets, .. } = &self.parameters.lora;
+        let targets = targets.clone().unwrap_or_else(|| linears(&self.parameters.model.source));
+        shape(rank.unwrap_or(RANK), alpha.unwrap_or(ALPHA), &targets)
     }
 
     /// Whether `lora` says of the input adapter what is so.
     pub fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        if self.lora.continues { self.lora.contradictions(&above("adapter")) } else { Vec::new() }
-    }
-
-    /// The base model's digest, the template, and how pictures are prepared: where the file does not say, as the model
-    /// does.
-    ///
-    /// # Errors
-    /// When a file of the model cannot be read.
-    pub fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        self.model.sources(digests)
+        if self.continues { self.parameters.lora.contradictions(&above("adapter")) } else { Vec::new() }
     }
 }
 
-impl LoraParameters {
-    fn read(table: &mut Reader<'_>, continues: bool) -> Self {
-        let Some(mut table) = table.table("lora") else { return Self { continues, ..Self::default() } };
-        let rank = table.optional_integer("rank", 1..=65_536);
-        let alpha = table.optional_number("alpha", POSITIVE);
-        let dropout = table.number("dropout", 0.0, 0.0..1.0);
-        let written: Option<Vec<String>> = table.optional("targets");
-        let (known, mut targets) = (families::linear_names(), Vec::new());
-        for name in written.iter().flatten() {
-            match known.iter().position(|known| known == name) {
-                Some(target) if targets.contains(&target) => table.reject(
-                    "targets",
-                    format!("`targets` names `{name}` twice"),
-                    "a module is adapted once",
-                    Some("remove one of the two".to_owned()),
-                ),
-                Some(target) => targets.push(target),
-                None => table.reject_name("targets", "target", name, &known),
-            }
-        }
-        if written.as_ref().is_some_and(Vec::is_empty) {
-            table.reject("targets", "`targets` is empty", "nothing would be trained", None);
-        }
-        targets.sort_unstable();
-        let targets = written.map(|_| targets.into_iter().map(|target| known[target].to_owned()).collect());
-        Self { rank: rank.map(|rank| rank as usize), alpha, targets, dropout, continues }
-    }
+fn targets() -> Setting<Vec<String>> {
+    let names = Form::Choice(families::linear_names());
+    let form = Form::List { of: Box::new(names), least: 1, most: None, distinct: true };
+    // All linear layers are what a family's adapter has by default.
+    let is_all = |targets: &[String]| {
+        families::adapter_names_with(targets).is_some_and(|names| names.linears.len() == targets.len())
+    };
+    Setting::new(form, read_targets, move |targets| (!is_all(targets)).then(|| targets.clone().into()))
+}
 
+/// The targets in the order of a layer.
+fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
+    let written: Vec<String> = table.optional(key)?;
+    let (known, mut targets) = (families::linear_names(), Vec::new());
+    for name in &written {
+        match known.iter().position(|known| known == name) {
+            Some(target) if targets.contains(&target) => table.reject(
+                key,
+                format!("`{key}` names `{name}` twice"),
+                "a module is adapted once",
+                Some("remove one of the two".to_owned()),
+            ),
+            Some(target) => targets.push(target),
+            None => table.reject_name(key, "target", name, &known),
+        }
+    }
+    if written.is_empty() {
+        table.reject(key, format!("`{key}` is empty"), "nothing would be trained", None);
+    }
+    targets.sort_unstable();
+    Some(targets.into_iter().map(|target| known[target].to_owned()).collect())
+}
+
+fn betas() -> Setting<[f64; 2]> {
+    let beta = Form::Number { low: Bound::Included(0.0), high: Bound::Excluded(1.0) };
+    let form = Form::List { of: Box::new(beta), least: 2, most: Some(2), distinct: false };
+    Setting::new(form, read_betas, |betas| Some(betas.to_vec().into()))
+}
+
+impl LoraParameters {
     /// What is written of an adapter's shape.
     fn written(&self) -> Vec<Parameter> {
         let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
@@ -215,35 +191,12 @@ impl LoraParameters {
         std::iter::zip(all, is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
     }
 
-    /// The shape of the adapter that training ends with, where that is known: `input` is what is known of the input's.
-    fn promises(&self, input: Vec<Parameter>, model: &Resource) -> Vec<Parameter> {
-        if self.continues {
-            return input;
-        }
-        let targets = self.targets.clone().unwrap_or_else(|| linears(model));
-        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), &targets)
-    }
-
     /// What is written and is not so in the adapter that comes in.
     fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
         let differs = |written: &Parameter| input.iter().find(|known| known.name == written.name && *known != written);
         let written = self.written();
         let found = written.iter().filter_map(|written| Some((written, differs(written)?)));
         found.map(|(written, known)| contradiction(&written.name, &written.value, &known.value)).collect()
-    }
-
-    fn parameters(&self) -> Vec<Parameter> {
-        // With an input adapter a written value only repeats what comes with it, which is part of the key as its content.
-        let mut list = if self.continues { Vec::new() } else { self.written() };
-        // All linear layers are what a family's adapter has by default.
-        let targets = self.targets.as_deref().unwrap_or_default();
-        let all = families::adapter_names_with(targets).is_some_and(|names| names.linears.len() == targets.len());
-        let defaults = shape(RANK, ALPHA, if all { targets } else { &[] });
-        list.retain(|parameter| !defaults.contains(parameter));
-        if self.dropout != 0.0 {
-            list.push(Parameter::function("lora.dropout", self.dropout));
-        }
-        list
     }
 
     /// The adapter that training starts from: the input's, or a new one.
@@ -287,14 +240,13 @@ fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
     }
 }
 
-fn read_betas(table: &mut Reader<'_>) -> [f64; 2] {
-    let default = AdamWConfig::default().betas;
-    let Some(betas) = table.optional::<[f64; 2]>("adam_betas") else { return default };
+fn read_betas(table: &mut Reader<'_>, key: &str) -> Option<[f64; 2]> {
+    let betas = table.optional::<[f64; 2]>(key)?;
     if betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-        return betas;
+        return Some(betas);
     }
-    table.reject("adam_betas", "`adam_betas` is out of range", "expected two numbers, at least 0 and below 1", None);
-    default
+    table.reject(key, format!("`{key}` is out of range"), "expected two numbers, at least 0 and below 1", None);
+    None
 }
 
 #[cfg(test)]

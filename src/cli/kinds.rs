@@ -1,0 +1,174 @@
+//! `stic kinds`: the kinds of node with their inputs and parameters, and the forms of data that are read; `stic schema`.
+
+use serde_json::{Value, json};
+
+use super::args::KindsArguments;
+use super::table::{hanging, table};
+use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
+use crate::diagnostic::did_you_mean;
+use crate::node::{Arity, Kinds, NodeKind, Port};
+use crate::nodes::formats::{DataFormat, FORMATS};
+use crate::schema::schema;
+use crate::spec::NodeKeys;
+use crate::spec::parameter::{Class, Declaration, Fallback, Parameters};
+
+/// Prints the JSON Schema of pipeline files.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn print_schema(kinds: &Kinds) -> Result<Exit, Trouble> {
+    write_out(&format!("{:#}\n", schema(kinds)))?;
+    Ok(Exit::Success)
+}
+
+/// Lists all kinds and forms of data, or tells all of one kind.
+///
+/// # Errors
+/// When there is no such kind.
+pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+    let chosen = match &arguments.kind {
+        None => kinds.all().iter().collect::<Vec<_>>(),
+        Some(name) => {
+            let Some(kind) = kinds.get(name) else {
+                let help = did_you_mean(name, "kinds", &kinds.names());
+                return Err(Trouble::usage(format!("unknown kind `{name}`")).help(help));
+            };
+            vec![kind]
+        }
+    };
+    if arguments.json {
+        chosen.iter().try_for_each(|kind| write_json(&as_json(kind.as_ref())))?;
+        return Ok(Exit::Success);
+    }
+    let voice = voice.answering();
+    let lines = if arguments.kind.is_some() { one(chosen[0].as_ref(), &voice) } else { all(&chosen, &voice) };
+    write_lines(&lines)?;
+    Ok(Exit::Success)
+}
+
+fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], voice: &Voice) -> Vec<String> {
+    let mut rows = vec![["kind", "takes", "makes", "what it does"].map(str::to_owned).to_vec()];
+    for kind in kinds {
+        let takes: Vec<&str> = kind.ports().iter().map(|port| port.name).collect();
+        let takes = if takes.is_empty() { "-".to_owned() } else { takes.join(", ") };
+        rows.push(vec![kind.name().to_owned(), takes, kind.output().name.to_owned(), kind.help().to_owned()]);
+    }
+    let mut lines = table(&rows, true, voice.width);
+    lines.extend([String::new(), "`stic kinds KIND` lists the inputs and parameters of one.".to_owned()]);
+    lines.extend(formats(FORMATS.iter(), voice));
+    lines
+}
+
+fn one(kind: &dyn NodeKind, voice: &Voice) -> Vec<String> {
+    let mut lines = hanging("", &format!("{}: {}", kind.name(), kind.help()), voice.width, 2);
+    lines.push(format!("makes {}", kind.output().name));
+    if !kind.ports().is_empty() {
+        lines.extend([String::new(), voice.paint(Paint::Dim, "inputs")]);
+    }
+    for port in kind.ports() {
+        let name = voice.paint(Paint::Good, format_args!("inputs.{}", port.name));
+        lines.extend(hanging(&format!("{name}  "), &takes(port), voice.width, 4));
+    }
+    lines.extend([String::new(), voice.paint(Paint::Dim, "parameters")]);
+    for (name, declaration) in rows(kind) {
+        let name = voice.paint(Paint::Good, name);
+        lines.extend(hanging(&format!("{name}  "), &about(&declaration), voice.width, 4));
+        lines.extend(hanging("    ", declaration.help, voice.width, 4));
+    }
+    lines.extend(formats(FORMATS.iter().filter(|format| format.read_by.contains(&kind.name())), voice));
+    lines
+}
+
+/// The parameters of `kind`, those of tables below by their dotted names.
+fn rows(kind: &dyn NodeKind) -> Vec<(String, Declaration)> {
+    let declared = [kind.declared(), NodeKeys::declared()].concat();
+    declared.iter().flat_map(|declaration| declaration.flattened("")).collect()
+}
+
+fn formats<'a>(formats: impl Iterator<Item = &'a DataFormat>, voice: &Voice) -> Vec<String> {
+    let mut lines = Vec::new();
+    for DataFormat { name, help, example, .. } in formats {
+        if lines.is_empty() {
+            lines.extend([String::new(), voice.paint(Paint::Dim, "data that is read")]);
+        }
+        let name = voice.paint(Paint::Good, name);
+        lines.extend(hanging(&format!("{name}  "), help, voice.width, 4));
+        lines.extend(hanging("    ", example, voice.width, 6));
+    }
+    lines
+}
+
+fn takes(port: &Port) -> String {
+    let accepts: Vec<&str> = port.accepts.iter().map(|kind| kind.name).collect();
+    let count = match port.arity {
+        Arity::One => "one node or file",
+        Arity::Optional => "one node or file, optional",
+        Arity::Many => "one or more nodes or files",
+    };
+    format!("{}: {count}", accepts.join(", or "))
+}
+
+/// Type, default and class in a line.
+fn about(Declaration { form, fallback, class, .. }: &Declaration) -> String {
+    let fallback = match fallback {
+        Fallback::Required => "required".to_owned(),
+        Fallback::Value(value) => format!("default {value}"),
+        Fallback::Words(words) => format!("default: {words}"),
+    };
+    let class = match class {
+        Class::Function => "",
+        Class::Selection => "; finished items stay",
+        Class::Execution => "; not in the key",
+    };
+    format!("{form}, {fallback}{class}")
+}
+
+fn as_json(kind: &dyn NodeKind) -> Value {
+    let takes: Vec<Value> = kind.ports().iter().map(port_as_json).collect();
+    let parameters: Vec<Value> =
+        rows(kind).iter().map(|(name, declaration)| parameter_as_json(name, declaration)).collect();
+    let formats = FORMATS.iter().filter(|format| format.read_by.contains(&kind.name()));
+    let formats: Vec<Value> = formats
+        .map(|DataFormat { name, help, example, .. }| json!({ "name": name, "help": help, "example": example }))
+        .collect();
+    json!({
+        "kind": kind.name(),
+        "help": kind.help(),
+        "takes": takes,
+        "makes": kind.output().name,
+        "parameters": parameters,
+        "formats": formats,
+    })
+}
+
+fn port_as_json(port: &Port) -> Value {
+    let accepts: Vec<&str> = port.accepts.iter().map(|kind| kind.name).collect();
+    json!({
+        "input": format!("inputs.{}", port.name),
+        "accepts": accepts,
+        "required": port.arity != Arity::Optional,
+        "many": port.arity == Arity::Many,
+    })
+}
+
+fn parameter_as_json(name: &str, Declaration { form, fallback, class, help, .. }: &Declaration) -> Value {
+    let (default, otherwise) = match fallback {
+        Fallback::Required => (Value::Null, None),
+        Fallback::Value(value) => (json!(value), None),
+        Fallback::Words(words) => (Value::Null, Some(words)),
+    };
+    let class = match class {
+        Class::Function => "function",
+        Class::Selection => "selection",
+        Class::Execution => "execution",
+    };
+    json!({
+        "name": name,
+        "type": form.to_string(),
+        "required": matches!(fallback, Fallback::Required),
+        "default": default,
+        "otherwise": otherwise,
+        "class": class,
+        "help": help,
+    })
+}

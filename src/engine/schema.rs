@@ -1,0 +1,160 @@
+//! The JSON Schema of pipeline files, out of what kinds declare: what editors complete and underline.
+//!
+//! It is of draft 4, which editors for TOML read. It accepts a file exactly when reading finds no unknown or missing key,
+//! no value of another type and none out of range, as far as a schema can say that: it cannot compare values with each
+//! other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named.
+
+use std::ops::Bound;
+
+use serde_json::{Map, Value, json};
+
+use crate::node::{Arity, Kinds, NodeKind};
+use crate::spec::parameter::{Declaration, Fallback, Form, Parameters};
+use crate::spec::{NodeKeys, PipelineTable};
+
+/// The schema of pipeline files with nodes of `kinds`.
+pub fn schema(kinds: &Kinds) -> Value {
+    let mut tables = Map::new();
+    tables.insert("pipeline".into(), table(&PipelineTable::declared(), None));
+    for pool in kinds.pools() {
+        tables.insert(pool.name.into(), table(&(pool.declared)(), None));
+    }
+    for resource in kinds.resources() {
+        let source = json!({
+            "type": "object",
+            "properties": { "source": filled(resource.expected), "revision": filled("the revision of a source that is no path") },
+            "required": ["source"],
+            "additionalProperties": false,
+        });
+        tables.insert(resource.table.into(), by_name(source));
+    }
+    let nodes: Vec<Value> = kinds.all().iter().map(|kind| node(kind.as_ref())).collect();
+    let mut by_kind = by_name(json!({ "oneOf": nodes }));
+    by_kind["minProperties"] = json!(1);
+    tables.insert("nodes".into(), by_kind);
+    json!({
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "title": "a pipeline of stic",
+        "type": "object",
+        "properties": tables,
+        "required": ["nodes"],
+        "additionalProperties": false,
+    })
+}
+
+/// A table whose keys are names, each of something like `value`.
+fn by_name(value: Value) -> Value {
+    json!({ "type": "object", "patternProperties": { "^[A-Za-z0-9_-]+$": value }, "additionalProperties": false })
+}
+
+fn node(kind: &dyn NodeKind) -> Value {
+    let mut node = table(&[NodeKeys::declared(), kind.declared()].concat(), None);
+    node["description"] = json!(kind.help());
+    node["properties"]["kind"] = json!({ "enum": [kind.name()] });
+    let needs_inputs = kind.ports().iter().any(|port| port.arity != Arity::Optional);
+    let mut required: Vec<Value> = node["required"].as_array().cloned().unwrap_or_default();
+    required.push("kind".into());
+    required.extend(needs_inputs.then(|| "inputs".into()));
+    node["required"] = required.into();
+    node["properties"]["inputs"] = inputs(kind);
+    node
+}
+
+fn inputs(kind: &dyn NodeKind) -> Value {
+    let file = json!({
+        "type": "object",
+        "properties": { "file": filled("a file to import"), "images": filled("the folder in which picture names are looked up") },
+        "required": ["file"],
+        "additionalProperties": false,
+    });
+    let one = json!({ "anyOf": [{ "type": "string" }, file] });
+    let mut ports = Map::new();
+    for port in kind.ports() {
+        let accepts: Vec<&str> = port.accepts.iter().map(|kind| kind.name).collect();
+        let mut list = json!({ "type": "array", "items": one, "minItems": 1 });
+        if port.arity != Arity::Many {
+            list["maxItems"] = json!(1);
+        }
+        ports.insert(port.name.into(), json!({ "anyOf": [one, list], "description": accepts.join(" or ") }));
+    }
+    let required: Vec<&str> =
+        kind.ports().iter().filter(|port| port.arity != Arity::Optional).map(|port| port.name).collect();
+    let mut inputs = json!({ "type": "object", "properties": ports, "additionalProperties": false });
+    if !required.is_empty() {
+        inputs["required"] = json!(required);
+    }
+    inputs
+}
+
+fn filled(what: &str) -> Value {
+    json!({ "type": "string", "pattern": "\\S", "description": what })
+}
+
+fn table(keys: &[Declaration], rest: Option<&Form>) -> Value {
+    let mut properties = Map::new();
+    let mut required: Vec<&str> = Vec::new();
+    for Declaration { name, form, fallback, help, .. } in keys {
+        let mut property = form_schema(form);
+        property["description"] = json!(help);
+        match fallback {
+            Fallback::Required => required.push(name),
+            Fallback::Value(value) => property["default"] = json!(value),
+            Fallback::Words(_) => {}
+        }
+        properties.insert((*name).into(), property);
+    }
+    let rest = rest.map_or(Value::Bool(false), form_schema);
+    let mut table = json!({ "type": "object", "properties": properties, "additionalProperties": rest });
+    if !required.is_empty() {
+        table["required"] = json!(required);
+    }
+    table
+}
+
+fn form_schema(form: &Form) -> Value {
+    match form {
+        Form::Boolean => json!({ "type": "boolean" }),
+        Form::Integer { low, high } => {
+            // TOML promises 63 bits.
+            json!({ "type": "integer", "minimum": low, "maximum": high.unwrap_or(i64::MAX as u64) })
+        }
+        Form::Number { low, high } => {
+            let mut number = json!({ "type": "number" });
+            for (bound, limit, exclusive) in
+                [(low, "minimum", "exclusiveMinimum"), (high, "maximum", "exclusiveMaximum")]
+            {
+                match bound {
+                    Bound::Included(value) => number[limit] = json!(value),
+                    Bound::Excluded(value) => {
+                        number[limit] = json!(value);
+                        number[exclusive] = json!(true);
+                    }
+                    Bound::Unbounded => {}
+                }
+            }
+            number
+        }
+        Form::Text { blank: true, .. } | Form::Resource { .. } => json!({ "type": "string" }),
+        Form::Text { blank: false, .. } | Form::Path => json!({ "type": "string", "pattern": "\\S" }),
+        Form::Pattern { regex, .. } => json!({ "type": "string", "pattern": regex }),
+        Form::Choice(names) => json!({ "enum": names }),
+        Form::List { of, least, most, distinct } => {
+            let mut list = json!({ "type": "array", "items": form_schema(of) });
+            if *least > 0 {
+                list["minItems"] = json!(least);
+            }
+            if let Some(most) = most {
+                list["maxItems"] = json!(most);
+            }
+            if *distinct {
+                list["uniqueItems"] = json!(true);
+            }
+            list
+        }
+        Form::Table { keys, rest } => table(keys, rest.as_deref()),
+        Form::Any { forms, .. } => match &forms[..] {
+            [only] => form_schema(only),
+            forms => json!({ "anyOf": forms.iter().map(form_schema).collect::<Vec<_>>() }),
+        },
+    }
+}

@@ -1,0 +1,624 @@
+//! Parameters of nodes and tables, each declared once: name, type, default, class, and a line of help.
+//!
+//! A declaration is one line of [`parameters!`](crate::parameters). The reader of a pipeline file, the fields of a key,
+//! what `stic why` says of a default, the reference and the schema all come from it. This module does not know which
+//! parameters there are.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::path::PathBuf;
+
+use super::declared::{Resource, ResourceKind};
+use super::reader::{FromToml, Reader, words};
+use crate::diagnostic::listed;
+use crate::digest::Value;
+
+/// What a parameter's change makes stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Every item and the node: part of both keys.
+    Function,
+    /// Which items there are: part of the node's key alone.
+    Selection,
+    /// Nothing: it says how to run, not what is computed, and is in no key.
+    Execution,
+}
+
+/// A parameter that names the result: a field of a node's key. Parameters of execution and parameters equal to their
+/// default are no fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Its dotted name, as in the pipeline file.
+    pub name: String,
+    /// What it stands for: a text, not the file that holds it.
+    pub value: Value,
+    /// What its change makes stale.
+    pub class: Class,
+}
+
+impl Parameter {
+    /// A parameter of class [`Class::Function`].
+    pub fn function(name: &str, value: impl Into<Value>) -> Self {
+        Self { name: name.to_owned(), value: value.into(), class: Class::Function }
+    }
+
+    /// A parameter of class [`Class::Selection`].
+    pub fn selection(name: &str, value: impl Into<Value>) -> Self {
+        Self { name: name.to_owned(), value: value.into(), class: Class::Selection }
+    }
+}
+
+/// A parameter that is left out because it has the value `default`, for people.
+pub fn by_default(default: impl Into<Value>) -> Option<String> {
+    Some(format!("{} (the default)", default.into()))
+}
+
+/// What the value of a parameter may be.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number, `low` and `high` included.
+    Integer {
+        /// The smallest.
+        low: u64,
+        /// The largest, where there is one below 2⁶³.
+        high: Option<u64>,
+    },
+    /// A finite number between these bounds.
+    Number {
+        /// The lower.
+        low: Bound<f64>,
+        /// The upper.
+        high: Bound<f64>,
+    },
+    /// A string: any, or one that says something.
+    Text {
+        /// What it is: `a prompt`.
+        what: &'static str,
+        /// Whether it may be blank.
+        blank: bool,
+    },
+    /// A string that matches a regular expression; `like` shows one.
+    Pattern {
+        /// The expression.
+        regex: String,
+        /// An example.
+        like: &'static str,
+    },
+    /// A path, relative to the pipeline file.
+    Path,
+    /// One of these strings.
+    Choice(Vec<&'static str>),
+    /// The name of something that the file declares.
+    Resource {
+        /// What it is: `model`.
+        noun: &'static str,
+        /// The table that declares it.
+        table: &'static str,
+    },
+    /// A list of values.
+    List {
+        /// What each may be.
+        of: Box<Form>,
+        /// How few.
+        least: usize,
+        /// How many.
+        most: Option<usize>,
+        /// Whether none may be there twice.
+        distinct: bool,
+    },
+    /// A table.
+    Table {
+        /// Its keys.
+        keys: Vec<Declaration>,
+        /// What keys beside these may be, where their names are free.
+        rest: Option<Box<Form>>,
+    },
+    /// Any of several.
+    Any {
+        /// What it is, in words.
+        what: &'static str,
+        /// The forms.
+        forms: Vec<Form>,
+    },
+}
+
+/// What a parameter is when it is not written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fallback {
+    /// It must be written.
+    Required,
+    /// This value.
+    Value(Value),
+    /// What these words say.
+    Words(&'static str),
+}
+
+/// All that is known of a parameter before a file is read.
+#[derive(Clone, Debug)]
+pub struct Declaration {
+    /// Its key in the table.
+    pub name: &'static str,
+    /// What it may be.
+    pub form: Form,
+    /// What it is when it is not written.
+    pub fallback: Fallback,
+    /// What its change makes stale.
+    pub class: Class,
+    /// What it does, and where its default comes from: one line.
+    pub help: &'static str,
+}
+
+impl Declaration {
+    /// It and the keys of tables below it, by their dotted names.
+    pub fn flattened(&self, above: &str) -> Vec<(String, Self)> {
+        let name = format!("{above}{}", self.name);
+        let mut all = vec![(name.clone(), self.clone())];
+        self.form.flatten_below(&name, &mut all);
+        all
+    }
+}
+
+/// What it means that the parameter `dotted` of those `declared` is not in a key, for people.
+pub fn left_out(declared: &[Declaration], dotted: &str) -> Option<String> {
+    let (name, below) = dotted.split_once('.').map_or((dotted, None), |(name, below)| (name, Some(below)));
+    let declaration = declared.iter().find(|declaration| declaration.name == name)?;
+    match (below, &declaration.form, &declaration.fallback) {
+        (Some(below), Form::Table { keys, rest }, _) => {
+            left_out(keys, below).or_else(|| rest.as_ref().map(|_| "none".to_owned()))
+        }
+        (_, _, Fallback::Required) => None,
+        (_, _, Fallback::Value(default)) => by_default(default.clone()),
+        (_, _, Fallback::Words(words)) => Some((*words).to_owned()),
+    }
+}
+
+/// The parameters of a table, as [`parameters!`](crate::parameters) declares them.
+pub trait Parameters: Sized {
+    /// Reads them, reporting every mistake; `None` when one that has no default is missing or wrong.
+    fn read(table: &mut Reader<'_>) -> Option<Self>;
+
+    /// Their declarations.
+    fn declared() -> Vec<Declaration>;
+
+    /// Those that differ from their defaults, without those of execution and those that stand in keys by what they lead
+    /// to ([`Setting::resolved`]).
+    fn key_fields(&self) -> Vec<Parameter>;
+
+    /// What a table of them may be.
+    fn form() -> Form {
+        Form::Table { keys: Self::declared(), rest: None }
+    }
+}
+
+/// Declares the parameters of a table: a struct with a field for each, and [`Parameters`] for it. A field's comment is
+/// the parameter's line of help; behind `=` stands a [`Setting`], a [`Group`] or a [`Below`].
+///
+/// ```
+/// use stic_engine::spec::parameter::{Parameters, above, number};
+///
+/// stic_engine::parameters! {
+///     /// What a loss needs.
+///     pub struct LossParameters {
+///         /// Weight of the penalty (Table 6)
+///         alpha: f64 = number(above(0.0)).default(0.5),
+///     }
+/// }
+/// assert_eq!(LossParameters::declared()[0].help, "Weight of the penalty (Table 6)");
+/// assert!(LossParameters { alpha: 0.5 }.key_fields().is_empty());
+/// ```
+#[macro_export]
+macro_rules! parameters {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[doc = $help:literal])+ $field:ident: $type:ty = $setting:expr,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        $vis struct $name { $($(#[doc = $help])+ pub $field: $type,)* }
+
+        impl $crate::spec::parameter::Parameters for $name {
+            fn read(table: &mut $crate::spec::Reader<'_>) -> Option<Self> {
+                use $crate::spec::parameter::{Declare, key, of};
+                // All are read before a missing one ends it: what was never asked for would be an unknown key.
+                $(let $field = of::<$type, _>($setting).read(table, key(stringify!($field)));)*
+                let _ = table;
+                Some(Self { $($field: $field?,)* })
+            }
+
+            fn declared() -> Vec<$crate::spec::parameter::Declaration> {
+                use $crate::spec::parameter::{Declaration, Declare, key, of};
+                let lists: Vec<Vec<Declaration>> = vec![$(
+                    of::<$type, _>($setting).declared(key(stringify!($field)), concat!($($help),+).trim()),
+                )*];
+                lists.concat()
+            }
+
+            fn key_fields(&self) -> Vec<$crate::spec::parameter::Parameter> {
+                use $crate::spec::parameter::{Declare, Parameter, key, of};
+                let lists: Vec<Vec<Parameter>> =
+                    vec![$(of::<$type, _>($setting).key_fields(key(stringify!($field)), &self.$field),)*];
+                lists.concat()
+            }
+        }
+    };
+}
+
+/// The key of a field: `r#where` is `where`.
+#[doc(hidden)]
+pub fn key(field: &'static str) -> &'static str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
+/// Ties what stands behind the `=` to the field's type.
+#[doc(hidden)]
+pub fn of<T, D: Declare<Value = T>>(declared: D) -> D {
+    declared
+}
+
+/// What stands behind the `=` of a declaration.
+pub trait Declare {
+    /// The field's type.
+    type Value;
+
+    /// See [`Parameters::read`].
+    fn read(&self, table: &mut Reader<'_>, key: &'static str) -> Option<Self::Value>;
+
+    /// See [`Parameters::declared`].
+    fn declared(&self, key: &'static str, help: &'static str) -> Vec<Declaration>;
+
+    /// See [`Parameters::key_fields`].
+    fn key_fields(&self, key: &'static str, value: &Self::Value) -> Vec<Parameter>;
+}
+
+/// Reads what is written under a key; `None` when nothing is, or something that is wrong (which is reported).
+type Read<T> = Box<dyn Fn(&mut Reader<'_>, &str) -> Option<T>>;
+
+/// One parameter: what it may be, its default and its class; at first required, of class [`Class::Function`].
+pub struct Setting<T> {
+    form: Form,
+    read: Read<T>,
+    /// The value in a key; `None`: it is left out.
+    value: Box<dyn Fn(&T) -> Option<Value>>,
+    default: Option<T>,
+    fallback: Fallback,
+    class: Class,
+    resolved: bool,
+    /// The key, where that is not the field's name.
+    name: Option<&'static str>,
+}
+
+impl<T: Clone + 'static> Setting<T> {
+    /// A parameter of any type: `read` reads it where it is written, `value` is its value in a key.
+    pub fn new(
+        form: Form,
+        read: impl Fn(&mut Reader<'_>, &str) -> Option<T> + 'static,
+        value: impl Fn(&T) -> Option<Value> + 'static,
+    ) -> Self {
+        let (read, value) = (Box::new(read), Box::new(value));
+        Self {
+            form,
+            read,
+            value,
+            default: None,
+            fallback: Fallback::Required,
+            class: Class::Function,
+            resolved: false,
+            name: None,
+        }
+    }
+
+    /// Its value unless the file gives one.
+    #[must_use]
+    pub fn default(mut self, default: T) -> Self {
+        self.fallback = (self.value)(&default).map_or(Fallback::Words("none"), Fallback::Value);
+        self.default = Some(default);
+        self
+    }
+
+    /// The same, for a default that no value of the file stands for; `words` tell it.
+    #[must_use]
+    pub fn otherwise(mut self, words: &'static str, default: T) -> Self {
+        (self.default, self.fallback) = (Some(default), Fallback::Words(words));
+        self
+    }
+
+    /// A parameter that need not be there; `words` tell what is then done.
+    #[must_use]
+    pub fn optional(self, words: &'static str) -> Setting<Option<T>> {
+        let Self { form, read, value, class, resolved, name, .. } = self;
+        Setting {
+            form,
+            read: Box::new(move |table, key| read(table, key).map(Some)),
+            value: Box::new(move |optional| optional.as_ref().and_then(&value)),
+            default: Some(None),
+            fallback: Fallback::Words(words),
+            class,
+            resolved,
+            name,
+        }
+    }
+
+    /// Under another key than the field's name.
+    #[must_use]
+    pub fn named(self, key: &'static str) -> Self {
+        Self { name: Some(key), ..self }
+    }
+
+    /// As [`Setting::default`], where it matters whether the value was written.
+    #[must_use]
+    pub fn optional_default(self, default: T) -> Setting<Option<T>> {
+        let fallback = (self.value)(&default).map_or(Fallback::Words("none"), Fallback::Value);
+        Setting { fallback, ..self.optional("") }
+    }
+
+    /// Of class [`Class::Selection`].
+    #[must_use]
+    pub fn selection(self) -> Self {
+        Self { class: Class::Selection, ..self }
+    }
+
+    /// Of class [`Class::Execution`].
+    #[must_use]
+    pub fn execution(self) -> Self {
+        Self { class: Class::Execution, ..self }
+    }
+
+    /// One that stands in keys by what it leads to: a model by its digest, a file by its content. The kind puts it
+    /// there, in [`Node::sources`](crate::node::Node::sources).
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        Self { resolved: true, ..self }
+    }
+}
+
+impl<T: Clone + 'static> Declare for Setting<T> {
+    type Value = T;
+
+    fn read(&self, table: &mut Reader<'_>, key: &'static str) -> Option<T> {
+        let key = self.name.unwrap_or(key);
+        if self.fallback == Fallback::Required {
+            table.require(key, &self.form.expected());
+        }
+        (self.read)(table, key).or_else(|| self.default.clone())
+    }
+
+    fn declared(&self, key: &'static str, help: &'static str) -> Vec<Declaration> {
+        let (form, fallback, class) = (self.form.clone(), self.fallback.clone(), self.class);
+        vec![Declaration { name: self.name.unwrap_or(key), form, fallback, class, help }]
+    }
+
+    fn key_fields(&self, key: &'static str, value: &T) -> Vec<Parameter> {
+        let key = self.name.unwrap_or(key);
+        if self.resolved || self.class == Class::Execution {
+            return Vec::new();
+        }
+        let value = (self.value)(value).filter(|value| self.fallback != Fallback::Value(value.clone()));
+        value.map(|value| Parameter { name: key.to_owned(), value, class: self.class }).into_iter().collect()
+    }
+}
+
+/// Parameters of the same table that are declared elsewhere, since several kinds have them.
+pub struct Group<T>(std::marker::PhantomData<T>);
+
+/// See [`Group`].
+pub const fn group<T: Parameters>() -> Group<T> {
+    Group(std::marker::PhantomData)
+}
+
+impl<T: Parameters> Declare for Group<T> {
+    type Value = T;
+
+    fn read(&self, table: &mut Reader<'_>, _: &'static str) -> Option<T> {
+        T::read(table)
+    }
+
+    fn declared(&self, _: &'static str, _: &'static str) -> Vec<Declaration> {
+        T::declared()
+    }
+
+    fn key_fields(&self, _: &'static str, value: &T) -> Vec<Parameter> {
+        value.key_fields()
+    }
+}
+
+/// Parameters of a table below this one, all of which have defaults.
+pub struct Below<T> {
+    class: Class,
+    table: std::marker::PhantomData<T>,
+}
+
+/// See [`Below`].
+pub const fn below<T: Parameters>(class: Class) -> Below<T> {
+    Below { class, table: std::marker::PhantomData }
+}
+
+impl<T: Parameters> Declare for Below<T> {
+    type Value = T;
+
+    fn read(&self, table: &mut Reader<'_>, key: &'static str) -> Option<T> {
+        let mut below = table.table(key).unwrap_or_else(|| table.empty_table());
+        T::read(&mut below)
+    }
+
+    fn declared(&self, key: &'static str, help: &'static str) -> Vec<Declaration> {
+        vec![Declaration { name: key, form: T::form(), fallback: Fallback::Words("none"), class: self.class, help }]
+    }
+
+    fn key_fields(&self, key: &'static str, value: &T) -> Vec<Parameter> {
+        let mut fields = value.key_fields();
+        fields.iter_mut().for_each(|field| field.name = format!("{key}.{}", field.name));
+        fields
+    }
+}
+
+fn some<T: Clone + Into<Value>>(value: &T) -> Option<Value> {
+    Some(value.clone().into())
+}
+
+/// `true` or `false`.
+pub fn boolean() -> Setting<bool> {
+    Setting::new(Form::Boolean, |table, key| table.optional(key), some)
+}
+
+/// A finite number in `range`.
+pub fn number(range: impl RangeBounds<f64>) -> Setting<f64> {
+    let (low, high) = (range.start_bound().cloned(), range.end_bound().cloned());
+    let read = move |table: &mut Reader<'_>, key: &str| table.optional_number(key, (low, high));
+    Setting::new(Form::Number { low, high }, read, some)
+}
+
+/// Numbers above `low`.
+pub const fn above(low: f64) -> (Bound<f64>, Bound<f64>) {
+    (Bound::Excluded(low), Bound::Unbounded)
+}
+
+/// A whole number in `range`.
+pub fn integer<T>(range: impl RangeBounds<u64>) -> Setting<T>
+where
+    T: Clone + TryFrom<u64> + Into<Value> + 'static,
+{
+    let low = match range.start_bound() {
+        Bound::Included(low) => *low,
+        Bound::Excluded(low) => low + 1,
+        Bound::Unbounded => 0,
+    };
+    let high = match range.end_bound() {
+        Bound::Included(high) => Some(*high),
+        Bound::Excluded(high) => Some(high.saturating_sub(1)),
+        Bound::Unbounded => None,
+    };
+    let bounds = (Bound::Included(low), high.map_or(Bound::Unbounded, Bound::Included));
+    let read = move |table: &mut Reader<'_>, key: &str| T::try_from(table.optional_integer(key, bounds)?).ok();
+    Setting::new(Form::Integer { low, high }, read, some)
+}
+
+/// Any string.
+pub fn text(what: &'static str) -> Setting<String> {
+    Setting::new(Form::Text { what, blank: true }, |table, key| table.optional(key), some)
+}
+
+/// A string that says something; `what` it is stands in messages.
+pub fn filled_text(what: &'static str) -> Setting<String> {
+    Setting::new(Form::Text { what, blank: false }, move |table, key| table.text(key, what), some)
+}
+
+/// Strings.
+pub fn texts(what: &'static str) -> Setting<Vec<String>> {
+    let of = Box::new(Form::Text { what, blank: true });
+    let form = Form::List { of, least: 0, most: None, distinct: false };
+    Setting::new(form, |table, key| table.optional(key), some)
+}
+
+/// A path, resolved against the pipeline file's folder. Never in a key: what it leads to is.
+pub fn path() -> Setting<PathBuf> {
+    Setting::new(Form::Path, |table, key| table.path(key), |_| None).resolved()
+}
+
+/// One of `choices`, by name.
+pub fn choice<T: Clone + PartialEq + 'static>(choices: impl Into<Vec<(&'static str, T)>>) -> Setting<T> {
+    let choices: Vec<(&'static str, T)> = choices.into();
+    let form = Form::Choice(choices.iter().map(|(name, _)| *name).collect());
+    let names = choices.clone();
+    let name = move |value: &T| names.iter().find(|(_, known)| known == value).map(|(name, _)| Value::from(*name));
+    Setting::new(form, move |table, key| table.optional_choice(key, &choices), name)
+}
+
+/// Two numbers in `within`, the first below the second.
+pub fn interval(within: RangeInclusive<f64>) -> Setting<[f64; 2]> {
+    let (low, high) = (Bound::Included(*within.start()), Bound::Included(*within.end()));
+    let form = Form::List { of: Box::new(Form::Number { low, high }), least: 2, most: Some(2), distinct: true };
+    let read = move |table: &mut Reader<'_>, key: &str| table.optional_interval(key, within.clone());
+    Setting::new(form, read, |value| Some(value.to_vec().into()))
+}
+
+/// The name of a resource. Never in a key: its content is.
+pub fn resource(kind: ResourceKind) -> Setting<Resource> {
+    let form = Form::Resource { noun: kind.noun, table: kind.table };
+    Setting::new(form, move |table, key| table.optional_resource(key, &kind), |_| None).resolved()
+}
+
+impl Form {
+    fn flatten_below(&self, name: &str, all: &mut Vec<(String, Declaration)>) {
+        match self {
+            Self::Table { keys, .. } => {
+                // Tables of which a key has one value are told apart by it.
+                let is_tag = |key: &&Declaration| matches!(&key.form, Form::Choice(names) if names.len() == 1);
+                let tag = keys.iter().find(is_tag).map(|key| key.form.to_string());
+                let name = tag.map_or_else(|| name.to_owned(), |tag| format!("{name}[{}]", tag.trim_matches('"')));
+                let keys = keys.iter().filter(|key| !is_tag(key));
+                all.extend(keys.flat_map(|key| key.flattened(&format!("{name}."))));
+            }
+            Self::List { of, .. } => of.flatten_below(name, all),
+            Self::Any { forms, .. } => forms.iter().for_each(|form| form.flatten_below(name, all)),
+            _ => {}
+        }
+    }
+
+    fn has_tables(&self) -> bool {
+        match self {
+            Self::Table { .. } => true,
+            Self::List { of, .. } => of.has_tables(),
+            Self::Any { forms, .. } => forms.iter().any(Self::has_tables),
+            _ => false,
+        }
+    }
+
+    /// What the value is to be, for a message that it is missing.
+    pub fn expected(&self) -> String {
+        match self {
+            Self::Boolean => bool::expected(),
+            Self::Integer { low, high: Some(high) } => format!("a whole number from {low} to {high}"),
+            Self::Integer { low, high: None } => format!("a whole number, at least {low}"),
+            Self::Number { low, high } => words("a number", &(*low, *high)),
+            Self::Text { what, .. } => (*what).to_owned(),
+            Self::Pattern { like, .. } => format!("a text like `{like}`"),
+            Self::Path => "a path".to_owned(),
+            Self::Choice(names) => format!("one of {}", listed(names)),
+            Self::Resource { noun, table } => format!("the name of a {noun} under `[{table}]`"),
+            Self::List { .. } => "a list".to_owned(),
+            Self::Table { .. } => "a table".to_owned(),
+            Self::Any { what, .. } => (*what).to_owned(),
+        }
+    }
+}
+
+/// The type in short, for references: `integer in [1, 4096]`.
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("boolean"),
+            Self::Integer { low, high: Some(high) } => write!(f, "integer in [{low}, {high}]"),
+            Self::Integer { low: 0, high: None } => f.write_str("integer"),
+            Self::Integer { low, high: None } => write!(f, "integer >= {low}"),
+            Self::Number { low, high } => match (low, high) {
+                (Bound::Unbounded, Bound::Unbounded) => f.write_str("number"),
+                (Bound::Included(low), Bound::Unbounded) => write!(f, "number >= {low}"),
+                (Bound::Excluded(low), Bound::Unbounded) => write!(f, "number > {low}"),
+                (Bound::Unbounded, Bound::Included(high)) => write!(f, "number <= {high}"),
+                (Bound::Unbounded, Bound::Excluded(high)) => write!(f, "number < {high}"),
+                (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => {
+                    let open = if matches!(self, Self::Number { low: Bound::Excluded(_), .. }) { "(" } else { "[" };
+                    let close = if matches!(self, Self::Number { high: Bound::Excluded(_), .. }) { ")" } else { "]" };
+                    write!(f, "number in {open}{low}, {high}{close}")
+                }
+            },
+            Self::Text { .. } => f.write_str("string"),
+            Self::Pattern { like, .. } => write!(f, "string like \"{like}\""),
+            Self::Path => f.write_str("path"),
+            Self::Choice(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+                f.write_str(&names.join(" | "))
+            }
+            Self::Resource { noun, .. } => write!(f, "name of a {noun}"),
+            Self::List { of, least, most: Some(most), .. } if least == most => write!(f, "list of {least}: {of}"),
+            Self::List { of, .. } => write!(f, "list of {of}"),
+            Self::Table { .. } => f.write_str("table"),
+            Self::Any { what, .. } if self.has_tables() => f.write_str(what),
+            Self::Any { forms, .. } => {
+                let forms: Vec<String> = forms.iter().map(Self::to_string).collect();
+                f.write_str(&forms.join(", or "))
+            }
+        }
+    }
+}
