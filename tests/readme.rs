@@ -1,4 +1,4 @@
-//! Every block of the README works. A comment before each block says how it is tried:
+//! Every block of the README works, and its reference is what the kinds declare. A comment before each block says how it is tried:
 //!
 //! - `run`, `test`: the two commands; `.ci/run` takes them out of the README and runs them.
 //! - `after run`: run here, line by line, in a copy of `pipelines`, on the quick start's results.
@@ -11,6 +11,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use stic::node::Arity;
+use stic::nodes::formats::{DataFormat, FORMATS};
+use stic::spec::NodeKeys;
+use stic::spec::parameter::{Fallback, Parameters};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -120,6 +125,65 @@ fn commands_that_follow_the_quick_start_work() {
             assert!(fine, "README.md:{}: `{command}`: {}", block.line, stderr(&output));
         }
     }
+}
+
+/// Around what [`reference`] writes.
+const REFERENCE: [&str; 2] = ["<!-- reference -->\n", "<!-- end of reference -->\n"];
+
+#[test]
+fn the_reference_in_the_readme_is_what_the_kinds_declare() {
+    let path = Path::new(ROOT).join("README.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let [(begin, _), (end, _)] = REFERENCE.map(|mark| text.match_indices(mark).next().expect(mark));
+    let written = &text[begin + REFERENCE[0].len()..end];
+    if std::env::var_os("UPDATE_README").is_some() {
+        let (before, after) = (&text[..begin + REFERENCE[0].len()], &text[end..]);
+        fs::write(path, format!("{before}{}{after}", reference())).unwrap();
+    } else {
+        assert!(written == reference(), "run `UPDATE_README=1 cargo test --release --test readme reference`");
+    }
+}
+
+/// Tables of the kinds, their inputs and parameters, and the data that they read.
+fn reference() -> String {
+    let mut text = "\n| kind | inputs | makes | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+    let kinds = stic::nodes::kinds();
+    for kind in kinds.all() {
+        let inputs = kind.ports().iter().map(|port| {
+            let optional = if port.arity == Arity::Optional { ", optional" } else { "" };
+            let accepts: Vec<&str> = port.accepts.iter().map(|kind| kind.name).collect();
+            format!("`inputs.{}` ({}{optional})", port.name, accepts.join(" or "))
+        });
+        let inputs: Vec<String> = inputs.collect();
+        let (name, makes, help) = (kind.name(), kind.output().name, kind.help());
+        text += &format!("| `{name}` | {} | {makes} | {help} |\n", inputs.join(", "));
+    }
+    text += "\n| parameter | of | type | default | what it does |\n| --- | --- | --- | --- | --- |\n";
+    let mut rows: Vec<(String, String, Vec<&str>)> = Vec::new();
+    for kind in kinds.all() {
+        let declared = [kind.declared(), NodeKeys::declared()].concat();
+        for (name, declaration) in declared.iter().flat_map(|declaration| declaration.flattened("")) {
+            let fallback = match &declaration.fallback {
+                Fallback::Required => "required".to_owned(),
+                Fallback::Value(value) => format!("`{}`", value.to_string().replace('\n', "\\n")),
+                Fallback::Words(words) => (*words).to_owned(),
+            };
+            let about = [declaration.form.to_string(), fallback, declaration.help.to_owned()].join("\n");
+            match rows.iter_mut().find(|(known, same, _)| *known == name && *same == about) {
+                Some((_, _, of)) => of.push(kind.name()),
+                None => rows.push((name, about, vec![kind.name()])),
+            }
+        }
+    }
+    for (name, about, of) in rows {
+        let of = if of.len() == kinds.all().len() { "all".to_owned() } else { of.join(", ") };
+        text += &format!("| `{name}` | {of} | {} |\n", about.replace('|', "\\|").replace('\n', " | "));
+    }
+    text += "\n| data | what is in it | example |\n| --- | --- | --- |\n";
+    for DataFormat { name, help, example, .. } in FORMATS {
+        text += &format!("| {name} | {help} | `{example}` |\n");
+    }
+    text + "\n"
 }
 
 fn blocks_of(how: &str) -> Vec<Block> {

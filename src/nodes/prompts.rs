@@ -41,7 +41,7 @@ impl Prompts {
             of: Box::new(Form::Text { what: "a prompt", blank: false }),
             least: 1,
             most: None,
-            distinct: true,
+            distinct: false,
         };
         let forms = vec![Form::Choice(BUILT_IN.to_vec()), list, PromptFile::form()];
         Setting::new(Form::Any { what: FORMS, forms }, Self::read, Self::name).selection().resolved()

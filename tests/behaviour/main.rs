@@ -8,6 +8,7 @@ mod interrupts;
 mod mistakes;
 mod one_call;
 mod records;
+mod reference;
 mod replaced_files;
 mod runs;
 mod stages;

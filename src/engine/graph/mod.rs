@@ -20,7 +20,7 @@ use crate::artifact::ArtifactKind;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::node::{Arity, FileProblem, Kinds, Node, NodeKind, Port};
 use crate::spec::keys::meant;
-use crate::spec::parameter::Declaration;
+use crate::spec::parameter::{Declaration, left_out};
 use crate::spec::syntax::{Syntax, Table};
 use crate::spec::{
     Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, PoolKind, PoolRequest, Reader, Scope,
@@ -54,7 +54,7 @@ pub struct GraphNode {
     /// What it makes.
     pub output: ArtifactKind,
     /// Its parameters, as its kind declares them.
-    pub declared: Vec<Declaration>,
+    declared: Vec<Declaration>,
     /// Its parameters and its work.
     pub node: Box<dyn Node>,
     /// Its own seed: `seed` of its table, otherwise the pipeline's.
@@ -69,6 +69,11 @@ pub struct GraphNode {
 }
 
 impl GraphNode {
+    /// What it means that `parameter` is not in the node's key, for people.
+    pub fn left_out(&self, parameter: &str) -> Option<String> {
+        self.node.left_out(parameter).or_else(|| left_out(&self.declared, parameter))
+    }
+
     /// What the pipeline file says of a parameter, where that is a text.
     pub fn written(&self, parameter: &str) -> Option<String> {
         match &self.parameters.get(parameter)?.value.value {

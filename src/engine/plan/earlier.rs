@@ -9,7 +9,6 @@ use super::why::{Change, Words, changes, sentences};
 use crate::digest::{Digest, Value};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Failure, FileDigests, Objects};
-use crate::spec::parameter::left_out;
 use crate::store::{Entry, Found, Store};
 
 /// How many earlier results a node is compared with to find the nearest.
@@ -105,7 +104,7 @@ struct NodeWords<'a> {
 
 impl Words for NodeWords<'_> {
     fn left_out(&self, field: &str) -> Option<String> {
-        self.node.node.left_out(field).or_else(|| left_out(&self.node.declared, field))
+        self.node.left_out(field)
     }
 
     fn pool(&self) -> &str {

@@ -1,0 +1,204 @@
+//! The schema of pipeline files: the committed one is what the program prints, and it accepts what the program reads.
+
+use std::path::Path;
+
+use boon::{Compiler, Schemas};
+use serde_json::Value;
+use stic::graph::Graph;
+use stic::nodes::kinds;
+use stic::schema::schema;
+
+const COMMITTED: &str = "pipelines/schema.json";
+
+/// A sound node of every kind.
+const NODES: [(&str, &[(&str, &str)]); 9] = [
+    ("sample", &[("from", "'p'")]),
+    ("describe", &[("inputs", "{ images = { file = 'r' } }"), ("model", "'m'"), ("prompts", "'stic:captions'")]),
+    ("corrupt", &[("inputs", "{ images = { file = 'r' } }"), ("operations", "[{ op = 'greyscale' }]")]),
+    ("mislead", &[("inputs", "{ images = { file = 'r' } }"), ("model", "'m'"), ("prompts", "['Lie.']")]),
+    (
+        "pair",
+        &[("inputs", "{ preferred = { file = 'a' }, rejected = [{ file = 'b' }, { file = 'c', images = 'i' }] }")],
+    ),
+    (
+        "dpo",
+        &[("inputs", "{ pairs = { file = 'r' } }"), ("model", "'m'"), ("learning_rate", "1e-4"), ("batch_size", "1")],
+    ),
+    ("infuse", &[("inputs", "{ instructions = { file = 'a' }, descriptions = { file = 'b' } }")]),
+    (
+        "sft",
+        &[
+            ("inputs", "{ conversations = { file = 'r' } }"),
+            ("model", "'m'"),
+            ("learning_rate", "1e-4"),
+            ("batch_size", "1"),
+        ],
+    ),
+    ("evaluate", &[("model", "'m'"), ("benchmark", "'vqa'"), ("data", "'d'")]),
+];
+
+/// Values of all types, sound for some key each; no `1.0`, which boon alone takes for an integer, in draft 4 too.
+const VALUES: &[&str] = &[
+    "true",
+    "false",
+    "-1",
+    "0",
+    "1",
+    "8",
+    "101",
+    "5000000",
+    "0.5",
+    "1.5",
+    "-0.5",
+    "''",
+    "' '",
+    "'x'",
+    "'m'",
+    "'pad'",
+    "'checkpoint'",
+    "'vqa'",
+    "'paper'",
+    "'skip'",
+    "'cosine'",
+    "'text'",
+    "'apply'",
+    "'stic:preferred'",
+    "[]",
+    "[1]",
+    "[0.1, 0.2]",
+    "[0.1, 0.2, 0.3]",
+    "[0.9, 1]",
+    "[-0.1, 0.2]",
+    "['sigmoid']",
+    "['Say.']",
+    "['Say.', '']",
+    "['q_proj', 'v_proj']",
+    "['q_proj', 'q_proj']",
+    "[['x']]",
+    "{}",
+    "{ file = 'x.txt' }",
+    "{ file = 'x.txt', more = 1 }",
+    "{ image = true, path = ['**/*.jpg'], source = 'a', year = [1999, 2000] }",
+    "{ image = 1 }",
+    "{ year = {} }",
+    "{ rank = 4, alpha = 8, dropout = 0.1, targets = ['q_proj'] }",
+    "{ rank = 0 }",
+    "{ dropout = 1.0 }",
+    "{ rnak = 1 }",
+    "[{ op = 'low_resolution', size = 20, weight = 0.5 }]",
+    "[{ op = 'low_resolution' }]",
+    "[{ op = 'low_resolution', size = 20, sigma = 1 }]",
+    "[{ op = 'color_jitter', brightness = 0.5, hue = [-0.1, 0.1] }]",
+    "[{ op = 'color_jitter', hue = 0.6 }]",
+    "[{ op = 'gaussian_blur', sigma = [1, 2], kernel_size = 3 }]",
+    "[{ op = 'gaussian_blur' }]",
+    "[{ op = 'noise', sigma = 0.1 }, { op = 'greyscale', weight = 2 }]",
+    "[{ op = 'noise', sigma = 0 }]",
+    "[{ op = 'crop', scale = 0.5, ratio = [0.5, 2] }]",
+    "[{ op = 'rotate' }]",
+];
+
+/// Mistakes that are none of key, type or range: what a schema cannot say.
+const BEYOND: [&str; 5] =
+    ["unknown model", "unknown node", "needs an input adapter", "is for short answers", "is not a glob"];
+
+fn file(kind: &str, changed: &[(&str, &str)]) -> String {
+    let (_, sound) = NODES.iter().find(|(name, _)| *name == kind).unwrap();
+    let mut text = format!("[models.m]\nsource = 'm'\n[nodes.n]\nkind = '{kind}'\n");
+    let kept = sound.iter().filter(|(key, _)| !changed.iter().any(|(other, _)| other == key));
+    kept.chain(changed).for_each(|(key, value)| text.push_str(&format!("{key} = {value}\n")));
+    text
+}
+
+/// What is wrong with keys, types and ranges of `text`.
+fn mistakes(text: &str) -> Vec<String> {
+    let read = Graph::read(text, "p", Path::new(""), &kinds());
+    let all = read.err().map(|rejected| rejected.mistakes).unwrap_or_default();
+    let told = all.into_iter().map(|mistake| mistake.message);
+    told.filter(|message| !BEYOND.iter().any(|beyond| message.contains(beyond))).collect()
+}
+
+fn accepts(compiled: &(Schemas, boon::SchemaIndex), text: &str) -> bool {
+    let value: toml::Table = text.parse().unwrap();
+    compiled.0.validate(&serde_json::to_value(value).unwrap(), compiled.1).is_ok()
+}
+
+fn compiled() -> (Schemas, boon::SchemaIndex) {
+    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+    compiler.add_resource("schema.json", schema(&kinds())).unwrap();
+    let index = compiler.compile("schema.json", &mut schemas).unwrap();
+    (schemas, index)
+}
+
+#[test]
+fn the_committed_schema_is_what_the_program_prints() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(COMMITTED);
+    let committed: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(committed == schema(&kinds()), "run `stic schema > {COMMITTED}`");
+}
+
+#[test]
+fn shipped_pipelines_name_the_schema_and_are_accepted() {
+    let compiled = compiled();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("#:schema schema.json\n"), "{}", path.display());
+            assert!(accepts(&compiled, &text), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_schema_accepts_exactly_what_is_read() {
+    let (compiled, kinds) = (compiled(), kinds());
+    let mut wrong = Vec::new();
+    let mut compare = |text: String| {
+        let (accepted, found) = (accepts(&compiled, &text), mistakes(&text));
+        if accepted != found.is_empty() {
+            wrong.push(format!(
+                "{} by the schema, but {found:?}:\n{text}",
+                if accepted { "accepted" } else { "refused" }
+            ));
+        }
+    };
+    for kind in kinds.all() {
+        compare(file(kind.name(), &[]));
+        let mut keys: Vec<&str> = kind.declared().iter().map(|declaration| declaration.name).collect();
+        keys.extend(["seed", "retries", "inputs", "unknown"]);
+        for key in keys {
+            VALUES.iter().for_each(|value| compare(file(kind.name(), &[(key, value)])));
+        }
+    }
+    for (table, keys) in [
+        ("pipeline", vec!["name", "language", "seed", "show", "x"]),
+        ("device", vec!["backend", "dtype", "accept_numerics", "x"]),
+    ] {
+        for key in keys {
+            let more = ["'cuda:1'", "'cpu'", "'auto'", "'f16'", "['cuda-bf16']", "['cuda']", "'cuda:x'"];
+            for value in VALUES.iter().chain(&more) {
+                compare(format!("{}[{table}]\n{key} = {value}\n", file("sample", &[])));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn several_values_at_once_are_accepted_as_they_are_read(
+        kind in 0..NODES.len(), picks in proptest::collection::vec((0..64usize, 0..VALUES.len()), 1..4)
+    ) {
+        let (kinds, kind) = (kinds(), NODES[kind].0);
+        let declared = kinds.get(kind).unwrap().declared();
+        let mut changed: Vec<(&str, &str)> =
+            picks.iter().map(|(key, value)| (declared[key % declared.len()].name, VALUES[*value])).collect();
+        changed.sort_unstable();
+        changed.dedup_by_key(|(key, _)| *key);
+        let text = file(kind, &changed);
+        let found = mistakes(&text);
+        proptest::prop_assert_eq!(accepts(&compiled(), &text), found.is_empty(), "{:?}\n{}", found, text);
+    }
+}
