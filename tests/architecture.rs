@@ -41,7 +41,7 @@ fn rows(folder: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
             ("event", with(&[BASE, &["node"]])),
             ("graph", with(&[BASE, CONTRACT, &["event"]])),
             ("store", with(&[BASE, &["event", "node"]])),
-            ("plan", with(&[BASE, &["event", "graph", "node", "pool", "store"]])),
+            ("plan", with(&[BASE, CONTRACT, &["event", "graph", "store"]])),
             ("run", with(&[BASE, &["event", "graph", "node", "plan", "pool", "store"]])),
         ],
     })

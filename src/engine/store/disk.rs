@@ -198,6 +198,11 @@ impl Disk {
     }
 }
 
+/// Whether `folder` is not there, or a folder; looked at once.
+fn is_no_file(folder: &Path) -> bool {
+    folder.metadata().map_or(true, |metadata| metadata.is_dir())
+}
+
 /// `Some` for what is there, `None` for what is not found, and any other error as it is.
 fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
