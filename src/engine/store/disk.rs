@@ -142,7 +142,7 @@ impl Disk {
         }
         match made {
             // Another process was faster.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && is_no_file(folder) => Ok(()),
             Err(error) => Err(StoreError::io("make", folder)(error)),
             Ok(()) => self.sync_folder(parent.unwrap_or(Path::new("."))),
         }
