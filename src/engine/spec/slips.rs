@@ -169,7 +169,7 @@ pub(super) fn other_format(text: &str) -> Option<Diagnostic> {
     let first = start.lines().next().unwrap_or_default();
     let told = |format: &str| {
         Diagnostic::new(format!("this is {format}, and a pipeline is TOML"))
-            .label(at..at + first.trim_end().len().min(80), "the file begins so")
+            .label(at..at + first.trim_end().floor_char_boundary(80), "the file begins so")
             .help("a node is a table: `[nodes.NAME]`, then a line `key = value` for each of its keys".to_owned())
     };
     let list = start.starts_with('[') && serde_json::from_str::<serde::de::IgnoredAny>(start).is_ok();
@@ -868,6 +868,11 @@ mod tests {
         let parsed = parse(text);
         let place = |key: &str| &text[parsed.root.place(key).unwrap()];
         assert_eq!([place("a"), place("b.c"), place("d")], ["x", "1", "4"]);
+
+        let text = "{“None““None“\u{a0}NoneNone0None0None“NoneNone0NoneNone“aa“,“}aNone“";
+        let labels: Vec<Span> =
+            parse(text).mistakes.into_iter().flat_map(|mistake| mistake.labels).map(|label| label.span).collect();
+        assert!(!labels.is_empty() && labels.iter().all(|span| text.get(span.clone()).is_some()), "{labels:?}");
     }
 
     proptest::proptest! {
