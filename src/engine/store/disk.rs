@@ -198,9 +198,12 @@ impl Disk {
     }
 }
 
-/// Whether `folder` is not there, or a folder; looked at once.
+/// Whether `folder` is a folder, or went again since something was there. A link to nothing is neither.
 fn is_no_file(folder: &Path) -> bool {
-    folder.metadata().map_or(true, |metadata| metadata.is_dir())
+    match folder.metadata() {
+        Ok(metadata) => metadata.is_dir(),
+        Err(_) => folder.symlink_metadata().is_err(),
+    }
 }
 
 /// `Some` for what is there, `None` for what is not found, and any other error as it is.
