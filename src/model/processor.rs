@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(answered(&sequence), [5592, 28705, 2, 1770, 28723, 28705, 2]);
         let sequence = tokens(&processor("mistral", "vicuna_v1"), &four, true).unwrap();
         assert_eq!(answered(&sequence), [5592, 2, 1770, 28723, 2]);
-        let sequence = tokens(&processor("mistral", "plain"), &&turns(&["", "A cat."]), true).unwrap();
+        let sequence = tokens(&processor("mistral", "plain"), &turns(&["", "A cat."]), true).unwrap();
         assert_eq!(sequence.tokens, [1, 32000, 330, 5255, 28723, 13]);
         assert_eq!(answered(&sequence), [330, 5255, 28723, 13]);
     }

@@ -422,8 +422,8 @@ pub(super) mod tests {
     #[test]
     fn added_tokens_are_found_where_transformers_finds_them() {
         let path = folder("").join("added.json");
-        let cases: Vec<(Value, Vec<(String, Vec<u32>)>)> =
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        type Case = (Value, Vec<(String, Vec<u32>)>);
+        let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         for (tokens, texts) in cases {
             let add = |file: &mut Value| {
                 file["added_tokens"].as_array_mut().unwrap().extend(tokens.as_array().unwrap().clone());

@@ -154,7 +154,7 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
     /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form. What only the
-    /// pipeline calls so is left to [`Node::names`].
+    /// pipeline calls so is left to [`Node::names`](super::Node::names).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// What else is to be seen of it. Records of earlier versions have text here, under another name.

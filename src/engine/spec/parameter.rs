@@ -274,12 +274,15 @@ pub trait Declare {
 /// Reads what is written under a key; `None` when nothing is, or something that is wrong (which is reported).
 type Read<T> = Box<dyn Fn(&mut Reader<'_>, &str) -> Option<T>>;
 
+/// The value that stands in a key.
+type KeyValue<T> = Box<dyn Fn(&T) -> Option<Value>>;
+
 /// One parameter: what it may be, its default and its class; at first required, of class [`Class::Function`].
 pub struct Setting<T> {
     form: Form,
     read: Read<T>,
     /// The value in a key; `None`: it is left out.
-    value: Box<dyn Fn(&T) -> Option<Value>>,
+    value: KeyValue<T>,
     default: Option<T>,
     fallback: Fallback,
     class: Class,
