@@ -584,6 +584,6 @@ fn the_default_template_follows_the_language_model() {
     ] {
         assert_eq!(default(name, "{}"), template, "{name}");
     }
-    let cached = r#"{"_name_or_path": "/root/hub/models--a--llava-34b/snapshots/0123456789"}"#;
+    let cached = r#"{"_name_or_path": "/home/me/hub/models--a--llava-34b/snapshots/0123456789"}"#;
     assert_eq!(default("e", cached), "chatml_direct");
 }
