@@ -1,17 +1,17 @@
 //! `stic cache stats`.
 
 use super::args::{CacheCommand, Global};
-use super::pipeline::{cache_trouble, read_cache};
-use super::voice::{Exit, Trouble, write_json, write_lines};
+use super::pipeline::{cache_error, read_cache};
+use super::ui::{CliError, Exit, write_json, write_lines};
 
 /// Looks after the cache.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn cache(command: &CacheCommand, global: &Global) -> Result<Exit, Trouble> {
+pub fn cache(command: &CacheCommand, global: &Global) -> Result<Exit, CliError> {
     let CacheCommand::Stats { json } = command;
     let root = global.cache(None);
-    let stats = read_cache(&root)?.stats().map_err(|error| cache_trouble(&error))?;
+    let stats = read_cache(&root)?.stats().map_err(|error| cache_error(&error))?;
     if *json {
         write_json(&stats)?;
     } else {

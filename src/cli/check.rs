@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::Check;
 use super::pipeline::{Data, PipelineFile};
-use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use super::ui::{CliError, Exit, Ui, write_json, write_out};
 use crate::diagnostic::{Diagnostic, Label, Source};
 use crate::node::Kinds;
 
@@ -12,19 +12,19 @@ use crate::node::Kinds;
 ///
 /// # Errors
 /// All mistakes.
-pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
-    match checked(arguments, kinds, voice) {
-        Err(trouble) if arguments.json => {
-            for mistake in &trouble.mistakes {
-                write_json(&as_json(mistake, &arguments.file.display().to_string(), trouble.source.as_ref()))?;
+pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
+    match checked(arguments, kinds, ui) {
+        Err(problem) if arguments.json => {
+            for mistake in &problem.mistakes {
+                write_json(&as_json(mistake, &arguments.file.display().to_string(), problem.source.as_ref()))?;
             }
-            Ok(trouble.exit)
+            Ok(problem.exit)
         }
-        Err(trouble) => Err(trouble),
+        Err(problem) => Err(problem),
         Ok(count) => {
             let without = if arguments.without_data { ", its data and models unseen" } else { "" };
             let nodes = if count == 1 { "node" } else { "nodes" };
-            if !arguments.json && !voice.quiet {
+            if !arguments.json && !ui.quiet {
                 write_out(&format!("{}: no mistakes in {count} {nodes}{without}\n", arguments.file.display()))?;
             }
             Ok(Exit::Success)
@@ -33,13 +33,13 @@ pub fn check(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<Exit, Tr
 }
 
 /// How many nodes the file has, when all of them are sound.
-fn checked(arguments: &Check, kinds: &Kinds, voice: &Voice) -> Result<usize, Trouble> {
+fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
     match data {
         Data::Wanted => {
             file.check_data(&[])?;
-            file.say_remarks(&[], voice);
+            file.say_remarks(&[], ui);
         }
         Data::Ignored => file.check_inputs()?,
     }

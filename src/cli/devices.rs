@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::table::table;
-use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines};
+use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines};
 use crate::device::Precision;
 use crate::model::device::{BackendReport, DeviceReport, survey};
 
@@ -11,7 +11,7 @@ use crate::model::device::{BackendReport, DeviceReport, survey};
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn devices(json: bool, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
     let backends = survey();
     if json {
         for found in &backends {
@@ -33,26 +33,26 @@ pub fn devices(json: bool, voice: &Voice) -> Result<Exit, Trouble> {
         }
         return Ok(Exit::Success);
     }
-    let voice = voice.answering();
+    let ui = ui.for_stdout();
     let mut rows = Vec::new();
     for found in &backends {
-        rows.extend(found.devices.iter().map(|device| row(found, device, &voice)));
+        rows.extend(found.devices.iter().map(|device| row(found, device, &ui)));
         if found.devices.is_empty() {
-            let none = voice.paint(Paint::Dim, "-");
+            let none = ui.paint(Paint::Dim, "-");
             rows.push(vec![found.backend.name().to_owned(), none, why_none(found).unwrap_or_default()]);
         }
     }
-    write_lines(&table(&rows, false, voice.width))?;
+    write_lines(&table(&rows, false, ui.width))?;
     Ok(Exit::Success)
 }
 
-fn row(found: &BackendReport, device: &DeviceReport, voice: &Voice) -> Vec<String> {
+fn row(found: &BackendReport, device: &DeviceReport, ui: &Ui) -> Vec<String> {
     let name = format!("{}:{}", found.backend, device.index);
     let state = match &device.problem {
-        Some(problem) => voice.paint(Paint::Bad, format_args!("unusable: {problem}")),
+        Some(problem) => ui.paint(Paint::Bad, format_args!("unusable: {problem}")),
         None => {
             let precisions: Vec<&str> = device.precisions.iter().copied().map(Precision::name).collect();
-            voice.paint(Paint::Good, precisions.join(" "))
+            ui.paint(Paint::Good, precisions.join(" "))
         }
     };
     let software = if device.software { " (software)" } else { "" };

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::args::{Export, Global};
-use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
+use super::pipeline::{Data, PipelineFile, cache_error, read_cache};
 use super::shell;
-use super::voice::{Exit, Trouble, Voice, write_json};
+use super::ui::{CliError, Exit, Ui, write_json};
 use crate::digest::Digest;
 use crate::event::State;
 use crate::node::{Artifact, Failure, Kinds};
@@ -23,7 +23,7 @@ use crate::store::{Record, Store, StoredObject};
 ///
 /// # Errors
 /// When the node was not run yet, or the folder holds something else.
-pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
@@ -33,7 +33,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
     let plan = super::plan::make(&file, &store, &file.pools(&options.targets)?, &options)?;
     let node = plan.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
-    let Some(record) = record.map_err(|error| cache_trouble(&error))?.flatten() else {
+    let Some(record) = record.map_err(|error| cache_error(&error))?.flatten() else {
         let (path, option) = (shell::path(&arguments.file), global.cache_option(&arguments.file));
         let run = format!("run it first: stic run {path} {}{option}", arguments.node);
         let message = format!(
@@ -41,7 +41,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
             arguments.node,
             cache.display()
         );
-        return Err(Trouble::usage(message).help(run));
+        return Err(CliError::usage(message).help(run));
     };
 
     let Record { content, identity, side, objects, .. } = record;
@@ -60,13 +60,13 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         let name = path.display().to_string();
         move |cause: std::io::Error| {
             let full = matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-            let trouble = Trouble::io(format!("{name}: {cause}"), &cause);
+            let problem = CliError::io(format!("{name}: {cause}"), &cause);
             // What was written of it is removed; the result stays in the cache.
-            if full { trouble.help("free some space, or name a folder on another disk".to_owned()) } else { trouble }
+            if full { problem.help("free some space, or name a folder on another disk".to_owned()) } else { problem }
         }
     };
     if folder.exists() && !folder.is_dir() {
-        return Err(Trouble::usage(format!("{} is not a folder", folder.display()))
+        return Err(CliError::usage(format!("{} is not a folder", folder.display()))
             .help("name a new folder, or an empty one".to_owned()));
     }
     // Written into a folder inside first, so that a failure leaves no half of it. Inside, not beside: all that may be
@@ -82,12 +82,12 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         });
     let (fresh, new) = match written {
         Ok(written) => written,
-        Err(trouble) => {
+        Err(problem) => {
             if created {
                 // Only if it is empty.
                 let _ = fs::remove_dir(folder);
             }
-            return Err(trouble);
+            return Err(problem);
         }
     };
 
@@ -107,13 +107,13 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         if arguments.json {
             write_json(&told(false))?;
         } else {
-            voice.say(format_args!("{} holds this very result already", folder.display()));
+            ui.say(format_args!("{} holds this very result already", folder.display()));
         }
         return Ok(Exit::Success);
     }
     let taken = new.keys().any(|relative| folder.join(relative).exists());
     if (others || taken) && !arguments.force {
-        return Err(Trouble::usage(format!("{} is not empty, and holds something else", folder.display()))
+        return Err(CliError::usage(format!("{} is not empty, and holds something else", folder.display()))
             .help("name a new folder, or give `--force` to replace files of the same name".to_owned()));
     }
     for relative in new.keys() {
@@ -127,8 +127,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, voice: &Voice)
         write_json(&told(true))?;
         return Ok(Exit::Success);
     }
-    voice.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
-    contents(new.keys()).iter().for_each(|line| voice.say(format_args!("  {line}")));
+    ui.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
+    contents(new.keys()).iter().for_each(|line| ui.say(format_args!("  {line}")));
     Ok(Exit::Success)
 }
 
@@ -150,23 +150,23 @@ fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
 
 /// What of `objects`, a result that could not be written, is damaged. That is removed: a result is used for as long as its
 /// objects are there and of their size, so that to run again would help nothing while they lie there.
-fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &Global) -> Option<Trouble> {
+fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &Global) -> Option<CliError> {
     let store = Store::open(cache).ok()?;
     let removed =
         store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
     let (node, file, option) = (&arguments.node, shell::path(&arguments.file), global.cache_option(&arguments.file));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(
-        Trouble::failure(format!("{were} damaged of the result of `{node}`, and removed from the cache"))
+        CliError::failure(format!("{were} damaged of the result of `{node}`, and removed from the cache"))
             .help(format!("make it again, then export it: stic run {file} {node}{option}")),
     )
 }
 
-fn failed(failure: Failure) -> Trouble {
+fn failed(failure: Failure) -> CliError {
     let message = failure.to_string();
     match failure {
-        Failure::Node { help, .. } | Failure::Environment { help, .. } => Trouble::failure(message).help(help),
-        Failure::Interrupted => Trouble::failure(message),
+        Failure::Node { help, .. } | Failure::Environment { help, .. } => CliError::failure(message).help(help),
+        Failure::Interrupted => CliError::failure(message),
     }
 }
 

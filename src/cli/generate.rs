@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::Generate;
-use super::model::{Ready, trouble};
-use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use super::model::{Ready, problem};
+use super::ui::{CliError, Exit, Ui, write_json, write_out};
 use crate::model::generate::{Generator, Request, Settings};
 use crate::model::processor::round;
 use crate::model::sample::Sampling;
@@ -15,17 +15,17 @@ use crate::model::sample::Sampling;
 ///
 /// # Errors
 /// When the model or a picture cannot be used, or the prompt does not fit.
-pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
     if !(arguments.temperature.is_finite() && arguments.temperature >= 0.0) {
-        return Err(Trouble::usage("`--temperature` is out of range").help("a number, at least 0".to_owned()));
+        return Err(CliError::usage("`--temperature` is out of range").help("a number, at least 0".to_owned()));
     }
     if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
-        return Err(Trouble::usage("`--top-p` is out of range").help("a number above 0, at most 1".to_owned()));
+        return Err(CliError::usage("`--top-p` is out of range").help("a number above 0, at most 1".to_owned()));
     }
     for path in &arguments.image {
-        std::fs::File::open(path).map_err(|cause| Trouble::io(format!("{}: {cause}", path.display()), &cause))?;
+        std::fs::File::open(path).map_err(|cause| CliError::io(format!("{}: {cause}", path.display()), &cause))?;
     }
-    let ready = Ready::load(&arguments.model, voice)?;
+    let ready = Ready::load(&arguments.model, ui)?;
     let settings = Settings {
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },
         max_new_tokens: arguments.max_new_tokens.get(),
@@ -43,12 +43,12 @@ pub fn generate(arguments: &Generate, voice: &Voice) -> Result<Exit, Trouble> {
         let subject = picture.as_ref().map(|(_, digest)| digest.to_string()).unwrap_or_default();
         let image = picture.map(|(image, _)| Arc::new(image));
         let turns = round(&arguments.prompt, None);
-        let prompt = ready.processor.render(&turns, image.is_some()).map_err(trouble)?;
+        let prompt = ready.processor.render(&turns, image.is_some()).map_err(problem)?;
         let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
-        let sequence = ready.processor.tokenize(&turns, &layouts).map_err(trouble)?;
+        let sequence = ready.processor.tokenize(&turns, &layouts).map_err(problem)?;
         let (input_tokens, image_tokens) = (sequence.positions(), sequence.image_tokens());
-        let answer = generator.one(Request { tag: 0, subject, sequence, image }).map_err(trouble)?;
-        let text = ready.processor.tokenizer().decode(&answer.tokens).map_err(trouble)?;
+        let answer = generator.one(Request { tag: 0, subject, sequence, image }).map_err(problem)?;
+        let text = ready.processor.tokenizer().decode(&answer.tokens).map_err(problem)?;
         if arguments.json {
             write_json(&json!({
                 "prompt": prompt,

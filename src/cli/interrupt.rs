@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::voice::Exit;
+use super::ui::Exit;
 use crate::run;
 
 /// How long after a signal the run may go on that has not taken notice of it.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::KindsArguments;
 use super::table::{hanging, table};
-use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
+use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines, write_out};
 use crate::diagnostic::did_you_mean;
 use crate::node::{Arity, Kinds, NodeKind, Port};
 use crate::nodes::formats::{DataFormat, FORMATS};
@@ -16,7 +16,7 @@ use crate::spec::parameter::{Class, Declaration, Fallback, Parameters};
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn print_schema(kinds: &Kinds) -> Result<Exit, Trouble> {
+pub fn print_schema(kinds: &Kinds) -> Result<Exit, CliError> {
     write_out(&format!("{:#}\n", schema(kinds)))?;
     Ok(Exit::Success)
 }
@@ -25,13 +25,13 @@ pub fn print_schema(kinds: &Kinds) -> Result<Exit, Trouble> {
 ///
 /// # Errors
 /// When there is no such kind.
-pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let chosen = match &arguments.kind {
         None => kinds.all().iter().collect::<Vec<_>>(),
         Some(name) => {
             let Some(kind) = kinds.get(name) else {
                 let help = did_you_mean(name, "kinds", &kinds.names());
-                return Err(Trouble::usage(format!("unknown kind `{name}`")).help(help));
+                return Err(CliError::usage(format!("unknown kind `{name}`")).help(help));
             };
             vec![kind]
         }
@@ -40,42 +40,42 @@ pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, voice: &Voice) -> Result
         chosen.iter().try_for_each(|kind| write_json(&as_json(kind.as_ref())))?;
         return Ok(Exit::Success);
     }
-    let voice = voice.answering();
-    let lines = if arguments.kind.is_some() { one(chosen[0].as_ref(), &voice) } else { all(&chosen, &voice) };
+    let ui = ui.for_stdout();
+    let lines = if arguments.kind.is_some() { one(chosen[0].as_ref(), &ui) } else { all(&chosen, &ui) };
     write_lines(&lines)?;
     Ok(Exit::Success)
 }
 
-fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], voice: &Voice) -> Vec<String> {
+fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], ui: &Ui) -> Vec<String> {
     let mut rows = vec![["kind", "takes", "makes", "what it does"].map(str::to_owned).to_vec()];
     for kind in kinds {
         let takes: Vec<&str> = kind.ports().iter().map(|port| port.name).collect();
         let takes = if takes.is_empty() { "-".to_owned() } else { takes.join(", ") };
         rows.push(vec![kind.name().to_owned(), takes, kind.output().name.to_owned(), kind.help().to_owned()]);
     }
-    let mut lines = table(&rows, true, voice.width);
+    let mut lines = table(&rows, true, ui.width);
     lines.extend([String::new(), "`stic kinds KIND` lists the inputs and parameters of one.".to_owned()]);
-    lines.extend(formats(FORMATS.iter(), voice));
+    lines.extend(formats(FORMATS.iter(), ui));
     lines
 }
 
-fn one(kind: &dyn NodeKind, voice: &Voice) -> Vec<String> {
-    let mut lines = hanging("", &format!("{}: {}", kind.name(), kind.help()), voice.width, 2);
+fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
+    let mut lines = hanging("", &format!("{}: {}", kind.name(), kind.help()), ui.width, 2);
     lines.push(format!("makes {}", kind.output().name));
     if !kind.ports().is_empty() {
-        lines.extend([String::new(), voice.paint(Paint::Dim, "inputs")]);
+        lines.extend([String::new(), ui.paint(Paint::Dim, "inputs")]);
     }
     for port in kind.ports() {
-        let name = voice.paint(Paint::Good, format_args!("inputs.{}", port.name));
-        lines.extend(hanging(&format!("{name}  "), &takes(port), voice.width, 4));
+        let name = ui.paint(Paint::Good, format_args!("inputs.{}", port.name));
+        lines.extend(hanging(&format!("{name}  "), &takes(port), ui.width, 4));
     }
-    lines.extend([String::new(), voice.paint(Paint::Dim, "parameters")]);
+    lines.extend([String::new(), ui.paint(Paint::Dim, "parameters")]);
     for (name, declaration) in rows(kind) {
-        let name = voice.paint(Paint::Good, name);
-        lines.extend(hanging(&format!("{name}  "), &about(&declaration), voice.width, 4));
-        lines.extend(hanging("    ", declaration.help, voice.width, 4));
+        let name = ui.paint(Paint::Good, name);
+        lines.extend(hanging(&format!("{name}  "), &about(&declaration), ui.width, 4));
+        lines.extend(hanging("    ", declaration.help, ui.width, 4));
     }
-    lines.extend(formats(FORMATS.iter().filter(|format| format.read_by.contains(&kind.name())), voice));
+    lines.extend(formats(FORMATS.iter().filter(|format| format.read_by.contains(&kind.name())), ui));
     lines
 }
 
@@ -85,15 +85,15 @@ fn rows(kind: &dyn NodeKind) -> Vec<(String, Declaration)> {
     declared.iter().flat_map(|declaration| declaration.flattened("")).collect()
 }
 
-fn formats<'a>(formats: impl Iterator<Item = &'a DataFormat>, voice: &Voice) -> Vec<String> {
+fn formats<'a>(formats: impl Iterator<Item = &'a DataFormat>, ui: &Ui) -> Vec<String> {
     let mut lines = Vec::new();
     for DataFormat { name, help, example, .. } in formats {
         if lines.is_empty() {
-            lines.extend([String::new(), voice.paint(Paint::Dim, "data that is read")]);
+            lines.extend([String::new(), ui.paint(Paint::Dim, "data that is read")]);
         }
-        let name = voice.paint(Paint::Good, name);
-        lines.extend(hanging(&format!("{name}  "), help, voice.width, 4));
-        lines.extend(hanging("    ", example, voice.width, 6));
+        let name = ui.paint(Paint::Good, name);
+        lines.extend(hanging(&format!("{name}  "), help, ui.width, 4));
+        lines.extend(hanging("    ", example, ui.width, 6));
     }
     lines
 }

@@ -20,7 +20,7 @@ mod second_family;
 mod shell;
 mod summary;
 mod table;
-mod voice;
+mod ui;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue};
 
 use self::args::{Arguments, Command};
-use self::voice::{Exit, Trouble, Voice};
+use self::ui::{CliError, Exit, Ui};
 use crate::node::Kinds;
 
 /// Runs the command that `arguments` (the program's name first) ask for, over these `kinds` of node.
@@ -50,36 +50,36 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    let voice = Voice::new(&arguments.global);
+    let ui = Ui::new(&arguments.global);
     interrupt::fail_writes_that_are_too_long();
-    match dispatch(&arguments, kinds, &voice) {
+    match dispatch(&arguments, kinds, &ui) {
         Ok(exit) => exit.into(),
-        Err(trouble) => {
-            voice.complain(&trouble);
-            trouble.exit.into()
+        Err(problem) => {
+            ui.print_error(&problem);
+            problem.exit.into()
         }
     }
 }
 
-fn dispatch(arguments: &Arguments, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+fn dispatch(arguments: &Arguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::Run(arguments) => run::run(arguments, global, kinds, voice),
-        Command::Check(arguments) => check::check(arguments, kinds, voice),
-        Command::Plan(arguments) => plan::plan(arguments, global, kinds, voice),
-        Command::Why(arguments) => plan::why(arguments, global, kinds, voice),
-        Command::Graph(arguments) => plan::graph(arguments, global, kinds, voice),
-        Command::Export(arguments) => export::export(arguments, global, kinds, voice),
+        Command::Run(arguments) => run::run(arguments, global, kinds, ui),
+        Command::Check(arguments) => check::check(arguments, kinds, ui),
+        Command::Plan(arguments) => plan::plan(arguments, global, kinds, ui),
+        Command::Why(arguments) => plan::why(arguments, global, kinds, ui),
+        Command::Graph(arguments) => plan::graph(arguments, global, kinds, ui),
+        Command::Export(arguments) => export::export(arguments, global, kinds, ui),
         Command::Cache(arguments) => cache::cache(&arguments.command, global),
-        Command::Kinds(arguments) => kinds::kinds(arguments, kinds, voice),
+        Command::Kinds(arguments) => kinds::kinds(arguments, kinds, ui),
         Command::Schema => kinds::print_schema(kinds),
-        Command::Devices(arguments) => devices::devices(arguments.json, voice),
-        Command::Generate(arguments) => generate::generate(arguments, voice),
-        Command::Score(arguments) => score::score(arguments, voice),
+        Command::Devices(arguments) => devices::devices(arguments.json, ui),
+        Command::Generate(arguments) => generate::generate(arguments, ui),
+        Command::Score(arguments) => score::score(arguments, ui),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut args::command(), "stic", &mut script);
-            voice::write_out(&String::from_utf8_lossy(&script))?;
+            ui::write_out(&String::from_utf8_lossy(&script))?;
             Ok(Exit::Success)
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::ModelArguments;
-use super::voice::{Trouble, Voice};
+use super::ui::{CliError, Ui};
 use crate::data::picture::decode;
 use crate::device::DeviceRequest;
 use crate::diagnostic::did_you_mean;
@@ -43,15 +43,15 @@ impl Ready {
     ///
     /// # Errors
     /// When the model, the adapter or the device cannot be used, or a name stands for nothing.
-    pub fn load(arguments: &ModelArguments, voice: &Voice) -> Result<Self, Trouble> {
+    pub fn load(arguments: &ModelArguments, ui: &Ui) -> Result<Self, CliError> {
         let folder = &arguments.model;
         if !folder.is_dir() {
             let what = if folder.exists() { "a file, not a folder" } else { "no such folder" };
-            return Err(Trouble::usage(format!("{}: {what}", folder.display())).help(of_hub(folder)));
+            return Err(CliError::usage(format!("{}: {what}", folder.display())).help(of_hub(folder)));
         }
         let template = arguments.template.as_deref();
         if let Some(written) = template.filter(|written| !TEMPLATES.contains(written)) {
-            return Err(Trouble::usage(format!("unknown template `{written}`")).help(did_you_mean(
+            return Err(CliError::usage(format!("unknown template `{written}`")).help(did_you_mean(
                 written,
                 "templates",
                 &TEMPLATES,
@@ -67,24 +67,24 @@ impl Ready {
             let Some(written) = written else { continue };
             let value = values.iter().find(|value| *value == written).ok_or_else(|| {
                 let help = did_you_mean(written, &format!("{kind}s"), &values);
-                Trouble::usage(format!("unknown {kind} `{written}`")).help(help)
+                CliError::usage(format!("unknown {kind} `{written}`")).help(help)
             })?;
             settings.insert(name, value);
         }
         // What is cheap to refuse is refused before weights are read.
-        let family = families::of(folder).map_err(trouble)?;
-        let shape = family.shape(folder).map_err(trouble)?;
-        let processor = Processor::read(folder, template, &settings).map_err(trouble)?;
+        let family = families::of(folder).map_err(problem)?;
+        let shape = family.shape(folder).map_err(problem)?;
+        let processor = Processor::read(folder, template, &settings).map_err(problem)?;
         let (backend, index) = arguments.device;
         let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };
-        let (device, dtype) = device::choose(request).and_then(device::open).map_err(trouble)?;
+        let (device, dtype) = device::choose(request).and_then(device::open).map_err(problem)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| peft::read(adapter, &shape, &device)).transpose();
-        let adapter = adapter.map_err(trouble)?;
-        let model = family.load(folder, &device, dtype).map_err(trouble)?;
+        let adapter = adapter.map_err(problem)?;
+        let model = family.load(folder, &device, dtype).map_err(problem)?;
         for note in
             model.notes().iter().chain(&processor.notes).chain(adapter.iter().flat_map(|adapter| &adapter.notes))
         {
-            voice.say_hanging("note: ", note, 6);
+            ui.print_hanging("note: ", note, 6);
         }
         Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor })
     }
@@ -93,16 +93,16 @@ impl Ready {
     ///
     /// # Errors
     /// When it cannot be read or is no picture.
-    pub fn picture(&self, path: &Path) -> Result<(ImageInput, Digest), Trouble> {
+    pub fn picture(&self, path: &Path) -> Result<(ImageInput, Digest), CliError> {
         let named = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
-        let bytes = std::fs::read(path).map_err(|cause| Trouble::io(named(&cause), &cause))?;
-        let picture = decode(&bytes).map_err(|cause| Trouble::usage(named(&cause)))?;
+        let bytes = std::fs::read(path).map_err(|cause| CliError::io(named(&cause), &cause))?;
+        let picture = decode(&bytes).map_err(|cause| CliError::usage(named(&cause)))?;
         Ok((self.processor.image(&picture), Digest::of(&bytes)))
     }
 }
 
 /// A model that cannot be used, or cannot do what is asked.
-pub fn trouble(error: ModelError) -> Trouble {
-    let made = if error.environment { Trouble::failure(error.message) } else { Trouble::usage(error.message) };
+pub fn problem(error: ModelError) -> CliError {
+    let made = if error.environment { CliError::failure(error.message) } else { CliError::usage(error.message) };
     made.help(error.help)
 }

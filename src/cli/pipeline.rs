@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::voice::{Paint, Trouble, Voice};
+use super::ui::{CliError, Paint, Ui};
 use crate::data::sniff::{Found, behind_mark};
 use crate::diagnostic::{Diagnostic, Source, did_you_mean};
 use crate::graph::{Graph, GraphNode};
@@ -40,7 +40,7 @@ impl PipelineFile {
     ///
     /// # Errors
     /// All mistakes of the file; with [`Data::Wanted`], files and models that are missing are among them.
-    pub fn read(path: &Path, kinds: &Kinds, data: Data) -> Result<Self, Trouble> {
+    pub fn read(path: &Path, kinds: &Kinds, data: Data) -> Result<Self, CliError> {
         let source = Source { name: path.display().to_string(), text: text_of(path)? };
         let default_name = path.file_stem().unwrap_or_default().to_string_lossy();
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -69,7 +69,7 @@ impl PipelineFile {
                     let elsewhere = |mistake: &Diagnostic| start(mistake).is_none_or(|start| !texts.contains(&start));
                     mistakes.extend(found.filter(elsewhere));
                 }
-                Err(Trouble::mistakes(source, mistakes))
+                Err(CliError::mistakes(source, mistakes))
             }
         }
     }
@@ -78,7 +78,7 @@ impl PipelineFile {
     ///
     /// # Errors
     /// What is missing or does not fit.
-    pub fn check_data(&self, targets: &[usize]) -> Result<(), Trouble> {
+    pub fn check_data(&self, targets: &[usize]) -> Result<(), CliError> {
         self.check_found(targets, Data::Wanted)
     }
 
@@ -86,11 +86,11 @@ impl PipelineFile {
     ///
     /// # Errors
     /// Those that do not.
-    pub fn check_inputs(&self) -> Result<(), Trouble> {
+    pub fn check_inputs(&self) -> Result<(), CliError> {
         self.check_found(&[], Data::Ignored)
     }
 
-    fn check_found(&self, targets: &[usize], data: Data) -> Result<(), Trouble> {
+    fn check_found(&self, targets: &[usize], data: Data) -> Result<(), CliError> {
         let needed = self.graph.needed(targets);
         let place = |node: &GraphNode, problem| self.graph.file_mistake(node, problem);
         let mut mistakes = Vec::new();
@@ -116,16 +116,16 @@ impl PipelineFile {
             }
             promised.push(found);
         }
-        if mistakes.is_empty() { Ok(()) } else { Err(Trouble::mistakes(self.source.clone(), mistakes)) }
+        if mistakes.is_empty() { Ok(()) } else { Err(CliError::mistakes(self.source.clone(), mistakes)) }
     }
 
     /// Says what is worth knowing of the files of `targets` and all that they need, though nothing is wrong with them.
-    pub fn say_remarks(&self, targets: &[usize], voice: &Voice) {
+    pub fn say_remarks(&self, targets: &[usize], ui: &Ui) {
         let needed = self.graph.needed(targets);
         for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
             for remark in node.node.remarks() {
-                let word = voice.paint(Paint::Busy, format_args!("{:<7}", "note"));
-                voice.say_hanging(&format!("{word} {}  ", node.name), &remark, 8);
+                let word = ui.paint(Paint::Busy, format_args!("{:<7}", "note"));
+                ui.print_hanging(&format!("{word} {}  ", node.name), &remark, 8);
             }
         }
     }
@@ -134,11 +134,11 @@ impl PipelineFile {
     ///
     /// # Errors
     /// When there is none.
-    pub fn node(&self, name: &str) -> Result<usize, Trouble> {
+    pub fn node(&self, name: &str) -> Result<usize, CliError> {
         self.graph.find(name).ok_or_else(|| {
             let names: Vec<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
             let message = format!("{} has no node `{name}`", self.path.display());
-            Trouble::usage(message).help(did_you_mean(name, "nodes", &names))
+            CliError::usage(message).help(did_you_mean(name, "nodes", &names))
         })
     }
 
@@ -146,30 +146,30 @@ impl PipelineFile {
     ///
     /// # Errors
     /// All that there are not.
-    pub fn nodes(&self, names: &[String]) -> Result<Vec<usize>, Trouble> {
+    pub fn nodes(&self, names: &[String]) -> Result<Vec<usize>, CliError> {
         let mut found = BTreeSet::new();
         let mut unknown: Vec<Diagnostic> = Vec::new();
         for name in names {
             match self.node(name) {
                 Ok(index) => drop(found.insert(index)),
-                Err(trouble) => unknown.extend(trouble.mistakes),
+                Err(problem) => unknown.extend(problem.mistakes),
             }
         }
         if unknown.is_empty() {
             return Ok(found.into_iter().collect());
         }
-        Err(Trouble { mistakes: unknown, ..Trouble::usage("") })
+        Err(CliError { mistakes: unknown, ..CliError::usage("") })
     }
 
     /// The pools that `targets` and all that they need occupy.
     ///
     /// # Errors
     /// A device that cannot be had, at the place where the file asks for it.
-    pub fn pools(&self, targets: &[usize]) -> Result<Pools, Trouble> {
+    pub fn pools(&self, targets: &[usize]) -> Result<Pools, CliError> {
         let machine = Machine::default();
         plan::open(&self.graph, targets, &machine).map_err(|UsageError { pool, message }| {
             let help = machine.help.lock().ok().and_then(|mut help| help.take());
-            Trouble::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
+            CliError::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
         })
     }
 }
@@ -209,27 +209,27 @@ fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
     })
 }
 
-fn text_of(path: &Path) -> Result<String, Trouble> {
+fn text_of(path: &Path) -> Result<String, CliError> {
     let name = path.display();
     if path.as_os_str() == "-" {
-        return Err(Trouble::usage("a pipeline is not read from standard input")
+        return Err(CliError::usage("a pipeline is not read from standard input")
             .help("write it to a file: paths in it are relative to that".to_owned()));
     }
     let bytes = std::fs::read(path).map_err(|error| {
-        let trouble = Trouble::io(format!("cannot read {name}: {error}"), &error);
+        let problem = CliError::io(format!("cannot read {name}: {error}"), &error);
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::IsADirectory => {
-                trouble.help("name a pipeline file, for example `pipelines/quickstart.toml`".to_owned())
+                problem.help("name a pipeline file, for example `pipelines/quickstart.toml`".to_owned())
             }
-            _ => trouble,
+            _ => problem,
         }
     })?;
     // An empty file is a pipeline without nodes.
     if let Some(found) = Found::in_any(&bytes).filter(|_| !bytes.is_empty()) {
-        return Err(Trouble::usage(format!("{name}: {found}")).help(found.help.to_owned()));
+        return Err(CliError::usage(format!("{name}: {found}")).help(found.help.to_owned()));
     }
     if bytes.contains(&0) {
-        return Err(Trouble::usage(format!("{name} is not text, but binary data"))
+        return Err(CliError::usage(format!("{name} is not text, but binary data"))
             .help("name a pipeline file, for example `pipelines/quickstart.toml`".to_owned()));
     }
     let text = behind_mark(&bytes).to_vec();
@@ -237,7 +237,7 @@ fn text_of(path: &Path) -> Result<String, Trouble> {
 }
 
 /// Where a file that is not text is not.
-fn not_text(name: String, bytes: &[u8]) -> Trouble {
+fn not_text(name: String, bytes: &[u8]) -> CliError {
     let mut text = String::new();
     let mut places = Vec::new();
     for chunk in bytes.utf8_chunks() {
@@ -252,32 +252,32 @@ fn not_text(name: String, bytes: &[u8]) -> Trouble {
         let more = if places.len() > 1 { format!(" (nor is it in {} more)", places.len() - 1) } else { String::new() };
         mistake = mistake.label(place.clone(), format!("the byte {byte:#04x} is not UTF-8{more}"));
     }
-    Trouble::mistakes(Source { name, text }, vec![mistake])
+    CliError::mistakes(Source { name, text }, vec![mistake])
 }
 
 /// Opens the cache in `root` for reading: nothing is written, and no folder is made.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn read_cache(root: &Path) -> Result<Arc<Store>, Trouble> {
-    Store::open_for_reading(root).map(Arc::new).map_err(|error| cache_trouble(&error))
+pub fn read_cache(root: &Path) -> Result<Arc<Store>, CliError> {
+    Store::open_for_reading(root).map(Arc::new).map_err(|error| cache_error(&error))
 }
 
 /// Opens the cache in `root`, and makes it when there is none.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open_cache(root: &Path) -> Result<Arc<Store>, Trouble> {
-    Store::open(root).map(Arc::new).map_err(|error| cache_trouble(&error))
+pub fn open_cache(root: &Path) -> Result<Arc<Store>, CliError> {
+    Store::open(root).map(Arc::new).map_err(|error| cache_error(&error))
 }
 
 /// A cache that cannot be used.
-pub fn cache_trouble(error: &StoreError) -> Trouble {
-    let trouble = match error {
-        StoreError::Io { cause, .. } => Trouble::io(error.to_string(), cause),
-        _ => Trouble::usage(error.to_string()),
+pub fn cache_error(error: &StoreError) -> CliError {
+    let problem = match error {
+        StoreError::Io { cause, .. } => CliError::io(error.to_string(), cause),
+        _ => CliError::usage(error.to_string()),
     };
-    trouble.help(error.help())
+    problem.help(error.help())
 }
 
 /// This machine's devices.

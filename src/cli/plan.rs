@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::args::{self, Format, Global, Why};
-use super::pipeline::{Data, PipelineFile, cache_trouble, read_cache};
+use super::pipeline::{Data, PipelineFile, cache_error, read_cache};
 use super::table::{table, wrapped};
-use super::voice::{Exit, Paint, Trouble, Voice, write_json, write_lines, write_out};
+use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines, write_out};
 use crate::device::DeviceChoice;
 use crate::diagnostic::counted;
 use crate::event::State;
@@ -20,7 +20,7 @@ use crate::store::Store;
 ///
 /// # Errors
 /// Mistakes in the file, a cache or a device that cannot be used.
-pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let options = plan::Options {
         targets: file.nodes(&arguments.targets)?,
@@ -28,9 +28,9 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, voice: &Voic
         ..plan::Options::default()
     };
     file.check_data(&options.targets)?;
-    file.say_remarks(&options.targets, voice);
+    file.say_remarks(&options.targets, ui);
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
-    show(&file, &store, &options, arguments.json, voice)
+    show(&file, &store, &options, arguments.json, ui)
 }
 
 /// What would be done of `file`, for people or for programs.
@@ -42,8 +42,8 @@ pub fn show(
     store: &Arc<Store>,
     options: &plan::Options,
     json: bool,
-    voice: &Voice,
-) -> Result<Exit, Trouble> {
+    ui: &Ui,
+) -> Result<Exit, CliError> {
     let pools = file.pools(&options.targets)?;
     let plan = make(file, store, &pools, options)?;
     let exit = if plan.iter().all(|node| node.state == State::Hit) { Exit::Success } else { Exit::Pending };
@@ -51,18 +51,18 @@ pub fn show(
         plan.iter().try_for_each(write_json)?;
         return Ok(exit);
     }
-    if voice.quiet {
+    if ui.quiet {
         return Ok(exit);
     }
-    let voice = &voice.answering();
+    let ui = &ui.for_stdout();
     let mut rows = Vec::new();
     for node in &plan {
-        rows.push(row(node, voice));
-        if let Some(key) = node.key.filter(|_| voice.verbose) {
-            rows.push(vec![String::new(), voice.paint(Paint::Dim, "key"), String::new(), key.to_string()]);
+        rows.push(row(node, ui));
+        if let Some(key) = node.key.filter(|_| ui.verbose) {
+            rows.push(vec![String::new(), ui.paint(Paint::Dim, "key"), String::new(), key.to_string()]);
         }
     }
-    let mut lines = table(&rows, false, voice.width);
+    let mut lines = table(&rows, false, ui.width);
     let device = pools.get(DEVICES.name).and_then(|pool| serde_json::from_value(pool.slots.first()?.clone()).ok());
     lines.extend(
         device.map(|device: DeviceChoice| format!("device: {}:{}, {}", device.backend, device.index, device.precision)),
@@ -77,7 +77,7 @@ pub fn show(
     };
     lines.push(told);
     if plan.iter().all(is_new) {
-        lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), voice.width));
+        lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), ui.width));
     }
     write_lines(&lines)?;
     Ok(exit)
@@ -92,23 +92,23 @@ pub fn make(
     store: &Arc<Store>,
     pools: &Pools,
     options: &plan::Options,
-) -> Result<Vec<NodePlan>, Trouble> {
+) -> Result<Vec<NodePlan>, CliError> {
     plan::plan(&file.graph, store, &store.witness(), pools, options)
-        .map_err(|(node, failure)| node_trouble(&node, failure))
+        .map_err(|(node, failure)| node_error(&node, failure))
 }
 
 /// What a node's sources or inputs say against planning it.
-fn node_trouble(node: &str, failure: Failure) -> Trouble {
+fn node_error(node: &str, failure: Failure) -> CliError {
     let message = format!("{node}: {failure}");
     match failure {
-        Failure::Node { help, .. } => Trouble::usage(message).help(help),
+        Failure::Node { help, .. } => CliError::usage(message).help(help),
         // The file may be as it should be: what surrounds it is not.
-        Failure::Environment { help, .. } => Trouble::failure(message).help(help),
-        Failure::Interrupted => Trouble::failure(message),
+        Failure::Environment { help, .. } => CliError::failure(message).help(help),
+        Failure::Interrupted => CliError::failure(message),
     }
 }
 
-fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
+fn row(node: &NodePlan, ui: &Ui) -> Vec<String> {
     let (word, paint) = match node.state {
         State::Hit => ("hit", Paint::Good),
         State::Run => ("RUN", Paint::Busy),
@@ -122,19 +122,19 @@ fn row(node: &NodePlan, voice: &Voice) -> Vec<String> {
     // The first line of a reason; `why` says the rest.
     let first = |why: &String| why.lines().next().unwrap_or_default().trim_start_matches("awaits ").to_owned();
     why.extend(node.why.iter().map(first));
-    vec![voice.paint(paint, word), node.node.clone(), voice.paint(Paint::Dim, &node.kind), why.join("; ")]
+    vec![ui.paint(paint, word), node.node.clone(), ui.paint(Paint::Dim, &node.kind), why.join("; ")]
 }
 
 /// Says why a node would run.
 ///
 /// # Errors
 /// See [`plan`].
-pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
     file.check_data(&[target])?;
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
-    let options = plan::Options { targets: vec![target], thorough: voice.verbose, ..plan::Options::default() };
+    let options = plan::Options { targets: vec![target], thorough: ui.verbose, ..plan::Options::default() };
     let plan = make(&file, &store, &file.pools(&options.targets)?, &options)?;
     let Some(node) = plan.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
     let above = || plan.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
@@ -142,35 +142,35 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, voice: &Voice) -> Re
         above().chain([node]).try_for_each(write_json)?;
         return Ok(Exit::Success);
     }
-    let voice = &voice.answering();
+    let ui = &ui.for_stdout();
     let name = &node.node;
     let mut lines = Vec::new();
     match node.state {
         State::Hit => {
             let record = node.key.map(|key| store.record(&key)).transpose();
-            let record = record.map_err(|error| cache_trouble(&error))?.flatten();
+            let record = record.map_err(|error| cache_error(&error))?.flatten();
             let made = record.map(|record| {
                 let of = record.provenance;
                 format!(": made {} by `{}` of {} in run {}", of.finished, of.node, of.pipeline, of.run)
             });
-            lines.extend(wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), voice.width));
-            lines.extend(reasons(node, voice));
+            lines.extend(wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), ui.width));
+            lines.extend(reasons(node, ui));
         }
         State::Run => {
             lines.push(format!("`{name}` would run:"));
-            lines.extend(reasons(node, voice));
+            lines.extend(reasons(node, ui));
         }
         State::Awaits | State::Failed | State::Skipped => {
             lines.push(format!("`{name}` is decided when these have run:"));
             for above in above() {
                 lines.push(format!("`{}` would run:", above.node));
-                lines.extend(reasons(above, voice));
+                lines.extend(reasons(above, ui));
             }
         }
     }
     if plan.iter().all(is_new) {
         let cache = store.root().display();
-        lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), voice.width));
+        lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), ui.width));
     }
     write_lines(&lines)?;
     Ok(Exit::Success)
@@ -186,19 +186,17 @@ fn is_new(node: &NodePlan) -> bool {
 }
 
 /// Why a node would run, a reason a paragraph; lines that came and went are painted.
-fn reasons(node: &NodePlan, voice: &Voice) -> Vec<String> {
+fn reasons(node: &NodePlan, ui: &Ui) -> Vec<String> {
     let mut lines = Vec::new();
     for reason in &node.why {
         for (index, line) in reason.lines().enumerate() {
             let indent = if index == 0 { 2 } else { 4 };
             let painted = match line.chars().next().filter(|_| index > 0) {
-                Some('-') => voice.paint(Paint::Bad, line),
-                Some('+') => voice.paint(Paint::Good, line),
+                Some('-') => ui.paint(Paint::Bad, line),
+                Some('+') => ui.paint(Paint::Good, line),
                 _ => line.to_owned(),
             };
-            for (part, line) in
-                wrapped(&painted, voice.width.saturating_sub(indent + 2).max(20)).into_iter().enumerate()
-            {
+            for (part, line) in wrapped(&painted, ui.width.saturating_sub(indent + 2).max(20)).into_iter().enumerate() {
                 lines.push(format!("{}{line}", " ".repeat(if part == 0 { indent } else { indent + 2 })));
             }
         }
@@ -210,14 +208,14 @@ fn reasons(node: &NodePlan, voice: &Voice) -> Vec<String> {
 ///
 /// # Errors
 /// Mistakes in the file.
-pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
+pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Ignored)?;
-    let states = states(&file, global).unwrap_or_else(|trouble| {
-        if voice.verbose {
-            voice.complain(&trouble);
+    let states = states(&file, global).unwrap_or_else(|problem| {
+        if ui.verbose {
+            ui.print_error(&problem);
         }
         let told = "drawn without colours: what is to be done cannot be told here; `stic plan` says why";
-        voice.say_hanging("", told, 2);
+        ui.print_hanging("", told, 2);
         Vec::new()
     });
     write_out(&match arguments.format {
@@ -227,7 +225,7 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, voice: &Vo
     Ok(Exit::Success)
 }
 
-fn states(file: &PipelineFile, global: &Global) -> Result<Vec<State>, Trouble> {
+fn states(file: &PipelineFile, global: &Global) -> Result<Vec<State>, CliError> {
     file.check_data(&[])?;
     let store = read_cache(&global.cache(Some(&file.path)))?;
     let plan = make(file, &store, &file.pools(&[])?, &plan::Options::default())?;

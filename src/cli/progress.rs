@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::hanging;
-use super::voice::{Paint, Trouble, Voice, duration, harmless, harmless_but_paint, write_json};
+use super::ui::{CliError, Paint, Ui, duration, printable, printable_with_colors, write_json};
 use crate::event::{Event, ItemCounts, NodeReport, Observer, State};
 use crate::node::Progress;
 
@@ -21,12 +21,12 @@ const INDENT: usize = 8;
 
 /// Tells people and programs what happens.
 pub struct Watch {
-    voice: Voice,
+    ui: Ui,
     json: bool,
     live: Option<MultiProgress>,
     running: Mutex<HashMap<String, Running>>,
     /// Why the first event that was lost could not be written.
-    unwritten: Mutex<Option<Trouble>>,
+    unwritten: Mutex<Option<CliError>>,
 }
 
 /// A node that runs.
@@ -40,17 +40,17 @@ struct Running {
 }
 
 impl Watch {
-    /// A watch that speaks with `voice`, and writes events to standard output if `json`.
-    pub fn new(voice: Voice, json: bool) -> Self {
-        let live = (voice.terminal && !voice.quiet).then(MultiProgress::new);
-        Self { voice, json, live, running: Mutex::default(), unwritten: Mutex::default() }
+    /// A watch that prints through `ui`, and writes events to standard output if `json`.
+    pub fn new(ui: Ui, json: bool) -> Self {
+        let live = (ui.terminal && !ui.quiet).then(MultiProgress::new);
+        Self { ui, json, live, running: Mutex::default(), unwritten: Mutex::default() }
     }
 
     /// Whether all events were written that were to be.
     ///
     /// # Errors
     /// What the first that was not failed of.
-    pub fn written(&self) -> Result<(), Trouble> {
+    pub fn written(&self) -> Result<(), CliError> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
@@ -62,14 +62,14 @@ impl Watch {
     pub fn say(&self, line: &str) {
         match &self.live {
             // Fails where the terminal is gone.
-            Some(live) => drop(live.println(harmless_but_paint(line))),
-            None => self.voice.say(line),
+            Some(live) => drop(live.println(printable_with_colors(line))),
+            None => self.ui.say(line),
         }
     }
 
     fn line(&self, paint: Paint, word: &str, node: &str, rest: &str) {
-        let word = self.voice.paint(paint, format_args!("{word:<7}"));
-        self.say(&hanging(&format!("{word} {node}  "), rest, self.voice.width, INDENT).join("\n"));
+        let word = self.ui.paint(paint, format_args!("{word:<7}"));
+        self.say(&hanging(&format!("{word} {node}  "), rest, self.ui.width, INDENT).join("\n"));
     }
 
     fn started(&self, node: &str, kind: &str, why: &[String]) {
@@ -86,7 +86,7 @@ impl Watch {
         let running = Running { kind: kind.to_owned(), since: now, first: None, told: now, bar };
         self.running().insert(node.to_owned(), running);
         let why: Vec<&str> = why.iter().filter_map(|why| why.lines().next()).collect();
-        self.line(Paint::Busy, "run", node, &self.voice.paint(Paint::Dim, why.join("; ")));
+        self.line(Paint::Busy, "run", node, &self.ui.paint(Paint::Dim, why.join("; ")));
     }
 
     fn progress(&self, node: &str, progress: &Progress) {
@@ -109,8 +109,8 @@ impl Observer for Watch {
     fn notice(&self, event: &Event) {
         if self.json {
             // The run goes on; at its end this is told.
-            if let Err(trouble) = write_json(event) {
-                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
+            if let Err(problem) = write_json(event) {
+                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
             }
         }
         match event {
@@ -129,7 +129,7 @@ impl Observer for Watch {
                 }
                 let line = summary.as_ref().map_or("", |summary| summary.line.as_str());
                 match how {
-                    State::Hit => self.line(Paint::Good, "hit", node, &self.voice.paint(Paint::Dim, line)),
+                    State::Hit => self.line(Paint::Good, "hit", node, &self.ui.paint(Paint::Dim, line)),
                     State::Run => {
                         let time = duration(*seconds);
                         let parts = [line.to_owned(), items.map(counted).unwrap_or_default(), time];
@@ -139,16 +139,16 @@ impl Observer for Watch {
                         self.line(if warned { Paint::Busy } else { Paint::Good }, "done", node, &parts.join(", "));
                     }
                     State::Failed => {
-                        let word = self.voice.paint(Paint::Bad, "failed ");
-                        let mut text = harmless(error.as_deref().unwrap_or_default());
+                        let word = self.ui.paint(Paint::Bad, "failed ");
+                        let mut text = printable(error.as_deref().unwrap_or_default());
                         if let Some(help) = help {
                             text.push_str(&format!("\nhelp: {help}"));
                         }
-                        let text = hanging(&format!("{word} {node}  "), &text, self.voice.width, INDENT).join("\n");
+                        let text = hanging(&format!("{word} {node}  "), &text, self.ui.width, INDENT).join("\n");
                         match &self.live {
-                            Some(live) => drop(live.println(harmless_but_paint(&text))),
+                            Some(live) => drop(live.println(printable_with_colors(&text))),
                             // Also when it is to be quiet: something went wrong.
-                            None => self.voice.insist(text),
+                            None => self.ui.print_always(text),
                         }
                     }
                     State::Skipped | State::Awaits => {}
@@ -156,7 +156,7 @@ impl Observer for Watch {
                 for warning in summary.iter().flat_map(|summary| &summary.warnings) {
                     self.line(Paint::Bad, "warning", node, warning);
                 }
-                if let Some(key) = key.as_ref().filter(|_| self.voice.verbose) {
+                if let Some(key) = key.as_ref().filter(|_| self.ui.verbose) {
                     self.line(Paint::Dim, "", node, &format!("key {key}"));
                 }
             }

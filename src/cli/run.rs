@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::args::{self, Global};
 use super::interrupt::Interrupt;
-use super::pipeline::{Data, PipelineFile, cache_trouble, open_cache, read_cache};
+use super::pipeline::{Data, PipelineFile, cache_error, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, Told};
-use super::voice::{Exit, Trouble, Voice, write_lines};
+use super::ui::{CliError, Exit, Ui, write_lines};
 use crate::event::State;
 use crate::node::Kinds;
 use crate::run;
@@ -18,8 +18,8 @@ use crate::{plan, run as engine};
 ///
 /// # Errors
 /// When nothing could be begun, or events could not be written. A node that fails is told as it happens, and in the exit code.
-pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice) -> Result<Exit, Trouble> {
-    let watch = Arc::new(Watch::new(*voice, arguments.json));
+pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
+    let watch = Arc::new(Watch::new(*ui, arguments.json));
     let cache = global.cache(Some(&arguments.file));
     let cache_option = global.cache_option(&arguments.file);
     let interrupt = Interrupt::listen(
@@ -28,8 +28,8 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
             move || watch.say("interrupted: finishing what is in flight; once more stops at once")
         },
         {
-            let (voice, go_on) = (*voice, summary::go_on(&arguments.go_on(&cache_option, &[])));
-            move || voice.insist(&go_on)
+            let (ui, go_on) = (*ui, summary::go_on(&arguments.go_on(&cache_option, &[])));
+            move || ui.print_always(&go_on)
         },
     );
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
@@ -42,9 +42,9 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     let accept_numerics = arguments.accept_numerics.clone();
     let plan = plan::Options { targets, force, accept_numerics, ..plan::Options::default() };
     if arguments.dry_run {
-        file.say_remarks(&plan.targets, voice);
+        file.say_remarks(&plan.targets, ui);
         let store = read_cache(&cache)?;
-        return super::plan::show(&file, &store, &plan, arguments.json, voice);
+        return super::plan::show(&file, &store, &plan, arguments.json, ui);
     }
 
     let store = open_cache(&cache)?;
@@ -58,23 +58,23 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
     let pools = file.pools(&options.plan.targets)?;
     let report = engine::run(&file.graph, &store, &pools, &options, watch.as_ref(), interrupt.run());
     interrupt.run_ended();
-    let report = report.map_err(|error| cache_trouble(&error))?;
+    let report = report.map_err(|error| cache_error(&error))?;
     if let Some(cause) = &report.not_kept {
-        voice.insist(format_args!("this run's summary is not kept: {cause}"));
+        ui.print_always(format_args!("this run's summary is not kept: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
     let made: Vec<&str> =
         report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
     let again = arguments.go_on(cache_option, &made);
     let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
-    if !voice.quiet && !arguments.json {
-        let answer = told.answer(&voice.answering());
+    if !ui.quiet && !arguments.json {
+        let answer = told.answer(&ui.for_stdout());
         if !answer.is_empty() {
-            voice.say("");
+            ui.say("");
         }
         write_lines(&answer)?;
     }
-    told.say(voice);
+    told.say(ui);
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()
@@ -86,7 +86,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, voice: &Voice)
 }
 
 /// Refuses to make again what is not made at all: it would pass in silence.
-fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>) -> Result<(), Trouble> {
+fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>) -> Result<(), CliError> {
     let needed = file.graph.needed(targets);
     let outside: Vec<String> = force
         .iter()
@@ -98,5 +98,5 @@ fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>)
     }
     let are = if outside.len() == 1 { "is" } else { "are" };
     let message = format!("{} {are} to be made again, but what is asked for does not need it", outside.join(", "));
-    Err(Trouble::usage(message).help("name it among the targets, too, or leave out `--force` for it".to_owned()))
+    Err(CliError::usage(message).help("name it among the targets, too, or leave out `--force` for it".to_owned()))
 }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::args::Score;
-use super::model::{Ready, trouble};
-use super::voice::{Exit, Trouble, Voice, write_json, write_out};
+use super::model::{Ready, problem};
+use super::ui::{CliError, Exit, Ui, write_json, write_out};
 use crate::data::sniff::{Found, behind_mark};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::model::ModelError;
@@ -37,15 +37,15 @@ struct Line {
 ///
 /// # Errors
 /// When the model cannot be used, or a line of the input cannot: all broken lines are told before anything is scored.
-pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
-    let lines = read(arguments, voice)?;
-    let ready = Ready::load(&arguments.model, voice)?;
+pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
+    let lines = read(arguments, ui)?;
+    let ready = Ready::load(&arguments.model, ui)?;
     for (number, line) in lines {
         let named = |message: &str| format!("{}, line {number}: {message}", arguments.input.display());
-        let place = |error: ModelError| trouble(ModelError { message: named(&error.message), ..error });
-        let placed = |mut trouble: Trouble| {
-            trouble.mistakes.iter_mut().for_each(|mistake| mistake.message = named(&mistake.message));
-            trouble
+        let place = |error: ModelError| problem(ModelError { message: named(&error.message), ..error });
+        let placed = |mut problem: CliError| {
+            problem.mistakes.iter_mut().for_each(|mistake| mistake.message = named(&mistake.message));
+            problem
         };
         let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(placed)?;
         let image = picture.map(|(image, _)| image);
@@ -68,12 +68,12 @@ pub fn score(arguments: &Score, voice: &Voice) -> Result<Exit, Trouble> {
 
 /// The lines of the input, numbered from 1; blank ones are passed over. Where there is no picture, a key that is nearly `image` is a slip;
 /// others are said to be left alone.
-fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble> {
+fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
     let name = arguments.input.display();
-    let text =
-        std::fs::read(&arguments.input).map_err(|error| Trouble::io(format!("cannot read {name}: {error}"), &error))?;
+    let text = std::fs::read(&arguments.input)
+        .map_err(|error| CliError::io(format!("cannot read {name}: {error}"), &error))?;
     if let Some(found) = Found::instead_of_text(&text) {
-        return Err(Trouble::usage(format!("{name}: {found}")).help(found.help.to_owned()));
+        return Err(CliError::usage(format!("{name}: {found}")).help(found.help.to_owned()));
     }
     let text = behind_mark(&text);
     let (mut lines, mut broken) = (Vec::new(), Vec::new());
@@ -115,10 +115,10 @@ fn read(arguments: &Score, voice: &Voice) -> Result<Vec<(usize, Line)>, Trouble>
         lines.push((number, read));
     }
     if !broken.is_empty() {
-        return Err(Trouble { mistakes: broken, ..Trouble::usage("") });
+        return Err(CliError { mistakes: broken, ..CliError::usage("") });
     }
     for (key, number) in others {
-        voice.say_hanging("note: ", &format!("{name}, line {number}: nothing reads `{key}`"), 6);
+        ui.print_hanging("note: ", &format!("{name}, line {number}: nothing reads `{key}`"), 6);
     }
     Ok(lines)
 }

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::curve;
 use super::shell;
 use super::table::{hanging, natural_width, table, wrapped};
-use super::voice::{Paint, Voice, duration, harmless};
+use super::ui::{Paint, Ui, duration, printable};
 use crate::artifact;
 use crate::diagnostic::{counted, rounded};
 use crate::event::{Difference, NodeReport, State};
@@ -38,50 +38,53 @@ pub struct Told<'a> {
 
 impl Told<'_> {
     /// What a complete run was for: samples of results, tables of scores and of differences.
-    pub fn answer(&self, voice: &Voice) -> Vec<String> {
+    pub fn answer(&self, ui: &Ui) -> Vec<String> {
         let report = self.report;
         if !report.is_complete() {
             return Vec::new();
         }
         let told: Vec<Row<'_>> =
             report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
-        let mut blocks = self.samples(&told, voice);
-        blocks.extend(tables(&told, &report.differences, voice.width));
+        let mut blocks = self.samples(&told, ui);
+        blocks.extend(tables(&told, &report.differences, ui.width));
         blocks.join(&String::new())
     }
 
     /// Says where the results are, how many nodes did what, and what to do next.
-    pub fn say(&self, voice: &Voice) {
+    pub fn say(&self, ui: &Ui) {
         // Where the cache was taken away under the run, nothing is left of it.
         let gone = is_cache(self.cache).is_ok_and(|is_there| !is_there);
         if !gone {
-            self.say_results(voice);
+            self.say_results(ui);
         }
-        self.say_count(voice);
+        self.say_count(ui);
         if gone {
             let cache = self.cache.display();
-            voice.insist(format_args!("the cache `{cache}` is gone; put it back and run again: stic {}", self.again));
+            ui.print_always(format_args!(
+                "the cache `{cache}` is gone; put it back and run again: stic {}",
+                self.again
+            ));
             return;
         }
-        self.say_next(voice);
+        self.say_next(ui);
     }
 
     /// What pairs look like and how training went, or what the pipeline asks for; with `-v` what every node shows of its
     /// result.
-    fn samples(&self, told: &[Row<'_>], voice: &Voice) -> Vec<Vec<String>> {
+    fn samples(&self, told: &[Row<'_>], ui: &Ui) -> Vec<Vec<String>> {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
         let wanted = |node: &str| match &self.graph.show {
             Some(names) => names.iter().any(|name| name == node),
             None => matches!(output(node), Some(artifact::PAIRS | artifact::ADAPTER)),
         };
-        let shown = |node: &str| voice.verbose || wanted(node);
+        let shown = |node: &str| ui.verbose || wanted(node);
         let block = |(node, summary): &Row<'_>| {
-            let mut lines = vec![format!("from {}", voice.paint(Paint::Bold, node))];
+            let mut lines = vec![format!("from {}", ui.paint(Paint::Bold, node))];
             for line in summary.blocks.iter().map(shown_block).collect::<Vec<_>>().iter().flat_map(|text| text.lines())
             {
                 let text = line.trim_start();
                 let depth = 2 + line.len() - text.len();
-                lines.extend(hanging(&" ".repeat(depth), &harmless(text), voice.width, depth + 2));
+                lines.extend(hanging(&" ".repeat(depth), &printable(text), ui.width, depth + 2));
             }
             lines
         };
@@ -89,7 +92,7 @@ impl Told<'_> {
         told.iter().filter(is_shown).map(block).collect()
     }
 
-    fn say_results(&self, voice: &Voice) {
+    fn say_results(&self, ui: &Ui) {
         let rows: Vec<Vec<String>> = self
             .report
             .nodes
@@ -102,14 +105,14 @@ impl Told<'_> {
             })
             .collect();
         if !rows.is_empty() {
-            voice.say("");
-            voice.say(format_args!("results in {}", self.cache.display()));
-            let width = voice.width.saturating_sub(2);
-            table(&rows, false, width).iter().for_each(|line| voice.say(format_args!("  {line}")));
+            ui.say("");
+            ui.say(format_args!("results in {}", self.cache.display()));
+            let width = ui.width.saturating_sub(2);
+            table(&rows, false, width).iter().for_each(|line| ui.say(format_args!("  {line}")));
         }
     }
 
-    fn say_count(&self, voice: &Voice) {
+    fn say_count(&self, ui: &Ui) {
         let report = self.report;
         let skipped = if report.interrupted { "not finished" } else { "not reached" };
         let counts = [("hit", State::Hit), ("ran", State::Run), ("failed", State::Failed), (skipped, State::Skipped)];
@@ -118,8 +121,8 @@ impl Told<'_> {
             .filter(|(_, how)| report.count(*how) > 0)
             .map(|(word, how)| format!("{} {word}", report.count(how)))
             .collect();
-        voice.say("");
-        voice.say(format_args!(
+        ui.say("");
+        ui.say(format_args!(
             "{}: {} in {} (run {})",
             report.pipeline,
             counts.join(", "),
@@ -128,16 +131,16 @@ impl Told<'_> {
         ));
     }
 
-    fn say_next(&self, voice: &Voice) {
+    fn say_next(&self, ui: &Ui) {
         let (file, cache) = (shell::path(self.file), self.cache_option);
         if self.report.interrupted {
-            voice.insist(go_on(self.again));
+            ui.print_always(go_on(self.again));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == State::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
-            voice.insist(format_args!(
+            ui.print_always(format_args!(
                 "{} failed; what is finished is kept. Once that is put right: stic {}",
                 names.join(", "),
                 self.again
@@ -148,10 +151,10 @@ impl Told<'_> {
             // A command stays in one piece, to be copied.
             let command = format!("next: stic export {file} {node} DIR{cache}");
             let told = "(writes this result to a folder)";
-            let beside = command.width() + 3 + told.width() <= voice.width;
-            voice.say(format_args!("{command}{}{told}", if beside { "   " } else { "\n      " }));
+            let beside = command.width() + 3 + told.width() <= ui.width;
+            ui.say(format_args!("{command}{}{told}", if beside { "   " } else { "\n      " }));
             let edit = format!("edit {file} and run it again: only what the edit touches runs");
-            voice.say_hanging("      ", &edit, 6);
+            ui.print_hanging("      ", &edit, 6);
         }
     }
 

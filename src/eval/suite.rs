@@ -38,7 +38,7 @@ impl Benchmark {
 
 /// One thing that is asked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
+pub struct TestItem {
     /// What the data calls it.
     pub label: Option<String>,
     /// The picture's file.
@@ -54,7 +54,7 @@ enum Gold {
     Objects(Vec<Phrases>),
 }
 
-impl Asked {
+impl TestItem {
     /// The right answers as the data have them (of annotators each one's), or the names of the objects.
     pub fn gold(&self) -> Vec<String> {
         match &self.gold {
@@ -78,7 +78,7 @@ pub struct Suite {
     /// The benchmark.
     pub benchmark: Benchmark,
     /// What is asked, in the order of the data.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<TestItem>,
     /// The files that were read, without the pictures.
     pub files: Vec<PathBuf>,
     /// What was done to read them, for people.
@@ -89,7 +89,7 @@ pub struct Suite {
 
 /// How short answers are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manner {
+pub struct Scoring {
     /// What of a text is the answer.
     pub extract: Extract,
     /// What compares it with annotators' answers.
@@ -161,7 +161,7 @@ impl Suite {
         match benchmark {
             Benchmark::Vqa => {
                 let (questions, remarks) = data::questions(folder)?;
-                let asked = questions.into_iter().map(|entry| Asked {
+                let asked = questions.into_iter().map(|entry| TestItem {
                     label: entry.label,
                     picture: entry.picture,
                     question: entry.question,
@@ -174,7 +174,7 @@ impl Suite {
             }
             Benchmark::Captions => {
                 let read = data::annotations(folder)?;
-                let asked = read.pictures.into_iter().map(|entry| Asked {
+                let asked = read.pictures.into_iter().map(|entry| TestItem {
                     label: entry.label,
                     picture: entry.picture,
                     question: describe_prompt.to_owned(),
@@ -193,7 +193,7 @@ impl Suite {
     /// picture.
     pub fn identity(&self, pictures: &[Digest]) -> Digest {
         let lists = |objects: &[Phrases]| Value::from(objects.to_vec());
-        let entry = |(asked, picture): (&Asked, &Digest)| {
+        let entry = |(asked, picture): (&TestItem, &Digest)| {
             let gold = match &asked.gold {
                 Gold::Answers { right, kind } => {
                     let kind = kind.iter().cloned().collect::<Vec<_>>();
@@ -215,7 +215,7 @@ impl Suite {
     }
 
     /// What `text`, said to `asked`, is worth.
-    pub fn mark(&self, asked: &Asked, text: &str, manner: Manner) -> Mark {
+    pub fn mark(&self, asked: &TestItem, text: &str, manner: Scoring) -> Mark {
         match &asked.gold {
             Gold::Answers { right, .. } => {
                 let answer = manner.extract.answer(text);
@@ -230,7 +230,7 @@ impl Suite {
 
     /// Whether `text` is wrong for VQA's scorer, and right for one that normalises answers also where all annotators
     /// said the same.
-    pub fn is_spelling(&self, asked: &Asked, text: &str, manner: Manner) -> bool {
+    pub fn is_spelling(&self, asked: &TestItem, text: &str, manner: Scoring) -> bool {
         let Gold::Answers { right: right @ Right::Annotators(_), .. } = &asked.gold else { return false };
         let answer = manner.extract.answer(text);
         manner.scorer == Scorer::Vqa
@@ -266,7 +266,7 @@ impl Suite {
         let all: Vec<&(usize, Digest, Mark)> = marked.iter().collect();
         let mut by_kind: BTreeMap<&str, Vec<&(usize, Digest, Mark)>> = BTreeMap::new();
         for row in marked {
-            if let Some(Asked { gold: Gold::Answers { kind: Some(kind), .. }, .. }) = self.asked.get(row.0) {
+            if let Some(TestItem { gold: Gold::Answers { kind: Some(kind), .. }, .. }) = self.asked.get(row.0) {
                 by_kind.entry(kind).or_default().push(row);
             }
         }
@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn scores(suite: &Suite, texts: &[&str]) -> Scores {
-        let manner = Manner { extract: Extract::FinalAnswer, ..Manner::default() };
+        let manner = Scoring { extract: Extract::FinalAnswer, ..Scoring::default() };
         let rows = suite.asked.iter().zip(pictures(suite)).zip(texts).enumerate();
         let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text, manner)));
         suite.scores(&marked.collect::<Vec<_>>())
@@ -363,7 +363,7 @@ mod tests {
             .asked
             .iter()
             .zip(["Two dogs.", "A cat with a ball."])
-            .map(|(a, text)| suite.mark(a, text, Manner::default()))
+            .map(|(a, text)| suite.mark(a, text, Scoring::default()))
             .collect();
         assert_eq!(marks[1].answer, "cat, ball");
         let claims = marks[1].claims.clone().unwrap();

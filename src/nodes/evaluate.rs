@@ -30,7 +30,7 @@ use crate::data::prompts::DESCRIBE_AND_RESPOND;
 use crate::data::source::Faults;
 use crate::digest::{Digest, Value};
 use crate::eval::data::{DataError, VOCABULARY};
-use crate::eval::suite::{Asked, Benchmark, Manner, Suite};
+use crate::eval::suite::{Benchmark, Scoring, Suite, TestItem};
 use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
 use crate::model::sample::Sampling;
@@ -308,7 +308,7 @@ struct Loaded {
 
 impl Loaded {
     /// The entry `index` of a list that was made from the same files.
-    fn asked(&self, index: usize) -> Result<(&Asked, Digest), Failure> {
+    fn asked(&self, index: usize) -> Result<(&TestItem, Digest), Failure> {
         let entry = self.suite.asked.get(index).zip(self.pictures.get(index).copied());
         entry.ok_or_else(|| Failure::environment("the data changed under the run").help("run it again"))
     }
@@ -326,8 +326,8 @@ struct Reply {
 }
 
 impl EvaluateNode {
-    fn manner(&self) -> Manner {
-        Manner { extract: self.extract, scorer: self.scorer }
+    fn manner(&self) -> Scoring {
+        Scoring { extract: self.extract, scorer: self.scorer }
     }
 
     fn load(&self, digests: &dyn FileDigests) -> Result<Loaded, Failure> {
@@ -352,7 +352,7 @@ impl EvaluateNode {
     fn item_list(&self, loaded: &Loaded) -> Vec<Item> {
         let Loaded { suite, pictures } = loaded;
         let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
-        let item = |(asked, picture): (&Asked, &Digest)| {
+        let item = |(asked, picture): (&TestItem, &Digest)| {
             let fields: Vec<(String, Value)> = vec![
                 ("picture".to_owned(), (*picture).into()),
                 ("question".to_owned(), asked.question.as_str().into()),

@@ -73,7 +73,7 @@ impl FromToml for bool {
         "true or false".to_owned()
     }
     fn plural() -> String {
-        "truths".to_owned()
+        "booleans".to_owned()
     }
     fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
         match value.value {

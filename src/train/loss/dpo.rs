@@ -67,14 +67,14 @@ impl Dpo {
         // ln(1 + exp(−z)) and σ(−z), written so that no exponential overflows.
         let small = (-z.abs()).exp();
         let dpo = small.ln_1p() + (-z).max(0.0);
-        let doubt = if z >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
+        let sigmoid = if z >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
         PairLoss {
             dpo,
             regulariser: -self.chosen_weight * policy.chosen,
             reward_chosen,
             reward_rejected,
-            weight_chosen: -self.beta * doubt - self.chosen_weight,
-            weight_rejected: self.beta * doubt,
+            weight_chosen: -self.beta * sigmoid - self.chosen_weight,
+            weight_rejected: self.beta * sigmoid,
         }
     }
 }

@@ -43,7 +43,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command stopped before its end.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct CliError {
     /// How it ends.
     pub exit: Exit,
     /// What is wrong.
@@ -52,7 +52,7 @@ pub struct Trouble {
     pub source: Option<Source>,
 }
 
-impl Trouble {
+impl CliError {
     /// Something that the user can put right.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, mistakes: vec![Diagnostic::new(message)], source: None }
@@ -101,7 +101,7 @@ pub enum Paint {
 
 /// What is said to people, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Voice {
+pub struct Ui {
     /// Only what went wrong.
     pub quiet: bool,
     /// More than usual.
@@ -124,8 +124,8 @@ struct Answer {
 /// How wide tables are where there is no terminal: nothing is broken that a program, or an editor, may want whole.
 const WIDTH: usize = usize::MAX;
 
-impl Voice {
-    /// The voice that `global` asks for.
+impl Ui {
+    /// The output that `global` asks for.
     pub fn new(global: &Global) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -154,28 +154,28 @@ impl Voice {
         }
     }
 
-    /// The voice for answers: it paints and measures for standard output.
+    /// The output for answers: it paints and measures for standard output.
     #[must_use]
-    pub fn answering(&self) -> Self {
+    pub fn for_stdout(&self) -> Self {
         Self { width: self.answer.width, style: Style { color: self.answer.color, ..self.style }, ..*self }
     }
 
     /// Says a line, unless it is to be quiet.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.quiet {
-            self.insist(line);
+            self.print_always(line);
         }
     }
 
     /// Says `text` behind `before`, broken between words where it is wider than the terminal, and then indented by `indent`.
-    pub fn say_hanging(&self, before: &str, text: &str, indent: usize) {
+    pub fn print_hanging(&self, before: &str, text: &str, indent: usize) {
         self.say(hanging(before, text, self.width, indent).join("\n"));
     }
 
     /// Says a line whatever was asked.
-    pub fn insist(&self, line: impl fmt::Display) {
+    pub fn print_always(&self, line: impl fmt::Display) {
         // Nobody may be listening any more, and there is nobody else to tell.
-        let _ = writeln!(io::stderr(), "{}", harmless_but_paint(&line.to_string()));
+        let _ = writeln!(io::stderr(), "{}", printable_with_colors(&line.to_string()));
     }
 
     /// `text` in a colour, where colours are wanted.
@@ -191,17 +191,17 @@ impl Voice {
     }
 
     /// Tells what is wrong, all of it.
-    pub fn complain(&self, trouble: &Trouble) {
-        let mut mistakes: Vec<&Diagnostic> = trouble.mistakes.iter().collect();
+    pub fn print_error(&self, problem: &CliError) {
+        let mut mistakes: Vec<&Diagnostic> = problem.mistakes.iter().collect();
         mistakes.sort_by_key(|mistake| mistake.start());
         let shown: Vec<Diagnostic> = mistakes.into_iter().take(MOST_MISTAKES).cloned().collect();
-        let text = render(trouble.source.as_ref(), &shown, self.style);
-        let _ = io::stderr().write_all(harmless_but_paint(&text).as_bytes());
-        if let Some(source) = trouble.source.as_ref() {
-            let count = trouble.mistakes.len();
+        let text = render(problem.source.as_ref(), &shown, self.style);
+        let _ = io::stderr().write_all(printable_with_colors(&text).as_bytes());
+        if let Some(source) = problem.source.as_ref() {
+            let count = problem.mistakes.len();
             let what = if count == 1 { "mistake" } else { "mistakes" };
             let first = if count > shown.len() { format!(", the first {} above", shown.len()) } else { String::new() };
-            self.insist(format_args!("\n{count} {what} in {}{first}; nothing was run", source.name));
+            self.print_always(format_args!("\n{count} {what} in {}{first}; nothing was run", source.name));
         }
     }
 }
@@ -222,11 +222,11 @@ fn columns(_: impl Sized, _: bool) -> Option<usize> {
 ///
 /// # Errors
 /// When it cannot be written; a reader that went away is none.
-pub fn write_out(text: &str) -> Result<(), Trouble> {
+pub fn write_out(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Trouble::failure(format!("cannot write to standard output: {error}")))
+            Err(CliError::failure(format!("cannot write to standard output: {error}")))
         }
         _ => Ok(()),
     }
@@ -236,16 +236,16 @@ pub fn write_out(text: &str) -> Result<(), Trouble> {
 ///
 /// # Errors
 /// See [`write_out`].
-pub fn write_lines(lines: &[String]) -> Result<(), Trouble> {
-    if lines.is_empty() { Ok(()) } else { write_out(&harmless_but_paint(&(lines.join("\n") + "\n"))) }
+pub fn write_lines(lines: &[String]) -> Result<(), CliError> {
+    if lines.is_empty() { Ok(()) } else { write_out(&printable_with_colors(&(lines.join("\n") + "\n"))) }
 }
 
 /// Writes one JSON object and a line break to standard output.
 ///
 /// # Errors
 /// See [`write_out`].
-pub fn write_json(value: &impl Serialize) -> Result<(), Trouble> {
-    let line = serde_json::to_string(value).map_err(|error| Trouble::failure(error.to_string()))?;
+pub fn write_json(value: &impl Serialize) -> Result<(), CliError> {
+    let line = serde_json::to_string(value).map_err(|error| CliError::failure(error.to_string()))?;
     write_out(&format!("{line}\n"))
 }
 
@@ -261,12 +261,12 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// `text` with control characters shown as what they are not: a model's text must not move anybody's cursor.
-pub fn harmless(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// As [`harmless`], with the colours left that this program gives to its own words: names in files may hold anything.
-pub fn harmless_but_paint(text: &str) -> String {
+/// As [`printable`], with the colours left that this program gives to its own words: names in files may hold anything.
+pub fn printable_with_colors(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for (index, part) in text.split('\x1b').enumerate() {
         let paint = part.strip_prefix('[').and_then(|rest| rest.find(|c: char| !c.is_ascii_digit() && c != ';'));
@@ -290,7 +290,7 @@ mod tests {
     fn control_characters_are_shown_as_what_they_are_not_but_for_colours() {
         let text = "a\x1b[2J\x1b]0;title\x07 \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\r\n\tc\x1b";
         let shown = "a\u{fffd}[2J\u{fffd}]0;title\u{fffd} \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\u{fffd}\n\tc\u{fffd}";
-        assert_eq!(harmless_but_paint(text), shown);
+        assert_eq!(printable_with_colors(text), shown);
     }
 
     #[test]
