@@ -11,7 +11,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value as Json};
 
 use super::adapter;
-use super::sample::CANDIDATES;
+use super::sample::changes::CANDIDATES;
 use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use crate::digest::Digest;
 use crate::node::{Artifact, Failure, Labelled, Objects, Part};

@@ -5,7 +5,6 @@
 //! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
 //! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -17,7 +16,7 @@ use super::adapter::part;
 use super::labels::label;
 use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, images_problem, record_parts};
 use super::survey::Surveyed;
-use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Record, read_lines};
+use crate::artifact::{self, ArtifactKind, Label, Record};
 use crate::data::filter::Filter;
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
@@ -31,6 +30,8 @@ use crate::node::{
 use crate::parameters;
 use crate::spec::Reader;
 use crate::spec::parameter::{Class, Declaration, Parameters, below, boolean, choice, group, integer, path};
+
+pub mod changes;
 
 /// The kind `sample`.
 pub struct SampleKind;
@@ -157,17 +158,7 @@ impl Node for Sample {
             return None;
         }
         let listing = self.source.list(self.parameters.dedupe, Conversations::Dropped, digests).ok()?;
-        let before = Before::read(earlier, objects)?;
-        let Value::Table(old) = old else { return None };
-        // Of a choice it is known how many there were, not which.
-        let whole = old.get("items") == Some(&Value::from(before.entries.len()));
-        match (whole, old.get("items")) {
-            (false, Some(Value::Integer(count))) => Some(match candidates_before(earlier, objects) {
-                Some(known) => before.told_of_choice(&known, &listing, &self.source.from),
-                None => changed_entries(*count as usize, listing.items.len()),
-            }),
-            _ => Some(before.told(&listing, &self.source.from)),
-        }
+        changes::since(earlier, old, &listing, &self.source.from, objects)
     }
 
     fn on_bad_item(&self) -> OnBadItem {
@@ -242,107 +233,6 @@ impl Sample {
     }
 }
 
-/// Side part of a choice: what it was made from, a fingerprint a line, so that `why` can name what was added since.
-pub(super) const CANDIDATES: &str = "candidates.txt";
-
-/// Enough of an id to tell entries of one source apart.
-fn fingerprint(id: &ItemId) -> String {
-    const LENGTH: usize = 16;
-    Digest::of(id.as_str().as_bytes()).to_string()[..LENGTH].to_owned()
-}
-
-fn candidates_before(earlier: &Artifact, objects: &dyn Objects) -> Option<HashSet<String>> {
-    let text = String::from_utf8(objects.read(&earlier.part(CANDIDATES)?).ok()?).ok()?;
-    Some(text.lines().map(str::to_owned).collect())
-}
-
-/// What an earlier result holds: ids, and what people call them.
-struct Before {
-    entries: Vec<(ItemId, Label)>,
-    /// Whether they are instruction records.
-    records: bool,
-}
-
-impl Before {
-    fn read(earlier: &Artifact, objects: &dyn Objects) -> Option<Self> {
-        let rows = objects.read(&earlier.part(earlier.kind.rows?.part)?).ok()?;
-        let labels = objects.read(&earlier.part(LABELS)?).ok()?;
-        let (rows, labels) = (read_lines::<Record>(&rows).ok()?, read_lines::<Label>(&labels).ok()?);
-        let records = rows.iter().any(|row| row.conversations.is_some());
-        Some(Self { entries: rows.into_iter().map(|row| row.id).zip(labels).collect(), records })
-    }
-
-    /// What came and went among what there was to choose from, of which only fingerprints are `known`.
-    fn told_of_choice(&self, known: &HashSet<String>, listing: &Listing, from: &Path) -> String {
-        let (old, added): (Vec<&Listed>, Vec<&Listed>) =
-            listing.items.iter().partition(|item| known.contains(&fingerprint(&item.id)));
-        let added: Vec<Label> = added.into_iter().map(|item| label(&item.entry, from)).collect();
-        let chosen = old.len() + added.len();
-        let mut told = Vec::new();
-        if !added.is_empty() {
-            let named = named(&added.iter().collect::<Vec<_>>());
-            told.push(format!("{} added: {named}", self.counted(added.len())));
-        }
-        if old.len() < known.len() {
-            told.push(format!("{} removed", self.counted(known.len() - old.len())));
-        }
-        format!("{}; {chosen} to choose from in place of {}", told.join("; "), known.len())
-    }
-
-    fn counted(&self, count: usize) -> String {
-        counted(count, if self.records { "record" } else { "picture" })
-    }
-
-    /// What came, went and changed, by name.
-    fn told(&self, listing: &Listing, from: &Path) -> String {
-        let now: Vec<(&ItemId, Label)> =
-            listing.items.iter().map(|item| (&item.id, label(&item.entry, from))).collect();
-        let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
-            (self.entries.iter().map(|(id, _)| id).collect(), now.iter().map(|(id, _)| *id).collect());
-        let added: Vec<&Label> = now.iter().filter(|(id, _)| !old_ids.contains(id)).map(|(_, label)| label).collect();
-        let removed: Vec<&Label> =
-            self.entries.iter().filter(|(id, _)| !new_ids.contains(id)).map(|(_, label)| label).collect();
-        // The same place with another content is a change.
-        let (changed, added): (Vec<&Label>, Vec<&Label>) =
-            added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
-        let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
-        let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
-        let told: Vec<String> = parts
-            .into_iter()
-            .filter(|(labels, _)| !labels.is_empty())
-            .map(|(labels, word)| format!("{} {word}: {}", self.counted(labels.len()), named(&labels)))
-            .collect();
-        if told.is_empty() {
-            "the order of the entries, or their other fields, changed".to_owned()
-        } else {
-            told.join("; ")
-        }
-    }
-}
-
-fn changed_entries(old: usize, new: usize) -> String {
-    match new.cmp(&old) {
-        std::cmp::Ordering::Greater => format!("{} more entries to choose from: {new} in place of {old}", new - old),
-        std::cmp::Ordering::Less => format!("{} fewer entries to choose from: {new} in place of {old}", old - new),
-        std::cmp::Ordering::Equal => format!("some of the {new} entries to choose from changed"),
-    }
-}
-
-/// The first few names.
-fn named(labels: &[&Label]) -> String {
-    const SHOWN: usize = 3;
-    let name = |label: &&Label| {
-        let file = label
-            .path
-            .as_deref()
-            .map(|path| Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned());
-        label.name.clone().or(file).unwrap_or_else(|| "one without a name".to_owned())
-    };
-    let shown: Vec<String> = labels.iter().take(SHOWN).map(name).collect();
-    let more = labels.len().saturating_sub(SHOWN);
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
-}
-
 impl WholeWork for Sample {
     fn run(&self, _: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let conversations = if self.parameters.count.is_some() { Conversations::Dropped } else { Conversations::Kept };
@@ -357,8 +247,8 @@ impl WholeWork for Sample {
         }
         let mut side = Vec::new();
         if self.parameters.count.is_some() {
-            let candidates: String = listing.items.iter().map(|item| fingerprint(&item.id) + "\n").collect();
-            side.push(part(CANDIDATES, candidates.as_bytes(), context.objects())?);
+            let candidates: String = changes::candidates(&listing);
+            side.push(part(changes::CANDIDATES, candidates.as_bytes(), context.objects())?);
         }
         let mut chosen = self.choose(listing.items, context.seed());
         if conversations == Conversations::Dropped {
