@@ -10,7 +10,7 @@ pub use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, read_lines,
 
 /// Pictures and instruction records: [`Record`].
 pub const RECORDS: ArtifactKind = rows("records", "records.jsonl");
-/// A model's texts about pictures: [`Response`].
+/// A model's responses to prompts about pictures: [`Response`].
 pub const RESPONSES: ArtifactKind = rows("responses", "responses.jsonl");
 /// Preferred and rejected responses: [`Pair`].
 pub const PAIRS: ArtifactKind = rows("pairs", "pairs.jsonl");

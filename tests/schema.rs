@@ -114,8 +114,8 @@ fn file(kind: &str, changed: &[(&str, &str)]) -> String {
 fn mistakes(text: &str) -> Vec<String> {
     let read = Graph::read(text, "p", Path::new(""), &kinds());
     let all = read.err().map(|rejected| rejected.mistakes).unwrap_or_default();
-    let told = all.into_iter().map(|mistake| mistake.message);
-    told.filter(|message| !BEYOND.iter().any(|beyond| message.contains(beyond))).collect()
+    let reported = all.into_iter().map(|mistake| mistake.message);
+    reported.filter(|message| !BEYOND.iter().any(|beyond| message.contains(beyond))).collect()
 }
 
 fn accepts(compiled: &(Schemas, boon::SchemaIndex), text: &str) -> bool {

@@ -1,4 +1,4 @@
-//! First stage: the tower learns to see, by being told what stands in each place.
+//! First stage: the tower learns to see, by being reported what stands in each place.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -172,7 +172,7 @@ impl Vocabulary {
 }
 
 fn prompts(set: &str) -> Vec<String> {
-    PromptSet::built_in(set).expect("a built-in set").texts().to_vec()
+    PromptSet::built_in(set).expect("a built-in set").prompts().to_vec()
 }
 
 #[cfg(test)]

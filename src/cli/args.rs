@@ -74,7 +74,7 @@ pub enum Command {
     Plan(Plan),
     /// Say why a node would run: what changed, old → new
     Why(Why),
-    /// Draw a pipeline, coloured by what is to be done
+    /// Draw a pipeline, coloured by what would run
     Graph(Graph),
     /// Write a node's result out of the cache: an adapter folder for PEFT, JSON lines, pictures, scores
     Export(Export),
@@ -269,7 +269,7 @@ pub struct ModelArguments {
     /// The dtype: `auto`, `f32`, `f16` or `bf16`
     #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = dtype)]
     pub dtype: Auto<Precision>,
-    /// The conversation template; `none`: texts are rendered already
+    /// The conversation template; `none`: prompts are rendered already
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
     /// How pictures are prepared: `crop`, `pad` or `anyres`
@@ -436,7 +436,7 @@ fn dtype(text: &str) -> Result<Auto<Precision>, String> {
 }
 
 fn jobs(text: &str) -> Result<std::num::NonZeroUsize, String> {
-    text.parse().map_err(|_| "expected a whole number, at least 1".to_owned())
+    text.parse().map_err(|_| "expected an integer, at least 1".to_owned())
 }
 
 fn numerics_class(text: &str) -> Result<String, String> {

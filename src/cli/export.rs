@@ -93,7 +93,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
 
     let others = others(folder, &new).map_err(io(folder))?;
     let same = |(relative, digest): (&PathBuf, &Digest)| Digest::of_file(&folder.join(relative)).ok() == Some(*digest);
-    let told = |written: bool| {
+    let reported = |written: bool| {
         let files: Vec<String> = new.keys().map(|file| file.display().to_string()).collect();
         json!({
             "node": arguments.node,
@@ -105,7 +105,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     };
     if !others && new.iter().all(same) {
         if arguments.json {
-            write_json(&told(false))?;
+            write_json(&reported(false))?;
         } else {
             ui.say(format_args!("{} holds this very result already", folder.display()));
         }
@@ -124,7 +124,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         put(&from, &to).map_err(io(&to))?;
     }
     if arguments.json {
-        write_json(&told(true))?;
+        write_json(&reported(true))?;
         return Ok(Exit::Success);
     }
     ui.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));

@@ -64,9 +64,9 @@ impl PipelineFile {
                     // A text with a mistake in it names nothing yet.
                     let start = |mistake: &Diagnostic| mistake.labels.first().map(|label| label.span.start);
                     let is_text = |start: &usize| source.text[*start..].starts_with(['"', '\'']);
-                    let texts: BTreeSet<usize> = written.iter().filter_map(start).filter(is_text).collect();
+                    let strings: BTreeSet<usize> = written.iter().filter_map(start).filter(is_text).collect();
                     let found = mistakes.split_off(written.len()).into_iter();
-                    let elsewhere = |mistake: &Diagnostic| start(mistake).is_none_or(|start| !texts.contains(&start));
+                    let elsewhere = |mistake: &Diagnostic| start(mistake).is_none_or(|start| !strings.contains(&start));
                     mistakes.extend(found.filter(elsewhere));
                 }
                 Err(CliError::mistakes(source, mistakes))
@@ -187,7 +187,7 @@ fn add_data_mistakes<'a>(
     }
 }
 
-/// Several nodes may name one model, or one file: it is missing once, and the lines of all places that name it are told.
+/// Several nodes may name one model, or one file: it is missing once, and the lines of all places that name it are reported.
 fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
     let same = |known: &&mut Diagnostic| known.message == mistake.message && known.help == mistake.help;
     let Some(known) = mistakes.iter_mut().find(same) else { return mistakes.push(mistake) };

@@ -69,13 +69,13 @@ pub fn show(
     );
     let count = |state| plan.iter().filter(|node| node.state == state).count();
     let all = plan.len();
-    let told = match (count(State::Run), count(State::Awaits)) {
+    let reported = match (count(State::Run), count(State::Awaits)) {
         (0, 0) if all == 1 => "nothing to do: the result is in the cache".to_owned(),
         (0, 0) => format!("nothing to do: all {all} results are in the cache"),
         (run, 0) => format!("{run} of {} to run", counted(all, "node")),
         (run, awaits) => format!("{run} of {} to run, then to be decided: {awaits}", counted(all, "node")),
     };
-    lines.push(told);
+    lines.push(reported);
     if plan.iter().all(is_new) {
         lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), ui.width));
     }
@@ -176,7 +176,7 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
     Ok(Exit::Success)
 }
 
-/// Whether nothing that the cache holds has to do with the node, as far as can be told.
+/// Whether nothing that the cache holds has to do with the node, as far as can be determined.
 fn is_new(node: &NodePlan) -> bool {
     match node.state {
         State::Hit => false,
@@ -214,8 +214,8 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -
         if ui.verbose {
             ui.print_error(&problem);
         }
-        let told = "drawn without colours: what is to be done cannot be told here; `stic plan` says why";
-        ui.print_hanging("", told, 2);
+        let reported = "drawn without colours: what would run cannot be determined here; `stic plan` says why";
+        ui.print_hanging("", reported, 2);
         Vec::new()
     });
     write_out(&match arguments.format {

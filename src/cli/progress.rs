@@ -35,7 +35,7 @@ struct Running {
     since: Instant,
     /// When counting began in this process, and from where.
     first: Option<(Instant, usize)>,
-    told: Instant,
+    reported: Instant,
     bar: Option<ProgressBar>,
 }
 
@@ -83,7 +83,7 @@ impl Watch {
             bar.enable_steady_tick(TICK);
             bar
         });
-        let running = Running { kind: kind.to_owned(), since: now, first: None, told: now, bar };
+        let running = Running { kind: kind.to_owned(), since: now, first: None, reported: now, bar };
         self.running().insert(node.to_owned(), running);
         let why: Vec<&str> = why.iter().filter_map(|why| why.lines().next()).collect();
         self.line(Paint::Busy, "run", node, &self.ui.paint(Paint::Dim, why.join("; ")));
@@ -94,11 +94,11 @@ impl Watch {
         let mut nodes = self.running();
         let Some(running) = nodes.get_mut(node) else { return };
         let first = *running.first.get_or_insert((now, progress.done));
-        let text = told(progress, first, now, running.since);
+        let text = reported(progress, first, now, running.since);
         if let Some(bar) = &running.bar {
             bar.set_message(format!("{node}  {}  {text}", running.kind));
-        } else if now - running.told >= PLAIN_EVERY {
-            running.told = now;
+        } else if now - running.reported >= PLAIN_EVERY {
+            running.reported = now;
             drop(nodes);
             self.line(Paint::Dim, "", node, &text);
         }
@@ -108,7 +108,7 @@ impl Watch {
 impl Observer for Watch {
     fn notice(&self, event: &Event) {
         if self.json {
-            // The run goes on; at its end this is told.
+            // The run goes on; at its end this is reported.
             if let Err(problem) = write_json(event) {
                 self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
             }
@@ -147,7 +147,7 @@ impl Observer for Watch {
                         let text = hanging(&format!("{word} {node}  "), &text, self.ui.width, INDENT).join("\n");
                         match &self.live {
                             Some(live) => drop(live.println(printable_with_colors(&text))),
-                            // Also when it is to be quiet: something went wrong.
+                            // Also when it must be quiet: something went wrong.
                             None => self.ui.print_always(text),
                         }
                     }
@@ -171,7 +171,7 @@ fn counted(items: ItemCounts) -> String {
 }
 
 /// `120/6000  3.2/s  410 tokens/s  loss 0.693  12 min 03 s left`. `first` is when counting began, and from where.
-fn told(progress: &Progress, first: (Instant, usize), now: Instant, since: Instant) -> String {
+fn reported(progress: &Progress, first: (Instant, usize), now: Instant, since: Instant) -> String {
     let mut parts = vec![format!("{}/{}", progress.done, progress.total)];
     let counting = (now - first.0).as_secs_f64();
     let done = progress.done.saturating_sub(first.1);
@@ -210,7 +210,7 @@ mod tests {
         let since = Instant::now();
         let first = (since + Duration::from_secs(2), 100);
         let progress = Progress { done: 140, total: 200, tokens: Some(1200), loss: Some(0.75321) };
-        let text = told(&progress, first, since + Duration::from_secs(12), since);
+        let text = reported(&progress, first, since + Duration::from_secs(12), since);
         assert_eq!(text, "140/200  4.00/s  100 tokens/s  loss 0.7532  15 s left");
     }
 
@@ -218,6 +218,6 @@ mod tests {
     fn a_node_that_has_just_begun_has_no_rate() {
         let since = Instant::now();
         let progress = Progress { done: 3, total: 9, ..Progress::default() };
-        assert_eq!(told(&progress, (since, 3), since, since), "3/9");
+        assert_eq!(reported(&progress, (since, 3), since, since), "3/9");
     }
 }

@@ -7,7 +7,7 @@ use super::args::{self, Global};
 use super::interrupt::Interrupt;
 use super::pipeline::{Data, PipelineFile, cache_error, open_cache, read_cache};
 use super::progress::Watch;
-use super::summary::{self, Told};
+use super::summary::{self, RunSummary};
 use super::ui::{CliError, Exit, Ui, write_lines};
 use crate::event::State;
 use crate::node::Kinds;
@@ -17,7 +17,7 @@ use crate::{plan, run as engine};
 /// Runs the pipeline.
 ///
 /// # Errors
-/// When nothing could be begun, or events could not be written. A node that fails is told as it happens, and in the exit code.
+/// When nothing could be begun, or events could not be written. A node that fails is reported as it happens, and in the exit code.
 pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let watch = Arc::new(Watch::new(*ui, arguments.json));
     let cache = global.cache(Some(&arguments.file));
@@ -66,15 +66,16 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let made: Vec<&str> =
         report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
     let again = arguments.go_on(cache_option, &made);
-    let told = Told { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
+    let summary =
+        RunSummary { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
     if !ui.quiet && !arguments.json {
-        let answer = told.answer(&ui.for_stdout());
+        let answer = summary.answer(&ui.for_stdout());
         if !answer.is_empty() {
             ui.say("");
         }
         write_lines(&answer)?;
     }
-    told.say(ui);
+    summary.say(ui);
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()
@@ -96,7 +97,7 @@ fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>)
     if outside.is_empty() {
         return Ok(());
     }
-    let are = if outside.len() == 1 { "is" } else { "are" };
-    let message = format!("{} {are} to be made again, but what is asked for does not need it", outside.join(", "));
-    Err(CliError::usage(message).help("name it among the targets, too, or leave out `--force` for it".to_owned()))
+    let it = if outside.len() == 1 { "it" } else { "them" };
+    let message = format!("cannot force {}: the targets do not need {it}", outside.join(", "));
+    Err(CliError::usage(message).help(format!("name {it} among the targets, too, or leave out `--force` for {it}")))
 }

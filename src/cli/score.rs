@@ -36,7 +36,7 @@ struct Line {
 /// Scores the responses of a file, in its order.
 ///
 /// # Errors
-/// When the model cannot be used, or a line of the input cannot: all broken lines are told before anything is scored.
+/// When the model cannot be used, or a line of the input cannot: all broken lines are reported before anything is scored.
 pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     let lines = read(arguments, ui)?;
     let ready = Ready::load(&arguments.model, ui)?;

@@ -21,7 +21,7 @@ use crate::run::RunReport;
 use crate::store::is_cache;
 
 /// What the summary is about.
-pub struct Told<'a> {
+pub struct RunSummary<'a> {
     /// What was run.
     pub report: &'a RunReport,
     /// Its graph.
@@ -36,17 +36,17 @@ pub struct Told<'a> {
     pub again: &'a str,
 }
 
-impl Told<'_> {
+impl RunSummary<'_> {
     /// What a complete run was for: samples of results, tables of scores and of differences.
     pub fn answer(&self, ui: &Ui) -> Vec<String> {
         let report = self.report;
         if !report.is_complete() {
             return Vec::new();
         }
-        let told: Vec<Row<'_>> =
+        let rows: Vec<Row<'_>> =
             report.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.summary.as_ref()?))).collect();
-        let mut blocks = self.samples(&told, ui);
-        blocks.extend(tables(&told, &report.differences, ui.width));
+        let mut blocks = self.samples(&rows, ui);
+        blocks.extend(tables(&rows, &report.differences, ui.width));
         blocks.join(&String::new())
     }
 
@@ -71,7 +71,7 @@ impl Told<'_> {
 
     /// What pairs look like and how training went, or what the pipeline asks for; with `-v` what every node shows of its
     /// result.
-    fn samples(&self, told: &[Row<'_>], ui: &Ui) -> Vec<Vec<String>> {
+    fn samples(&self, rows: &[Row<'_>], ui: &Ui) -> Vec<Vec<String>> {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
         let wanted = |node: &str| match &self.graph.show {
             Some(names) => names.iter().any(|name| name == node),
@@ -89,7 +89,7 @@ impl Told<'_> {
             lines
         };
         let is_shown = |(node, summary): &&Row<'_>| !summary.blocks.is_empty() && shown(node);
-        told.iter().filter(is_shown).map(block).collect()
+        rows.iter().filter(is_shown).map(block).collect()
     }
 
     fn say_results(&self, ui: &Ui) {
@@ -150,9 +150,9 @@ impl Told<'_> {
         if let Some(node) = self.last_result() {
             // A command stays in one piece, to be copied.
             let command = format!("next: stic export {file} {node} DIR{cache}");
-            let told = "(writes this result to a folder)";
-            let beside = command.width() + 3 + told.width() <= ui.width;
-            ui.say(format_args!("{command}{}{told}", if beside { "   " } else { "\n      " }));
+            let what = "(writes this result to a folder)";
+            let beside = command.width() + 3 + what.width() <= ui.width;
+            ui.say(format_args!("{command}{}{what}", if beside { "   " } else { "\n      " }));
             let edit = format!("edit {file} and run it again: only what the edit touches runs");
             ui.print_hanging("      ", &edit, 6);
         }
@@ -169,7 +169,7 @@ impl Told<'_> {
     }
 }
 
-/// What is told last of a run that was interrupted.
+/// What is reported last of a run that was interrupted.
 pub fn go_on(again: &str) -> String {
     format!("interrupted; what is finished is kept. Go on with: stic {again}")
 }
@@ -188,8 +188,8 @@ type Row<'a> = (&'a str, &'a Summary);
 
 /// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
 /// share goes into the head line; a metric that is not defined for a row is a dash.
-fn tables(told: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec<String>> {
-    let measured: Vec<&Row<'_>> = told.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
+fn tables(rows: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec<String>> {
+    let measured: Vec<&Row<'_>> = rows.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
     // What was compared measures the same, whichever metrics are defined for it.
     let group = |node: &str, summary: &Summary| {
         let compared = |it: &&Difference| it.node == node || it.reference == node;
@@ -254,8 +254,8 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
         let all_same = compared.iter().all(|difference| difference.compared.items == items);
         let same =
             if all_same { format!("the same {}", counted(items, "item")) } else { "what both answered".to_owned() };
-        let told = format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference);
-        lines.extend(wrapped(&told, width));
+        let title = format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference);
+        lines.extend(wrapped(&title, width));
         let rows = compared.iter().map(|Difference { node, compared, .. }| {
             let numbers = metrics.iter().map(|name| cell(&compared.metrics, name, &signed));
             let count = (!all_same).then(|| compared.items.to_string());

@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn no_word_is_broken_at_any_width() {
-        let told = rows(&[
+        let reported = rows(&[
             &["RUN", "from_corrupted", "describe", "24 items; temperature: 0.2 (the default) → 0.7"],
             &["awaits", "self_descriptions", "describe", "`stage1`"],
         ]);
@@ -161,14 +161,14 @@ mod tests {
             words.sort();
             words
         };
-        let all = words(&told.concat().join(" "));
+        let all = words(&reported.concat().join(" "));
         for width in [1, 10, 20, 40, 60, 80, 200] {
-            let lines = table(&told, false, width);
+            let lines = table(&reported, false, width);
             assert_eq!(words(&lines.join(" ")), all, "{width}");
             let longest = "self_descriptions".len() + 4;
             assert!(lines.iter().all(|line| visible(line) <= width.max(longest)), "{width}: {lines:#?}");
         }
-        insta::assert_snapshot!([60, 40].map(|width| table(&told, false, width).join("\n")).join("\n\n"));
+        insta::assert_snapshot!([60, 40].map(|width| table(&reported, false, width).join("\n")).join("\n\n"));
     }
 
     #[test]

@@ -137,18 +137,18 @@ impl Ui {
         let written = std::env::var("COLUMNS").ok().and_then(|width| width.parse::<usize>().ok());
         let written = written.filter(|width| *width > 0);
         let (terminal, listens) = (io::stderr().is_terminal(), io::stdout().is_terminal());
-        let told = written.or_else(|| columns(io::stderr(), terminal));
+        let reported = written.or_else(|| columns(io::stderr(), terminal));
         let style = Style {
             unicode: terminal && !dumb,
             color: color(terminal),
-            width: told.filter(|_| terminal).map_or(Style::PLAIN.width, |width| width.clamp(40, 140)),
+            width: reported.filter(|_| terminal).map_or(Style::PLAIN.width, |width| width.clamp(40, 140)),
         };
         let answered = written.or_else(|| columns(io::stdout(), listens));
         Self {
             quiet: global.quiet,
             verbose: global.verbose,
             terminal: terminal && !dumb,
-            width: told.unwrap_or(WIDTH),
+            width: reported.unwrap_or(WIDTH),
             style,
             answer: Answer { color: color(listens), width: answered.unwrap_or(WIDTH) },
         }
@@ -160,7 +160,7 @@ impl Ui {
         Self { width: self.answer.width, style: Style { color: self.answer.color, ..self.style }, ..*self }
     }
 
-    /// Says a line, unless it is to be quiet.
+    /// Says a line, unless it must be quiet.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.quiet {
             self.print_always(line);
@@ -294,8 +294,8 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_their_unit() {
-        let told: Vec<String> = [0.04, 9.94, 9.96, 59.4, 61.0, 3599.0, 7500.0].map(duration).to_vec();
-        assert_eq!(told, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min"]);
+    fn times_are_reported_in_their_unit() {
+        let reported: Vec<String> = [0.04, 9.94, 9.96, 59.4, 61.0, 3599.0, 7500.0].map(duration).to_vec();
+        assert_eq!(reported, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min"]);
     }
 }

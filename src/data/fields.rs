@@ -268,7 +268,7 @@ fn is_conversation(value: &Value) -> bool {
     value.as_array().is_some_and(|turns| !turns.is_empty() && turns.iter().all(turn))
 }
 
-/// What is told of a record that lacks something: the fields that it has.
+/// What is reported of a record that lacks something: the fields that it has.
 pub fn fields_of(fields: &Map<String, Value>) -> String {
     const SHOWN: usize = 8;
     let mut keys: Vec<String> = fields.keys().take(SHOWN).map(|key| format!("`{key}`")).collect();

@@ -79,7 +79,7 @@ impl<'a> Lookup<'a> {
         }
         let images = if self.images.as_os_str().is_empty() { Path::new(".") } else { self.images };
         let ends = ends(written);
-        let told = match ends.as_slice() {
+        let reported = match ends.as_slice() {
             [] => format!("there is no picture `{}`", joined.display()),
             [name] => format!("there is no picture `{written}`, and no `{name}` in `{}`", images.display()),
             [longest, .., name] => format!(
@@ -92,9 +92,9 @@ impl<'a> Lookup<'a> {
             Some(_) => ends.iter().find_map(|end| self.near(end)),
         };
         match near.as_deref() {
-            None | Some([]) => told,
-            Some([name]) => format!("{told}; there is `{name}`"),
-            Some([first, second, ..]) => format!("{told}; it could be `{first}` or `{second}`"),
+            None | Some([]) => reported,
+            Some([name]) => format!("{reported}; there is `{name}`"),
+            Some([first, second, ..]) => format!("{reported}; it could be `{first}` or `{second}`"),
         }
     }
 
@@ -258,9 +258,9 @@ mod tests {
         assert_eq!(found("/a/B/C.png"), elsewhere("b/c.png"));
         assert_eq!((found("/a/none.png"), found("a/b/c.png"), found("/"), found("")), (None, None, None, None));
         assert_eq!(found(folder.path().join("c.png").to_str().unwrap()).unwrap().0, "there");
-        let told = Lookup::new(Path::new("images")).missing("/a/b/c.png");
+        let reported = Lookup::new(Path::new("images")).missing("/a/b/c.png");
         assert_eq!(
-            told,
+            reported,
             "there is no picture `/a/b/c.png`, and nothing in `images` by an end of that path, from `a/b/c.png` to `c.png`"
         );
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_two_is_none_and_told() {
+    fn what_could_be_two_is_none_and_reported() {
         let there = folder(&["a.PNG", "A.png", "cat.jpeg", "sub/dog_01.jpg"]);
         let lookup = Lookup::new(there.path());
         assert_eq!(lookup.find("a.png"), None);

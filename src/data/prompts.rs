@@ -1,6 +1,6 @@
 //! Sets of prompts: the paper's own, a file's, or a list; and which one an item draws.
 //!
-//! The texts are those of the published code, to the byte (the paper prints the same sentences with typographic
+//! The prompts are those of the published code, to the byte (the paper prints the same sentences with typographic
 //! apostrophes). This module does not know who sends them to which model.
 
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub const DESCRIBE_AND_RESPOND: &str = CAPTIONS[4];
 /// One or more prompts, from which each item draws one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptSet {
-    texts: Vec<String>,
+    prompts: Vec<String>,
     digest: Digest,
 }
 
@@ -68,7 +68,7 @@ pub enum PromptError {
     #[error("prompt {0} is empty")]
     Blank(usize),
     /// The file is of another kind.
-    #[error("`{}` is neither `.txt` (one prompt a line) nor `.json` (a list of texts)", .0.display())]
+    #[error("`{}` is neither `.txt` (one prompt a line) nor `.json` (a list of strings)", .0.display())]
     Extension(PathBuf),
     /// The file cannot be read.
     #[error("{}: {cause}", .path.display())]
@@ -86,8 +86,8 @@ pub enum PromptError {
         /// What.
         found: Found,
     },
-    /// The file is not a list of texts.
-    #[error("{} is not a list of texts: {cause}", .path.display())]
+    /// The file is not a list of strings.
+    #[error("{} is not a list of strings: {cause}", .path.display())]
     NoList {
         /// The file.
         path: PathBuf,
@@ -101,29 +101,29 @@ impl PromptSet {
     ///
     /// # Errors
     /// When there is none, or one is blank.
-    pub fn new(texts: Vec<String>) -> Result<Self, PromptError> {
-        if texts.is_empty() {
+    pub fn new(prompts: Vec<String>) -> Result<Self, PromptError> {
+        if prompts.is_empty() {
             return Err(PromptError::Empty);
         }
-        if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
+        if let Some(index) = prompts.iter().position(|text| text.trim().is_empty()) {
             return Err(PromptError::Blank(index + 1));
         }
-        let fields = vec![("texts".to_owned(), Value::from(texts.clone()))];
-        Ok(Self { digest: Digest::of_fields("stic prompts v1", &fields), texts })
+        let fields = vec![("texts".to_owned(), Value::from(prompts.clone()))];
+        Ok(Self { digest: Digest::of_fields("stic prompts v1", &fields), prompts })
     }
 
     /// The built-in set called `name`; `None` when there is none.
     pub fn built_in(name: &str) -> Option<Self> {
-        let texts: &[&str] = match name {
+        let prompts: &[&str] = match name {
             "stic:preferred" => &[PREFERRED],
             "stic:captions" => &CAPTIONS,
             "stic:hallucination" => &HALLUCINATION,
             _ => return None,
         };
-        Self::new(texts.iter().map(|text| (*text).to_owned()).collect()).ok()
+        Self::new(prompts.iter().map(|text| (*text).to_owned()).collect()).ok()
     }
 
-    /// The set in a file: `.txt` holds one prompt a line (blank lines are passed over), `.json` a list of texts.
+    /// The set in a file: `.txt` holds one prompt a line (blank lines are passed over), `.json` a list of strings.
     ///
     /// # Errors
     /// When the file has another extension, cannot be read, or holds something else.
@@ -138,38 +138,38 @@ impl PromptSet {
                 (found, _) => Err(PromptError::Other { path: path.to_owned(), found: found.unwrap_or(NOT_UTF_8) }),
             }
         };
-        let texts = match extension.as_deref() {
+        let prompts = match extension.as_deref() {
             Some("txt") => text()?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
             Some("json") => {
                 serde_json::from_str(&text()?).map_err(|cause| PromptError::NoList { path: path.to_owned(), cause })?
             }
             _ => return Err(PromptError::Extension(path.to_owned())),
         };
-        Self::new(texts)
+        Self::new(prompts)
     }
 
     /// The prompts, in order.
-    pub fn texts(&self) -> &[String] {
-        &self.texts
+    pub fn prompts(&self) -> &[String] {
+        &self.prompts
     }
 
-    /// The digest of the texts, which stands for the set in draws.
+    /// The digest of the prompts, which stands for the set in draws.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
     /// Whether items draw at all: a set of one prompt gives it to all.
     pub fn draws(&self) -> bool {
-        self.texts.len() > 1
+        self.prompts.len() > 1
     }
 
     /// The prompt that `id` draws: the same in every node that draws from this set.
     pub fn draw(&self, pipeline_seed: u64, id: &ItemId) -> &str {
-        match self.texts.as_slice() {
+        match self.prompts.as_slice() {
             [only] => only,
-            texts => {
+            prompts => {
                 let subject = format!("{} {id}", self.digest);
-                &texts[Draws::new(pipeline_seed, "prompt", &subject).below(texts.len())]
+                &prompts[Draws::new(pipeline_seed, "prompt", &subject).below(prompts.len())]
             }
         }
     }
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn built_in_prompts_are_the_published_ones_to_the_byte() {
         let hashes = |name: &str| -> Vec<String> {
-            PromptSet::built_in(name).unwrap().texts().iter().map(|text| sha256(text)[..16].to_owned()).collect()
+            PromptSet::built_in(name).unwrap().prompts().iter().map(|text| sha256(text)[..16].to_owned()).collect()
         };
         let preferred = PromptSet::built_in("stic:preferred").unwrap();
-        assert_eq!(preferred.texts()[0].chars().count(), 764);
-        assert_eq!(sha256(&preferred.texts()[0]), "ef1b0b599096d0ac5236b47a5f422f2cd1a30e262f46573214a9aa3c3d0deae5");
+        assert_eq!(preferred.prompts()[0].chars().count(), 764);
+        assert_eq!(sha256(&preferred.prompts()[0]), "ef1b0b599096d0ac5236b47a5f422f2cd1a30e262f46573214a9aa3c3d0deae5");
         assert_eq!(
             hashes("stic:captions"),
             [
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn an_item_draws_the_same_prompt_wherever_it_draws_from_the_set() {
         let captions = PromptSet::built_in("stic:captions").unwrap();
-        let same = PromptSet::new(captions.texts().to_vec()).unwrap();
+        let same = PromptSet::new(captions.prompts().to_vec()).unwrap();
         let ids: Vec<ItemId> = (0..4000u32).map(|n| ItemId::new(Digest::of(&n.to_le_bytes()))).collect();
         let mut counts = std::collections::BTreeMap::new();
         for id in &ids {
@@ -257,11 +257,11 @@ mod tests {
             path
         };
         let lines = PromptSet::read(&write("a.txt", "Look.\r\n\n  Say what you see. \n")).unwrap();
-        assert_eq!(lines.texts(), ["Look.", "  Say what you see. "]);
+        assert_eq!(lines.prompts(), ["Look.", "  Say what you see. "]);
         let list = PromptSet::read(&write("a.json", r#"["One\ntwo", "Three"]"#)).unwrap();
-        assert_eq!(list.texts(), ["One\ntwo", "Three"]);
+        assert_eq!(list.prompts(), ["One\ntwo", "Three"]);
         let cause = |path: PathBuf| PromptSet::read(&path).unwrap_err().to_string();
-        assert!(cause(write("b.json", "{}")).contains("not a list of texts"));
+        assert!(cause(write("b.json", "{}")).contains("not a list of strings"));
         assert_eq!(cause(write("c.json", r#"["a", " "]"#)), "prompt 2 is empty");
         assert_eq!(cause(write("d.txt", "\n")), "there is no prompt in it");
         assert!(cause(write("e.md", "x")).contains("neither `.txt`"));

@@ -302,8 +302,8 @@ mod tests {
             named,
         ] {
             let read = preference(value.clone()).map_err(|cause| format!("{cause}: {value}")).unwrap();
-            let texts = (read.image.as_str(), read.instruction.as_str(), read.chosen.as_str(), read.rejected.as_str());
-            assert_eq!(texts, ("a.jpg", "Explain.", "A table.", "A dragon."), "{value}");
+            let fields = (read.image.as_str(), read.instruction.as_str(), read.chosen.as_str(), read.rejected.as_str());
+            assert_eq!(fields, ("a.jpg", "Explain.", "A table.", "A dragon."), "{value}");
             assert_eq!(read.origin.kind, OriginKind::Imported);
         }
     }
@@ -328,8 +328,8 @@ mod tests {
             outputs(2, "r", "c"),
         ] {
             let read = preference(value.clone()).unwrap_or_else(|cause| panic!("{cause}: {value}"));
-            let texts = (read.image.as_str(), read.instruction.trim(), read.chosen.as_str(), read.rejected.as_str());
-            assert_eq!(texts, ("a", "q", "c", "r"), "{value}");
+            let fields = (read.image.as_str(), read.instruction.trim(), read.chosen.as_str(), read.rejected.as_str());
+            assert_eq!(fields, ("a", "q", "c", "r"), "{value}");
         }
         assert!(preference(outputs(0, "c", "r")).unwrap_err().starts_with("`preference` says neither 1 nor 2"));
         let null = json!({"image": "a", "prompt": "q", "chosen": "c", "rejected": null});

@@ -90,8 +90,8 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
         None => SourceError::Json { path: path.to_owned(), cause },
     };
     while let Some(place) = elements.next().map_err(|trouble| match trouble {
-        Trouble::Io(cause) => unreadable(cause),
-        Trouble::Json(cause) => broken(cause),
+        ScanError::Io(cause) => unreadable(cause),
+        ScanError::Json(cause) => broken(cause),
     })? {
         take(Place::Record(elements.number), read_record(&elements.text, Some(place)))?;
     }
@@ -158,9 +158,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why the next element of an array cannot be told from the rest.
+/// Why the next element of an array cannot be distinguished from the rest.
 #[derive(Debug)]
-enum Trouble {
+enum ScanError {
     Io(std::io::Error),
     Json(String),
 }
@@ -190,7 +190,7 @@ impl<R: BufRead> Elements<R> {
     }
 
     /// Finds the next element and tells where it begins; `None` behind the last.
-    fn next(&mut self) -> Result<Option<Position>, Trouble> {
+    fn next(&mut self) -> Result<Option<Position>, ScanError> {
         self.text.clear();
         if !self.begun {
             match self.peek()? {
@@ -209,7 +209,7 @@ impl<R: BufRead> Elements<R> {
         let begins = self.position;
         if matches!(first, b',' | b']') {
             let (what, after) = (char::from(first), self.number);
-            return Err(Trouble::Json(format!(
+            return Err(ScanError::Json(format!(
                 "{begins}: a record is expected before `{what}`, behind record {after}"
             )));
         }
@@ -223,10 +223,10 @@ impl<R: BufRead> Elements<R> {
     }
 
     /// Reads up to the comma or bracket behind the element.
-    fn read_element(&mut self, begins: Position) -> Result<(), Trouble> {
+    fn read_element(&mut self, begins: Position) -> Result<(), ScanError> {
         let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
         loop {
-            let buffer = self.reader.fill_buf().map_err(Trouble::Io)?;
+            let buffer = self.reader.fill_buf().map_err(ScanError::Io)?;
             if buffer.is_empty() {
                 return Err(self.ends(&format!("record {}, which begins in {begins},", self.number)));
             }
@@ -255,7 +255,7 @@ impl<R: BufRead> Elements<R> {
             }
             if self.text.len() > LONGEST {
                 let number = self.number;
-                return Err(Trouble::Json(format!(
+                return Err(ScanError::Json(format!(
                     "record {number}, which begins in {begins}, is longer than 64 MiB: a quote or a bracket in it is not closed"
                 )));
             }
@@ -263,19 +263,19 @@ impl<R: BufRead> Elements<R> {
     }
 
     /// Behind the array: nothing may follow.
-    fn close(&mut self) -> Result<(), Trouble> {
+    fn close(&mut self) -> Result<(), ScanError> {
         self.step();
         self.ended = true;
         match self.peek()? {
             None => Ok(()),
-            Some(_) => Err(Trouble::Json(format!("{}: something follows the array of records", self.position))),
+            Some(_) => Err(ScanError::Json(format!("{}: something follows the array of records", self.position))),
         }
     }
 
     /// The next byte that is no blank, which is left where it is.
-    fn peek(&mut self) -> Result<Option<u8>, Trouble> {
+    fn peek(&mut self) -> Result<Option<u8>, ScanError> {
         loop {
-            let buffer = self.reader.fill_buf().map_err(Trouble::Io)?;
+            let buffer = self.reader.fill_buf().map_err(ScanError::Io)?;
             if buffer.is_empty() {
                 return Ok(None);
             }
@@ -294,8 +294,8 @@ impl<R: BufRead> Elements<R> {
         self.reader.consume(1);
     }
 
-    fn ends(&self, what: &str) -> Trouble {
-        Trouble::Json(format!("EOF in {}: {what} does not end", self.position))
+    fn ends(&self, what: &str) -> ScanError {
+        ScanError::Json(format!("EOF in {}: {what} does not end", self.position))
     }
 }
 
@@ -345,8 +345,8 @@ fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, Strin
         return Err(format!("`{number}` is no JSON, though Python writes it: write `null`, or leave the field out"));
     }
     let (line, column) = (error.line(), error.column().max(1));
-    let told = error.to_string();
-    let cause = told.strip_suffix(&format!(" at line {line} column {}", error.column())).unwrap_or(&told);
+    let reported = error.to_string();
+    let cause = reported.strip_suffix(&format!(" at line {line} column {}", error.column())).unwrap_or(&reported);
     Err(format!("not sound JSON: {cause} ({})", place(line, column)))
 }
 
@@ -406,20 +406,20 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    type Told = Vec<(String, Result<Value, String>)>;
+    type Reported = Vec<(String, Result<Value, String>)>;
 
     /// The records of a file called `name`, by place, and what ended the reading early.
-    fn records(name: &str, content: impl AsRef<[u8]>) -> (Told, Option<String>) {
+    fn records(name: &str, content: impl AsRef<[u8]>) -> (Reported, Option<String>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let read = each_record(&path, &mut |place, record| {
-            told.push((place.to_string(), record.map(|record| record.value)));
+            reported.push((place.to_string(), record.map(|record| record.value)));
             Ok(())
         });
         let prefix = format!("`{}` ", path.display());
-        (told, read.err().map(|error| error.to_string().replacen(&prefix, "", 1)))
+        (reported, read.err().map(|error| error.to_string().replacen(&prefix, "", 1)))
     }
 
     #[test]
@@ -439,30 +439,30 @@ mod tests {
             ("oops", "not sound JSON: expected value (line 2, column 1)"),
             ("{\"a\": 1} {\"b\": 2}", "not sound JSON: trailing characters (line 2, column 10)"),
         ] {
-            let (told, end) = records("a.json", format!("[{good},\n{bad},\n{good}]"));
+            let (reported, end) = records("a.json", format!("[{good},\n{bad},\n{good}]"));
             assert_eq!(end, None, "{bad}");
-            let places: Vec<&str> = told.iter().map(|(place, _)| place.as_str()).collect();
+            let places: Vec<&str> = reported.iter().map(|(place, _)| place.as_str()).collect();
             assert_eq!(places, ["record 1", "record 2", "record 3"], "{bad}");
-            assert_eq!((&told[0].1, &told[2].1), (&Ok(good.clone()), &Ok(good.clone())));
-            assert_eq!(told[1].1.as_ref().unwrap_err(), cause);
-            let (told, end) = records("a.jsonl", format!("{good}\n{bad}\n{good}\n"));
-            assert_eq!((told.len(), end), (3, None));
-            assert_eq!(*told[1].1.as_ref().unwrap_err(), cause.replace("line 2, ", ""), "{bad}");
+            assert_eq!((&reported[0].1, &reported[2].1), (&Ok(good.clone()), &Ok(good.clone())));
+            assert_eq!(reported[1].1.as_ref().unwrap_err(), cause);
+            let (reported, end) = records("a.jsonl", format!("{good}\n{bad}\n{good}\n"));
+            assert_eq!((reported.len(), end), (3, None));
+            assert_eq!(*reported[1].1.as_ref().unwrap_err(), cause.replace("line 2, ", ""), "{bad}");
         }
     }
 
     #[test]
     fn bytes_that_are_no_text_cost_their_record() {
         let bytes = [b"[{\"a\": 1}, {\"a\": \"caf\xe9\"}, {\"a\": 3}]".as_slice()].concat();
-        let (told, end) = records("a.json", bytes);
-        assert_eq!((told.len(), end), (3, None));
+        let (reported, end) = records("a.json", bytes);
+        assert_eq!((reported.len(), end), (3, None));
         assert_eq!(
-            told[1].1.as_ref().unwrap_err(),
+            reported[1].1.as_ref().unwrap_err(),
             "not UTF-8: the byte 0xe9 (line 1, column 22); save the file as UTF-8"
         );
-        let (told, _) = records("a.jsonl", b"{\"a\": \"caf\xe9\"}\n{\"a\": 3}\n");
-        assert_eq!(told[0].1.as_ref().unwrap_err(), "not UTF-8: the byte 0xe9 (column 11); save the file as UTF-8");
-        assert!(told[1].1.is_ok());
+        let (reported, _) = records("a.jsonl", b"{\"a\": \"caf\xe9\"}\n{\"a\": 3}\n");
+        assert_eq!(reported[0].1.as_ref().unwrap_err(), "not UTF-8: the byte 0xe9 (column 11); save the file as UTF-8");
+        assert!(reported[1].1.is_ok());
     }
 
     #[test]
@@ -480,8 +480,8 @@ mod tests {
     fn brackets_and_commas_in_texts_part_nothing() {
         let values = json!([{"a": "]},{[\"\\"}, "b,]", 3, null, [], [[1, 2], {"c": ["d"]}]]);
         for text in [values.to_string(), format!(" \n{}\n", serde_json::to_string_pretty(&values).unwrap())] {
-            let (told, end) = records("a.json", text);
-            let read: Vec<Value> = told.into_iter().map(|(_, value)| value.unwrap()).collect();
+            let (reported, end) = records("a.json", text);
+            let read: Vec<Value> = reported.into_iter().map(|(_, value)| value.unwrap()).collect();
             assert_eq!((json!(read), end), (values.clone(), None));
         }
         assert_eq!(records("a.json", "[]"), (vec![], None));
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_is_none_is_told_by_line_and_column() {
+    fn an_array_that_is_none_is_reported_by_line_and_column() {
         let end = |text: &str| records("a.json", text).1.unwrap();
         assert_eq!(end("[1,\n"), "is not sound JSON: EOF in line 2, column 1: the array of records does not end");
         assert_eq!(
@@ -507,19 +507,19 @@ mod tests {
 
     #[test]
     fn lines_of_objects_are_read_whatever_the_file_is_called() {
-        let (told, end) = records("a.json", "{\"a\": 1}\n\n{\"a\": 2}\n{\"a\": \n");
-        let places: Vec<&str> = told.iter().map(|(place, _)| place.as_str()).collect();
+        let (reported, end) = records("a.json", "{\"a\": 1}\n\n{\"a\": 2}\n{\"a\": \n");
+        let places: Vec<&str> = reported.iter().map(|(place, _)| place.as_str()).collect();
         assert_eq!((places, end), (vec!["line 1", "line 3", "line 4"], None));
-        assert!(told[0].1.is_ok() && told[1].1.is_ok() && told[2].1.is_err());
+        assert!(reported[0].1.is_ok() && reported[1].1.is_ok() && reported[2].1.is_err());
         assert!(records("a.json", "{\n\"a\": 1}\n").1.unwrap().starts_with("is not a JSON array of records"));
     }
 
     #[test]
     fn a_deep_record_is_refused_and_the_next_is_read() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let (told, end) = records("a.json", format!("[{deep}, 2]"));
-        assert!(told[0].1.as_ref().unwrap_err().contains("recursion limit"));
-        assert_eq!((&told[1].1, end), (&Ok(json!(2)), None));
+        let (reported, end) = records("a.json", format!("[{deep}, 2]"));
+        assert!(reported[0].1.as_ref().unwrap_err().contains("recursion limit"));
+        assert_eq!((&reported[1].1, end), (&Ok(json!(2)), None));
     }
 
     fn json_values() -> impl Strategy<Value = Value> {
@@ -543,9 +543,9 @@ mod tests {
         fn the_elements_of_any_array_come_out_as_they_are(values in prop::collection::vec(json_values(), 0..5), pretty: bool) {
             let all = Value::from(values.clone());
             let text = if pretty { serde_json::to_string_pretty(&all).unwrap() } else { all.to_string() };
-            let (told, end) = records("a.json", text);
+            let (reported, end) = records("a.json", text);
             prop_assert_eq!(end, None);
-            prop_assert_eq!(told.into_iter().map(|(_, value)| value.unwrap()).collect::<Vec<_>>(), values);
+            prop_assert_eq!(reported.into_iter().map(|(_, value)| value.unwrap()).collect::<Vec<_>>(), values);
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! What was done to records so that they could be read: told once with a count, not record by record.
+//! What was done to records so that they could be read: reported once with a count, not record by record.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -39,7 +39,7 @@ pub enum Remark {
 }
 
 impl Remark {
-    fn told(&self, count: usize) -> String {
+    fn reported(&self, count: usize) -> String {
         let (records, conversations) =
             if count == 1 { ("record", "conversation") } else { ("records", "conversations") };
         let s = if count == 1 { "s" } else { "" };
@@ -112,7 +112,7 @@ impl Remarks {
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(remark, (count, first))| {
             let which = if *count == 1 { "" } else { "first " };
-            format!("{}: {which}{first}", remark.told(*count))
+            format!("{}: {which}{first}", remark.reported(*count))
         })
     }
 }

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_tensors_are_told_from_each_other() {
+    fn text_and_tensors_are_distinguished() {
         let text = |bytes: &[u8]| Found::instead_of_text(bytes).map(|found| found.what);
         assert_eq!(text(&safetensors()), Some("a file of tensors (safetensors), not text"));
         assert_eq!(text(b"{\"name\": \"caf\xe9\"}"), Some("text that is not UTF-8"));

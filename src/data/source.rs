@@ -101,7 +101,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// How many are kept to be told.
+    /// How many are kept to be reported.
     const TOLD: usize = 10;
 
     /// Adds what is wrong at `place`.
@@ -109,7 +109,7 @@ impl Faults {
         self.add_with(place, || cause);
     }
 
-    /// Adds what is wrong at `place`; `cause` is asked for when it is kept to be told.
+    /// Adds what is wrong at `place`; `cause` is asked for when it is kept to be reported.
     pub fn add_with<C: fmt::Display>(&mut self, place: impl fmt::Display, cause: impl FnOnce() -> C) {
         self.count += 1;
         if self.first.len() < Self::TOLD {
@@ -124,7 +124,7 @@ impl Faults {
 
     /// What is wrong with the file called `name`, for people: behind its name, or a line each below `headline` when
     /// there are several; `None` when there is nothing.
-    pub fn told(&self, name: impl fmt::Display, headline: impl FnOnce(usize) -> String) -> Option<String> {
+    pub fn reported(&self, name: impl fmt::Display, headline: impl FnOnce(usize) -> String) -> Option<String> {
         if let ([only], 1) = (self.first.as_slice(), self.count) {
             return Some(format!("{name}, {only}"));
         }
@@ -152,7 +152,7 @@ pub struct PassedOver {
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 impl PassedOver {
-    /// How many kinds are told.
+    /// How many kinds are reported.
     const TOLD: usize = 8;
 
     /// Formats of pictures that are not read, by their extensions.
@@ -181,7 +181,7 @@ impl fmt::Display for PassedOver {
             self.files.iter().map(|(extension, count)| (extension, *count)).collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let count: usize = kinds.iter().map(|(_, count)| count).sum();
-        let mut told: Vec<String> = kinds
+        let mut reported: Vec<String> = kinds
             .iter()
             .take(Self::TOLD)
             .map(|(extension, count)| match extension.as_str() {
@@ -190,11 +190,11 @@ impl fmt::Display for PassedOver {
             })
             .collect();
         let rest: usize = kinds.iter().skip(Self::TOLD).map(|(_, count)| count).sum();
-        told.extend((rest > 0).then(|| format!("{rest} of other kinds")));
+        reported.extend((rest > 0).then(|| format!("{rest} of other kinds")));
         match count {
             0 => Ok(()),
-            1 => write!(f, "1 file ({})", told[0]),
-            _ => write!(f, "{count} files ({})", told.join(", ")),
+            1 => write!(f, "1 file ({})", reported[0]),
+            _ => write!(f, "{count} files ({})", reported.join(", ")),
         }
     }
 }
@@ -252,7 +252,7 @@ pub fn each_entry(from: &Path, images: Option<&Path>, take: &mut TakeEntry<'_>) 
     Ok(PassedOver::default())
 }
 
-/// Whether the file is called a picture: what is not one, or broken, in a file so named is a mistake to be told.
+/// Whether the file is called a picture: what is not one, or broken, in a file so named is a mistake to be reported.
 fn names_picture(path: &Path) -> bool {
     let known = ["bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"];
     has_extension(path, &known)
@@ -373,7 +373,7 @@ fn read_entry(record: RawRecord, place: Place, images: &Path) -> Result<Entry, S
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(name),
         Some(Value::Number(name)) => Some(name.to_string()),
-        Some(_) => return Err("`id` is neither a text nor a number".to_owned()),
+        Some(_) => return Err("`id` is neither a string nor a number".to_owned()),
     };
     let read = take_conversation(&mut fields)?.map(|turns| read_turns(&turns)).transpose()?;
     let inline = read.as_ref().map_or(&[][..], |read| &read.pictures);
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_in_a_folder_are_told_by_content_and_the_rest_is_counted_by_extension() {
+    fn pictures_in_a_folder_are_reported_by_content_and_the_rest_is_counted_by_extension() {
         let files = [
             ("a.jpg", ""),
             ("b.JPEG", ""),
@@ -528,7 +528,7 @@ mod tests {
 
     #[test]
     fn one_slip_that_spoils_every_line_is_one_message() {
-        for (name, text, told) in [
+        for (name, text, reported) in [
             ("a.jsonl", "{\n \"image\": \"a\"\n}\n", "records that go over several lines each"),
             ("a.jsonl", "{\"image\": \"a\"}\r{\"image\": \"b\"}", "lines that end with a carriage return alone"),
             ("a.jsonl", "{'image': 'a'}\n", "Python's own notation"),
@@ -537,7 +537,7 @@ mod tests {
         ] {
             let folder = folder(&[(name, text)]);
             let error = entries(&folder.path().join(name), None).unwrap_err();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(reported), "{error}");
         }
         let folder = folder(&[("a.jsonl", "{\"image\": \"a\"}\r\n{\"image\": \"b\"}\r\n")]);
         assert_eq!(written(&folder.path().join("a.jsonl")), ["a", "b"]);

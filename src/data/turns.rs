@@ -131,7 +131,7 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
     };
     let speaker = field(["from", "role"])?.as_str().ok_or("it has neither `from` nor `role`")?;
     if let Some(name) = ["tool_calls", "function_call"].into_iter().find(|name| given(name).is_some_and(says)) {
-        return Err(format!("it calls a tool (`{name}`); texts and pictures are read"));
+        return Err(format!("it calls a tool (`{name}`); only text and pictures are read"));
     }
     let said = field(["value", "content"])?;
     let role = match speaker.to_ascii_lowercase().as_str() {
@@ -183,7 +183,7 @@ fn read_content(value: &Value, pictures: &mut Vec<String>) -> Result<(String, us
         Value::String(text) => return Ok((text.clone(), 0)),
         Value::Array(parts) => parts.as_slice(),
         Value::Object(_) => std::slice::from_ref(value),
-        _ => return Err(format!("what it says is `{value}`, not a text")),
+        _ => return Err(format!("what it says is `{value}`, not a string")),
     };
     let (mut text, mut images, mut after_image) = (String::new(), 0, false);
     for part in parts {
@@ -221,7 +221,7 @@ fn read_part(part: &Value) -> Result<Part<'_>, String> {
         Value::Null => return Ok(Part::Nothing),
         Value::String(text) => return Ok(Part::Text(text)),
         Value::Object(fields) => fields,
-        _ => return Err("a part of it is neither a text nor a picture".to_owned()),
+        _ => return Err("a part of it is neither text nor a picture".to_owned()),
     };
     let given = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)).filter(|value| !value.is_null());
     let kind = match given(&["type"]).and_then(Value::as_str) {
@@ -240,7 +240,7 @@ fn read_part(part: &Value) -> Result<Part<'_>, String> {
             let names = name.map(names).transpose().map_err(|cause| format!("the picture of a part {cause}"))?;
             Ok(Part::Picture(names.unwrap_or_default()))
         }
-        other => Err(format!("a part of it is of type `{other}`; texts and pictures are read")),
+        other => Err(format!("a part of it is of type `{other}`; only text and pictures are read")),
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
         }
         assert_eq!(
             content(json!([{"type": "video"}])).unwrap_err(),
-            "turn 1: a part of it is of type `video`; texts and pictures are read"
+            "turn 1: a part of it is of type `video`; only text and pictures are read"
         );
         assert!(
             content(json!([{"type": "image", "url": "https://a.org/b.png"}]))
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_front_of_the_first_question_and_behind_the_last_answer_is_left_out_and_told() {
+    fn what_is_in_front_of_the_first_question_and_behind_the_last_answer_is_left_out_and_reported() {
         let rounds = [turn("human", "a"), turn("gpt", "b")];
         let read = |before: &[Value], after: &[Value]| {
             let read = read_turns(&Value::from([before, &rounds, after].concat())).unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_marked_as_not_to_be_trained_on_are_told_and_calls_of_tools_are_refused() {
+    fn answers_that_are_marked_as_not_to_be_trained_on_are_reported_and_calls_of_tools_are_refused() {
         let read = |extra: Value| {
             let mut answer = json!({"from": "gpt", "value": "b"});
             answer.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap());
@@ -394,7 +394,7 @@ mod tests {
         }
         assert_eq!(
             read(json!({"tool_calls": [{"id": "x"}]})).unwrap_err(),
-            "turn 2: it calls a tool (`tool_calls`); texts and pictures are read"
+            "turn 2: it calls a tool (`tool_calls`); only text and pictures are read"
         );
         assert_eq!(
             read(json!({"content": "c"})).unwrap_err(),
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(cause(json!("a")), "the conversation is not a list of turns");
         assert_eq!(cause(json!([])), "the conversation has no human turn");
         assert_eq!(cause(json!([turn("gpt", "a")])), "the conversation has no human turn");
-        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: what it says is `3`, not a text");
+        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: what it says is `3`, not a string");
         assert_eq!(cause(json!([{"from": "human", "value": null}])), "turn 1: its `value` is null");
         assert_eq!(
             cause(json!([turn("tool", "")])),

@@ -27,7 +27,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// A place in the text and what is to be said about it.
+/// A place in the text and what must be said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// Where.
@@ -260,7 +260,7 @@ pub fn did_you_mean(written: &str, what: &str, known: &[&str]) -> Option<String>
     }
 }
 
-/// Whether `text`, which is to be something else, ends as files do.
+/// Whether `text`, which must be something else, ends as files do.
 pub fn has_file_ending(text: &str) -> bool {
     const ENDINGS: [&str; 12] =
         ["txt", "json", "jsonl", "ndjson", "md", "csv", "tsv", "yaml", "yml", "toml", "safetensors", "parquet"];
@@ -268,7 +268,7 @@ pub fn has_file_ending(text: &str) -> bool {
     !text.contains(char::is_whitespace) && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// Whether `text`, which is to be a name, looks like the path of a file or folder.
+/// Whether `text`, which must be a name, looks like the path of a file or folder.
 pub fn looks_like_path(text: &str) -> bool {
     has_file_ending(text) || (!text.contains(' ') && text.contains(['/', '\\']))
 }

@@ -117,14 +117,14 @@ impl<'de> Deserialize<'de> for Digest {
 pub enum Value {
     /// Truth.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// A number; hashed by its bits, so `0.1` and `0.10` are one value.
     Float(f64),
     /// A content digest.
     Digest(Digest),
     /// A text.
-    Text(String),
+    String(String),
     /// Values in order.
     List(Vec<Value>),
     /// Values by name.
@@ -138,7 +138,7 @@ impl fmt::Display for Value {
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value:?}"),
             Self::Digest(value) => f.write_str(&value.short()),
-            Self::Text(value) => write!(f, "{value:?}"),
+            Self::String(value) => write!(f, "{value:?}"),
             Self::List(values) => {
                 f.write_str("[")?;
                 for (index, value) in values.iter().enumerate() {
@@ -175,8 +175,8 @@ value_from! {
     u64 => |value| Self::Integer(value as i64);
     f64 => |value| Self::Float(value);
     Digest => |value| Self::Digest(value);
-    &str => |value| Self::Text(value.to_owned());
-    String => |value| Self::Text(value);
+    &str => |value| Self::String(value.to_owned());
+    String => |value| Self::String(value);
 }
 
 impl<T: Into<Value>> From<Vec<T>> for Value {
@@ -232,7 +232,7 @@ impl Hasher {
             // One zero: `-0.0` and `0.0` are equal wherever a parameter is used.
             Value::Float(value) => self.bytes(b'f', &(value + 0.0).to_bits().to_le_bytes()),
             Value::Digest(value) => self.bytes(b'd', value.as_bytes()),
-            Value::Text(value) => self.bytes(b't', value.as_bytes()),
+            Value::String(value) => self.bytes(b't', value.as_bytes()),
             Value::List(values) => {
                 self.bytes(b'l', &(values.len() as u64).to_le_bytes());
                 values.iter().for_each(|value| self.value(value));

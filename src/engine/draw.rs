@@ -29,7 +29,7 @@ impl Draws {
         low + (high - low) * self.uniform()
     }
 
-    /// A whole number of 0 … `count` − 1, without bias.
+    /// An integer of 0 … `count` − 1, without bias.
     ///
     /// # Panics
     /// When `count` is zero.

@@ -1,4 +1,4 @@
-//! What the engine did, as data, and who is told. This module does not know how events are shown.
+//! What the engine did, as data, and who is notified. This module does not know how events are shown.
 
 use serde::{Deserialize, Serialize};
 
@@ -156,12 +156,12 @@ pub enum Event {
     },
 }
 
-/// Nobody is told.
+/// Nobody is notified.
 impl Observer for () {
     fn notice(&self, _: &Event) {}
 }
 
-/// Who is told what happens; called from several threads.
+/// What is notified of what happens; called from several threads.
 pub trait Observer: Send + Sync {
     /// Takes notice of `event`.
     fn notice(&self, event: &Event);

@@ -134,8 +134,8 @@ fn form_schema(form: &Form) -> Value {
             }
             number
         }
-        Form::Text { blank: true, .. } | Form::Resource { .. } => json!({ "type": "string" }),
-        Form::Text { blank: false, .. } | Form::Path => json!({ "type": "string", "pattern": "\\S" }),
+        Form::String { blank: true, .. } | Form::Resource { .. } => json!({ "type": "string" }),
+        Form::String { blank: false, .. } | Form::Path => json!({ "type": "string", "pattern": "\\S" }),
         Form::Pattern { regex, .. } => json!({ "type": "string", "pattern": regex }),
         Form::Choice(names) => json!({ "enum": names }),
         Form::List { of, least, most, distinct } => {

@@ -1,10 +1,10 @@
-//! Objects in descriptions: which a text claims, and which of them the picture has.
+//! Objects in descriptions: which a description claims, and which of them the picture has.
 //!
 //! In the manner of CHAIR (<https://arxiv.org/abs/1809.02156>), without its fixed list of objects: the words that can be
 //! claims come from the data ([`Vocabulary`]). A text claims an object when one of its phrases stands in it; each
-//! object counts once a text, however often it is named (CHAIR counts every mention). Singular and plural are the same
+//! object counts once per description, however often it is named (CHAIR counts every mention). Singular and plural are the same
 //! ([`plural`](super::plural)), but a word that stands in the plural only is claimed by itself alone. The longest phrase that fits is taken, so `polar bear` is no `bear`. A denial ("no dog")
-//! is read as a claim. This module does not know where texts come from.
+//! is read as a claim. This module does not know where replies come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ pub struct Ambiguous {
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
     phrases: Tree,
-    /// Words of phrases by what else a text may write for them: for `skis` that is `ski`.
+    /// Words of phrases by what else a description may write for them: for `skis` that is `ski`.
     by_singular: BTreeMap<String, Vec<String>>,
     /// All words of phrases.
     words: BTreeSet<String>,
@@ -232,7 +232,7 @@ impl Counts {
 }
 
 /// Recall, precision, F1 and hallucination rate of all descriptions, one row of counts a picture; a number that is not
-/// defined (the precision of texts that claim nothing) is `None`.
+/// defined (the precision of replies that claim nothing) is `None`.
 ///
 /// All are ratios of sums over pictures (micro averages). The hallucination rate is the share of claims that the
 /// picture does not have, 1 − precision; it is named because that is what people look for.

@@ -44,7 +44,7 @@ pub struct Annotation {
     pub objects: Vec<Phrases>,
 }
 
-/// Annotations, and the phrases that are claims in a text about any of the pictures.
+/// Annotations, and the phrases that are claims in a description of any of the pictures.
 #[derive(Clone, Debug)]
 pub struct Annotations {
     /// One a picture.
@@ -109,7 +109,7 @@ pub enum DataError {
     #[error("{}: there are no entries in it", .0.display())]
     Empty(PathBuf),
     /// Entries are not what they should be.
-    #[error("{}", told(.path, .faults))]
+    #[error("{}", reported(.path, .faults))]
     Entries {
         /// The file.
         path: PathBuf,
@@ -128,9 +128,9 @@ pub enum DataError {
     },
 }
 
-fn told(path: &Path, faults: &Faults) -> String {
+fn reported(path: &Path, faults: &Faults) -> String {
     let name = path.display();
-    faults.told(&name, |count| format!("{name}: {count} entries are not as they should be:")).unwrap_or_default()
+    faults.reported(&name, |count| format!("{name}: {count} entries are not as they should be:")).unwrap_or_default()
 }
 
 /// Names of the file of questions; the first that is there counts.
@@ -214,7 +214,7 @@ struct QuestionEntry {
 
 /// One of `answers`.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a text, a number, or an object with `answer` is expected")]
+#[serde(untagged, expecting = "a string, a number, or an object with `answer` is expected")]
 enum Answer {
     /// As it is.
     Plain(Scalar),
@@ -228,28 +228,28 @@ const ANNOTATORS: usize = 10;
 /// `answers` by what the data say of them: whether they are annotators' is never concluded from how many there are.
 fn right(answers: Vec<Answer>, answer_type: Option<&str>) -> Result<Right, Wrong> {
     let annotated = answers.iter().any(|answer| matches!(answer, Answer::Annotator { .. }));
-    let texts = answers.into_iter().map(|answer| match answer {
+    let answers = answers.into_iter().map(|answer| match answer {
         Answer::Plain(text) | Answer::Annotator { answer: text } => text.0,
     });
-    let texts: Vec<String> = texts.collect();
-    if texts.is_empty() {
+    let answers: Vec<String> = answers.collect();
+    if answers.is_empty() {
         return Err(Wrong::Entry("`answers` is empty"));
     }
     match answer_type {
         // Of VQA and VizWiz, where every question has annotators.
-        Some("annotators" | "yes/no" | "number" | "other" | "unanswerable") => Ok(Right::Annotators(texts)),
-        Some("accepted") => Ok(Right::Accepted(texts)),
+        Some("annotators" | "yes/no" | "number" | "other" | "unanswerable") => Ok(Right::Annotators(answers)),
+        Some("accepted") => Ok(Right::Accepted(answers)),
         Some(_) => Err(Wrong::Entry(
             "`answer_type` says neither `annotators` (or a type of VQA: `yes/no`, `number`, `other`) nor `accepted`",
         )),
-        None if annotated => Ok(Right::Annotators(texts)),
-        None if texts.len() == ANNOTATORS && (1..texts.len()).any(|at| texts[..at].contains(&texts[at])) => {
+        None if annotated => Ok(Right::Annotators(answers)),
+        None if answers.len() == ANNOTATORS && (1..answers.len()).any(|at| answers[..at].contains(&answers[at])) => {
             Err(Wrong::Entry(
                 "ten `answers`, some of them equal, and nothing says whose: add `\"answer_type\": \"annotators\"` for \
                  soft accuracy, `\"accepted\"` if each is right",
             ))
         }
-        None => Ok(Right::Accepted(texts)),
+        None => Ok(Right::Accepted(answers)),
     }
 }
 
@@ -288,7 +288,7 @@ impl<'de> Deserialize<'de> for Scalar {
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::String(text) => Ok(Self(text)),
             value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(Self(value.to_string())),
-            _ => Err(serde::de::Error::custom("a text or a number is expected")),
+            _ => Err(serde::de::Error::custom("a string or a number is expected")),
         }
     }
 }
@@ -297,7 +297,7 @@ impl<'de> Deserialize<'de> for Scalar {
 enum Wrong {
     /// Its own fields.
     Entry(&'static str),
-    /// Its picture is not there: what is told of it.
+    /// Its picture is not there: what is reported of it.
     NoPicture(String),
 }
 
@@ -393,7 +393,7 @@ impl<T: DeserializeOwned> Entries<T> {
     }
 
     /// What `make` makes of all entries and the pictures of the file's folder, and what was done to read them;
-    /// everything that is wrong with any is told.
+    /// everything that is wrong with any is reported.
     fn each<U>(self, make: impl Fn(&mut Pictures<'_>, T) -> Result<U, Wrong>) -> Result<(Vec<U>, Remarks), DataError> {
         let Self { path, entries, mut faults, mut remarks } = self;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -403,7 +403,7 @@ impl<T: DeserializeOwned> Entries<T> {
         for (place, entry) in entries {
             match make(&mut found, entry) {
                 Ok(entry) => made.push(entry),
-                Err(Wrong::NoPicture(told)) => faults.add(place, told),
+                Err(Wrong::NoPicture(reported)) => faults.add(place, reported),
                 Err(Wrong::Entry(cause)) => {
                     pictures = false;
                     faults.add(place, cause);
@@ -476,9 +476,9 @@ mod tests {
             let entry = format!(r#"{{"image": "a.jpg", "question": "q", "answers": {answers}{more}}}"#);
             questions(folder(&[("questions.jsonl", &entry)]).path()).map(|(read, _)| read[0].right.clone())
         };
-        let list = |texts: &[&str]| serde_json::to_string(texts).unwrap();
+        let list = |answers: &[&str]| serde_json::to_string(answers).unwrap();
         let spellings = ["9", "9 am", "9am", "9:00", "9:00 am", "9 a.m.", "nine am", "09:00", "nine", "at nine"];
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let owned = |answers: &[&str]| answers.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         assert_eq!(read(list(&spellings), "").unwrap(), Right::Accepted(owned(&spellings)));
         let people = ["no", "no", "no", "no", "no", "no", "no", "no", "yes", "yes"];
         for answer_type in ["annotators", "yes/no", "number", "other"] {
@@ -554,10 +554,10 @@ mod tests {
             (r#"{"image": "a.jpg", "answer": "a"}"#, "line 2: missing field `question`"),
             (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: there is neither `answer` nor `answers`"),
             (r#"{"image": "a.jpg", "question": "q", "answers": []}"#, "line 2: `answers` is empty"),
-            (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: a text or a number is expected"),
+            (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: a string or a number is expected"),
             (
                 r#"{"image": "a.jpg", "question": "q", "answers": [[]]}"#,
-                "line 2: a text, a number, or an object with `answer` is expected",
+                "line 2: a string, a number, or an object with `answer` is expected",
             ),
             (
                 r#"{"image": "b.jpg", "question": "q", "answer": 1}"#,
@@ -574,12 +574,12 @@ mod tests {
             "DIR/questions.json, entry 2: missing field `question`"
         );
         let bad = "{}\n".repeat(12);
-        let told = mistake("questions.jsonl", &format!("{good}\n{bad}{}\n", good.replace("a.jpg", "b.jpg")));
+        let reported = mistake("questions.jsonl", &format!("{good}\n{bad}{}\n", good.replace("a.jpg", "b.jpg")));
         assert!(
-            told.starts_with("DIR/questions.jsonl: 13 entries are not as they should be:\nline 2: missing"),
-            "{told}"
+            reported.starts_with("DIR/questions.jsonl: 13 entries are not as they should be:\nline 2: missing"),
+            "{reported}"
         );
-        assert!(told.ends_with("line 11: missing field `image`\nand 3 more"), "{told}");
+        assert!(reported.ends_with("line 11: missing field `image`\nand 3 more"), "{reported}");
         assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: there are no entries in it");
         assert_eq!(mistake("other", ""), "DIR: there is no `questions.jsonl`");
     }

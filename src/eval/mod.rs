@@ -1,6 +1,6 @@
-//! What a model's texts are worth: data with known answers, scores, and how sure they are.
+//! What a model's replies are worth: data with known answers, scores, and how sure they are.
 //!
-//! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score texts against them, [`bootstrap`] puts
+//! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score replies against them, [`bootstrap`] puts
 //! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was made, nor what a node is.
 //!
 //! # Data

@@ -1,4 +1,4 @@
-//! The difference between two models that were asked the same: more can be told of it than their intervals show, since
+//! The difference between two models that were asked the same: more can be said of it than their intervals show, since
 //! what is hard for one is hard for the other.
 //!
 //! Only what both answered counts. Pictures are resampled for both at once ([`bootstrap`](super::bootstrap)). This
@@ -25,7 +25,7 @@ pub struct Marked {
 /// How two models differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// How many texts of each were compared.
+    /// How many replies of each were compared.
     pub items: usize,
     /// About how many pictures.
     pub pictures: usize,
@@ -33,7 +33,7 @@ pub struct Difference {
     pub metrics: Vec<(&'static str, Option<Estimate>)>,
 }
 
-/// Sums over a picture: score, found, claimed and present of the one, the same of the other, and how many texts.
+/// Sums over a picture: score, found, claimed and present of the one, the same of the other, and how many replies.
 type Sums = [f64; 9];
 
 /// Of both models' sums, what the one has more than the other.

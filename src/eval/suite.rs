@@ -90,7 +90,7 @@ pub struct Suite {
 /// How short answers are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scoring {
-    /// What of a text is the answer.
+    /// Which part of a reply is the answer.
     pub extract: Extract,
     /// What compares it with annotators' answers.
     pub scorer: Scorer,
@@ -113,18 +113,18 @@ impl Mark {
     }
 }
 
-/// What all texts came to.
+/// What all replies came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The benchmark's name.
     pub benchmark: String,
-    /// How many texts were scored.
+    /// How many replies were scored.
     pub items: usize,
     /// How many pictures they are about: what intervals are drawn over.
     pub pictures: usize,
     /// Shares, 0 … 1, in the order in which people read them.
     pub metrics: Vec<Score>,
-    /// Metrics of the benchmark that are not defined for these texts.
+    /// Metrics of the benchmark that are not defined for these replies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undefined: Vec<String>,
     /// Accuracy by kind of question.
@@ -142,7 +142,7 @@ pub struct Score {
     /// Its 95 % interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// How many texts it is of.
+    /// How many replies it is of.
     pub items: usize,
 }
 
@@ -215,11 +215,11 @@ impl Suite {
     }
 
     /// What `text`, said to `asked`, is worth.
-    pub fn mark(&self, asked: &TestItem, text: &str, manner: Scoring) -> Mark {
+    pub fn mark(&self, asked: &TestItem, text: &str, scoring: Scoring) -> Mark {
         match &asked.gold {
             Gold::Answers { right, .. } => {
-                let answer = manner.extract.answer(text);
-                Mark { answer: answer.to_owned(), score: vqa::score(answer, right, manner.scorer), claims: None }
+                let answer = scoring.extract.answer(text);
+                Mark { answer: answer.to_owned(), score: vqa::score(answer, right, scoring.scorer), claims: None }
             }
             Gold::Objects(objects) => {
                 let claims = Claims::new(&self.vocabulary, text, objects);
@@ -230,10 +230,10 @@ impl Suite {
 
     /// Whether `text` is wrong for VQA's scorer, and right for one that normalises answers also where all annotators
     /// said the same.
-    pub fn is_spelling(&self, asked: &TestItem, text: &str, manner: Scoring) -> bool {
+    pub fn is_spelling(&self, asked: &TestItem, text: &str, scoring: Scoring) -> bool {
         let Gold::Answers { right: right @ Right::Annotators(_), .. } = &asked.gold else { return false };
-        let answer = manner.extract.answer(text);
-        manner.scorer == Scorer::Vqa
+        let answer = scoring.extract.answer(text);
+        scoring.scorer == Scorer::Vqa
             && vqa::score(answer, right, Scorer::Vqa) == 0.0
             && vqa::score(answer, right, Scorer::TextVqa) > 0.0
     }
@@ -255,7 +255,7 @@ impl Suite {
     }
 
     /// What the marks of `marked` come to: indices into what is asked, with marks and the digests of the pictures. A
-    /// metric that is not defined (the precision of texts that claim nothing) is named as such.
+    /// metric that is not defined (the precision of replies that claim nothing) is named as such.
     pub fn scores(&self, marked: &[(usize, Digest, Mark)]) -> Scores {
         let score = |name: &str, estimate: Estimate, items| Score {
             name: name.to_owned(),
@@ -332,10 +332,10 @@ mod tests {
         suite.asked.iter().map(|asked| Digest::of_file(&asked.picture).unwrap()).collect()
     }
 
-    fn scores(suite: &Suite, texts: &[&str]) -> Scores {
-        let manner = Scoring { extract: Extract::FinalAnswer, ..Scoring::default() };
-        let rows = suite.asked.iter().zip(pictures(suite)).zip(texts).enumerate();
-        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text, manner)));
+    fn scores(suite: &Suite, replies: &[&str]) -> Scores {
+        let scoring = Scoring { extract: Extract::FinalAnswer, ..Scoring::default() };
+        let rows = suite.asked.iter().zip(pictures(suite)).zip(replies).enumerate();
+        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text, scoring)));
         suite.scores(&marked.collect::<Vec<_>>())
     }
 

@@ -1,8 +1,8 @@
-//! Short answers: what a text answers, and whether that is right.
+//! Short answers: what a reply answers, and whether that is right.
 //!
 //! Right answers are of two kinds ([`Right`]). What *annotators* said is scored as VQA's own evaluation code does it, or
 //! as that of TextVQA ([`Scorer`]): both give VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in
-//! what they take for the same answer. *Accepted* answers are each right: the score is 1 for a text that is the same as
+//! what they take for the same answer. *Accepted* answers are each right: the score is 1 for a reply that is the same as
 //! one of them. This module does not know where answers come from.
 
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ impl Scorer {
     }
 }
 
-/// What of a text is taken for the answer.
+/// Which part of a reply is taken for the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extract {
     /// All of it, as the official scorers do.
@@ -347,7 +347,7 @@ mod tests {
             assert_eq!(score(answer, &right, Scorer::Vqa), value, "{answer}");
             assert_eq!(score(answer, &right, Scorer::TextVqa), value, "{answer}");
         }
-        // Where all say the same, VQA's code compares the texts as they are.
+        // Where all say the same, VQA's code compares the replies as they are.
         let nokia = Right::Annotators(annotators(&[(10, "nokia")]));
         assert_eq!(Scorer::ALL.map(|scorer| score("Nokia.", &nokia, scorer)), [0.0, 1.0]);
         assert_eq!(Scorer::ALL.map(|scorer| score("The answer is nokia", &nokia, scorer)), [0.0, 0.0]);

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_and_not_printed() {
+    fn a_panic_is_reported_and_not_printed() {
         assert_eq!(quietly(|| panic!("no driver\nmore")).unwrap_err(), "no driver");
         assert_eq!(quietly(|| 1).unwrap(), 1);
     }

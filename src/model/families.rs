@@ -22,7 +22,7 @@ static FAMILIES: &[&dyn Family] = &[
 pub fn of(folder: &Path) -> Result<&'static dyn Family, ModelError> {
     let config = read_config(folder)?;
     let of_config = || {
-        let model_type = Fields { map: &config, path: "" }.text("model_type", "")?;
+        let model_type = Fields { map: &config, path: "" }.string("model_type", "")?;
         let family = FAMILIES.iter().copied().find(|family| family.recognizes(model_type));
         family.ok_or_else(|| {
             ModelError::new(match model_type {

@@ -519,7 +519,7 @@ mod tests {
                 if asked >= stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             generator.run((0..20).map(|index| Ok(request(index))), watch).unwrap();
-            assert_eq!(asked - done, stop_at, "nothing is computed once it was told");
+            assert_eq!(asked - done, stop_at, "nothing is computed once it was told to stop");
         }
     }
 

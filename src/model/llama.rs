@@ -63,7 +63,7 @@ impl Config {
     /// # Errors
     /// When a value has the wrong type or size, or is not supported.
     pub fn read(fields: &Fields<'_>) -> Result<Self, ModelError> {
-        let mistral = match fields.text("model_type", "llama")? {
+        let mistral = match fields.string("model_type", "llama")? {
             "llama" => false,
             "mistral" => true,
             other => return Err(unsupported("text_config.model_type", other, "`llama` and `mistral`")),
@@ -78,7 +78,7 @@ impl Config {
         let empty = Map::new();
         let rope = fields.object("rope_parameters", &empty)?;
         for scaling in [&fields.object("rope_scaling", &empty)?, &rope] {
-            let kind = scaling.text("rope_type", scaling.text("type", "default")?)?;
+            let kind = scaling.string("rope_type", scaling.string("type", "default")?)?;
             if kind != "default" {
                 return Err(unsupported("text_config.rope_scaling", kind, "rotary positions without scaling"));
             }

@@ -150,7 +150,7 @@ impl Activation {
     /// # Errors
     /// When it is not supported.
     pub fn read(fields: &Fields<'_>, name: &str, default: Self) -> Result<Self, ModelError> {
-        match fields.text(name, "")? {
+        match fields.string(name, "")? {
             "" => Ok(default),
             "quick_gelu" => Ok(Self::QuickGelu),
             "gelu" => Ok(Self::Gelu),

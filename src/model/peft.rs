@@ -107,7 +107,7 @@ pub fn serialize(adapter: &Adapter, shape: &Shape) -> Vec<u8> {
 /// The file of the settings, as PEFT reads it since 0.14.
 pub fn settings_text(rank: usize, alpha: f64, targets: &[String], dropout: f64, base: &str) -> String {
     let exclude = families::adapter_names_with(targets).map_or("", |names| names.exclude);
-    // PEFT's own alpha is a whole number.
+    // PEFT's own alpha is an integer.
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let settings = json!({
         "alpha_pattern": {},
@@ -246,7 +246,7 @@ struct Sorted<'a> {
     factors: BTreeMap<(usize, usize, char), Factor<'a>>,
     /// How many are of modules outside the decoder. They change nothing.
     unused: usize,
-    /// What is to be said of those that are for something else.
+    /// What must be said of those that are for something else.
     others: Vec<String>,
     /// How names were understood.
     notes: Vec<String>,

@@ -3,7 +3,7 @@
 //! A rendered text knows which of its bytes people and models wrote (there, special tokens are plain text) and which
 //! bytes a model is trained to write: everything between the open form of a turn and the token that closes it.
 //!
-//! Source of the texts: LLaVA's `conversation.py`. `checkpoint` renders the checkpoint's own Jinja template instead,
+//! Source of the contents: LLaVA's `conversation.py`. `checkpoint` renders the checkpoint's own Jinja template instead,
 //! and `none` takes a text as it stands.
 
 mod jinja;
@@ -85,7 +85,7 @@ impl Template {
         }
     }
 
-    /// The texts that must be special tokens for this template to mean anything.
+    /// The contents that must be special tokens for this template to mean anything.
     pub fn needs(&self) -> &'static [&'static str] {
         match self {
             Self::VicunaV1 | Self::LlavaV1 | Self::MistralInstruct => &["</s>"],
@@ -223,7 +223,7 @@ impl Writer<'_> {
         }
         self.control(self.image);
         if let Some(caption) = messages.get(1) {
-            // These texts are joined by LLaVA's `preprocess_plain`, to which an empty one is a text like any other.
+            // These contents are joined by LLaVA's `preprocess_plain`, to which an empty one is a text like any other.
             self.closed("", &caption.text, "\n");
         }
         Ok(())
@@ -250,9 +250,9 @@ mod tests {
     use super::message::tests::turns;
     use super::*;
 
-    fn render(name: &str, texts: &[&str], picture: bool) -> Rendered {
+    fn render(name: &str, contents: &[&str], picture: bool) -> Rendered {
         let template = Template::named(name, Path::new("")).unwrap();
-        template.render(&messages(&turns(texts), picture).unwrap(), PLACEHOLDER).unwrap()
+        template.render(&messages(&turns(contents), picture).unwrap(), PLACEHOLDER).unwrap()
     }
 
     const QUESTION: &str = "<image>\nWhat is this?";

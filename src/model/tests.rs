@@ -75,18 +75,18 @@ fn greedy_answers_are_those_of_transformers() {
             assert_eq!(reference.expanded(&sequence), ids(&facts["ids"]));
             Ok(Request { tag, subject: String::new(), sequence, image: Some(picture.clone()) })
         });
-        let mut told = 0;
+        let mut reported = 0;
         let watch = &mut |step: Step| {
             if let Step::Done(tag, answer) = step {
                 let (picture, facts, _) = &pictures[tag];
                 // Padding and the like left out, which transformers writes unless told otherwise.
                 assert_eq!(answer.unwrap().tokens, ids(&facts["written"]), "{name}, {picture}");
-                told += 1;
+                reported += 1;
             }
             ControlFlow::Continue(())
         };
         generator.run(requests, watch).unwrap();
-        assert_eq!(told, pictures.len());
+        assert_eq!(reported, pictures.len());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Text ↔ token ids, as a Hugging Face checkpoint's `tokenizer.json` defines them.
 //!
-//! A rendered text is tokenised once, as a whole. Which parts of it a user or a model wrote is told by ranges: there,
+//! A rendered text is tokenised once, as a whole. Which parts of it a user or a model wrote is reported by ranges: there,
 //! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template.
 
 use std::collections::HashSet;

@@ -183,27 +183,27 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::*;
-    use crate::nodes::trial::Trial;
+    use crate::nodes::harness::Trial;
 
     #[test]
     fn an_import_of_wrapped_names_is_the_import_of_plain_ones_and_says_so() {
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava/adapter");
-        let trial = Trial::new();
-        let (plain, notes) = import(&reference, &*trial.shelf).unwrap();
+        let harness = Trial::new();
+        let (plain, notes) = import(&reference, &*harness.shelf).unwrap();
         assert_eq!(notes, Vec::<String>::new());
 
         let folder = tempfile::tempdir().unwrap();
         fs::copy(reference.join(peft::SETTINGS), folder.path().join(peft::SETTINGS)).unwrap();
-        let bytes = trial.shelf.read(&plain.identity[0].digest).unwrap();
+        let bytes = harness.shelf.read(&plain.identity[0].digest).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let wrapped = |name: &str| format!("_orig_mod.module.{}", name.replace(".lora_A.", ".lora_A.default."));
         let views = file.tensors().into_iter().map(|(name, view)| (wrapped(&name), view));
         let text = safetensors::serialize(views, None).unwrap();
         fs::write(folder.path().join(peft::TENSORS), text).unwrap();
-        let (found, notes) = import(folder.path(), &*trial.shelf).unwrap();
+        let (found, notes) = import(folder.path(), &*harness.shelf).unwrap();
         assert_eq!(notes.len(), 3, "{notes:?}");
         assert_eq!(found.identity[1], plain.identity[1]);
-        let bytes = trial.shelf.read(&found.identity[0].digest).unwrap();
+        let bytes = harness.shelf.read(&found.identity[0].digest).unwrap();
         let found = SafeTensors::deserialize(&bytes).unwrap();
         for (name, view) in file.tensors() {
             assert_eq!(found.tensor(&name).unwrap(), view, "{name}");

@@ -25,13 +25,14 @@ parameters! {
 }
 
 fn globs_form() -> Form {
-    let glob = || Form::Text { what: "a glob", blank: true };
+    let glob = || Form::String { what: "a glob", blank: true };
     let list = Form::List { of: Box::new(glob()), least: 0, most: None, distinct: false };
     Form::Any { what: "a glob, or a list of globs", forms: vec![glob(), list] }
 }
 
 fn read_globs(table: &mut Reader<'_>, key: &str) -> Option<Globs> {
-    let patterns = if table.is_text(key) { vec![table.optional(key)?] } else { table.optional::<Vec<String>>(key)? };
+    let patterns =
+        if table.is_string(key) { vec![table.optional(key)?] } else { table.optional::<Vec<String>>(key)? };
     let (pattern, cause) = match Globs::new(patterns) {
         Ok(globs) => return Some(globs),
         Err(wrong) => wrong,
@@ -66,8 +67,8 @@ impl Parameters for Filter {
     fn form() -> Form {
         let number = Form::Number { low: Bound::Unbounded, high: Bound::Unbounded };
         let one = Form::Any {
-            what: "a text, a number, true or false",
-            forms: vec![Form::Text { what: "a text", blank: true }, number, Form::Boolean],
+            what: "a string, a number, a boolean",
+            forms: vec![Form::String { what: "a string", blank: true }, number, Form::Boolean],
         };
         let list = Form::List { of: Box::new(one.clone()), least: 0, most: None, distinct: false };
         let rest = Form::Any { what: "a value of the record's field, or a list of them", forms: vec![one, list] };
@@ -80,7 +81,7 @@ struct OneOrMany(Vec<Json>);
 
 impl FromToml for OneOrMany {
     fn expected() -> String {
-        "a text, a number, true or false, or a list of them".to_owned()
+        "a string, a number, a boolean, or a list of them".to_owned()
     }
 
     fn plural() -> String {
@@ -93,7 +94,7 @@ impl FromToml for OneOrMany {
                 Syntax::Boolean(truth) => Some(Json::from(*truth)),
                 Syntax::Integer(number) => number.and_then(|number| i64::try_from(number).ok()).map(Json::from),
                 Syntax::Float(number) if number.is_finite() => Some(Json::from(*number)),
-                Syntax::Text(text) => Some(Json::from(text.clone())),
+                Syntax::String(text) => Some(Json::from(text.clone())),
                 Syntax::Broken => return None,
                 _ => None,
             };

@@ -232,7 +232,7 @@ impl ItemWork for Corrupt {
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let (subjects, left_out) = self.subjects(inputs, context.pipeline_seed())?;
-        left_out.tell(context);
+        left_out.report(context);
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         let mut items = Vec::new();
         let mut objects = Vec::new();
@@ -293,7 +293,7 @@ fn readable(value: &Json) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::trial::{Trial, read};
+    use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::{ItemId, read_lines, write_lines};
     use crate::data::resample::tests::ramps;
@@ -310,9 +310,9 @@ mod tests {
     }
 
     /// Pictures in the store, as records.
-    fn images(trial: &Trial, count: u32) -> (Vec<Record>, Artifact) {
+    fn images(harness: &Trial, count: u32) -> (Vec<Record>, Artifact) {
         let record = |n: u32| {
-            let picture = trial.shelf.put(&encode_png(&ramps(8 + n, 9))).unwrap();
+            let picture = harness.shelf.put(&encode_png(&ramps(8 + n, 9))).unwrap();
             Record {
                 id: ItemId::new(picture),
                 picture: Some(picture),
@@ -322,44 +322,44 @@ mod tests {
             }
         };
         let records: Vec<Record> = (0..count).map(record).collect();
-        let artifact = trial.artifact(artifact::RECORDS, &write_lines(&records));
+        let artifact = harness.artifact(artifact::RECORDS, &write_lines(&records));
         (records, artifact)
     }
 
-    fn inputs(trial: &Trial, artifact: Artifact) -> Inputs {
-        Inputs::new([("images", vec![artifact])].into(), trial.shelf.clone())
+    fn inputs(harness: &Trial, artifact: Artifact) -> Inputs {
+        Inputs::new([("images", vec![artifact])].into(), harness.shelf.clone())
     }
 
     type Made = Vec<(usize, Result<ItemValue, BadItem>)>;
 
-    fn mapped(trial: &Trial, node: &dyn Node, inputs: &Inputs) -> (Vec<Item>, Made) {
+    fn mapped(harness: &Trial, node: &dyn Node, inputs: &Inputs) -> (Vec<Item>, Made) {
         let Work::Items(work) = node.work() else { panic!("items") };
-        let items = work.items(inputs, 7, trial).unwrap();
+        let items = work.items(inputs, 7, harness).unwrap();
         let pending: Vec<usize> = (0..items.len()).collect();
         let mut made = Vec::new();
         let mut finished = |index, value| {
             made.push((index, value));
             ControlFlow::Continue(())
         };
-        work.map(inputs, &pending, trial, &mut finished).unwrap();
+        work.map(inputs, &pending, harness, &mut finished).unwrap();
         (items, made)
     }
 
     #[test]
     fn every_picture_gets_one_operation_and_keeps_its_id() {
-        let trial = Trial::new();
-        let (records, artifact) = images(&trial, 40);
-        let inputs = inputs(&trial, artifact);
+        let harness = Trial::new();
+        let (records, artifact) = images(&harness, 40);
+        let inputs = inputs(&harness, artifact);
         let node = node(BOTH);
-        let (items, made) = mapped(&trial, node.as_ref(), &inputs);
+        let (items, made) = mapped(&harness, node.as_ref(), &inputs);
         assert_eq!(items.len(), 40);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
-        let output = work.collect(&inputs, &mut values.into_iter(), &trial).unwrap();
-        let altered: Vec<Record> = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        let output = work.collect(&inputs, &mut values.into_iter(), &harness).unwrap();
+        let altered: Vec<Record> = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
         for (before, after) in records.iter().zip(&altered) {
             assert_eq!((&before.id, before.picture), (&after.id, after.picture));
-            let picture = decode(&trial.shelf.read(&after.shown().unwrap()).unwrap()).unwrap();
+            let picture = decode(&harness.shelf.read(&after.shown().unwrap()).unwrap()).unwrap();
             let small = after.altered.as_ref().unwrap().operation == "low_resolution";
             assert_eq!(picture.dimensions().1 == 3 || picture.dimensions().0 == 3, small);
         }
@@ -375,13 +375,13 @@ mod tests {
 
     #[test]
     fn a_share_takes_what_its_complement_leaves() {
-        let trial = Trial::new();
-        let (records, artifact) = images(&trial, 30);
-        let inputs = inputs(&trial, artifact);
+        let harness = Trial::new();
+        let (records, artifact) = images(&harness, 30);
+        let inputs = inputs(&harness, artifact);
         let ids = |text: &str| -> Vec<ItemId> {
             let node = node(&format!("{BOTH}\nfraction = {text}"));
             let Work::Items(work) = node.work() else { panic!("items") };
-            work.items(&inputs, 7, &trial).unwrap().into_iter().map(|item| item.id).collect()
+            work.items(&inputs, 7, &harness).unwrap().into_iter().map(|item| item.id).collect()
         };
         let (low, high) = (ids("[0.0, 0.5]"), ids("[0.5, 1.0]"));
         assert!(!low.is_empty() && !high.is_empty() && low.len() + high.len() == records.len());
@@ -390,13 +390,13 @@ mod tests {
 
     #[test]
     fn items_read_the_operation_that_they_drew_and_no_other() {
-        let trial = Trial::new();
-        let (_, artifact) = images(&trial, 30);
-        let inputs = inputs(&trial, artifact);
+        let harness = Trial::new();
+        let (_, artifact) = images(&harness, 30);
+        let inputs = inputs(&harness, artifact);
         let items = |text: &str| {
             let node = node(text);
             let Work::Items(work) = node.work() else { panic!("items") };
-            work.items(&inputs, 7, &trial).unwrap()
+            work.items(&inputs, 7, &harness).unwrap()
         };
         let (before, after) = (items(BOTH), items(&BOTH.replace("size = 3", "size = 4")));
         let same = before.iter().zip(&after).filter(|(before, after)| before == after).count();
@@ -405,22 +405,22 @@ mod tests {
 
     #[test]
     fn what_became_of_a_picture_before_is_part_of_what_an_item_reads() {
-        let trial = Trial::new();
-        let (mut records, plain) = images(&trial, 1);
+        let harness = Trial::new();
+        let (mut records, plain) = images(&harness, 1);
         let node = node("operations = [{ op = \"greyscale\" }]");
         let mut made = |sigma: f64| {
             let picture = records[0].picture.unwrap();
             let values = json!({ "sigma": sigma }).as_object().cloned().unwrap();
             records[0].altered = Some(Altered { picture, operation: "noise".to_owned(), values });
-            let inputs = inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records)));
-            let (items, mut made) = mapped(&trial, node.as_ref(), &inputs);
+            let inputs = inputs(&harness, harness.artifact(artifact::RECORDS, &write_lines(&records)));
+            let (items, mut made) = mapped(&harness, node.as_ref(), &inputs);
             (items[0].reads, made.remove(0).1.unwrap().value)
         };
         let ((reads, value), (other_reads, other_value)) = (made(0.1), made(0.2));
         assert_ne!(value, other_value, "the same pixels, but another way to them");
         assert_ne!(reads, other_reads);
         // What an untouched picture reads is what it was: caches stay.
-        let (items, _) = mapped(&trial, node.as_ref(), &inputs(&trial, plain));
+        let (items, _) = mapped(&harness, node.as_ref(), &inputs(&harness, plain));
         let operation = Operation::Greyscale;
         let fields = vec![
             ("picture".to_owned(), Value::from(records[0].picture.unwrap())),
@@ -431,19 +431,19 @@ mod tests {
 
     #[test]
     fn the_links_of_a_chain_draw_apart_from_one_another() {
-        let trial = Trial::new();
-        let (records, artifact) = images(&trial, 20);
+        let harness = Trial::new();
+        let (records, artifact) = images(&harness, 20);
         let jitter = "{ op = \"color_jitter\", brightness = [0.5, 1.5] }";
         let node = node(&format!("operations = [{jitter}, {{ op = \"noise\", sigma = [0.01, 0.1] }}]"));
         let altered = |artifact: Artifact| -> Vec<Altered> {
-            let (_, made) = mapped(&trial, node.as_ref(), &inputs(&trial, artifact));
+            let (_, made) = mapped(&harness, node.as_ref(), &inputs(&harness, artifact));
             made.into_iter().map(|(_, made)| serde_json::from_value(made.unwrap().value).unwrap()).collect()
         };
         let first = altered(artifact);
         let again: Vec<Record> = std::iter::zip(records, &first)
             .map(|(record, altered)| Record { altered: Some(altered.clone()), ..record })
             .collect();
-        let second = altered(trial.artifact(artifact::RECORDS, &write_lines(&again)));
+        let second = altered(harness.artifact(artifact::RECORDS, &write_lines(&again)));
         let same = std::iter::zip(&first, &second).filter(|(a, b)| a.operation == b.operation).count();
         assert!((3..18).contains(&same), "{same} of 20 links get the operation of the link before");
         let value = |altered: &Altered| {
@@ -454,17 +454,17 @@ mod tests {
 
     #[test]
     fn records_without_a_picture_are_left_out_and_counted() {
-        let trial = Trial::new();
-        let (mut records, _) = images(&trial, 2);
+        let harness = Trial::new();
+        let (mut records, _) = images(&harness, 2);
         let node = node("operations = [{ op = \"greyscale\" }]");
         let turns = vec![artifact::Turn { from: artifact::Speaker::Human, value: "What?".to_owned() }];
         let text = ItemId::new(Digest::of(b"text"));
         records.push(Record { id: text.clone(), picture: None, conversations: Some(turns), ..records[0].clone() });
-        let inputs = inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records)));
-        let (items, made) = mapped(&trial, node.as_ref(), &inputs);
+        let inputs = inputs(&harness, harness.artifact(artifact::RECORDS, &write_lines(&records)));
+        let (items, made) = mapped(&harness, node.as_ref(), &inputs);
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
-        let output = work.collect(&inputs, &mut values.into_iter(), &trial).unwrap();
+        let output = work.collect(&inputs, &mut values.into_iter(), &harness).unwrap();
         assert_eq!(
             (items.len(), output.summary.line.as_str()),
             (
@@ -476,9 +476,9 @@ mod tests {
                 .as_str()
             )
         );
-        assert!(trial.notes.lock().unwrap()[0].starts_with("left out a record without a picture: the item "));
-        let none = self::inputs(&trial, trial.artifact(artifact::RECORDS, &write_lines(&records[2..])));
-        assert!(work.items(&none, 7, &trial).is_err());
+        assert!(harness.notes.lock().unwrap()[0].starts_with("left out a record without a picture: the item "));
+        let none = self::inputs(&harness, harness.artifact(artifact::RECORDS, &write_lines(&records[2..])));
+        assert!(work.items(&none, 7, &harness).is_err());
         let promised = |count: usize| move |_: &str| vec![Parameter::selection("pictures", count)];
         assert!(node.check_inputs(&promised(1)).is_empty());
         assert_eq!(
@@ -489,8 +489,8 @@ mod tests {
 
     #[test]
     fn a_picture_that_cannot_be_decoded_is_a_bad_item() {
-        let trial = Trial::new();
-        let picture = trial.shelf.put(b"no picture").unwrap();
+        let harness = Trial::new();
+        let picture = harness.shelf.put(b"no picture").unwrap();
         let record = Record {
             id: ItemId::new(picture),
             picture: Some(picture),
@@ -498,9 +498,9 @@ mod tests {
             conversations: None,
             fields: Default::default(),
         };
-        let artifact = trial.artifact(artifact::RECORDS, &write_lines([&record]));
-        let inputs = inputs(&trial, artifact);
-        let (_, made) = mapped(&trial, node(BOTH).as_ref(), &inputs);
+        let artifact = harness.artifact(artifact::RECORDS, &write_lines([&record]));
+        let inputs = inputs(&harness, artifact);
+        let (_, made) = mapped(&harness, node(BOTH).as_ref(), &inputs);
         assert!(made[0].1.as_ref().unwrap_err().cause.starts_with("not a picture"));
     }
 
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         let operation = |text: &str| mistakes(&format!("operations = [{{ {text} }}]")).join("; ");
         assert_eq!(mistakes("").len(), 1);
         assert!(operation("op = \"low_resolution\"").contains("size"));

@@ -1,7 +1,7 @@
 //! `describe`: a model describes pictures. With the paper's prompt these are the preferred responses; of altered
 //! pictures, rejected ones.
 
-use super::respond::{PORTS, RespondNode};
+use super::response::{PORTS, ResponseNode};
 use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
@@ -32,10 +32,10 @@ impl NodeKind for DescribeKind {
     }
 
     fn declared(&self) -> Vec<Declaration> {
-        RespondNode::declared()
+        ResponseNode::declared()
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        Some(Box::new(RespondNode::read(table)?))
+        Some(Box::new(ResponseNode::read(table)?))
     }
 }

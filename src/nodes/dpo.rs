@@ -21,7 +21,7 @@ use crate::train::loss::dpo::Dpo;
 pub struct DpoKind;
 
 parameters! {
-    /// What a node of the kind is told.
+    /// What a node of the kind is reported.
     struct DpoParameters {
         /// Shared
         training: TrainingParameters = group(),
@@ -180,6 +180,6 @@ fn only(known: &'static str) -> Setting<()> {
         }
         Some(())
     };
-    let form = Form::Any { what: "a text, or a list of one", forms: vec![one(), list] };
+    let form = Form::Any { what: "a string, or a list of one", forms: vec![one(), list] };
     Setting::new(form, read, move |()| Some(known.into())).default(())
 }

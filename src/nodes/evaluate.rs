@@ -42,7 +42,7 @@ use crate::parameters;
 use crate::pool::Slots;
 use crate::spec::Reader;
 use crate::spec::parameter::{
-    self, Declaration, Parameters, Setting, choice, filled_text, group, integer, number, path,
+    self, Declaration, Parameters, Setting, choice, filled_string, group, integer, number, path,
 };
 
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
@@ -73,7 +73,7 @@ parameters! {
         /// Whether the model first describes the picture, and how the description meets the question
         describe_and_respond: Form = form().default(Form::Direct),
         /// The prompt that asks for a description (Appendix B; of `captions`, for what is measured)
-        describe_prompt: String = filled_text("a prompt").default(DESCRIBE_AND_RESPOND.to_owned()),
+        describe_prompt: String = filled_string("a prompt").default(DESCRIBE_AND_RESPOND.to_owned()),
         /// Sampling temperature; 0 takes the likeliest token
         temperature: f64 = number(0.0..).default(0.0),
         /// The longest answer and the longest description, in tokens (the published scripts')
@@ -189,7 +189,7 @@ fn form() -> Setting<Form> {
 
 fn read_benchmark(table: &mut Reader<'_>, key: &str) -> Option<Benchmark> {
     let names = Benchmark::ALL.map(Benchmark::name);
-    let written = table.text(key, "the name of a benchmark")?;
+    let written = table.string(key, "the name of a benchmark")?;
     let found = Benchmark::ALL.into_iter().find(|benchmark| benchmark.name() == written);
     if found.is_none() && NOT_YET.contains(&written.as_str()) {
         let help = "`vqa` and `captions` are there, on questions and annotations of your own";
@@ -205,7 +205,7 @@ fn read_benchmark(table: &mut Reader<'_>, key: &str) -> Option<Benchmark> {
 const FORMS: &str = "true, false, \"paper\" or \"published\"";
 
 fn read_form(table: &mut Reader<'_>, key: &str) -> Option<Form> {
-    if table.is_text(key) {
+    if table.is_string(key) {
         return table.optional_choice(key, &[("paper", Form::Paper), ("published", Form::Published)]);
     }
     if table.is_boolean(key) {
@@ -326,7 +326,7 @@ struct Reply {
 }
 
 impl EvaluateNode {
-    fn manner(&self) -> Scoring {
+    fn scoring(&self) -> Scoring {
         Scoring { extract: self.extract, scorer: self.scorer }
     }
 
@@ -379,9 +379,10 @@ impl EvaluateNode {
         let mut faults = Faults::default();
         unlike.iter().for_each(|(path, cause)| faults.add(format_args!("`{path}`"), cause));
         let data = format!("`{}`", self.data.display());
-        let told = faults.told(&data, |count| format!("{count} pictures of {} in {data} cannot be read:", paths.len()));
+        let reported =
+            faults.reported(&data, |count| format!("{count} pictures of {} in {data} cannot be read:", paths.len()));
         let allowed = self.bad_items.on_bad_item.allows(unlike.len(), paths.len());
-        told.filter(|_| !allowed).map(|message| FileProblem {
+        reported.filter(|_| !allowed).map(|message| FileProblem {
             parameter: "data".to_owned(),
             message,
             help: Some(MEND_OR_SKIP.to_owned()),

@@ -151,7 +151,7 @@ impl<'a> Sources<'a> {
 mod tests {
     use super::*;
     use crate::artifact::Label;
-    use crate::nodes::trial::{Shelf, Trial};
+    use crate::nodes::harness::{Shelf, Trial};
 
     fn exported(artifact: &Artifact, shelf: &Shelf, labels: &[Labelled]) -> Result<tempfile::TempDir, Failure> {
         let folder = tempfile::tempdir().unwrap();
@@ -160,21 +160,21 @@ mod tests {
 
     #[test]
     fn rows_say_their_source_and_where_their_pictures_lie() {
-        let trial = Trial::new();
-        let (clean, altered) = (Digest::of(b"clean"), trial.shelf.put(b"altered").unwrap());
+        let harness = Trial::new();
+        let (clean, altered) = (Digest::of(b"clean"), harness.shelf.put(b"altered").unwrap());
         let id = ItemId::new(clean);
         let alteration = serde_json::json!({"picture": altered, "operation": "crop", "values": {}});
-        let stored = trial.shelf.put(b"stored").unwrap();
+        let stored = harness.shelf.put(b"stored").unwrap();
         let rows = [
             serde_json::json!({"id": id, "picture": clean, "altered": alteration, "fields": {"image": "kept"}}),
             serde_json::json!({"id": "other", "picture": clean, "origin": {"kind": "corrupted", "altered": alteration}}),
             serde_json::json!({"id": "third", "picture": Digest::of(b"unknown"), "score": 0.1}),
             serde_json::json!({"id": id, "picture": stored}),
         ];
-        let artifact = trial.artifact(artifact::RECORDS, &write_lines(&rows));
+        let artifact = harness.artifact(artifact::RECORDS, &write_lines(&rows));
         let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()), place: None };
         let labels = [Labelled { id, file: Some(clean), label }];
-        let folder = exported(&artifact, &trial.shelf, &labels).unwrap();
+        let folder = exported(&artifact, &harness.shelf, &labels).unwrap();
         let text = fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
         let read: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&read[0]["source_id"], &read[0]["image"]), (&"7".into(), &"/today/a.jpg".into()));
@@ -190,11 +190,11 @@ mod tests {
 
     #[test]
     fn a_part_whose_name_leads_out_of_the_folder_is_refused() {
-        let trial = Trial::new();
+        let harness = Trial::new();
         for name in ["../out", "/out", "a/b", "..", ".", "", "./a", "a/", "a\\b"] {
-            let mut artifact = trial.artifact(artifact::PAIRS, b"");
-            artifact.side.push(Part { name: name.to_owned(), digest: trial.shelf.put(b"x").unwrap() });
-            let error = exported(&artifact, &trial.shelf, &[]).err().map(|error| error.to_string());
+            let mut artifact = harness.artifact(artifact::PAIRS, b"");
+            artifact.side.push(Part { name: name.to_owned(), digest: harness.shelf.put(b"x").unwrap() });
+            let error = exported(&artifact, &harness.shelf, &[]).err().map(|error| error.to_string());
             assert_eq!(error, Some(format!("a part of the result of `above` is called `{name}`")));
         }
     }

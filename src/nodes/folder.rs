@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_a_hub_is_told_from_a_path() {
+    fn an_id_of_a_hub_is_distinguished_from_a_path() {
         let id = |source: &str| hub_id(source).map(|(id, _)| id);
         assert_eq!(id("llava-hf/llava-1.5-7b-hf").as_deref(), Some("llava-hf/llava-1.5-7b-hf"));
         assert_eq!(

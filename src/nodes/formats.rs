@@ -53,7 +53,7 @@ pub const FORMATS: [DataFormat; 7] = [
     },
     DataFormat {
         name: "vocabulary.json",
-        help: "optional, beside `annotations.jsonl`: a list of what else a text may claim",
+        help: "optional, beside `annotations.jsonl`: a list of what else a description may claim",
         read_by: &["evaluate"],
         example: r#"["cat", ["dog", "puppy"]]"#,
     },

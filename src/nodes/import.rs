@@ -108,7 +108,7 @@ struct Seen {
 /// The records of a file: what each says, by its place and the name of its picture.
 struct Read<T> {
     rows: Vec<(Place, String, T)>,
-    /// What is told of the records that cannot be read.
+    /// What is reported of the records that cannot be read.
     bad: Vec<String>,
     remarks: Remarks,
 }
@@ -253,7 +253,7 @@ impl Import {
 
     /// Looks at the file's rows, without reading a picture.
     fn survey_rows(&self) -> Surveyed {
-        // What cannot be read is told of the whole file.
+        // What cannot be read is reported of the whole file.
         let first = self.first().ok().flatten();
         let own = first.as_ref().is_some_and(is_own);
         match self.kind {

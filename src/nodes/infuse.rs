@@ -16,7 +16,7 @@ use crate::node::{
 };
 use crate::parameters;
 use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters, text};
+use crate::spec::parameter::{Declaration, Parameters, string};
 
 /// What stands before a description, by default: the published code's words.
 pub const PREFIX: &str = "Image description:\n";
@@ -63,9 +63,9 @@ parameters! {
     /// A node of the kind.
     struct Infuse {
         /// What stands before the description (the published code's words)
-        prefix: String = text("a text").default(PREFIX.to_owned()),
+        prefix: String = string("a string").default(PREFIX.to_owned()),
         /// What stands between description and question (the published code's)
-        separator: String = text("a text").default(SEPARATOR.to_owned()),
+        separator: String = string("a string").default(SEPARATOR.to_owned()),
     }
 }
 
@@ -154,7 +154,7 @@ impl WholeWork for Infuse {
         }
         let mut line = counted(conversations.len(), "conversation");
         for left_out in [&undescribed, &text_only, &unanswered] {
-            left_out.tell(context);
+            left_out.report(context);
             line += &left_out.clause();
         }
         let objects = context.objects();
@@ -171,7 +171,7 @@ impl WholeWork for Infuse {
 mod tests {
     use std::path::Path;
 
-    use super::super::trial::{Trial, read};
+    use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::{Finish, read_lines};
     use crate::digest::Digest;
@@ -200,14 +200,14 @@ mod tests {
     }
 
     fn run(text: &str, records: &[Record], descriptions: &[Response]) -> Result<(Vec<Conversation>, String), Failure> {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let ports = [
-            ("instructions", vec![trial.artifact(artifact::RECORDS, &write_lines(records))]),
-            ("descriptions", vec![trial.artifact(artifact::RESPONSES, &write_lines(descriptions))]),
+            ("instructions", vec![harness.artifact(artifact::RECORDS, &write_lines(records))]),
+            ("descriptions", vec![harness.artifact(artifact::RESPONSES, &write_lines(descriptions))]),
         ];
         let node = read(&InfuseKind, text, &["instructions", "descriptions"], Path::new("m")).unwrap();
-        let output = trial.run(node.as_ref(), ports.into())?;
-        let rows = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        let output = harness.run(node.as_ref(), ports.into())?;
+        let rows = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
         Ok((rows, output.summary.line))
     }
 
@@ -248,18 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn descriptions_of_other_pictures_are_told_with_both_sources() {
+    fn descriptions_of_other_pictures_are_reported_with_both_sources() {
         let [ours, theirs] = [record(2, Some(2), "b"), record(1, Some(1), "a")];
-        let told =
+        let reported =
             |descriptions: &[Response]| run("", std::slice::from_ref(&ours), descriptions).unwrap_err().to_string();
         let (first, other) = (ours.id.short(), theirs.id.short());
         assert_eq!(
-            told(&[description(theirs.id.clone(), "D")]),
+            reported(&[description(theirs.id.clone(), "D")]),
             format!(
                 "no record of `above` has a description, first the item {first}: `above` describes others, first the item {other}"
             )
         );
-        assert!(told(&[]).ends_with(": `above` describes nothing"), "{}", told(&[]));
+        assert!(reported(&[]).ends_with(": `above` describes nothing"), "{}", reported(&[]));
     }
 
     #[test]

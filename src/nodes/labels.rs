@@ -108,7 +108,7 @@ impl LeftOut {
     }
 
     /// Says so, if there are any.
-    pub fn tell(&self, context: &dyn Context) {
+    pub fn report(&self, context: &dyn Context) {
         let Self { what, help, count, first } = self;
         match count {
             0 => {}

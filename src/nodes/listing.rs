@@ -47,7 +47,7 @@ pub struct Listed {
 pub struct Listing {
     /// Those that could be read, and their pictures.
     pub items: Vec<Listed>,
-    /// What is told of those that could not, and why.
+    /// What is reported of those that could not, and why.
     pub unreadable: Vec<String>,
     /// How many of these are records that are not as they should be, not pictures.
     pub faults: usize,
@@ -249,7 +249,7 @@ impl Lister<'_> {
     }
 }
 
-/// The digests of the pictures at `paths`. What cannot be a picture is told here, file by file, or of hundreds of pictures
+/// The digests of the pictures at `paths`. What cannot be a picture is reported here, file by file, or of hundreds of pictures
 /// that were replaced by the same page one alone would count.
 pub(super) fn digested_pictures(
     paths: Vec<PathBuf>,
@@ -275,7 +275,7 @@ pub(super) fn respelled(name: impl fmt::Display, written: &str) -> String {
     format!("{name}, `{written}`")
 }
 
-/// What is told of a picture at `path` that cannot be read, which `file` calls `written` at `place`.
+/// What is reported of a picture at `path` that cannot be read, which `file` calls `written` at `place`.
 pub fn unreadable(
     file: &Path,
     lookup: &Lookup<'_>,

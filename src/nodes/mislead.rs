@@ -2,7 +2,7 @@
 //!
 //! It runs like `describe` with other prompts; that it is a kind of its own tells `pair` where a response came from.
 
-use super::respond::{PORTS, RespondNode};
+use super::response::{PORTS, ResponseNode};
 use crate::artifact::{self, ArtifactKind};
 use crate::node::{Node, NodeKind, Port};
 use crate::spec::Reader;
@@ -33,10 +33,10 @@ impl NodeKind for MisleadKind {
     }
 
     fn declared(&self) -> Vec<Declaration> {
-        RespondNode::declared()
+        ResponseNode::declared()
     }
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        Some(Box::new(RespondNode::read(table)?))
+        Some(Box::new(ResponseNode::read(table)?))
     }
 }

@@ -10,6 +10,8 @@ mod evaluate;
 mod export;
 pub mod folder;
 pub mod formats;
+#[cfg(test)]
+mod harness;
 mod import;
 pub mod infuse;
 mod labels;
@@ -19,14 +21,12 @@ mod model;
 mod operations;
 mod pair;
 mod prompts;
-mod respond;
+mod response;
 mod sample;
 mod sft;
 mod share;
 mod survey;
 mod training;
-#[cfg(test)]
-mod trial;
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ pub const MODEL: ResourceKind = ResourceKind {
     table: "models",
     noun: "model",
     expected: "the folder of a checkpoint",
-    // That a hub is named is told with the command that downloads from it, once it is known that there is no such folder.
+    // That a hub is named is reported with the command that downloads from it, once it is known that there is no such folder.
     is_remote: folder::is_on_hub,
 };
 
@@ -178,7 +178,7 @@ pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
     };
     let folder = &model.path;
     if model.source.is_empty() {
-        // That it is missing is told already.
+        // That it is missing is reported already.
         return Vec::new();
     }
     if !folder.exists() {

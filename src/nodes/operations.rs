@@ -8,7 +8,7 @@ use crate::parameters;
 use crate::spec::Reader;
 use crate::spec::parameter::{Class, Declaration, Fallback, Form, Parameters, Setting, integer, number};
 
-/// What such a parameter is to be.
+/// What such a parameter must be.
 const EXPECTED: &str = "a list of operations such as `[{ op = \"low_resolution\", size = 20 }]`";
 
 /// The parameter; at least one of the operations has a weight.

@@ -155,7 +155,7 @@ impl PairNode {
             }
         }
         let built_in = BUILT_IN.into_iter().filter(|name| *name != MISLEADING).filter_map(PromptSet::built_in);
-        let describing = built_in.chain([instructions.clone()]).flat_map(|set| set.texts().to_vec()).collect();
+        let describing = built_in.chain([instructions.clone()]).flat_map(|set| set.prompts().to_vec()).collect();
         let mut counts = Counts { describing, ..Counts::default() };
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
@@ -211,11 +211,12 @@ impl PairNode {
 impl PairNode {
     /// That altered pictures, of whose descriptions there are the promises `rejected`, answer other prompts.
     fn check_instructions(&self, rejected: &[Parameter]) -> Option<FileProblem> {
-        let drawn = Value::from(self.instructions.load().ok()?.texts().to_vec());
+        let drawn = Value::from(self.instructions.load().ok()?.prompts().to_vec());
         let other = |promise: &&Parameter| promise.name == ALTERED_PROMPTS && promise.value != drawn;
         let asked = rejected.iter().find(other)?;
-        let built_in =
-            |name: &&str| PromptSet::built_in(name).is_some_and(|set| Value::from(set.texts().to_vec()) == asked.value);
+        let built_in = |name: &&str| {
+            PromptSet::built_in(name).is_some_and(|set| Value::from(set.prompts().to_vec()) == asked.value)
+        };
         let remedy = match BUILT_IN.into_iter().find(built_in) {
             Some(name) => format!("write `instructions = \"{name}\"`"),
             None => "give `instructions` of this node the same value as `prompts` of the node that describes them"
@@ -231,15 +232,15 @@ impl PairNode {
 
     /// What the line of the summary says of the instructions, where somebody's own prompts play a part: with prompts of
     /// one's own on one side alone, it is easily overlooked what the pairs answer.
-    fn told_instructions(&self, counts: &Counts) -> Result<String, Failure> {
+    fn reported_instructions(&self, counts: &Counts) -> Result<String, Failure> {
         let set = self.instructions.load()?;
         let built_in = BUILT_IN.into_iter().find(|name| PromptSet::built_in(name).as_ref() == Some(&set));
         let own = built_in.is_none();
-        Ok(match (&self.instructions, built_in, set.texts()) {
+        Ok(match (&self.instructions, built_in, set.prompts()) {
             _ if !own && counts.own_prompts == 0 => String::new(),
-            (_, Some(name), texts) => format!("; instructions: `{name}` ({})", counted(texts.len(), "prompt")),
-            (Prompts::File(path), None, texts) => {
-                format!("; instructions: `{}` ({})", path.display(), counted(texts.len(), "prompt"))
+            (_, Some(name), prompts) => format!("; instructions: `{name}` ({})", counted(prompts.len(), "prompt")),
+            (Prompts::File(path), None, prompts) => {
+                format!("; instructions: `{}` ({})", path.display(), counted(prompts.len(), "prompt"))
             }
             (Prompts::Given(_), None, [only]) => format!("; instruction: {only:?}"),
             (Prompts::Given(_), None, [first, rest @ ..]) => {
@@ -261,7 +262,7 @@ fn name(id: &ItemId, label: &Label) -> String {
 /// Whether a prompt is somebody's own, and of no built-in set. Imported responses may not say theirs.
 fn is_own(prompt: &str) -> bool {
     let built_in =
-        |name: &&str| PromptSet::built_in(name).is_some_and(|set| set.texts().iter().any(|text| text == prompt));
+        |name: &&str| PromptSet::built_in(name).is_some_and(|set| set.prompts().iter().any(|text| text == prompt));
     !prompt.is_empty() && !BUILT_IN.iter().any(built_in)
 }
 
@@ -309,7 +310,7 @@ impl WholeWork for PairNode {
                 if counts.empty_chosen == 1 { "has" } else { "have" },
             ));
         }
-        let instructions = self.told_instructions(&counts)?;
+        let instructions = self.reported_instructions(&counts)?;
         let objects = context.objects();
         // Of imported responses the altered pictures may lie elsewhere, or nowhere.
         let altered = pairs.iter().filter_map(|pair| pair.origin.altered.as_ref().map(|altered| altered.picture));
@@ -377,7 +378,7 @@ fn sample(pair: &Pair, describing: &HashSet<String>) -> Block {
 mod tests {
     use std::path::Path;
 
-    use super::super::trial::{Trial, read};
+    use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::{Altered, Finish, read_lines};
     use crate::digest::Digest;
@@ -392,7 +393,7 @@ mod tests {
         Response { id: id(n), picture: Digest::of(&[n]), altered: None, prompt, text, tokens: 1, finish: Finish::Stop }
     }
 
-    /// x of an item under the trial's seed.
+    /// x of an item under the harness's seed.
     fn instruction(n: u8) -> String {
         PromptSet::built_in(INSTRUCTIONS).unwrap().draw(7, &id(n)).to_owned()
     }
@@ -408,17 +409,17 @@ mod tests {
         preferred: &[Response],
         rejected: &[&[Response]],
     ) -> Result<(Vec<Pair>, Output, Trial), Failure> {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let artifact = |(n, rows): (usize, &[Response])| {
-            let made = trial.artifact(artifact::RESPONSES, &write_lines(rows));
+            let made = harness.artifact(artifact::RESPONSES, &write_lines(rows));
             Artifact { node: format!("side{n}"), ..made }
         };
         let rejected = rejected.iter().copied().enumerate().map(artifact).collect();
         let ports = [("preferred", vec![artifact((9, preferred))]), ("rejected", rejected)].into();
         let node = read(&PairKind, text, &["preferred", "rejected"], Path::new("m")).unwrap();
-        let output = trial.run(node.as_ref(), ports)?;
-        let pairs = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
-        Ok((pairs, output, trial))
+        let output = harness.run(node.as_ref(), ports)?;
+        let pairs = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        Ok((pairs, output, harness))
     }
 
     #[test]
@@ -431,11 +432,11 @@ mod tests {
             problems.map(|problem| format!("{}: {}", problem.parameter, problem.help.unwrap_or_default())).collect()
         };
         let (captions, own) = (PromptSet::built_in(INSTRUCTIONS).unwrap(), ["Tell me.".to_owned()]);
-        assert!(check("", asked(captions.texts())).is_empty() && check("", Vec::new()).is_empty());
+        assert!(check("", asked(captions.prompts())).is_empty() && check("", Vec::new()).is_empty());
         assert!(check("instructions = [\"Tell me.\"]", asked(&own)).is_empty());
         assert!(check("", asked(&own))[0].starts_with("inputs.rejected: both responses of a pair answer"));
-        let told = check("instructions = [\"Tell me.\"]", asked(captions.texts()));
-        assert!(told[0].ends_with("write `instructions = \"stic:captions\"`"), "{told:?}");
+        let reported = check("instructions = [\"Tell me.\"]", asked(captions.prompts()));
+        assert!(reported[0].ends_with("write `instructions = \"stic:captions\"`"), "{reported:?}");
     }
 
     #[test]
@@ -476,8 +477,8 @@ mod tests {
     fn identical_responses_stay_unless_told_otherwise() {
         let preferred = [response(1, "g", "same"), response(2, "g", "a")];
         let rejected = [response(1, "h", "same"), response(2, "h", "b")];
-        let (pairs, _, trial) = paired("", &preferred, &[&rejected]).unwrap();
-        assert_eq!((pairs.len(), trial.notes.lock().unwrap().len()), (2, 1));
+        let (pairs, _, harness) = paired("", &preferred, &[&rejected]).unwrap();
+        assert_eq!((pairs.len(), harness.notes.lock().unwrap().len()), (2, 1));
         let (pairs, output, _) = paired("drop_identical = true", &preferred, &[&rejected]).unwrap();
         assert_eq!(pairs.len(), 1);
         assert!(output.summary.line.contains("; 1 identical pair left out"), "{}", output.summary.line);
@@ -490,12 +491,12 @@ mod tests {
             assert_eq!(made.0[0].origin.kind, OriginKind::Misled, "what is kept stays what it is");
             made.1.summary.line.split([' ', ';']).nth(3).unwrap().to_owned()
         };
-        let texts = |name: &str| PromptSet::built_in(name).unwrap().texts()[0].clone();
-        assert_eq!(word("x", &texts("stic:captions")), "described");
-        assert_eq!(word("x", &texts("stic:preferred")), "described");
+        let prompts = |name: &str| PromptSet::built_in(name).unwrap().prompts()[0].clone();
+        assert_eq!(word("x", &prompts("stic:captions")), "described");
+        assert_eq!(word("x", &prompts("stic:preferred")), "described");
         assert_eq!(word("Tell me.", "Tell me."), "described");
         assert_eq!(word("Tell me.", "Lie to me."), "misled");
-        assert_eq!(word("Tell me.", &texts("stic:hallucination")), "misled");
+        assert_eq!(word("Tell me.", &prompts("stic:hallucination")), "misled");
     }
 
     #[test]
@@ -510,8 +511,8 @@ mod tests {
             "; instructions: \"Say.\" and 1 more of this node's own"
         );
         assert_eq!(line("instructions = \"stic:preferred\"", "x"), "; instructions: `stic:preferred` (1 prompt)");
-        let [preferred, misleading] =
-            ["stic:preferred", "stic:hallucination"].map(|name| PromptSet::built_in(name).unwrap().texts()[0].clone());
+        let [preferred, misleading] = ["stic:preferred", "stic:hallucination"]
+            .map(|name| PromptSet::built_in(name).unwrap().prompts()[0].clone());
         let made = paired("", &[response(1, &preferred, "a")], &[&[response(1, &misleading, "b")]]).unwrap();
         assert_eq!(made.1.summary.line, "1 pair: 1 misled", "the recipe's own prompts are what everybody expects");
     }
@@ -519,10 +520,10 @@ mod tests {
     #[test]
     fn pairs_that_prefer_saying_nothing_are_counted() {
         let preferred = [response(1, "", " "), response(2, "", "a")];
-        let (_, output, trial) = paired("", &preferred, &[&[response(1, "", "b"), response(2, "", "c")]]).unwrap();
+        let (_, output, harness) = paired("", &preferred, &[&[response(1, "", "b"), response(2, "", "c")]]).unwrap();
         assert_eq!(output.summary.line, "2 pairs: 2 imported; 1 with an empty `chosen`");
         assert_eq!(
-            *trial.notes.lock().unwrap(),
+            *harness.notes.lock().unwrap(),
             ["1 of 2 pairs has an empty `chosen`: training prefers saying nothing there"]
         );
     }
@@ -544,9 +545,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_prompt_set_is_told_with_the_nearest() {
-        let told = read(&PairKind, "instructions = \"stic:caption\"", &[], Path::new("m")).err().unwrap();
-        assert!(told[0].starts_with("unknown prompt set `stic:caption`"), "{told:?}");
+    fn an_unknown_prompt_set_is_reported_with_the_nearest() {
+        let reported = read(&PairKind, "instructions = \"stic:caption\"", &[], Path::new("m")).err().unwrap();
+        assert!(reported[0].starts_with("unknown prompt set `stic:caption`"), "{reported:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `prompts` as a parameter: the name of a built-in set, a list of texts, or `{ file = "…" }`.
+//! `prompts` as a parameter: the name of a built-in set, a list of strings, or `{ file = "…" }`.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::spec::Reader;
 use crate::spec::parameter::{Form, Parameters, Setting, path};
 
 /// What the value of such a parameter may be.
-const FORMS: &str = "the name of a prompt set, a list of texts, or `{ file = \"…\" }`";
+const FORMS: &str = "the name of a prompt set, a list of strings, or `{ file = \"…\" }`";
 
 /// The value of a parameter that names prompts.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub enum Prompts {
 parameters! {
     /// The table in which a file of prompts is named.
     struct PromptFile {
-        /// `.txt` with one prompt a line, or `.json` with a list of texts
+        /// `.txt` with one prompt a line, or `.json` with a list of strings
         file: PathBuf = path(),
     }
 }
@@ -38,7 +38,7 @@ impl Prompts {
     /// A parameter that names prompts.
     pub fn setting() -> Setting<Self> {
         let list = Form::List {
-            of: Box::new(Form::Text { what: "a prompt", blank: false }),
+            of: Box::new(Form::String { what: "a prompt", blank: false }),
             least: 1,
             most: None,
             distinct: false,
@@ -59,29 +59,29 @@ impl Prompts {
         if !table.has(key) {
             return None;
         }
-        if table.is_text(key) {
+        if table.is_string(key) {
             let name: String = table.optional(key)?;
             let set = PromptSet::built_in(&name);
             if set.is_none() && looks_like_path(&name) {
-                table.reject(key, "a text names a prompt set", "this looks like a file", Some(file_help(key, &name)));
+                table.reject(key, "a string names a prompt set", "this looks like a file", Some(file_help(key, &name)));
             } else if set.is_none() && name.contains(char::is_whitespace) {
                 let help = format!("a prompt of one's own stands in a list: `{key} = [\"…\"]`");
-                table.reject(key, "a text names a prompt set", "no prompt set has this name", Some(help));
+                table.reject(key, "a string names a prompt set", "no prompt set has this name", Some(help));
             } else if set.is_none() {
                 table.reject_name(key, "prompt set", &name, &BUILT_IN);
             }
             return set.map(Self::Given);
         }
         if table.is_list(key) {
-            let texts: Vec<String> = table.optional(key)?;
-            if let Some(file) = texts.iter().find(|text| has_file_ending(text)) {
+            let prompts: Vec<String> = table.optional(key)?;
+            if let Some(file) = prompts.iter().find(|text| has_file_ending(text)) {
                 table.reject(key, "a list holds prompts", "one of these looks like a file", Some(file_help(key, file)));
                 return None;
             }
-            return match PromptSet::new(texts) {
+            return match PromptSet::new(prompts) {
                 Ok(set) => Some(Self::Given(set)),
                 Err(error) => {
-                    let help = format!("write texts, such as `{key} = [\"Describe the picture.\"]`");
+                    let help = format!("write prompts, such as `{key} = [\"Describe the picture.\"]`");
                     table.reject(key, format!("`{key}` cannot be used"), error.to_string(), Some(help));
                     None
                 }
@@ -109,7 +109,7 @@ impl Prompts {
         let help = match error {
             PromptError::Other { found, .. } => found.help,
             PromptError::Unreadable { .. } => "paths are relative to the pipeline file",
-            _ => "`.txt` holds one prompt a line, `.json` a list of texts",
+            _ => "`.txt` holds one prompt a line, `.json` a list of strings",
         };
         Some(FileProblem { parameter: name.to_owned(), message: error.to_string(), help: Some(help.to_owned()) })
     }
@@ -128,7 +128,7 @@ impl Prompts {
         }
     }
 
-    /// The parameter `name`: the texts, wherever they come from. It selects: the prompt that an item draws is part of
+    /// The parameter `name`: the prompts, wherever they come from. It selects: the prompt that an item draws is part of
     /// what the item reads.
     ///
     /// # Errors
@@ -138,6 +138,6 @@ impl Prompts {
             // Asked for so that the engine notices a change under the run.
             digests.file(path).map_err(|cause| Failure::io(path, &cause))?;
         }
-        Ok(Parameter::selection(name, self.load()?.texts().to_vec()))
+        Ok(Parameter::selection(name, self.load()?.prompts().to_vec()))
     }
 }

@@ -70,7 +70,7 @@ impl NodeKind for SampleKind {
 }
 
 parameters! {
-    /// What a node of the kind is told.
+    /// What a node of the kind is reported.
     struct SampleParameters {
         /// A folder, a glob, a list file, or records in JSON
         from: PathBuf = path().selection(),
@@ -243,7 +243,7 @@ impl WholeWork for Sample {
             let (count, share) =
                 (listing.shared_names, if listing.shared_names == 1 { "shares its" } else { "share their" });
             let records = counted(count, "record");
-            context.note(&format!("{records} {share} `id` with another; records are told apart by content"));
+            context.note(&format!("{records} {share} `id` with another; records are distinguished by content"));
         }
         let mut side = Vec::new();
         if self.parameters.count.is_some() {
@@ -328,7 +328,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use super::super::trial::{Trial, read};
+    use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::read_lines;
     use crate::data::picture::{decode, encode_png};
@@ -353,10 +353,10 @@ mod tests {
     }
 
     fn sampled(node: &dyn Node) -> Result<(Vec<Record>, Output, Trial), Failure> {
-        let trial = Trial::new();
-        let output = trial.run(node, BTreeMap::new())?;
-        let records = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
-        Ok((records, output, trial))
+        let harness = Trial::new();
+        let output = harness.run(node, BTreeMap::new())?;
+        let records = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        Ok((records, output, harness))
     }
 
     fn key(node: &dyn Node) -> Vec<Parameter> {
@@ -367,12 +367,12 @@ mod tests {
     fn pictures_are_known_by_their_content() {
         let folder = pictures(3);
         let node = node(&format!("from = {:?}", folder.path()));
-        let (records, output, trial) = sampled(node.as_ref()).unwrap();
+        let (records, output, harness) = sampled(node.as_ref()).unwrap();
         let bytes = std::fs::read(folder.path().join("1.png")).unwrap();
         let at = records.iter().position(|record| record.picture == Some(Digest::of(&bytes))).unwrap();
         assert_eq!(records[at].id.as_str(), Digest::of(&bytes).to_string());
         assert_eq!(output.summary.line, "3 of 3 pictures");
-        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
         assert_eq!(labels[at].path, Some(folder.path().join("1.png").to_str().unwrap().to_owned()));
     }
 
@@ -402,9 +402,9 @@ mod tests {
     fn a_list_keeps_its_order() {
         let folder = pictures(4);
         std::fs::write(folder.path().join("list.txt"), "3.png\n0.png\n2.png\n1.png\n0.png\n").unwrap();
-        let (_, output, trial) =
+        let (_, output, harness) =
             sampled(node(&format!("from = {:?}", folder.path().join("list.txt"))).as_ref()).unwrap();
-        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
         let names = labels.iter().map(|label| label.path.as_deref().unwrap().rsplit('/').next().unwrap());
         assert_eq!(names.collect::<Vec<_>>(), ["3.png", "0.png", "2.png", "1.png"]);
     }
@@ -446,9 +446,9 @@ mod tests {
     fn a_repeat_is_left_out_or_carries_its_ordinal() {
         let folder = pictures(2);
         std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
-        let (records, output, trial) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
+        let (records, output, harness) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
         assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeat left out)"));
-        let labels: Vec<Label> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
         let paths: Vec<_> = labels.iter().filter_map(|label| label.path.as_deref()).collect();
         assert!(paths.iter().any(|path| path.ends_with("/0.png")), "the first path stays its label: {paths:?}");
         let (records, ..) = sampled(node(&format!("from = {:?}\ndedupe = false", folder.path())).as_ref()).unwrap();
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn instruction_records_are_filtered_and_told_apart_by_content() {
+    fn instruction_records_are_filtered_and_distinguished_by_content() {
         let folder = pictures(2);
         let turn =
             |question: &str| serde_json::json!([{"from": "human", "value": question}, {"from": "gpt", "value": "a"}]);
@@ -494,12 +494,12 @@ mod tests {
         let text =
             format!("from = {:?}\nwhere = {{ image = true, set = [\"vg\", \"gqa\"] }}", folder.path().join("r.json"));
         let node = node(&text);
-        let (records, _, trial) = sampled(node.as_ref()).unwrap();
+        let (records, _, harness) = sampled(node.as_ref()).unwrap();
         assert_eq!(records.len(), 2);
         assert_eq!(records[0].picture, records[1].picture);
         assert_ne!(records[0].id, records[1].id);
         assert_eq!(records[0].fields["set"], "vg");
-        assert!(trial.notes.lock().unwrap()[0].starts_with("1 record shares its `id` with another"));
+        assert!(harness.notes.lock().unwrap()[0].starts_with("1 record shares its `id` with another"));
         let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
         assert_eq!(names, ["where.image", "where.set"]);
     }
@@ -513,19 +513,22 @@ mod tests {
         let names: String = (0..200).map(|_| "0.png\n").collect();
         std::fs::write(folder.path().join("list.txt"), names + "none.png\n").unwrap();
         let list = format!("from = {:?}", folder.path().join("list.txt"));
-        let (_, _, trial) = sampled(node(&list).as_ref()).unwrap();
-        assert!(trial.notes.lock().unwrap()[0].starts_with("left out 1 that cannot be read, first "));
+        let (_, _, harness) = sampled(node(&list).as_ref()).unwrap();
+        assert!(harness.notes.lock().unwrap()[0].starts_with("left out 1 that cannot be read, first "));
         assert!(sampled(node(&(list + "\non_bad_item = \"fail\"")).as_ref()).is_err());
     }
 
     #[test]
-    fn what_a_folder_holds_beside_pictures_is_told() {
+    fn what_a_folder_holds_beside_pictures_is_reported() {
         let folder = pictures(1);
         std::fs::write(folder.path().join("notes.txt"), "notes").unwrap();
         let from = format!("from = {:?}", folder.path());
-        let (records, _, trial) = sampled(node(&from).as_ref()).unwrap();
+        let (records, _, harness) = sampled(node(&from).as_ref()).unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!(*trial.notes.lock().unwrap(), ["passed over 1 file (1 .txt): not in a picture format that is read"]);
+        assert_eq!(
+            *harness.notes.lock().unwrap(),
+            ["passed over 1 file (1 .txt): not in a picture format that is read"]
+        );
 
         let folder = tempfile::tempdir().unwrap();
         (0..3).for_each(|n| std::fs::write(folder.path().join(format!("{n}.HEIC")), "\0\0\0\u{18}ftypheic").unwrap());
@@ -535,14 +538,14 @@ mod tests {
     }
 
     #[test]
-    fn grey_of_more_than_eight_bits_is_told_once() {
+    fn grey_of_more_than_eight_bits_is_reported_once() {
         let folder = pictures(1);
         let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
         for name in ["grey_16_bits.png", "pnm_grey_1000.pgm"] {
             std::fs::copy(odd.join(name), folder.path().join(name)).unwrap();
         }
-        let (_, _, trial) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
-        let notes = trial.notes.lock().unwrap();
+        let (_, _, harness) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
+        let notes = harness.notes.lock().unwrap();
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(notes[0].starts_with("2 of 3 pictures are grey of more than 8 bits"), "{notes:?}");
     }
@@ -551,25 +554,25 @@ mod tests {
     fn an_ignored_orientation_is_gone_from_the_picture_itself() {
         let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
         let text = format!("from = {:?}", odd.join("jpeg_orientation_6.jpg"));
-        let (records, output, trial) = sampled(node(&text).as_ref()).unwrap();
+        let (records, output, harness) = sampled(node(&text).as_ref()).unwrap();
         assert_eq!(records[0].id.as_str(), records[0].picture.unwrap().to_string());
-        assert_eq!(*trial.notes.lock().unwrap(), ["1 of 1 picture carries an EXIF orientation, which is applied"]);
+        assert_eq!(*harness.notes.lock().unwrap(), ["1 of 1 picture carries an EXIF orientation, which is applied"]);
         assert!(output.objects.is_empty());
 
-        let (ignored, output, trial) = sampled(node(&(text + "\norientation = \"ignore\"")).as_ref()).unwrap();
+        let (ignored, output, harness) = sampled(node(&(text + "\norientation = \"ignore\"")).as_ref()).unwrap();
         assert_eq!(ignored[0].id, records[0].id);
         assert_eq!(output.objects, [ignored[0].picture.unwrap()]);
-        let picture = decode(&trial.shelf.read(&output.objects[0]).unwrap()).unwrap();
+        let picture = decode(&harness.shelf.read(&output.objects[0]).unwrap()).unwrap();
         let source = std::fs::read(odd.join("jpeg_orientation_6.jpg")).unwrap();
         assert_eq!(picture, decode_unturned(&source).unwrap());
         assert_eq!(decode(&source).unwrap().dimensions(), (picture.height(), picture.width()));
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         assert_eq!(mistakes("count = 0\norientation = \"aply\"").len(), 3);
-        let told = mistakes("from = \"x\"\nwhere = { path = \"a[\", image = 3, set = [{}] }");
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told.iter().any(|mistake| mistake.contains("`a[` is not a glob")), "{told:?}");
+        let reported = mistakes("from = \"x\"\nwhere = { path = \"a[\", image = 3, set = [{}] }");
+        assert_eq!(reported.len(), 3, "{reported:?}");
+        assert!(reported.iter().any(|mistake| mistake.contains("`a[` is not a glob")), "{reported:?}");
     }
 }

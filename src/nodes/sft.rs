@@ -117,7 +117,7 @@ impl WholeWork for SftNode {
             taken += add(&mut set, artifact, inputs, &mut left_out)?;
         }
         left_out.check_rest(taken)?;
-        left_out.tell(context);
+        left_out.report(context);
         self.training().run(inputs, context, Goal::Sft, set)
     }
 }

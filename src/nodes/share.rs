@@ -99,7 +99,7 @@ impl Stream {
 
     fn promised(promise: &Parameter) -> Option<Self> {
         let Value::List(fields) = &promise.value else { return None };
-        let [Value::Integer(number), Value::Text(name), Value::Text(node), Value::Float(low), Value::Float(high)] =
+        let [Value::Integer(number), Value::String(name), Value::String(node), Value::Float(low), Value::Float(high)] =
             fields.as_slice()
         else {
             return None;
@@ -217,12 +217,12 @@ mod tests {
 
     #[test]
     fn a_share_that_takes_nothing_is_a_failure() {
-        let told = |kept, all| {
+        let reported = |kept, all| {
             Fraction { fraction: [0.0, 0.01] }.check_kept(kept, all).err().map(|failure| failure.to_string())
         };
-        assert_eq!(told(1, 5), None);
-        assert_eq!(told(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
-        assert_eq!(told(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
+        assert_eq!(reported(1, 5), None);
+        assert_eq!(reported(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
+        assert_eq!(reported(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
     }
 
     /// Promises of shares of the source 0, each of a node of its own.
@@ -239,30 +239,31 @@ mod tests {
 
     #[test]
     fn shares_of_one_source_that_overlap_bring_items_twice() {
-        let told = |list: &[(&str, [f64; 2])]| check_once("rejected", &|_| shares(list)).map(|problem| problem.message);
-        assert_eq!(told(&[("a", [0.0, 0.5]), ("b", [0.5, 1.0])]), None);
+        let reported =
+            |list: &[(&str, [f64; 2])]| check_once("rejected", &|_| shares(list)).map(|problem| problem.message);
+        assert_eq!(reported(&[("a", [0.0, 0.5]), ("b", [0.5, 1.0])]), None);
         assert_eq!(
-            told(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]).as_deref(),
+            reported(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]).as_deref(),
             Some("the same items come in by `rejected` from `a` and `b`: the share [0.4, 0.6] of `images`")
         );
-        assert_eq!(told(&[("a", WHOLE), ("a", WHOLE)]).as_deref(), Some("`inputs.rejected` names `a` twice"));
+        assert_eq!(reported(&[("a", WHOLE), ("a", WHOLE)]).as_deref(), Some("`inputs.rejected` names `a` twice"));
         let mut other = Vec::new();
         name_items(&mut other, 7, "images", true);
         assert_eq!(check_once("rejected", &|_| [shares(&[("a", WHOLE)]), other.clone()].concat()), None);
     }
 
     #[test]
-    fn shares_that_never_meet_are_told_and_a_narrowing_that_leaves_nothing() {
-        let told = |preferred: [f64; 2], rejected: &[(&str, [f64; 2])]| {
+    fn shares_that_never_meet_are_reported_and_a_narrowing_that_leaves_nothing() {
+        let reported = |preferred: [f64; 2], rejected: &[(&str, [f64; 2])]| {
             let above = |port: &str| match port {
                 "rejected" => shares(rejected),
                 _ => shares(&[("good", preferred)]),
             };
             check_meeting("rejected", "preferred", &above).map(|problem| problem.message)
         };
-        assert_eq!(told([0.0, 0.5], &[("a", [0.5, 1.0]), ("b", [0.4, 0.5])]), None);
+        assert_eq!(reported([0.0, 0.5], &[("a", [0.5, 1.0]), ("b", [0.4, 0.5])]), None);
         assert_eq!(
-            told([0.0, 0.5], &[("bad", [0.5, 1.0])]).as_deref(),
+            reported([0.0, 0.5], &[("bad", [0.5, 1.0])]).as_deref(),
             Some(
                 "`rejected` and `preferred` have no item in common: `good` has the share [0, 0.5] of `images`, `bad` has \
                  the share [0.5, 1] of `images`"

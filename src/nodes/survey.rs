@@ -17,7 +17,7 @@ use crate::digest::Value;
 use crate::node::{FileProblem, OnBadItem, Parameter};
 
 impl Source {
-    /// Looks at what `parameter` names, as far as it can be told without decoding a picture. `wrong` says what is wrong
+    /// Looks at what `parameter` names, as far as it can be determined without decoding a picture. `wrong` says what is wrong
     /// with an entry that is sound in itself.
     pub fn survey(
         &self,
@@ -68,7 +68,7 @@ pub struct Survey<'a> {
     waiting: Vec<Waiting>,
 }
 
-/// A picture that is to be looked at.
+/// A picture that must be looked at.
 struct Waiting {
     /// Where its record stands; `None` for what is found in a folder.
     place: Option<Place>,
@@ -182,17 +182,20 @@ impl<'a> Survey<'a> {
         };
         let name = format!("`{}`", self.file.display());
         let entries = self.found.entries;
-        let faults = self.faults.told(&name, |count| format!("{count} records of {name} cannot be read:"));
-        let missing =
-            self.missing.told(&name, |count| format!("{count} pictures of {entries} that {name} names are not there:"));
+        let faults = self.faults.reported(&name, |count| format!("{count} records of {name} cannot be read:"));
+        let missing = self
+            .missing
+            .reported(&name, |count| format!("{count} pictures of {entries} that {name} names are not there:"));
         let unlike =
-            self.unlike.told(&name, |count| format!("{count} pictures of {entries} in {name} cannot be read:"));
+            self.unlike.reported(&name, |count| format!("{count} pictures of {entries} in {name} cannot be read:"));
         let bad = self.faults.count() + self.missing.count() + self.unlike.count();
         let all = self.faults.count() + entries;
         let mut found = self.found;
         found.unread = self.remarks.unread_answer().map(|(first, key)| format!("{name}, {first} has `{key}`"));
         if allows(on_bad_item, bad, all) {
-            found.notes.extend([faults, missing, unlike].into_iter().flatten().map(|told| format!("left out: {told}")));
+            found.notes.extend(
+                [faults, missing, unlike].into_iter().flatten().map(|reported| format!("left out: {reported}")),
+            );
         } else {
             found.problems.extend(faults.map(|message| problem(message, None)));
             found.problems.extend(missing.map(|message| problem(message, Some(LOOKED_UP))));
@@ -220,7 +223,7 @@ impl Surveyed {
         if !self.problems.is_empty() || self.entries == 0 {
             return Vec::new();
         }
-        let unread = self.unread.as_ref().map(|told| Parameter::selection(UNREAD, told.as_str()));
+        let unread = self.unread.as_ref().map(|reported| Parameter::selection(UNREAD, reported.as_str()));
         let counts = [(PICTURES, self.pictures), (ANSWERED, self.answered)];
         counts.into_iter().map(|(name, count)| Parameter::selection(name, count)).chain(unread).collect()
     }
@@ -249,8 +252,8 @@ pub fn check_answers(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Opti
     let mut problem =
         promised_none(port, ANSWERED, above, "has a conversation with an answer that says something", help)?;
     let unread = above(port).into_iter().find(|promise| promise.name == UNREAD);
-    if let Some(Value::Text(told)) = unread.map(|promise| promise.value) {
-        problem.message += &format!("; {told}, which is not read as an answer");
+    if let Some(Value::String(reported)) = unread.map(|promise| promise.value) {
+        problem.message += &format!("; {reported}, which is not read as an answer");
     }
     Some(problem)
 }

@@ -302,7 +302,7 @@ mod tests {
         self, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
     use crate::node::{Artifact, Node, NodeKind, Objects};
-    use crate::nodes::trial::{Trial, read};
+    use crate::nodes::harness::{Trial, read};
     use crate::nodes::{DpoKind, SftKind};
 
     const REQUIRED: &str = "model = 'base'\nlearning_rate = 1e-3\nbatch_size = 2\n";
@@ -315,13 +315,13 @@ mod tests {
         read(kind, &format!("{REQUIRED}{text}"), connected, &reference("llava"))
     }
 
-    pub(super) fn trial() -> (Trial, Vec<Digest>) {
-        let trial = Trial::new();
+    pub(super) fn harness() -> (Trial, Vec<Digest>) {
+        let harness = Trial::new();
         let pictures = ["square", "tall", "wide"].map(|name| {
             let bytes = std::fs::read(reference("pictures").join(format!("{name}.png"))).unwrap();
-            trial.shelf.put(&bytes).unwrap()
+            harness.shelf.put(&bytes).unwrap()
         });
-        (trial, pictures.to_vec())
+        (harness, pictures.to_vec())
     }
 
     fn pairs(pictures: &[Digest]) -> Vec<Pair> {
@@ -349,22 +349,22 @@ mod tests {
 
     #[test]
     fn dpo_makes_an_adapter_a_log_and_a_course() {
-        let (trial, pictures) = trial();
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
+        let (harness, pictures) = harness();
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let text = "lora = { rank = 2, alpha = 4 }\nepochs = 6\nlearning_rate = 1e-2\n";
         let text = format!("model = 'base'\nbatch_size = 2\n{text}");
         let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
-        let output = trial.run(&*node, connect("pairs", rows.clone())).unwrap();
-        let log: Vec<Line> = read_lines(&trial.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let output = harness.run(&*node, connect("pairs", rows.clone())).unwrap();
+        let log: Vec<Line> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
         assert_eq!(log.len(), 12);
         let margin = |line: &Line| line.preference.unwrap().margin;
         assert!(margin(&log[0]) == 0.0 && margin(&log[11]) > margin(&log[4]), "{log:?}");
         assert!(output.summary.line.starts_with("12 steps on 3 examples: loss "), "{}", output.summary.line);
         assert!(matches!(&output.summary.blocks[1], Block::Curve { name, .. } if name == "margin"));
-        assert_eq!(trial.progress.lock().unwrap().last().unwrap().done, 12);
+        assert_eq!(harness.progress.lock().unwrap().last().unwrap().done, 12);
 
         // Interrupted and run again: the same identity.
-        let parts = Trial { shelf: trial.shelf.clone(), stop_after: Some(5), ..Trial::new() };
+        let parts = Trial { shelf: harness.shelf.clone(), stop_after: Some(5), ..Trial::new() };
         assert_eq!(parts.run(&*node, connect("pairs", rows.clone())).unwrap_err(), Failure::Interrupted);
         let parts = Trial { stop_after: None, stop: false.into(), ..parts };
         let resumed = parts.run(&*node, connect("pairs", rows)).unwrap();
@@ -374,17 +374,17 @@ mod tests {
 
     #[test]
     fn a_training_that_learns_nothing_is_warned_of() {
-        let (trial, pictures) = trial();
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
+        let (harness, pictures) = harness();
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         for kind in [&DpoKind as &dyn NodeKind, &SftKind] {
             let port = kind.ports()[0].name;
             let run = |rate: &str| {
-                let trial = Trial { shelf: trial.shelf.clone(), ..Trial::new() };
+                let harness = Trial { shelf: harness.shelf.clone(), ..Trial::new() };
                 let text = format!(
                     "model = 'base'\nbatch_size = 2\nepochs = 6\nlearning_rate = {rate}\nlora = {{ rank = 2 }}"
                 );
                 let node = read(kind, &text, &[], &reference("llava")).unwrap();
-                trial.run(&*node, connect(port, rows.clone()))
+                harness.run(&*node, connect(port, rows.clone()))
             };
             let good = run("1e-2").unwrap().summary;
             assert_eq!(good.warnings, Vec::<String>::new());
@@ -400,8 +400,8 @@ mod tests {
 
     #[test]
     fn a_training_that_teaches_no_end_is_noted() {
-        let (trial, pictures) = trial();
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
+        let (harness, pictures) = harness();
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let model = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(reference("llava")).unwrap() {
             let path = entry.unwrap().path();
@@ -417,23 +417,23 @@ mod tests {
                 {% if add_generation_prompt %}ASSISTANT:{% endif %}";
             let path = model.path().join("chat_template.jinja");
             std::fs::write(path, template.replace("CLOSE", close)).unwrap();
-            let trial = Trial { shelf: trial.shelf.clone(), ..Trial::new() };
+            let harness = Trial { shelf: harness.shelf.clone(), ..Trial::new() };
             let text = format!("{REQUIRED}lora = {{ rank = 2 }}\ntemplate = 'checkpoint'");
             let node = read(&DpoKind, &text, &[], model.path()).unwrap();
-            trial.run(&*node, connect("pairs", rows.clone())).unwrap();
-            let notes = trial.notes.lock().unwrap();
+            harness.run(&*node, connect("pairs", rows.clone())).unwrap();
+            let notes = harness.notes.lock().unwrap();
             assert_eq!(notes.iter().any(|note| note.contains("when to stop is not learned")), noted, "{notes:?}");
         }
     }
 
     #[test]
     fn a_training_whose_only_step_warms_up_is_warned_of() {
-        let (trial, pictures) = trial();
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
+        let (harness, pictures) = harness();
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let warnings = |text: &str| {
             let text = format!("model = 'base'\nbatch_size = 8\nlearning_rate = 1e-2\nlora = {{ rank = 2 }}\n{text}");
             let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
-            trial.run(&*node, connect("pairs", rows.clone())).unwrap().summary.warnings
+            harness.run(&*node, connect("pairs", rows.clone())).unwrap().summary.warnings
         };
         let warned = warnings("");
         assert!(warned[0].starts_with("no step had a learning rate above 0"), "{warned:?}");
@@ -442,12 +442,12 @@ mod tests {
 
     #[test]
     fn pairs_of_equal_responses_are_the_cause_when_nothing_is_learned_from_them() {
-        let (trial, pictures) = trial();
+        let (harness, pictures) = harness();
         let mut rows = pairs(&pictures);
         rows.iter_mut().for_each(|pair| pair.rejected = pair.chosen.clone());
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&rows));
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&rows));
         let output =
-            trial.run(&*node(&DpoKind, "epochs = 4\nlora = { rank = 2 }", &[]).unwrap(), connect("pairs", rows));
+            harness.run(&*node(&DpoKind, "epochs = 4\nlora = { rank = 2 }", &[]).unwrap(), connect("pairs", rows));
         let warnings = output.unwrap().summary.warnings.join("\n");
         assert!(warnings.contains("the responses of every pair are equal"), "{warnings}");
         assert!(!warnings.contains("`learning_rate` may be too high, or"), "{warnings}");
@@ -494,24 +494,24 @@ mod tests {
 
     #[test]
     fn sft_goes_on_from_the_input_adapter() {
-        let (trial, pictures) = trial();
-        let imported = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
-        let input = trial.made(artifact::ADAPTER, imported);
+        let (harness, pictures) = harness();
+        let imported = adapter::import(&reference("llava/adapter"), &*harness.shelf).unwrap().0;
+        let input = harness.made(artifact::ADAPTER, imported);
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };
         let conversations = [Conversation {
             id: ItemId::new(pictures[0]),
             picture: Some(pictures[0]),
             conversations: vec![turn(Speaker::Human, "What is this?\n<image>"), turn(Speaker::Gpt, "A ring.")],
         }];
-        let conversations = trial.artifact(artifact::CONVERSATIONS, &write_lines(&conversations));
-        let pairs = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
+        let conversations = harness.artifact(artifact::CONVERSATIONS, &write_lines(&conversations));
+        let pairs = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)));
         let ports = |input: &Artifact| {
             BTreeMap::from([
                 ("conversations", vec![conversations.clone(), pairs.clone()]),
                 ("adapter", vec![input.clone()]),
             ])
         };
-        let run = |text: &str| trial.run(&*node(&SftKind, text, &["adapter"]).unwrap(), ports(&input));
+        let run = |text: &str| harness.run(&*node(&SftKind, text, &["adapter"]).unwrap(), ports(&input));
         let output = run("warmup_ratio = 0\nlora = { rank = 4, alpha = 8, dropout = 0.1 }").unwrap();
         assert!(output.summary.line.starts_with("2 steps on 4 examples: loss "), "{}", output.summary.line);
         assert_ne!(output.identity[0], input.identity[0], "the tensors have changed");
@@ -524,13 +524,13 @@ mod tests {
 
     #[test]
     fn an_adapter_of_another_model_is_refused() {
-        let (trial, pictures) = trial();
-        let imported = adapter::import(&reference("llava_next/adapter"), &*trial.shelf).unwrap().0;
+        let (harness, pictures) = harness();
+        let imported = adapter::import(&reference("llava_next/adapter"), &*harness.shelf).unwrap().0;
         let ports = BTreeMap::from([
-            ("pairs", vec![trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)))]),
-            ("adapter", vec![trial.made(artifact::ADAPTER, imported)]),
+            ("pairs", vec![harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)))]),
+            ("adapter", vec![harness.made(artifact::ADAPTER, imported)]),
         ]);
-        let Err(Failure::Node { message, .. }) = trial.run(&*node(&DpoKind, "", &["adapter"]).unwrap(), ports) else {
+        let Err(Failure::Node { message, .. }) = harness.run(&*node(&DpoKind, "", &["adapter"]).unwrap(), ports) else {
             panic!("accepted")
         };
         assert!(message.starts_with("the adapter of `above`: "), "{message}");
@@ -538,10 +538,10 @@ mod tests {
 
     #[test]
     fn a_prompt_without_room_for_an_answer_names_its_item() {
-        let (trial, pictures) = trial();
-        let rows = trial.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures[..1])));
+        let (harness, pictures) = harness();
+        let rows = harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures[..1])));
         let node = node(&DpoKind, "max_length = 4", &[]).unwrap();
-        let Err(Failure::Node { message, help }) = trial.run(&*node, connect("pairs", rows)) else {
+        let Err(Failure::Node { message, help }) = harness.run(&*node, connect("pairs", rows)) else {
             panic!("accepted")
         };
         let item = ItemId::new(pictures[0]);
@@ -552,9 +552,9 @@ mod tests {
 
     #[test]
     fn nothing_to_train_on_is_an_error() {
-        let trial = Trial::new();
-        let rows = trial.artifact(artifact::PAIRS, b"");
-        let error = trial.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
+        let harness = Trial::new();
+        let rows = harness.artifact(artifact::PAIRS, b"");
+        let error = harness.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
         assert!(error.to_string().starts_with("there is nothing to train on"));
     }
 }

@@ -115,7 +115,7 @@ impl Checkpoint {
     /// Reads the newest sound checkpoint in `folder` onto `device`.
     ///
     /// # Errors
-    /// When a file is there and cannot be read. One that can be read and is damaged is no error: it is told.
+    /// When a file is there and cannot be read. One that can be read and is damaged is no error: it is reported.
     pub fn load(folder: &Path, device: &Device) -> Result<Found, ModelError> {
         let mut damaged = Vec::new();
         for name in [NEWER, OLDER] {
@@ -325,8 +325,8 @@ mod tests {
         let cut = [0, 4, 30, bytes.len() - 3].map(|length| bytes[..length].to_vec());
         for damaged in flipped.into_iter().chain(cut).chain([vec![0; bytes.len()]]) {
             fs::write(&newer, &damaged).unwrap();
-            let told = load(folder.path()).damaged;
-            assert!(told.len() == 1 && told[0].contains(NEWER), "{told:?}");
+            let reported = load(folder.path()).damaged;
+            assert!(reported.len() == 1 && reported[0].contains(NEWER), "{reported:?}");
             // As what a process leaves that is killed between the two renames.
             assert!(!newer.exists());
             assert_eq!(first(folder.path()), Some(1.0));

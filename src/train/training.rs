@@ -1,4 +1,4 @@
-//! A whole training: epochs, batches, micro-batches, steps, checkpoints.
+//! An integer training: epochs, batches, micro-batches, steps, checkpoints.
 //!
 //! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is fixed when
 //! a training first starts; so a training that was stopped ends with the bits of one that was not. A step that overflows

@@ -426,7 +426,7 @@ fn records_that_are_no_json() {
 }
 
 #[test]
-fn all_that_is_wrong_with_records_is_told_at_once_and_before_anything_runs() {
+fn all_that_is_wrong_with_records_is_reported_at_once_and_before_anything_runs() {
     let workspace = records("");
     workspace.edit("p.toml", "records.json", "records.jsonl");
     let turns = |from: [&str; 2]| json!({ "image": "0.png", "conversations": from.map(|from| json!({ "from": from, "value": "What?" })) });

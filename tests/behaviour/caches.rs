@@ -60,11 +60,11 @@ fn a_folder_of_other_files_is_never_taken_for_a_cache() {
     let before = content(&workspace.path("thesis"));
     for arguments in READING.into_iter().chain([&["run", "p.toml"] as &[&str]]) {
         let said = workspace.stic(&[arguments, &["--cache", "thesis"]].concat());
-        // What can be told without a cache is told.
+        // What can be determined without a cache is reported.
         if !matches!(arguments[0], "check" | "graph") {
             assert_eq!(said.code, Some(64), "{arguments:?}: {said}");
-            let told = "`thesis` is not a cache of stic: it holds `chapter.tex`, `figures`";
-            assert!(said.err.contains(told) && said.err.contains("--cache DIR"), "{arguments:?}: {said}");
+            let reported = "`thesis` is not a cache of stic: it holds `chapter.tex`, `figures`";
+            assert!(said.err.contains(reported) && said.err.contains("--cache DIR"), "{arguments:?}: {said}");
         }
         assert_eq!(content(&workspace.path("thesis")), before, "{arguments:?}");
     }
@@ -91,9 +91,9 @@ fn a_damaged_result_that_cannot_be_exported_is_made_again_by_the_run_that_is_adv
     let count = damage_objects(&workspace);
     let said = workspace.stic(&["export", "p.toml", "images", "out"]);
     assert_eq!(said.code, Some(1), "{said}");
-    let told = format!("{count} objects were damaged of the result of `images`, and removed from the cache");
+    let reported = format!("{count} objects were damaged of the result of `images`, and removed from the cache");
     let advice = "stic run p.toml images";
-    assert!(said.err.contains(&told) && said.err.contains(advice), "{said}");
+    assert!(said.err.contains(&reported) && said.err.contains(advice), "{said}");
     assert!(!workspace.path("out").exists());
     let said = workspace.stic(&["run", "p.toml", "images"]);
     assert!(said.code == Some(0) && said.err.contains("1 ran"), "{said}");

@@ -185,7 +185,7 @@ fn an_export_writes_rows_and_pictures_and_replaces_nothing_unasked() {
 }
 
 #[test]
-fn a_cache_that_is_no_folder_is_told() {
+fn a_cache_that_is_no_folder_is_reported() {
     let workspace = pictures();
     workspace.write("cache", "not a folder");
     for arguments in [&["run", "p.toml"][..], &["plan", "p.toml"], &["cache", "stats"]] {
@@ -267,7 +267,7 @@ fn the_cache_is_where_the_option_or_the_environment_says() {
 }
 
 #[test]
-fn data_that_has_gone_is_told_before_anything_runs() {
+fn data_that_has_gone_is_reported_before_anything_runs() {
     let workspace = Workspace::with_pipeline(PICTURES);
     let said = workspace.stic(&["run", "p.toml"]);
     assert_eq!(said.code, Some(64));
@@ -411,7 +411,7 @@ fn a_new_pipeline_is_new_whatever_others_call_their_nodes() {
 }
 
 #[test]
-fn pictures_that_came_went_and_changed_are_told_by_name() {
+fn pictures_that_came_went_and_changed_are_reported_by_name() {
     let workspace = pictures();
     workspace.stic(&["run", "-q", "p.toml"]);
     workspace.pictures("more", 6);
@@ -436,7 +436,7 @@ fn pictures_that_came_went_and_changed_are_told_by_name() {
 }
 
 #[test]
-fn pictures_that_came_and_went_are_told_of_a_choice_too() {
+fn pictures_that_came_and_went_are_reported_of_a_choice_too() {
     let workspace = pictures();
     workspace.write("p.toml", PICTURES.replace("from = \"pictures\"", "from = \"pictures\"\ncount = 2"));
     workspace.stic(&["run", "-q", "p.toml"]);
@@ -481,7 +481,7 @@ fn a_reader_that_goes_away_is_no_reason_to_panic() {
 }
 
 #[test]
-fn a_backend_that_this_build_does_not_have_is_told_where_the_file_asks_for_it() {
+fn a_backend_that_this_build_does_not_have_is_reported_where_the_file_asks_for_it() {
     let workspace = Workspace::with_pipeline(
         r#"[device]
 backend = "rocm"
@@ -587,7 +587,7 @@ fn numbers_of_jobs_that_are_none_are_refused_by_what_is_expected() {
     let workspace = Workspace::new();
     for jobs in ["0", "-1", "many"] {
         let said = workspace.stic(&["run", "p.toml", "-j", jobs]);
-        assert!(said.code == Some(64) && said.err.contains("expected a whole number, at least 1"), "{said}");
+        assert!(said.code == Some(64) && said.err.contains("expected an integer, at least 1"), "{said}");
     }
 }
 

@@ -168,7 +168,7 @@ operations = [{ op = \"low_resolution\", size = 12 }]
 }
 
 #[test]
-fn data_and_models_that_are_missing_are_told_with_the_rest() {
+fn data_and_models_that_are_missing_are_reported_with_the_rest() {
     let workspace = Workspace::with_pipeline(&SOUND.replace("batch_size = 4", "batch_size = 0"));
     let said = workspace.stic(&["check", "p.toml"]);
     assert_eq!(said.code, Some(64));
@@ -176,7 +176,7 @@ fn data_and_models_that_are_missing_are_told_with_the_rest() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_typos_once_each_whatever_its_nodes_lack() {
+fn what_is_missing_is_reported_with_typos_once_each_whatever_its_nodes_lack() {
     let text = SOUND
         .replace("inputs.adapter = \"stage1\"\n", "")
         .replace("prompts = \"stic:preferred\"", "prompts = { file = \"mine.txt\" }\ntemprature = 1")
@@ -261,7 +261,7 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_file_that_is_not_text_is_told_by_line() {
+fn a_file_that_is_not_text_is_reported_by_line() {
     let workspace = Workspace::new();
     workspace.write("p.toml", b"[pipeline]\nname = \"\xff\"\n");
     insta::assert_snapshot!(workspace.stic(&["check", "p.toml"]));
@@ -303,7 +303,7 @@ fn each_of_these_is_one_mistake_with_its_remedy() {
         ((sample.to_owned() + corrupt + "inputs.images = \"a\"\n").replace('\n', "\r"), "carriage return alone", "LF"),
         (sample.replace("\"pictures\"", r#""C:\Users\me""#), "begins an escape", r"'C:\Users\me'"),
         (format!("{sample}{corrupt}inputs.images = []\n"), "`inputs.images` is empty", ""),
-        (format!("{sample}{corrupt}inputs = \"a\"\n"), "`inputs` is to be a table", "`inputs.NAME = \"a\"`"),
+        (format!("{sample}{corrupt}inputs = \"a\"\n"), "`inputs` must be a table", "`inputs.NAME = \"a\"`"),
         (format!("{}{corrupt}inputs.images = \"a\"\n", sample.replace(".a]", ".a.x]")), "`a.x` cannot be", "a_x"),
         (format!("{sample}[device]\nbackend = \"gpu\"\n"), "unknown backend `gpu`", "`cuda`"),
     ] {

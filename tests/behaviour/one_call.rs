@@ -21,7 +21,7 @@ fn objects(text: &str) -> Vec<Value> {
 #[test]
 fn answers_to_several_pictures_are_those_of_transformers_in_order() {
     let (workspace, facts) = reference();
-    let question = facts["question"].as_str().expect("a text");
+    let question = facts["question"].as_str().expect("a string");
     let fixed = ["generate", "--model", "model", "--template", "none", "--max-new-tokens", "16", "--json"];
     let pictures = ["--prompt", question, "--image", "pictures/square.png", "pictures/tall.png"];
     let said = workspace.stic(&[&fixed[..], &pictures].concat());
@@ -36,14 +36,14 @@ fn answers_to_several_pictures_are_those_of_transformers_in_order() {
     }
 }
 
-/// transformers, told not to, writes no padding either; left alone it does, for this checkpoint of random weights.
+/// transformers, reported not to, writes no padding either; left alone it does, for this checkpoint of random weights.
 #[test]
 fn padding_and_the_like_are_never_written() {
     let workspace = Workspace::new();
     workspace.copy("tests/reference/llava_next", "model");
     workspace.copy("tests/reference/pictures", "pictures");
     let facts: Value = serde_json::from_slice(&std::fs::read(workspace.path("model/expected.json")).unwrap()).unwrap();
-    let question = facts["question"].as_str().expect("a text");
+    let question = facts["question"].as_str().expect("a string");
     for (picture, facts) in facts["pictures"].as_object().expect("pictures") {
         let path = format!("pictures/{picture}.png");
         let fixed = ["generate", "--model", "model", "--template", "none", "--max-new-tokens", "16", "--json"];
@@ -79,7 +79,7 @@ fn tiles_follow_the_rule_that_is_asked_for() {
 #[test]
 fn an_adapter_answers_as_in_peft() {
     let (workspace, facts) = reference();
-    let question = facts["question"].as_str().expect("a text");
+    let question = facts["question"].as_str().expect("a string");
     let fixed = ["generate", "--model", "model", "--adapter", "adapter", "--template", "none", "--json"];
     let asked = ["--max-new-tokens", "16", "--image", "pictures/square.png", "--prompt", question];
     let said = workspace.stic(&[&fixed[..], &asked].concat());
@@ -94,7 +94,7 @@ fn a_placeholder_is_put_in_front_of_a_text_without_one() {
         let fixed = ["generate", "--model", "model", "--template", "vicuna_v1", "--max-new-tokens", "1", "--json"];
         let said = workspace.stic(&[&fixed[..], &["--image", "pictures/square.png", "--prompt", text]].concat());
         assert_eq!(said.code, Some(0), "{said}");
-        objects(&said.out)[0]["prompt"].as_str().expect("a text").to_owned()
+        objects(&said.out)[0]["prompt"].as_str().expect("a string").to_owned()
     };
     let rendered = prompt("What is this?");
     assert!(rendered.ends_with("USER: <image>\nWhat is this? ASSISTANT:"), "{rendered}");
@@ -126,7 +126,7 @@ fn scores_are_sums_of_token_scores_in_the_order_of_the_input() {
 }
 
 #[test]
-fn lines_that_cannot_be_scored_are_told_all_at_once() {
+fn lines_that_cannot_be_scored_are_reported_all_at_once() {
     let (workspace, _) = reference();
     let slips = "{\"imge\": null, \"prompt\": \"a\", \"response\": \"b\"}\n\
                  {\"image\": \"none.png\", \"prompt\": \"a\", \"response\": \"b\"}\n";
@@ -150,7 +150,7 @@ fn keys_that_nothing_reads_are_said_to_be_left_alone() {
 }
 
 #[test]
-fn names_that_stand_for_nothing_are_told_with_the_nearest() {
+fn names_that_stand_for_nothing_are_reported_with_the_nearest() {
     let (workspace, _) = reference();
     let with = |more: &[&str]| {
         let prompt = if more.contains(&"--prompt") { &[][..] } else { &["--prompt", "hi"] };

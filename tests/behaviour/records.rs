@@ -159,13 +159,13 @@ fn what_names_no_picture_or_several_is_refused_by_its_key_and_place() {
         (json!({ "image": "0.png", "talk": plain }), "`talk` looks like a conversation"),
         (json!({ "image": "0.png", "messages": "What?" }), "`messages` is not a list of turns"),
     ] {
-        let told = check(&workspace(json!([record]).to_string()), 64);
-        assert!(told.contains("`records.json`, record 1: ") && told.contains(cause), "{told}");
+        let reported = check(&workspace(json!([record]).to_string()), 64);
+        assert!(reported.contains("`records.json`, record 1: ") && reported.contains(cause), "{reported}");
     }
 }
 
 #[test]
-fn what_is_left_out_of_conversations_is_told_before_anything_runs() {
+fn what_is_left_out_of_conversations_is_reported_before_anything_runs() {
     let records = json!([
         record("0.png"),
         with_turns(&[], &[json!({ "from": "human", "value": "And?" })]),
@@ -198,10 +198,10 @@ fn one_bad_record_of_many_costs_itself() {
         (br#"{"image": "9.png"}"#, "there is no picture `9.png`"),
     ] {
         let workspace = workspace(with(bad));
-        let told = check(&workspace, 0);
+        let reported = check(&workspace, 0);
         assert!(
-            told.contains("note") && told.contains("`records.json`, record 101: ") && told.contains(cause),
-            "{told}"
+            reported.contains("note") && reported.contains("`records.json`, record 101: ") && reported.contains(cause),
+            "{reported}"
         );
         let said = said(&workspace, &["run", "p.toml"], 0);
         assert!(
@@ -229,14 +229,14 @@ fn records_without_a_picture_are_left_out_where_pictures_are_looked_at() {
 fn records_that_serve_for_nothing_below_are_found_before_anything_runs() {
     let open = json!({ "image": "0.png", "conversations": [{ "from": "human", "value": "What?" }] });
     let text = json!({ "conversations": turns("Why?", "So.") });
-    let told = |record: Value, more: &str| {
+    let reported = |record: Value, more: &str| {
         let workspace = workspace(json!([record]).to_string());
         workspace.copy("tests/reference/llava", "model");
         workspace.write("p.toml", PIPELINE.to_owned() + more);
         check(&workspace, 64)
     };
-    insta::assert_snapshot!("conversations_without_an_answer", told(open, STAGE2));
-    insta::assert_snapshot!("records_without_pictures", told(text, STAGE2));
+    insta::assert_snapshot!("conversations_without_an_answer", reported(open, STAGE2));
+    insta::assert_snapshot!("records_without_pictures", reported(text, STAGE2));
     let pictures = workspace("");
     pictures.copy("tests/reference/llava", "model");
     pictures.write("p.toml", PIPELINE.replace("records.json", ".") + TRAINING);
@@ -259,8 +259,8 @@ fn pictures_are_found_under_another_spelling() {
     assert!(rows.contains(apart) && rows.contains("Sub/b.png") && rows.contains("A.PNG"), "{rows}");
     workspace.write("a.Png", bytes("2.png"));
     workspace.write("records.json", json!([record("a.png"), record("0.jpg")]).to_string());
-    let told = check(&workspace, 64);
-    assert!(told.contains("it could be `A.PNG` or `a.Png`") && told.contains("there is `0.png`"), "{told}");
+    let reported = check(&workspace, 64);
+    assert!(reported.contains("it could be `A.PNG` or `a.Png`") && reported.contains("there is `0.png`"), "{reported}");
 }
 
 #[test]
@@ -299,7 +299,7 @@ batch_size = 1
 }
 
 #[test]
-fn missing_data_is_told_with_typos_each_once() {
+fn missing_data_is_reported_with_typos_each_once() {
     let pipeline = r#"[pipeline]
 name = "much"
 
@@ -336,7 +336,7 @@ batch_size = 1
 }
 
 #[test]
-fn what_is_left_out_of_a_file_is_told_of_that_file_also_where_another_made_the_result() {
+fn what_is_left_out_of_a_file_is_reported_of_that_file_also_where_another_made_the_result() {
     let clean = json!([record("0.png"), record("1.png")]);
     let workspace = workspace(clean.to_string());
     assert!(!notes(&workspace).contains("left out"));

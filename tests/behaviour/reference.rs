@@ -11,7 +11,7 @@ fn kinds_as_json() -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn a_kind_is_told_with_its_inputs_parameters_and_data() {
+fn a_kind_is_reported_with_its_inputs_parameters_and_data() {
     insta::assert_snapshot!(Workspace::new().stic(&["kinds", "evaluate"]));
     insta::assert_snapshot!(Workspace::new().stic(&["kinds", "evalute"]));
 }
@@ -57,7 +57,7 @@ fn every_example_of_data_is_read() {
     let example = |name: &str| {
         let mut formats = kinds.iter().flat_map(|kind| kind["formats"].as_array().expect("a list"));
         let found = formats.find(|format| format["name"] == name);
-        found.unwrap_or_else(|| panic!("no `{name}`"))["example"].as_str().expect("a text").to_owned()
+        found.unwrap_or_else(|| panic!("no `{name}`"))["example"].as_str().expect("a string").to_owned()
     };
     for (name, file) in [("records", "r.json"), ("descriptions", "d.json"), ("preference pairs", "p.json")] {
         workspace.write(file, format!("[{}]", example(name)));

@@ -1,4 +1,4 @@
-//! Files that are not what their names promise: at every entrance it is told what they really are and what to do. And
+//! Files that are not what their names promise: at every entrance it is reported what they really are and what to do. And
 //! files with a byte-order mark, which are what they promise.
 
 use std::fs;
@@ -143,7 +143,7 @@ fn whatever_takes_the_place_of_a_file_is_named_with_its_remedy() {
             let (file, text) = (name.rsplit('/').next().unwrap(), said.err.replace('\n', " "));
             assert_eq!(said.code, Some(64), "{name}: {said}");
             for expected in [file, what, remedy] {
-                assert!(text.contains(expected), "{name} should be told as {expected:?}: {said}");
+                assert!(text.contains(expected), "{name} should be reported as {expected:?}: {said}");
             }
             assert!(!text.contains("panicked"), "{said}");
         }
@@ -152,7 +152,7 @@ fn whatever_takes_the_place_of_a_file_is_named_with_its_remedy() {
 }
 
 #[test]
-fn pickles_and_empty_files_are_told_where_tensors_are_expected() {
+fn pickles_and_empty_files_are_reported_where_tensors_are_expected() {
     let workspace = workspace();
     let pickle = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/peft/projector.bin")).unwrap();
     for name in TENSORS {

@@ -70,13 +70,13 @@ fn names_are_those_of_the_file_as_it_stands_whoever_made_the_result() {
 
     let said = workspace.stic(&["run", "p.toml", "-v"]);
     assert_eq!(said.code, Some(0), "{said}");
-    let told = format!("{}{}", said.out, said.err);
-    assert!(told.contains("3 hit") && !told.contains("ran"), "{told}");
-    assert!(told.contains("data exam") && told.contains("model small"), "{told}");
+    let reported = format!("{}{}", said.out, said.err);
+    assert!(reported.contains("3 hit") && !reported.contains("ran"), "{reported}");
+    assert!(reported.contains("data exam") && reported.contains("model small"), "{reported}");
     for old in ["model base", "data test", "answers", "0.png"] {
-        assert!(!told.contains(old), "`{old}` is gone:\n{told}");
+        assert!(!reported.contains(old), "`{old}` is gone:\n{reported}");
     }
-    assert!(told.contains("zero.png"), "{told}");
+    assert!(reported.contains("zero.png"), "{reported}");
 
     let nodes = finished(&workspace.stic(&["run", "p.toml", "--json"]));
     let exam = &nodes.iter().find(|(node, _, _)| node == "exam").expect("it is there").2;
@@ -85,7 +85,7 @@ fn names_are_those_of_the_file_as_it_stands_whoever_made_the_result() {
 }
 
 #[test]
-fn bad_items_are_all_told_and_fail_the_node_that_allows_none_also_where_the_cache_has_a_result() {
+fn bad_items_are_all_reported_and_fail_the_node_that_allows_none_also_where_the_cache_has_a_result() {
     let workspace = workspace();
     let broken =
         |name: &str| workspace.write(&format!("pictures/{name}.png"), [b"\x89PNG\r\n\x1a\n", name.as_bytes()].concat());
@@ -100,8 +100,11 @@ fn bad_items_are_all_told_and_fail_the_node_that_allows_none_also_where_the_cach
         workspace.write("p.toml", with(line));
         let said = workspace.stic(&["plan", "p.toml", "described"]);
         assert_eq!(said.code, Some(2), "{said}");
-        let told = said.to_string();
-        assert!(told.contains("4 of 7 items were left out of its result") && told.contains(limit), "{told}");
+        let reported = said.to_string();
+        assert!(
+            reported.contains("4 of 7 items were left out of its result") && reported.contains(limit),
+            "{reported}"
+        );
         let said = workspace.stic(&["run", "p.toml", "described"]);
         assert_eq!(said.code, Some(1), "{said}");
         assert!(said.err.contains("failed  described  4 of 7 items are bad"), "{said}");
@@ -117,7 +120,7 @@ fn what_is_forced_and_not_asked_for_is_refused() {
     let workspace = workspace();
     let said = workspace.stic(&["run", "p.toml", "images", "--force", "answers", "--force", "described"]);
     assert_eq!(said.code, Some(64), "{said}");
-    assert!(said.err.contains("`described`, `answers` are to be made again, but what is asked for does not"), "{said}");
+    assert!(said.err.contains("cannot force `described`, `answers`: the targets do not need them"), "{said}");
     assert!(said.out.is_empty() && !workspace.path("cache").exists(), "nothing was begun");
     assert_eq!(workspace.stic(&["run", "p.toml", "described", "--force", "images"]).code, Some(0), "it is needed");
 }

@@ -169,8 +169,8 @@ fn an_edit_reruns_what_it_touches_and_nothing_else() {
 
     assert_eq!(ran(&run(&workspace, "p.toml")), [""; 0], "nothing changed");
 
-    let told = format!("# a comment\n{}", PIPELINE.replace("seed = 5", "seed   =   5 # the same"));
-    let (head, nodes) = told.split_at(told.find("[nodes.images]").expect("a table"));
+    let reported = format!("# a comment\n{}", PIPELINE.replace("seed = 5", "seed   =   5 # the same"));
+    let (head, nodes) = reported.split_at(reported.find("[nodes.images]").expect("a table"));
     let mut tables: Vec<String> = nodes.split("\n\n").map(str::to_owned).collect();
     tables.reverse();
     workspace.write("renamed.toml", format!("{head}{}", tables.join("\n\n")));
@@ -227,12 +227,12 @@ fn exported(workspace: &Workspace, node: &str) -> Vec<Value> {
     let _ = std::fs::remove_dir_all(workspace.path(&out));
     let said = workspace.stic(&["export", "-q", "p.toml", node, &out]);
     assert_eq!(said.code, Some(0), "{said}");
-    assert!(!workspace.path(&format!("{out}/labels.jsonl")).exists(), "nothing is to be joined by line number");
+    assert!(!workspace.path(&format!("{out}/labels.jsonl")).exists(), "nothing must be joined by line number");
     let mut rows = Vec::new();
     for entry in std::fs::read_dir(workspace.path(&out)).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "jsonl") {
-            let text = std::fs::read_to_string(path).expect("a text");
+            let text = std::fs::read_to_string(path).expect("a string");
             rows.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row is JSON")));
         }
     }

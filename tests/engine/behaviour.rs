@@ -193,7 +193,7 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
         run.error("described"),
         "10 of 200 items are bad, and at most 1 % are skipped: `190`: not a word; `191`: not a word; `192`: not a word; \
          and 7 more",
-        "all are told at once"
+        "all are reported at once"
     );
     let help = run.report.nodes[1].help.clone().unwrap();
     assert!(help.ends_with("; `on_bad_item = \"skip\"` in [nodes.described] skips any number"), "{help}");

@@ -18,7 +18,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// `None` when `data` does not begin as a TIFF file does, or is cut before the directory's place is told.
+    /// `None` when `data` does not begin as a TIFF file does, or is cut before the directory's place is reported.
     pub fn read(data: &'a [u8]) -> Option<Self> {
         let (big_endian, big) = match data.get(..4)? {
             b"MM\0*" | b"MM*\0" => (true, false),
@@ -75,7 +75,7 @@ impl<'a> Directory<'a> {
         self.entry(tag).map(|entry| entry.value)
     }
 
-    /// The whole numbers of a tag; empty when it is absent or holds something else. Signed and broken ones are numbers
+    /// The integers of a tag; empty when it is absent or holds something else. Signed and broken ones are numbers
     /// only when they are whole and not negative.
     pub fn integers(&self, tag: u16) -> Vec<u64> {
         let Some(Entry { kind, value, .. }) = self.entry(tag) else { return Vec::new() };
@@ -83,7 +83,7 @@ impl<'a> Directory<'a> {
         value.chunks_exact(size).filter_map(|value| self.integer_of(*kind, value)).collect()
     }
 
-    /// The first whole number of a tag.
+    /// The first integer of a tag.
     pub fn integer(&self, tag: u16) -> Option<u64> {
         let Entry { kind, value, .. } = self.entry(tag)?;
         self.integer_of(*kind, value.get(..size_of(*kind)?)?)

@@ -1,6 +1,6 @@
 //! Bytes → an 8-bit RGB picture, as Pillow's `convert("RGB")` reads them, turned as their metadata say.
 //!
-//! What a file is, is told by its content, never by its name. Alpha is dropped, palettes are expanded, of several frames
+//! What a file is, is reported by its content, never by its name. Alpha is dropped, palettes are expanded, of several frames
 //! or pages the first counts. A file that Pillow reads otherwise than its format's other readers is read as Pillow reads
 //! it; one that we cannot read so is refused. This module does not know where bytes come from.
 
@@ -301,12 +301,12 @@ fn lzw(mut decoder: weezl::decode::Decoder, codes: &[u8], size: usize) -> Result
     Ok(out)
 }
 
-/// What Pillow makes of whole numbers.
+/// What Pillow makes of integers.
 fn clipped(value: u16) -> u8 {
     value.min(255) as u8
 }
 
-/// What Pillow makes of signed whole numbers and of real ones: cut off, what is no number at 0.
+/// What Pillow makes of signed integers and of real ones: cut off, what is no number at 0.
 fn clipped_real(value: impl Into<f64>) -> u8 {
     value.into() as u8
 }
@@ -398,7 +398,7 @@ pub(crate) mod tests {
                 // What Pillow refuses may be read, but must not end us.
                 (None, ..) => {}
                 (Some(_), _, Err(error)) => {
-                    if !refused.get(name.as_str()).is_some_and(|told| error.to_string().contains(told)) {
+                    if !refused.get(name.as_str()).is_some_and(|reported| error.to_string().contains(reported)) {
                         wrong.push(format!("{name}: {error}"));
                     }
                 }
@@ -502,7 +502,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn grey_of_more_than_eight_bits_is_told_from_the_header() {
+    fn grey_of_more_than_eight_bits_is_distinguished_from_the_header() {
         let deep: Vec<String> = table().into_keys().filter(|name| has_deep_grey(&odd(name))).collect();
         for name in
             ["grey_16_bits.png", "pnm_grey_1000.pgm", "pnm_grey_256_text.pgm", "tiff_float.tif", "tiff_16_bits.tif"]

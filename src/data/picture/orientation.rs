@@ -1,4 +1,4 @@
-//! Where a file says how it is to be turned: everywhere that Pillow's `ImageOps.exif_transpose` looks.
+//! Where a file says how it must be turned: everywhere that Pillow's `ImageOps.exif_transpose` looks.
 //!
 //! That is EXIF data (JPEG's APP1, PNG's `eXIf` and the raw profile of ImageMagick, WebP's `EXIF`), a TIFF file's own
 //! tag and, when they carry none, `tiff:Orientation` in XMP data. A value that is none of 1 to 8 turns nothing.
@@ -28,7 +28,7 @@ pub struct Metadata<'a> {
     pub xmp: Option<Cow<'a, [u8]>>,
 }
 
-/// How the picture in `bytes` is to be turned; not at all when nothing says so.
+/// How the picture in `bytes` must be turned; not at all when nothing says so.
 pub fn orientation(bytes: &[u8]) -> Orientation {
     let metadata = match sniff(bytes) {
         Ok(Format::Jpeg) => jpeg::metadata(bytes),

@@ -47,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
 }
 
 /// Drops alpha, and bits beyond eight as Pillow does: of colours and of grey with alpha the low ones; grey of 16 bits,
-/// which Pillow holds as whole numbers, is cut off at 255.
+/// which Pillow holds as integers, is cut off at 255.
 fn read_row<'a>(
     row: &[u8],
     colour: ColorType,

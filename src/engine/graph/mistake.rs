@@ -158,7 +158,7 @@ impl From<Mistake> for Diagnostic {
                 names.extend(ring.first().map(|(name, _)| name.as_str()));
                 // Of a long ring its beginning and its end.
                 const SHOWN: usize = 8;
-                let told = if names.len() > 2 * SHOWN {
+                let reported = if names.len() > 2 * SHOWN {
                     let (first, last) = (&names[..SHOWN], &names[names.len() - SHOWN..]);
                     let more = names.len() - 2 * SHOWN;
                     format!("{} → … ({more} more) … → {}", first.join(" → "), last.join(" → "))
@@ -166,9 +166,9 @@ impl From<Mistake> for Diagnostic {
                     names.join(" → ")
                 };
                 let mut diagnostic = Self::new(if ring.len() == 1 {
-                    format!("a node takes its own result: {told}")
+                    format!("a node takes its own result: {reported}")
                 } else {
-                    format!("nodes wait for each other: {told}")
+                    format!("nodes wait for each other: {reported}")
                 });
                 for (index, (name, span)) in ring.iter().enumerate().take(2 * SHOWN) {
                     let before = &ring[(index + ring.len() - 1) % ring.len()].0;

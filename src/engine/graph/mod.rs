@@ -77,7 +77,7 @@ impl GraphNode {
     /// What the pipeline file says of a parameter, where that is a text.
     pub fn written(&self, parameter: &str) -> Option<String> {
         match &self.parameters.get(parameter)?.value.value {
-            Syntax::Text(text) => Some(text.clone()),
+            Syntax::String(text) => Some(text.clone()),
             _ => None,
         }
     }
@@ -402,13 +402,13 @@ impl<'a> Joining<'a> {
             Err(rings) => rings,
         };
         for ring in rings {
-            let told = ring.iter().enumerate().map(|(position, index)| {
+            let reported = ring.iter().enumerate().map(|(position, index)| {
                 let before = ring[(position + ring.len() - 1) % ring.len()];
                 let table = &self.pipeline.nodes[*index];
                 let edge = table.inputs.iter().flat_map(named).find(|(name, _)| self.index(name) == Some(before));
                 (table.name.clone(), edge.map_or(table.name_span.clone(), |(_, span)| span.clone()))
             });
-            self.report(Mistake::Cycle { ring: told.collect() });
+            self.report(Mistake::Cycle { ring: reported.collect() });
         }
         None
     }
@@ -529,7 +529,7 @@ from = 'pictures'
     }
 
     #[test]
-    fn a_file_mistake_is_told_at_the_parameter_or_at_the_model() {
+    fn a_file_mistake_is_reported_at_the_parameter_or_at_the_model() {
         let graph = read(SOUND).ok().expect("the text is sound");
         let problem = |parameter: &str| FileProblem {
             parameter: parameter.to_owned(),
@@ -619,7 +619,7 @@ from = 'pictures'
     }
 
     #[test]
-    fn missing_unknown_and_too_many_inputs_are_told_together() {
+    fn missing_unknown_and_too_many_inputs_are_reported_together() {
         insta::assert_snapshot!(said(
             "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\ninputs.images = 'b'\n[nodes.b]\nkind = 'tell'\ninputs.image = 'a'\nmodel = 'm'\n[nodes.c]\nkind = 'tell'\ninputs.images = ['a', 'a']\nmodel = 'm'\n"
         ));
@@ -633,7 +633,7 @@ from = 'pictures'
     }
 
     #[test]
-    fn a_missing_parameter_and_values_out_of_range_are_told_together() {
+    fn a_missing_parameter_and_values_out_of_range_are_reported_together() {
         insta::assert_snapshot!(said(
             "[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'pictures'\n[nodes.b]\nkind = 'tell'\ninputs.images = 'a'\nmodel = 'm'\ntemprature = 1\ntemperature = -1\n[nodes.c]\nkind = 'learn'\ninputs.pairs = { file = 'p' }\nmodel = 'm'\nrank = 0\n"
         ));
@@ -647,7 +647,7 @@ from = 'pictures'
     }
 
     #[test]
-    fn text_that_is_not_toml_is_told_with_the_rest() {
+    fn text_that_is_not_toml_is_reported_with_the_rest() {
         insta::assert_snapshot!(said(
             "[nodes.a\nkind = 'pictures'\nfrom = \n[nodes.b]\nkind = 'pictures'\nfrom = 3\nbanana = 1\n"
         ));
@@ -678,7 +678,7 @@ from = 'pictures'
     }
 
     #[test]
-    fn inputs_that_are_no_names_are_told_with_the_rest() {
+    fn inputs_that_are_no_names_are_reported_with_the_rest() {
         insta::assert_snapshot!(said(
             "[nodes.a]\nkind = 'pictures'\nfrom = ''\n[nodes.b]\nkind = 'join'\ninputs.preferred = 3\ninputs.rejected = []\n"
         ));

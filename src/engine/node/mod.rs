@@ -245,7 +245,7 @@ pub trait Node: Send + Sync {
     }
 
     /// What changed in what `parameter` names outside the pipeline since the result `earlier` was made, when it had the value
-    /// `old`: which entries came, went and changed. `None` where that cannot be told.
+    /// `old`: which entries came, went and changed. `None` where that cannot be determined.
     fn source_changes(
         &self,
         parameter: &str,
@@ -416,7 +416,7 @@ impl OnBadItem {
     }
 
     /// How many may be left out, for people.
-    pub fn told(self) -> String {
+    pub fn reported(self) -> String {
         match self {
             Self::Skip { at_most: 1.0 } => "all but one may be left out".to_owned(),
             Self::Skip { at_most } => format!("at most {} % are skipped", at_most * 100.0),
@@ -466,7 +466,7 @@ pub trait Objects: Send + Sync {
 
 /// What the engine offers a running node.
 pub trait Context: Send + Sync {
-    /// The node's name, for messages that say where something is to be written.
+    /// The node's name, for messages that say where something must be written.
     fn node(&self) -> &str;
 
     /// The node's own seed.

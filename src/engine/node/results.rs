@@ -157,7 +157,7 @@ pub struct Summary {
     /// pipeline calls so is left to [`Node::names`](super::Node::names).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// What else is to be seen of it. Records of earlier versions have text here, under another name.
+    /// What else must be seen of it. Records of earlier versions have text here, under another name.
     #[serde(default, alias = "samples", deserialize_with = "blocks", skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<Block>,
     /// Why the result may not be what was wanted, though nothing failed.
@@ -185,7 +185,7 @@ pub enum Block {
     },
 }
 
-/// A row of a result, and the file that it is about. A result may be told when the file has another name than it had.
+/// A row of a result, and the file that it is about. A result may have been made when the file has another name than it had.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The digest of the file.

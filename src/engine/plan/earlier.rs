@@ -36,7 +36,7 @@ impl<'a> Earlier<'a> {
         store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Vec<String>, Failure> {
-        let told = |changes: &[Change], entry: Option<Entry>| {
+        let reported = |changes: &[Change], entry: Option<Entry>| {
             sentences(changes, &NodeWords { earlier: self, node, entry, objects: &**store, digests })
         };
         let last_used = self.last_used.get_or_init(|| Ok(store.last_used(&self.graph.name)?)).as_ref();
@@ -45,7 +45,7 @@ impl<'a> Earlier<'a> {
             && !changes.is_empty()
         {
             let entry = if let Found::Complete(entry) = store.find(key)? { Some(*entry) } else { None };
-            return Ok(told(&changes, entry));
+            return Ok(reported(&changes, entry));
         }
         let mut earlier = store.earlier(&self.graph.name, &node.name)?;
         if earlier.is_empty() && self.thorough {
@@ -66,7 +66,7 @@ impl<'a> Earlier<'a> {
         } else {
             None
         };
-        Ok(other.into_iter().chain(told(&changes, Some(entry.clone()))).collect())
+        Ok(other.into_iter().chain(reported(&changes, Some(entry.clone()))).collect())
     }
 
     /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name

@@ -450,7 +450,7 @@ fn left_out_in_words(entry: &Entry, node: &GraphNode) -> String {
     format!(
         "{skipped} of {} {were} left out of its result, and {}",
         counted(total, "item"),
-        node.node.on_bad_item().told()
+        node.node.on_bad_item().reported()
     )
 }
 

@@ -1,5 +1,5 @@
 //! Why a node would run: the fields of its key against those of an earlier result, in words. A digest says nothing to a
-//! person, so none is told. It does not know what fields mean, but for one: that two numerics classes may be asked to stand
+//! person, so none is reported. It does not know what fields mean, but for one: that two numerics classes may be asked to stand
 //! for one another.
 
 use similar::{Algorithm, ChangeTag, DiffTag, TextDiff, capture_diff_slices};
@@ -50,14 +50,14 @@ pub trait Words {
     /// What the pipeline file says of a parameter, where that is a text.
     fn written(&self, field: &str) -> Option<String>;
 
-    /// What changed in what a parameter names outside the pipeline file, where that can be told.
+    /// What changed in what a parameter names outside the pipeline file, where that can be determined.
     fn source(&self, change: &Change) -> Option<String>;
 }
 
 /// `changes` for people, a reason each. The first line of a reason says what changed; lines below it, if there are any, say
 /// how.
 pub fn sentences(changes: &[Change], words: &dyn Words) -> Vec<String> {
-    if let [Change { field, old: Some(Value::Text(old)), new: Some(Value::Text(new)) }] = changes
+    if let [Change { field, old: Some(Value::String(old)), new: Some(Value::String(new)) }] = changes
         && field == NUMERICS
     {
         let classes = old.split(ACCEPTED).flat_map(|classes| classes.split(", ")).filter(|class| class != new);
@@ -69,7 +69,7 @@ pub fn sentences(changes: &[Change], words: &dyn Words) -> Vec<String> {
             words.pool()
         )];
     }
-    changes.iter().flat_map(|change| told(change, words)).collect()
+    changes.iter().flat_map(|change| reported(change, words)).collect()
 }
 
 /// Whether two values are one, whichever of them was written to a record and read back: a text that looks like a
@@ -78,7 +78,7 @@ fn alike(a: &Value, b: &Value) -> bool {
     a == b || serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
 }
 
-fn told(change: &Change, words: &dyn Words) -> Vec<String> {
+fn reported(change: &Change, words: &dyn Words) -> Vec<String> {
     let Change { field, old, new } = change;
     if let Some(port) = field.strip_prefix("inputs.") {
         return inputs(port, contents(old), contents(new), &words.inputs(port));
@@ -120,7 +120,7 @@ fn contents(value: &Option<Value>) -> Vec<String> {
 fn inputs(port: &str, old: Vec<String>, new: Vec<String>, names: &[String]) -> Vec<String> {
     let name =
         |index: usize| names.get(index).map_or_else(|| format!("an input of `{port}`"), |name| format!("`{name}`"));
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut gone = 0;
     for operation in capture_diff_slices(Algorithm::Myers, &old, &new) {
         let (before, now) = (operation.old_range(), operation.new_range());
@@ -128,16 +128,16 @@ fn inputs(port: &str, old: Vec<String>, new: Vec<String>, names: &[String]) -> V
             continue;
         }
         let changed = before.len().min(now.len());
-        told.extend(now.clone().take(changed).map(|index| format!("{} changed", name(index))));
-        told.extend(now.clone().skip(changed).map(|index| format!("{} comes in by `{port}` now", name(index))));
+        reported.extend(now.clone().take(changed).map(|index| format!("{} changed", name(index))));
+        reported.extend(now.clone().skip(changed).map(|index| format!("{} comes in by `{port}` now", name(index))));
         gone += before.len() - changed;
     }
     match gone {
         0 => {}
-        1 => told.push(format!("an input of `{port}` is gone")),
-        gone => told.push(format!("{gone} inputs of `{port}` are gone")),
+        1 => reported.push(format!("an input of `{port}` is gone")),
+        gone => reported.push(format!("{gone} inputs of `{port}` are gone")),
     }
-    told
+    reported
 }
 
 fn holds_digest(value: &Value) -> bool {
@@ -149,29 +149,29 @@ fn holds_digest(value: &Value) -> bool {
     }
 }
 
-/// What differs between two values of `field`: tables by key, lists by element, texts by line.
+/// What differs between two values of `field`: tables by key, lists by element, strings by line.
 fn difference(field: &str, old: &Value, new: &Value) -> Vec<String> {
     match (old, new) {
         (Value::Table(old), Value::Table(new)) => {
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
                 let path = format!("{field}.{key}");
                 match (old.get(key), new.get(key)) {
                     (Some(old), Some(new)) if alike(old, new) => {}
-                    (Some(old), Some(new)) => told.extend(difference(&path, old, new)),
+                    (Some(old), Some(new)) => reported.extend(difference(&path, old, new)),
                     (old, new) => {
                         let show = |value: Option<&Value>| value.map_or_else(|| "not given".to_owned(), shown);
-                        told.push(arrow(&path, &show(old), &show(new)));
+                        reported.push(arrow(&path, &show(old), &show(new)));
                     }
                 }
             }
-            told
+            reported
         }
-        (Value::List(old), Value::List(new)) => match (texts(old), texts(new)) {
-            (Some(old), Some(new)) => listed_texts(field, &old, &new),
+        (Value::List(old), Value::List(new)) => match (strings(old), strings(new)) {
+            (Some(old), Some(new)) => listed_strings(field, &old, &new),
             _ => elements(field, old, new),
         },
-        (Value::Text(old), Value::Text(new))
+        (Value::String(old), Value::String(new))
             if [old, new].iter().any(|text| text.contains('\n') || text.len() > WIDTH) =>
         {
             vec![format!("{field} changed{}", lines(old, new))]
@@ -180,13 +180,13 @@ fn difference(field: &str, old: &Value, new: &Value) -> Vec<String> {
     }
 }
 
-/// All of a list's values as texts, if they are that.
-fn texts(values: &[Value]) -> Option<Vec<&str>> {
-    values.iter().map(|value| if let Value::Text(text) = value { Some(text.as_str()) } else { None }).collect()
+/// All of a list's values as strings, if they are that.
+fn strings(values: &[Value]) -> Option<Vec<&str>> {
+    values.iter().map(|value| if let Value::String(text) = value { Some(text.as_str()) } else { None }).collect()
 }
 
 /// Texts that were added, removed and changed: words in one line, prompts line by line.
-fn listed_texts(field: &str, old: &[&str], new: &[&str]) -> Vec<String> {
+fn listed_strings(field: &str, old: &[&str], new: &[&str]) -> Vec<String> {
     if old.iter().chain(new).any(|text| text.contains(char::is_whitespace)) {
         let (mut changed, mut added, mut removed) = (0, 0, 0);
         for operation in capture_diff_slices(Algorithm::Myers, old, new) {
@@ -202,7 +202,7 @@ fn listed_texts(field: &str, old: &[&str], new: &[&str]) -> Vec<String> {
             counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
         return vec![format!("{field}: {}{}", counts.join(", "), lines(&old.join("\n"), &new.join("\n")))];
     }
-    let quoted = |texts: Vec<&&str>| texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ");
+    let quoted = |strings: Vec<&&str>| strings.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ");
     let added: Vec<&&str> = new.iter().filter(|text| !old.contains(text)).collect();
     let removed: Vec<&&str> = old.iter().filter(|text| !new.contains(text)).collect();
     match (added.is_empty(), removed.is_empty()) {
@@ -219,26 +219,26 @@ fn elements(field: &str, old: &[Value], new: &[Value]) -> Vec<String> {
     if plain(old) && plain(new) {
         return vec![arrow(field, &Value::List(old.to_vec()).to_string(), &Value::List(new.to_vec()).to_string())];
     }
-    let texts = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>();
-    let mut told = Vec::new();
-    for operation in capture_diff_slices(Algorithm::Myers, &texts(old), &texts(new)) {
+    let strings = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>();
+    let mut reported = Vec::new();
+    for operation in capture_diff_slices(Algorithm::Myers, &strings(old), &strings(new)) {
         if operation.tag() == DiffTag::Equal {
             continue;
         }
         let (before, now) = (operation.old_range(), operation.new_range());
         let both = before.len().min(now.len());
         for (old_index, new_index) in before.clone().zip(now.clone()) {
-            told.extend(difference(&format!("{field}[{new_index}]"), &old[old_index], &new[new_index]));
+            reported.extend(difference(&format!("{field}[{new_index}]"), &old[old_index], &new[new_index]));
         }
-        told.extend(now.skip(both).map(|index| format!("{field}: added {}", new[index])));
-        told.extend(before.skip(both).map(|index| format!("{field}: removed {}", old[index])));
+        reported.extend(now.skip(both).map(|index| format!("{field}: added {}", new[index])));
+        reported.extend(before.skip(both).map(|index| format!("{field}: removed {}", old[index])));
     }
-    told
+    reported
 }
 
 /// The lines that differ, each on a line of its own, with a sign in front.
 fn lines(old: &str, new: &str) -> String {
-    let mut told = String::new();
+    let mut reported = String::new();
     let ended = |text: &str| format!("{text}\n");
     for change in TextDiff::from_lines(&ended(old), &ended(new)).iter_all_changes() {
         let sign = match change.tag() {
@@ -246,13 +246,13 @@ fn lines(old: &str, new: &str) -> String {
             ChangeTag::Delete => '-',
             ChangeTag::Insert => '+',
         };
-        told.push_str(&format!("\n{sign} {}", change.value().trim_end_matches('\n')));
+        reported.push_str(&format!("\n{sign} {}", change.value().trim_end_matches('\n')));
     }
-    told
+    reported
 }
 
 fn arrow(field: &str, old: &str, new: &str) -> String {
-    // A list is told whole: what came and what went may be at both its ends.
+    // A list is reported whole: what came and what went may be at both its ends.
     if [old, new].iter().any(|text| text.starts_with('[')) {
         return format!("{field}: {old} → {new}");
     }
@@ -337,34 +337,34 @@ mod tests {
     }
 
     #[test]
-    fn every_field_that_differs_is_told_old_and_new() {
+    fn every_field_that_differs_is_reported_old_and_new() {
         let old = [("beta", 0.1.into()), ("epochs", 2i64.into()), ("inputs.pairs", vec![digest("a")].into())];
         let new = [
             ("beta", 0.2.into()),
             ("inputs.pairs", vec![digest("b")].into()),
             ("inputs.adapter", vec![digest("a")].into()),
         ];
-        let told = said(&old, &new);
+        let reported = said(&old, &new);
         assert_eq!(
-            told,
+            reported,
             ["beta: 0.1 → 0.2", "`good` changed", "`good` comes in by `adapter` now", "epochs: 2 → 1 (the default)"]
         );
         assert!(said(&old, &old).is_empty());
-        // Against a default, too, a list is told whole, however long.
+        // Against a default, too, a list is reported whole, however long.
         let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        let told = said(&[("lora.targets", targets.to_vec().into())], &[]);
+        let reported = said(&[("lora.targets", targets.to_vec().into())], &[]);
         let all = targets.map(|target| format!("\"{target}\"")).join(", ");
-        assert_eq!(told, [format!("lora.targets: [{all}] → the default")]);
+        assert_eq!(reported, [format!("lora.targets: [{all}] → the default")]);
     }
 
     #[test]
-    fn inputs_are_told_by_name_and_content_never_by_digest() {
+    fn inputs_are_reported_by_name_and_content_never_by_digest() {
         let list = |names: &[&str]| Value::from(names.iter().map(|name| digest(name)).collect::<Vec<_>>());
-        let told =
+        let reported =
             |old: &[&str], new: &[&str]| said(&[("inputs.rejected", list(old))], &[("inputs.rejected", list(new))]);
-        assert_eq!(told(&["a", "b", "c"], &["a", "x", "c"]), ["`worse` changed"]);
-        assert_eq!(told(&["a", "c"], &["a", "b", "c"]), ["`worse` comes in by `rejected` now"]);
-        assert_eq!(told(&["a", "b", "c", "d"], &["a", "b", "c"]), ["an input of `rejected` is gone"]);
+        assert_eq!(reported(&["a", "b", "c"], &["a", "x", "c"]), ["`worse` changed"]);
+        assert_eq!(reported(&["a", "c"], &["a", "b", "c"]), ["`worse` comes in by `rejected` now"]);
+        assert_eq!(reported(&["a", "b", "c", "d"], &["a", "b", "c"]), ["an input of `rejected` is gone"]);
         let sources = [("model", digest("a").into()), ("from", digest("a").into()), ("data", digest("a").into())];
         let others = [("model", digest("b").into()), ("from", digest("b").into()), ("data", digest("b").into())];
         assert_eq!(
@@ -374,18 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn tables_and_lists_are_told_by_element() {
+    fn tables_and_lists_are_reported_by_element() {
         let low = |size: i64| table(&[("op", "low_resolution".into()), ("size", size.into())]);
         let noise = table(&[("op", "noise".into()), ("sigma", 0.1.into())]);
-        let told = |old: Vec<Value>, new: Vec<Value>| {
+        let reported = |old: Vec<Value>, new: Vec<Value>| {
             said(&[("operations", Value::List(old))], &[("operations", Value::List(new))])
         };
-        assert_eq!(told(vec![low(20), noise.clone()], vec![low(16), noise.clone()]), ["operations[0].size: 20 → 16"]);
         assert_eq!(
-            told(vec![low(20)], vec![low(20), noise.clone()]),
+            reported(vec![low(20), noise.clone()], vec![low(16), noise.clone()]),
+            ["operations[0].size: 20 → 16"]
+        );
+        assert_eq!(
+            reported(vec![low(20)], vec![low(20), noise.clone()]),
             ["operations: added { op = \"noise\", sigma = 0.1 }"]
         );
-        assert_eq!(told(vec![low(20), noise], vec![low(20)]), ["operations: removed { op = \"noise\", sigma = 0.1 }"]);
+        assert_eq!(
+            reported(vec![low(20), noise], vec![low(20)]),
+            ["operations: removed { op = \"noise\", sigma = 0.1 }"]
+        );
         let fraction = |low: f64| [("fraction", vec![low, 1.0].into())];
         assert_eq!(said(&fraction(0.0), &fraction(0.5)), ["fraction: [0.0, 1.0] → [0.5, 1.0]"]);
         let targets = |names: &[&str]| [("lora.targets", names.to_vec().into())];
@@ -396,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn prompts_are_told_line_by_line() {
-        let prompts = |texts: &[&str]| [("prompts", texts.to_vec().into())];
+    fn prompts_are_reported_line_by_line() {
+        let prompts = |strings: &[&str]| [("prompts", strings.to_vec().into())];
         let old = prompts(&["Describe the image.", "What is in it?", "Say more."]);
         let new = prompts(&["Describe the picture.", "What is in it?", "Say more.", "And\nmore?"]);
         assert_eq!(
@@ -410,19 +416,19 @@ mod tests {
 
     #[test]
     fn a_numerics_class_alone_is_said_plainly() {
-        let told = said(
+        let reported = said(
             &[("kind", "describe".into()), (NUMERICS, "cuda-bf16".into())],
             &[("kind", "describe".into()), (NUMERICS, "cpu-f32".into())],
         );
-        let [only] = &told[..] else { panic!("one sentence") };
+        let [only] = &reported[..] else { panic!("one sentence") };
         assert!(only.starts_with("only the numerics class differs: cuda-bf16 → cpu-f32"));
         assert!(only.contains("accept_numerics = [\"cuda-bf16\"]"));
         // A result that took finished items of other classes.
-        let told = said(
+        let reported = said(
             &[("kind", "describe".into()), (NUMERICS, "cpu-f32 with items of cuda-bf16, cuda-f32".into())],
             &[("kind", "describe".into()), (NUMERICS, "cpu-f32".into())],
         );
-        let [only] = &told[..] else { panic!("one sentence") };
+        let [only] = &reported[..] else { panic!("one sentence") };
         assert!(only.contains("accept_numerics = [\"cuda-bf16\", \"cuda-f32\"]"), "{only}");
     }
 

@@ -5,7 +5,7 @@ use crate::event::{Difference, NodeReport, State};
 use crate::node::Artifact;
 
 /// How the results in `nodes` differ, each from the first one that can be compared with it, in the order of the
-/// pipeline. What cannot be read is told, and compared with nothing.
+/// pipeline. What cannot be read is reported, and compared with nothing.
 pub fn differences(shared: &Shared<'_>, nodes: &[NodeReport]) -> Vec<Difference> {
     let mut references: Vec<(usize, Artifact)> = Vec::new();
     let mut found = Vec::new();
@@ -26,7 +26,7 @@ pub fn differences(shared: &Shared<'_>, nodes: &[NodeReport]) -> Vec<Difference>
                     continue 'nodes;
                 }
                 Err(failure) => {
-                    shared.telling.note(&node.name, format!("not compared with `{}`: {failure}", reference.name));
+                    shared.reporter.note(&node.name, format!("not compared with `{}`: {failure}", reference.name));
                     continue 'nodes;
                 }
             }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::external::{ContentError, External};
 use super::interrupt::Noticing;
-use super::telling::Telling;
+use super::reporter::Reporter;
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
 use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
 use crate::store::{Claim, Store, StoreError, Witness};
 
 /// How often people are told how far a node is.
-const TELL_EVERY: Duration = Duration::from_millis(100);
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The content store, for one node: what is found lost on the way is remembered.
 pub struct NodeObjects {
@@ -88,8 +88,8 @@ pub struct NodeContext<'a> {
     pub interrupt: Noticing<'a>,
     /// Set when the node is to end because of [`NodeContext::unavailable`].
     pub halt: AtomicBool,
-    /// Who is told.
-    pub telling: &'a Telling<'a>,
+    /// Who is notified.
+    pub reporter: &'a Reporter<'a>,
     /// Items that are done and all of them, when the engine counts them.
     pub items: Mutex<Option<(usize, usize)>>,
     /// The first content that could not be had.
@@ -104,7 +104,7 @@ impl NodeContext<'_> {
     /// Takes notice that the engine has `done` of `total` items.
     pub fn count(&self, done: usize, total: usize) {
         *self.items.lock().expect("no panic under the lock") = Some((done, total));
-        self.tell(None);
+        self.report_progress(None);
     }
 
     /// How many items the node said that it has left out.
@@ -123,7 +123,7 @@ impl NodeContext<'_> {
         self.unavailable.lock().expect("no panic under the lock").clone()
     }
 
-    fn tell(&self, said: Option<Progress>) {
+    fn report_progress(&self, said: Option<Progress>) {
         let mut state = self.progress.lock().expect("no panic under the lock");
         state.1 = said.unwrap_or(state.1);
         let mut progress = state.1;
@@ -132,11 +132,11 @@ impl NodeContext<'_> {
             (progress.done, progress.total) = (done, total);
         }
         let now = Instant::now();
-        let due = state.0.is_none_or(|last| now - last >= TELL_EVERY) || progress.done == progress.total;
+        let due = state.0.is_none_or(|last| now - last >= REPORT_EVERY) || progress.done == progress.total;
         if due {
             state.0 = Some(now);
             drop(state);
-            self.telling.tell(Event::Progress { node: self.node.to_owned(), progress });
+            self.reporter.report(Event::Progress { node: self.node.to_owned(), progress });
         }
     }
 }
@@ -208,7 +208,7 @@ impl Context for NodeContext<'_> {
     }
 
     fn progress(&self, progress: Progress) {
-        self.tell(Some(progress));
+        self.report_progress(Some(progress));
     }
 
     fn left_out(&self, bad: usize, total: usize) {
@@ -217,6 +217,6 @@ impl Context for NodeContext<'_> {
     }
 
     fn note(&self, text: &str) {
-        self.telling.note(self.node, text);
+        self.reporter.note(self.node, text);
     }
 }

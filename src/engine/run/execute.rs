@@ -17,7 +17,7 @@ use super::context::{NodeContext, NodeObjects};
 use super::external::External;
 use super::interrupt::{Interrupt, Noticing};
 use super::items::ItemRun;
-use super::telling::Telling;
+use super::reporter::Reporter;
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
 use crate::graph::{Graph, GraphNode};
@@ -51,8 +51,8 @@ pub struct Shared<'a> {
     pub interrupt: &'a Interrupt,
     /// By function key: the generation of items that nodes made by force began in this run, over all attempts.
     pub generations: Mutex<HashMap<Digest, u32>>,
-    /// Who is told.
-    pub telling: &'a Telling<'a>,
+    /// Who is notified.
+    pub reporter: &'a Reporter<'a>,
 }
 
 /// How the work on a node ended.
@@ -87,7 +87,7 @@ pub fn execute(shared: &Shared<'_>, task: &Task, slots: &[Value], files: &Witnes
             Ending::Failed(Failure::Environment { message, .. }) if attempt < retries && !shared.interrupt.is_set() => {
                 let pause = shared.options.backoff.saturating_mul(2u32.pow(attempt.min(6)));
                 let (number, all) = (u64::from(attempt) + 1, u64::from(retries) + 1);
-                shared.telling.note(
+                shared.reporter.note(
                     &node.name,
                     format!("attempt {number} of {all} failed, the next is in {:.1} s: {message}", pause.as_secs_f64()),
                 );
@@ -218,7 +218,7 @@ impl Execution<'_> {
         items: bool,
         is_there: &dyn Fn() -> Result<bool, Failure>,
     ) -> Result<Option<Claim>, Failure> {
-        let mut told: Option<Owner> = None;
+        let mut reported: Option<Owner> = None;
         let mut pause = LOOK_EVERY[0];
         loop {
             if is_there()? {
@@ -227,11 +227,11 @@ impl Execution<'_> {
             match self.shared.store.claim(key)? {
                 // It may have been published between the two looks.
                 Claiming::Held(claim) => return Ok((!is_there()?).then_some(claim)),
-                Claiming::Taken(owner) if told.as_ref() == Some(&owner) => {}
+                Claiming::Taken(owner) if reported.as_ref() == Some(&owner) => {}
                 Claiming::Taken(owner) => {
                     let node = self.node.name.clone();
-                    self.shared.telling.tell(Event::Waiting { node, owner: owner.to_string(), items });
-                    told = Some(owner);
+                    self.shared.reporter.report(Event::Waiting { node, owner: owner.to_string(), items });
+                    reported = Some(owner);
                 }
             }
             self.shared.pause(pause);
@@ -273,7 +273,7 @@ impl Execution<'_> {
             scratch: self.shared.store.scratch(claim, self.scratch())?,
             interrupt: Noticing::new(self.shared.interrupt, !self.node.node.maps_items()),
             halt: AtomicBool::new(false),
-            telling: self.shared.telling,
+            reporter: self.shared.reporter,
             items: Mutex::default(),
             unavailable: Mutex::default(),
             left_out: Mutex::default(),
@@ -320,7 +320,7 @@ impl Execution<'_> {
         let started = |remark: Option<String>| {
             let why = self.task.why.iter().cloned().chain(remark).collect();
             let (node, kind) = (self.node.name.clone(), self.node.kind.to_owned());
-            self.shared.telling.tell(Event::Started { node, kind, why });
+            self.shared.reporter.report(Event::Started { node, kind, why });
         };
         match (self.node.node.work(), self.task.function_key) {
             (Work::Items(work), Some(function_key)) => {
@@ -465,7 +465,7 @@ impl Execution<'_> {
     }
 
     fn note(&self, text: String) {
-        self.shared.telling.note(&self.node.name, text);
+        self.shared.reporter.note(&self.node.name, text);
     }
 }
 

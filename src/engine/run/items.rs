@@ -63,7 +63,7 @@ impl ItemRun<'_> {
     /// The items, in the order of the result.
     ///
     /// # Errors
-    /// When they cannot be told, or two are one.
+    /// When they cannot be determined, or two are one.
     pub fn items(&self) -> Result<Vec<Item>, Failure> {
         let items = self.work.items(self.inputs, self.context.pipeline_seed(), self.context.files())?;
         check_ids(&items)?;
@@ -191,7 +191,7 @@ impl ItemRun<'_> {
                         return ControlFlow::Break(());
                     }
                 }
-                // All of them are told at once: each would cost another run.
+                // All of them are reported at once: each would cost another run.
                 Err(item) => bad.push((index, item)),
             }
             self.context.count(total - unfinished.len(), total);
@@ -237,7 +237,7 @@ impl ItemRun<'_> {
                 Failure::node(format!("{count} of {items} {are} bad: {named}")).help(AGAIN)
             }
             OnBadItem::Skip { .. } => {
-                let limit = self.on_bad_item.told();
+                let limit = self.on_bad_item.reported();
                 let help = format!("{AGAIN}; `on_bad_item = \"skip\"` in [nodes.{node}] skips any number");
                 Failure::node(format!("{count} of {items} {are} bad, and {limit}: {named}")).help(help)
             }

@@ -11,9 +11,9 @@ mod external;
 mod interrupt;
 mod items;
 
+mod reporter;
 mod scheduler;
 mod state;
-mod telling;
 mod workers;
 
 pub use interrupt::Interrupt;
@@ -33,8 +33,8 @@ use crate::store::{Store, StoreError};
 use execute::Shared;
 use external::External;
 
+use reporter::Reporter;
 use scheduler::Scheduler;
-use telling::Telling;
 use workers::Threads;
 
 /// How to run.
@@ -114,7 +114,7 @@ pub fn run(
     let planner = Planner::new(graph, pools, &options.plan);
     store.prepare()?;
     let log = store.begin_run()?;
-    let telling = Telling::new(observer, &log);
+    let reporter = Reporter::new(observer, &log);
     let external = External::new(Arc::clone(store));
     let shared = Shared {
         graph,
@@ -124,10 +124,10 @@ pub fn run(
         external: &external,
         interrupt,
         generations: Mutex::default(),
-        telling: &telling,
+        reporter: &reporter,
     };
     let nodes = planner.wanted().count();
-    telling.tell(Event::RunStarted { run: log.id().to_owned(), pipeline: graph.name.clone(), nodes });
+    reporter.report(Event::RunStarted { run: log.id().to_owned(), pipeline: graph.name.clone(), nodes });
 
     let nodes = std::thread::scope(|scope| {
         let mut workers = Threads::new(scope, &planner, &shared);
@@ -136,13 +136,13 @@ pub fn run(
 
     let differences = compare::differences(&shared, &nodes);
     for difference in &differences {
-        telling.tell(Event::Compared(difference.clone()));
+        reporter.report(Event::Compared(difference.clone()));
     }
     let interrupted = interrupt.is_set() && nodes.iter().any(|node| node.how == State::Skipped);
     let seconds = clock.elapsed().as_secs_f64();
     let (run, pipeline) = (log.id().to_owned(), graph.name.clone());
     let mut report = RunReport { run, pipeline, nodes, differences, interrupted, seconds, not_kept: None };
-    telling.tell(Event::RunFinished {
+    reporter.report(Event::RunFinished {
         run: report.run.clone(),
         hit: report.count(State::Hit),
         ran: report.count(State::Run),

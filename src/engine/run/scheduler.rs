@@ -238,12 +238,12 @@ impl<'env> Scheduler<'env> {
         let node = &self.shared.graph.nodes[index];
         self.keys[index] = Some(hit.entry.key);
         if let Some(remark) = &hit.remark {
-            self.shared.telling.note(&node.name, remark.clone());
+            self.shared.reporter.note(&node.name, remark.clone());
         }
-        // Whoever made the result may have read another file: what is to be known of this pipeline's is told all the same,
+        // Whoever made the result may have read another file: what this pipeline's holds is reported all the same,
         // unless the node ran before in this run and said it.
         if self.reports[index].is_none() {
-            node.node.remarks().into_iter().for_each(|remark| self.shared.telling.note(&node.name, remark));
+            node.node.remarks().into_iter().for_each(|remark| self.shared.reporter.note(&node.name, remark));
         }
         let items = hit.entry.items.filter(|_| node.node.maps_items()).map(|items| ItemCounts {
             done: 0,
@@ -274,7 +274,7 @@ impl<'env> Scheduler<'env> {
         self.finish(index, State::Skipped, None, None, None);
     }
 
-    /// Whether an object is there; what cannot be told is met again by whoever reads it.
+    /// Whether an object is there; what cannot be determined is met again by whoever reads it.
     fn is_there(&self, object: &Digest) -> bool {
         self.shared.store.object_size(object).is_ok_and(|size| size.is_some())
     }
@@ -290,7 +290,7 @@ impl<'env> Scheduler<'env> {
         for maker in &makers {
             self.remade[*maker] += 1;
             let name = &self.shared.graph.nodes[*maker].name;
-            self.shared.telling.note(name, format!("its result is made again: {failure}"));
+            self.shared.reporter.note(name, format!("its result is made again: {failure}"));
             self.results[*maker] = None;
         }
         self.signal(index, Signal::Lost(makers));
@@ -336,10 +336,10 @@ impl<'env> Scheduler<'env> {
     }
 
     /// What people are shown of a result, with the names that this pipeline has for what it is about.
-    fn told(&self, index: usize, summary: &Summary) -> Summary {
-        let mut told = summary.clone().named(|digest| self.shared.external.file(digest));
-        told.labels.extend(self.shared.graph.names(index));
-        told
+    fn reported(&self, index: usize, summary: &Summary) -> Summary {
+        let mut reported = summary.clone().named(|digest| self.shared.external.file(digest));
+        reported.labels.extend(self.shared.graph.names(index));
+        reported
     }
 
     /// Reports how a node ended.
@@ -364,11 +364,11 @@ impl<'env> Scheduler<'env> {
             content: record.map(|record| record.content.to_string()),
             items,
             seconds: self.clocks[index].map_or(0.0, |clock| clock.elapsed().as_secs_f64()),
-            summary: record.map(|record| self.told(index, &record.summary)),
+            summary: record.map(|record| self.reported(index, &record.summary)),
             error: failure.map(|failure| failure.to_string()),
             help,
         };
-        self.shared.telling.tell(Event::Finished(report.clone()));
+        self.shared.reporter.report(Event::Finished(report.clone()));
         self.reports[index] = Some(report);
     }
 }

@@ -1,7 +1,7 @@
 //! The states of a run's nodes, and the one function that changes them. It does not know what makes anything happen, and
 //! does no input or output, so that a test can walk through every state that small graphs can reach.
 //!
-//! A node waits while a result that it reads is not there, whatever else happens; when the last one arrives it is to be
+//! A node waits while a result that it reads is not there, whatever else happens; when the last one arrives it must be
 //! looked up. Objects of a result may turn out to be lost long after it was found: whoever made it starts over, and those
 //! below that have not begun wait again. One that is being looked up meanwhile is looked up anew, since what it was looked
 //! up with is gone; one that runs meanwhile goes on, since it has read its inputs.
@@ -15,7 +15,7 @@ use crate::event::State;
 pub enum Phase {
     /// Not all of its inputs are there.
     Waiting,
-    /// Its inputs are there; it is to be looked up.
+    /// Its inputs are there; it must be looked up.
     Undecided,
     /// It is being looked up. `outdated`: an input was lost meanwhile, so whatever comes of it does not count.
     Deciding {
@@ -107,7 +107,7 @@ impl Board {
         self.states[index].expect("only wanted nodes are looked at")
     }
 
-    /// The nodes that are to be looked up.
+    /// The nodes that must be looked up.
     pub fn undecided(&self) -> &BTreeSet<usize> {
         &self.undecided
     }

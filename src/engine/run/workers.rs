@@ -100,7 +100,7 @@ fn witness<'a>(shared: &'a Shared<'a>, index: usize) -> Witness<'a> {
     let node = &shared.graph.nodes[index].name;
     let files = shared.store.witness().announcing(move |path, bytes| {
         let gigabytes = bytes as f64 / 1e9;
-        shared.telling.note(node, format!("reading `{}` ({gigabytes:.1} GB) to digest it, once", path.display()));
+        shared.reporter.note(node, format!("reading `{}` ({gigabytes:.1} GB) to digest it, once", path.display()));
     });
     files.until(|| shared.interrupt.is_set())
 }

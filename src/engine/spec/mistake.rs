@@ -23,14 +23,14 @@ pub enum Mistake {
         key: String,
         /// Its table.
         place: String,
-        /// What its value is to be.
+        /// What its value must be.
         expected: String,
     },
     /// A value of another type.
     Type {
         /// The key.
         key: String,
-        /// What its value is to be.
+        /// What its value must be.
         expected: String,
         /// What it is.
         found: &'static str,
@@ -51,7 +51,7 @@ pub enum Mistake {
         /// How many there are.
         found: usize,
     },
-    /// A text that is none of those that the key takes.
+    /// A string that is none of those that the key takes.
     Choice {
         /// The key.
         key: String,
@@ -69,11 +69,11 @@ pub enum Mistake {
         /// Those that there are.
         known: Vec<String>,
     },
-    /// A text without content.
+    /// A string without content.
     Empty {
         /// The key.
         key: String,
-        /// What its value is to be.
+        /// What its value must be.
         expected: &'static str,
     },
     /// A name with characters that names do not have.
@@ -125,14 +125,14 @@ impl Mistake {
                 .help(format!("add `{key} = …`")),
             Self::Type { key, expected, found } => {
                 let help = retyped(&expected, found).map(str::to_owned);
-                Diagnostic::new(format!("`{key}` is to be {expected}"))
+                Diagnostic::new(format!("`{key}` must be {expected}"))
                     .label(span, format!("this is {found}"))
                     .help(help)
             }
             Self::Range { key, expected } => {
                 Diagnostic::new(format!("`{key}` is out of range")).label(span, format!("expected {expected}"))
             }
-            Self::Length { key, expected, found } => Diagnostic::new(format!("`{key}` is to be a list of {expected}"))
+            Self::Length { key, expected, found } => Diagnostic::new(format!("`{key}` must be a list of {expected}"))
                 .label(span, format!("this has {found}")),
             Self::Choice { key, written, choices } => {
                 let known = choices.iter().map(String::as_str);
@@ -184,12 +184,12 @@ impl Mistake {
 fn retyped(expected: &str, found: &str) -> Option<&'static str> {
     let one = |nouns: &[&str]| nouns.iter().any(|noun| expected == *noun || expected.starts_with(&format!("{noun},")));
     match found {
-        "a list" if one(&["a number", "a whole number", "a text", "true or false"]) => {
+        "a list" if one(&["a number", "an integer", "a string", "a boolean"]) => {
             Some("a node takes one value; sweeps are not there yet: write a node for each value")
         }
-        "a text" if one(&["a number", "a whole number", "true or false"]) => Some("write it without quotes"),
-        "a number" if one(&["a whole number"]) => Some("write it without a point or an exponent"),
-        "true or false" | "a whole number" | "a number" if one(&["a text"]) => Some("put it in quotes"),
+        "a string" if one(&["a number", "an integer", "a boolean"]) => Some("write it without quotes"),
+        "a number" if one(&["an integer"]) => Some("write it without a point or an exponent"),
+        "a boolean" | "an integer" | "a number" if one(&["a string"]) => Some("put it in quotes"),
         "a list" if expected == "a table" => Some("a table has one pair of brackets or braces"),
         _ => None,
     }
@@ -203,7 +203,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// Mistakes of a text that has those of `syntax` already. When it is `incomplete`, what is missing from it is not held
+    /// Mistakes of a string that has those of `syntax` already. When it is `incomplete`, what is missing from it is not held
     /// against it.
     pub fn after(syntax: Vec<Diagnostic>, incomplete: bool) -> Self {
         Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax) }

@@ -30,7 +30,7 @@ pub enum Class {
 pub struct Parameter {
     /// Its dotted name, as in the pipeline file.
     pub name: String,
-    /// What it stands for: a text, not the file that holds it.
+    /// What it stands for: a string, not the file that holds it.
     pub value: Value,
     /// What its change makes stale.
     pub class: Class,
@@ -58,7 +58,7 @@ pub fn by_default(default: impl Into<Value>) -> Option<String> {
 pub enum Form {
     /// `true` or `false`.
     Boolean,
-    /// A whole number, `low` and `high` included.
+    /// An integer, `low` and `high` included.
     Integer {
         /// The smallest.
         low: u64,
@@ -73,7 +73,7 @@ pub enum Form {
         high: Bound<f64>,
     },
     /// A string: any, or one that says something.
-    Text {
+    String {
         /// What it is: `a prompt`.
         what: &'static str,
         /// Whether it may be blank.
@@ -476,7 +476,7 @@ pub const fn above(low: f64) -> (Bound<f64>, Bound<f64>) {
     (Bound::Excluded(low), Bound::Unbounded)
 }
 
-/// A whole number in `range`.
+/// An integer in `range`.
 pub fn integer<T>(range: impl RangeBounds<u64>) -> Setting<T>
 where
     T: Clone + TryFrom<u64> + Into<Value> + 'static,
@@ -497,18 +497,18 @@ where
 }
 
 /// Any string.
-pub fn text(what: &'static str) -> Setting<String> {
-    Setting::new(Form::Text { what, blank: true }, |table, key| table.optional(key), some)
+pub fn string(what: &'static str) -> Setting<String> {
+    Setting::new(Form::String { what, blank: true }, |table, key| table.optional(key), some)
 }
 
 /// A string that says something; `what` it is stands in messages.
-pub fn filled_text(what: &'static str) -> Setting<String> {
-    Setting::new(Form::Text { what, blank: false }, move |table, key| table.text(key, what), some)
+pub fn filled_string(what: &'static str) -> Setting<String> {
+    Setting::new(Form::String { what, blank: false }, move |table, key| table.string(key, what), some)
 }
 
 /// Strings.
-pub fn texts(what: &'static str) -> Setting<Vec<String>> {
-    let of = Box::new(Form::Text { what, blank: true });
+pub fn strings(what: &'static str) -> Setting<Vec<String>> {
+    let of = Box::new(Form::String { what, blank: true });
     let form = Form::List { of, least: 0, most: None, distinct: false };
     Setting::new(form, |table, key| table.optional(key), some)
 }
@@ -545,7 +545,7 @@ impl Form {
     fn flatten_below(&self, name: &str, all: &mut Vec<(String, Declaration)>) {
         match self {
             Self::Table { keys, .. } => {
-                // Tables of which a key has one value are told apart by it.
+                // Tables of which a key has one value are distinguished by it.
                 let is_tag = |key: &&Declaration| matches!(&key.form, Form::Choice(names) if names.len() == 1);
                 let tag = keys.iter().find(is_tag).map(|key| key.form.to_string());
                 let name = tag.map_or_else(|| name.to_owned(), |tag| format!("{name}[{}]", tag.trim_matches('"')));
@@ -567,15 +567,15 @@ impl Form {
         }
     }
 
-    /// What the value is to be, for a message that it is missing.
+    /// What the value must be, for a message that it is missing.
     pub fn expected(&self) -> String {
         match self {
             Self::Boolean => bool::expected(),
-            Self::Integer { low, high: Some(high) } => format!("a whole number from {low} to {high}"),
-            Self::Integer { low, high: None } => format!("a whole number, at least {low}"),
+            Self::Integer { low, high: Some(high) } => format!("an integer from {low} to {high}"),
+            Self::Integer { low, high: None } => format!("an integer, at least {low}"),
             Self::Number { low, high } => words("a number", &(*low, *high)),
-            Self::Text { what, .. } => (*what).to_owned(),
-            Self::Pattern { like, .. } => format!("a text like `{like}`"),
+            Self::String { what, .. } => (*what).to_owned(),
+            Self::Pattern { like, .. } => format!("a string like `{like}`"),
             Self::Path => "a path".to_owned(),
             Self::Choice(names) => format!("one of {}", listed(names)),
             Self::Resource { noun, table } => format!("the name of a {noun} under `[{table}]`"),
@@ -606,7 +606,7 @@ impl fmt::Display for Form {
                     write!(f, "number in {open}{low}, {high}{close}")
                 }
             },
-            Self::Text { .. } => f.write_str("string"),
+            Self::String { .. } => f.write_str("string"),
             Self::Pattern { like, .. } => write!(f, "string like \"{like}\""),
             Self::Path => f.write_str("path"),
             Self::Choice(names) => {

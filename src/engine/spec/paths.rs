@@ -1,4 +1,4 @@
-//! What a text that is to be a path may be instead: one that a shell or a browser would read otherwise, or whose backslashes
+//! What a string that must be a path may be instead: one that a shell or a browser would read otherwise, or whose backslashes
 //! were taken for escapes. Looks at no file.
 
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub(super) fn problem(written: &str) -> Option<(String, &'static str, String)> {
     let known = ["http", "https", "ftp", "s3", "gs", "hf", "az"].contains(&scheme);
     known.then(|| {
         let help = "download it first, and write the path of what was downloaded".to_owned();
-        ("nothing is downloaded: this is to be a path".to_owned(), "a URL", help)
+        ("nothing is downloaded: this must be a path".to_owned(), "a URL", help)
     })
 }
 

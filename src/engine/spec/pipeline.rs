@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
-use super::parameter::{Parameters, filled_text, integer, texts};
+use super::parameter::{Parameters, filled_string, integer, strings};
 use super::reader::{Reader, Scope, resolve};
 use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
 use crate::diagnostic::Span;
@@ -37,13 +37,13 @@ crate::parameters! {
     /// `[pipeline]`.
     pub struct PipelineTable {
         /// What the pipeline is called in messages and in the cache's runs
-        name: Option<String> = filled_text("a name").optional("the file's name").execution(),
+        name: Option<String> = filled_string("a name").optional("the file's name").execution(),
         /// The version of the language that the file is written in
         language: u64 = integer(1..=super::LANGUAGE).default(super::LANGUAGE).execution(),
         /// Every draw follows from it
         seed: u64 = integer(..).default(0),
         /// The nodes whose samples a run shows
-        show: Option<Vec<String>> = texts("the name of a node").optional("pairs and trainings").execution(),
+        show: Option<Vec<String>> = strings("the name of a node").optional("pairs and trainings").execution(),
     }
 }
 
@@ -212,10 +212,10 @@ impl Pipeline {
 
     fn read_resource(&mut self, entry: &Entry, kind: &ResourceKind, scope: &Scope<'_>) {
         let ResourceKind { table: declared_in, noun, .. } = *kind;
-        if let Syntax::Text(source) = &entry.value.value {
+        if let Syntax::String(source) = &entry.value.value {
             let name = entry.key.clone();
             let help = Some(format!("write `{name} = {{ source = \"{source}\" }}`"));
-            let (message, label) = (format!("{noun} `{name}` is to be a table"), "this is a text".to_owned());
+            let (message, label) = (format!("{noun} `{name}` must be a table"), "this is a string".to_owned());
             scope.mistakes.add(Mistake::Other { message, label, help }, entry.value.span.clone());
             let (source, path) = (source.clone(), resolve(scope.folder, source));
             self.resources.push(Resource { table: declared_in, name, source, path, revision: None });
@@ -223,8 +223,8 @@ impl Pipeline {
         }
         let Some(table) = table_of(entry, scope.mistakes) else { return };
         let mut table = Reader::new(scope, table, format!("{noun} `{}`", entry.key));
-        let source = table.required_text("source", kind.expected);
-        let revision = table.text("revision", "a revision");
+        let source = table.required_string("source", kind.expected);
+        let revision = table.string("revision", "a revision");
         let source = source.filter(|source| (kind.is_remote)(source) || table.is_plain_path("source", source));
         // One whose source is wrong is still known by its name.
         let source = source.unwrap_or_default();
@@ -240,7 +240,7 @@ impl Pipeline {
             let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name has no point".to_owned());
             let help = Some(format!("write `[nodes.{}_{}]`, and that name where it is used", entry.key, below.key));
             scope.mistakes.add(Mistake::Other { message, label, help }, below.key_span.clone());
-            // What names it is told when it has a name.
+            // What names it is reported when it has a name.
             scope.mistakes.set_incomplete();
             return;
         }
@@ -258,10 +258,10 @@ impl Pipeline {
                 let (key, place, known) = (key.clone(), format!("node `{}`", entry.key), vec!["kind".to_owned()]);
                 scope.mistakes.add(Mistake::UnknownKey { key, place, known }, key_span.clone());
                 let text = |text: &String| (text.clone(), value.span.clone());
-                if let Syntax::Text(kind) = &value.value { Some(text(kind)) } else { None }
+                if let Syntax::String(kind) = &value.value { Some(text(kind)) } else { None }
             }
             None => {
-                let kind = reader.required_text("kind", "the name of a kind of node");
+                let kind = reader.required_string("kind", "the name of a kind of node");
                 kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()))
             }
         };
@@ -273,11 +273,13 @@ impl Pipeline {
         let mut inputs = Vec::new();
         let mut inputs_are_unread = false;
         match keys.get("inputs").map(|entry| &entry.value) {
-            Some(Located { value: Syntax::Text(name), span }) => {
+            Some(Located { value: Syntax::String(name), span }) => {
                 inputs_are_unread = true;
-                let message = "`inputs` is to be a table".to_owned();
+                let message = "`inputs` must be a table".to_owned();
                 let help = Some(format!("say which input it is: `inputs.NAME = \"{name}\"`"));
-                scope.mistakes.add(Mistake::Other { message, label: "this is a text".to_owned(), help }, span.clone());
+                scope
+                    .mistakes
+                    .add(Mistake::Other { message, label: "this is a string".to_owned(), help }, span.clone());
                 reader.read_elsewhere(["inputs".to_owned()]);
             }
             _ => {
@@ -341,7 +343,7 @@ const INPUT: &str = "the name of a node, a list of names, or a file (`{ file = \
 fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
     let one = |value: &Located| -> Option<InputSource> {
         match &value.value {
-            Syntax::Text(name) => Some(InputSource::Node { name: name.clone(), span: value.span.clone() }),
+            Syntax::String(name) => Some(InputSource::Node { name: name.clone(), span: value.span.clone() }),
             Syntax::Table(table) => {
                 let mut reader = Reader::new(scope, table, format!("input `{}`", entry.key));
                 let (file, images) = (reader.required_path("file"), reader.path("images"));

@@ -49,10 +49,10 @@ impl<'a> Scope<'a> {
 
 /// A TOML value that a key can have.
 pub trait FromToml: Sized {
-    /// What to call it in a message: `a number`, `a text`.
+    /// What to call it in a message: `a number`, `a string`.
     fn expected() -> String;
 
-    /// What to call several: `numbers`, `texts`.
+    /// What to call several: `numbers`, `strings`.
     fn plural() -> String;
 
     /// The value, or what is wrong with it and where.
@@ -70,7 +70,7 @@ fn wrong_type<T: FromToml>(value: &Located, key: &str, mistakes: &Mistakes) -> O
 
 impl FromToml for bool {
     fn expected() -> String {
-        "true or false".to_owned()
+        "a boolean".to_owned()
     }
     fn plural() -> String {
         "booleans".to_owned()
@@ -87,10 +87,10 @@ macro_rules! from_toml_integer {
     ($($type:ty),*) => {
         $(impl FromToml for $type {
             fn expected() -> String {
-                "a whole number".to_owned()
+                "an integer".to_owned()
             }
             fn plural() -> String {
-                "whole numbers".to_owned()
+                "integers".to_owned()
             }
             fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
                 let Syntax::Integer(number) = value.value else { return wrong_type(value, key, mistakes) };
@@ -98,7 +98,7 @@ macro_rules! from_toml_integer {
                 let limit = i128::from(<$type>::MAX).min(i128::from(i64::MAX));
                 let number = number.filter(|number| (0..=limit).contains(number));
                 if number.is_none() {
-                    let expected = format!("a whole number from 0 to {limit}");
+                    let expected = format!("an integer from 0 to {limit}");
                     mistakes.add(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
                 }
                 number.and_then(|number| Self::try_from(number).ok())
@@ -144,14 +144,14 @@ impl FromToml for f64 {
 
 impl FromToml for String {
     fn expected() -> String {
-        "a text".to_owned()
+        "a string".to_owned()
     }
     fn plural() -> String {
-        "texts".to_owned()
+        "strings".to_owned()
     }
     fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
         match &value.value {
-            Syntax::Text(text) => Some(text.clone()),
+            Syntax::String(text) => Some(text.clone()),
             _ => wrong_type(value, key, mistakes),
         }
     }
@@ -305,18 +305,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A whole number in `range`; anything else is reported and gives the default.
+    /// An integer in `range`; anything else is reported and gives the default.
     pub fn integer(&mut self, key: &str, default: u64, range: impl RangeBounds<u64>) -> u64 {
         self.optional_integer(key, range).unwrap_or(default)
     }
 
     /// As [`Reader::integer`], without a default.
     pub fn required_integer(&mut self, key: &str, range: impl RangeBounds<u64>) -> Option<u64> {
-        self.report_missing(key, words("a whole number", &range));
+        self.report_missing(key, words("an integer", &range));
         self.optional_integer(key, range)
     }
 
-    /// A whole number in `range`; `None` when absent.
+    /// An integer in `range`; `None` when absent.
     pub fn optional_integer(&mut self, key: &str, range: impl RangeBounds<u64>) -> Option<u64> {
         let value = self.ask_value(key)?;
         let Syntax::Integer(number) = value.value else {
@@ -327,7 +327,7 @@ impl<'a> Reader<'a> {
         if number.is_none() {
             let low = range.start_bound().cloned();
             let low = if low == Bound::Unbounded { Bound::Included(0) } else { low };
-            let expected = words("a whole number", &(low, range.end_bound().cloned()));
+            let expected = words("an integer", &(low, range.end_bound().cloned()));
             self.report(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
         }
         number
@@ -367,8 +367,8 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// A text that is not empty; `expected` says what it is.
-    pub fn text(&mut self, key: &str, expected: &'static str) -> Option<String> {
+    /// A string that is not empty; `expected` says what it is.
+    pub fn string(&mut self, key: &str, expected: &'static str) -> Option<String> {
         let text: String = self.optional(key)?;
         if text.trim().is_empty() {
             self.report(Mistake::Empty { key: key.to_owned(), expected }, self.span_of(key));
@@ -378,14 +378,14 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::text`]; a missing one is reported.
-    pub fn required_text(&mut self, key: &str, expected: &'static str) -> Option<String> {
+    pub fn required_string(&mut self, key: &str, expected: &'static str) -> Option<String> {
         self.report_missing(key, expected.to_owned());
-        self.text(key, expected)
+        self.string(key, expected)
     }
 
     /// A path, resolved against the pipeline file's folder.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let written = self.text(key, "a path")?;
+        let written = self.string(key, "a path")?;
         self.is_plain_path(key, &written).then(|| {
             let path = resolve(self.scope.folder, &written);
             self.scope.named.borrow_mut().paths.push((format!("{}{key}", self.path), path.clone()));
@@ -485,9 +485,9 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Whether the value under `key` is a text, a list, a table, …: for keys that take several forms.
-    pub fn is_text(&self, key: &str) -> bool {
-        matches!(self.syntax(key), Some(Syntax::Text(_)))
+    /// Whether the value under `key` is a string, a list, a table, …: for keys that take several forms.
+    pub fn is_string(&self, key: &str) -> bool {
+        matches!(self.syntax(key), Some(Syntax::String(_)))
     }
 
     /// See [`Reader::is_text`].
@@ -594,7 +594,7 @@ pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
     if resolved.as_os_str().is_empty() { PathBuf::from(".") } else { resolved }
 }
 
-/// `a number from 0 to 1`, `a whole number, at least 1`: what `range` takes, in words.
+/// `a number from 0 to 1`, `an integer, at least 1`: what `range` takes, in words.
 pub(super) fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
     match (range.start_bound(), range.end_bound()) {
         (Bound::Included(low), Bound::Included(high)) => format!("{noun} from {low} to {high}"),
@@ -638,8 +638,8 @@ mod tests {
     }
 
     fn messages(mistakes: &[Diagnostic]) -> Vec<String> {
-        let told = |mistake: &Diagnostic| format!("{}: {}", mistake.message, mistake.labels[0].text);
-        mistakes.iter().map(told).collect()
+        let reported = |mistake: &Diagnostic| format!("{}: {}", mistake.message, mistake.labels[0].text);
+        mistakes.iter().map(reported).collect()
     }
 
     #[test]
@@ -674,11 +674,11 @@ mod tests {
         insta::assert_snapshot!(messages(&mistakes).join("\n"), @r"
         `a` is out of range: expected a finite number from 0 to 1
         `b` is out of range: expected a finite number
-        `c` is out of range: expected a whole number, at least 0
+        `c` is out of range: expected an integer, at least 0
         `d` is out of range: expected a number, above 0
-        `e` is to be a whole number: this is a number
+        `e` must be an integer: this is a number
         `f` is out of range: expected a finite number, at least 0
-        `g` is out of range: expected a whole number from 1 to 9
+        `g` is out of range: expected an integer from 1 to 9
         `h` is out of range: expected a number, at least 0 and below 1
         ");
     }
@@ -699,7 +699,7 @@ mod tests {
         assert_eq!((value, mistakes.len()), (None, 2));
         let (value, mistakes) = read("l = [1, 2, 3]", |reader| reader.optional_interval("l", 0.0..=1.0));
         assert_eq!(value, None);
-        assert_eq!(messages(&mistakes), ["`l` is to be a list of 2: this has 3"]);
+        assert_eq!(messages(&mistakes), ["`l` must be a list of 2: this has 3"]);
     }
 
     #[test]
@@ -734,7 +734,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_reported_once_and_never_for_a_text_that_could_not_be_read() {
         let ((), mistakes) = read("", |reader| drop(reader.required::<String>("from")));
-        assert_eq!(messages(&mistakes), ["`from` is missing in node `n`: needs `from`, a text"]);
+        assert_eq!(messages(&mistakes), ["`from` is missing in node `n`: needs `from`, a string"]);
         let ((), mistakes) = read("from =\n", |reader| drop(reader.required::<String>("from")));
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     }

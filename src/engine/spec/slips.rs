@@ -1,5 +1,5 @@
 //! What people write where TOML wants something else: each slip by its name and with what to write instead, and mended,
-//! so that the rest of the file is read as it was meant and its other mistakes are told in the same round.
+//! so that the rest of the file is read as it was meant and its other mistakes are reported in the same round.
 //!
 //! A slip is looked for only where the parser found an error. This module does not know which keys there are.
 
@@ -9,15 +9,15 @@ use toml::de::DeTable;
 
 use crate::diagnostic::{Diagnostic, Span};
 
-/// So many slips are mended, and so long a text, before the rest is left to the parser's own words.
+/// So many slips are mended, and so long a string, before the rest is left to the parser's own words.
 const MOST: usize = 100;
 const LONGEST: usize = 1 << 18;
 
-/// A text on its way to TOML.
+/// A string on its way to TOML.
 pub(super) struct Draft {
     /// What is left to read.
     pub text: String,
-    /// The slips, told at their places in the text as it was written.
+    /// The slips, reported at their places in the text as it was written.
     pub slips: Vec<Diagnostic>,
     /// Whether something was left out that could not be understood.
     pub lossy: bool,
@@ -30,7 +30,7 @@ impl Draft {
     pub fn of(text: &str) -> Self {
         let origin = (0..=text.len()).collect();
         let mut draft = Self { text: text.to_owned(), slips: Vec::new(), lossy: false, origin };
-        let mut told: Vec<Told> = Vec::new();
+        let mut reported: Vec<Reported> = Vec::new();
         let mut passed: Vec<usize> = Vec::new();
         while draft.slips.len() < MOST && text.len() <= LONGEST {
             let Some((line, slip)) = draft.next_slip(&mut passed) else { break };
@@ -45,20 +45,20 @@ impl Draft {
                 (None, None) => String::new(),
             };
             let help = Some(help).filter(|help| !help.is_empty());
-            // The same slip all over a file is told once.
-            match told.iter_mut().find(|told| told.message == slip.message && slip.everywhere) {
-                Some(told) if told.line == number => draft.slips[told.index].help = help,
-                Some(told) => told.also.extend((told.also.last() != Some(&number)).then_some(number)),
+            // The same slip all over a file is reported once.
+            match reported.iter_mut().find(|reported| reported.message == slip.message && slip.everywhere) {
+                Some(reported) if reported.line == number => draft.slips[reported.index].help = help,
+                Some(reported) => reported.also.extend((reported.also.last() != Some(&number)).then_some(number)),
                 None => {
                     let (message, index) = (slip.message.clone(), draft.slips.len());
-                    told.push(Told { message, index, line: number, also: Vec::new() });
+                    reported.push(Reported { message, index, line: number, also: Vec::new() });
                     draft.slips.push(Diagnostic::new(slip.message).label(place, slip.label).help(help));
                 }
             }
             draft.lossy |= slip.lossy;
             draft.apply(slip.edits);
         }
-        for Told { index, also, .. } in told.iter().filter(|told| !told.also.is_empty()) {
+        for Reported { index, also, .. } in reported.iter().filter(|reported| !reported.also.is_empty()) {
             let lines: Vec<String> = also.iter().map(usize::to_string).collect();
             let noun = if lines.len() == 1 { "line" } else { "lines" };
             draft.slips[*index].labels[0].text += &format!("; also in {noun} {}", lines.join(", "));
@@ -94,7 +94,8 @@ impl Draft {
             // What did not help is not done twice.
             let place = |slip: &Slip| self.place(slip.at.clone());
             let tried = |slip: &Slip| {
-                let same = |told: &Diagnostic| told.message == slip.message && told.labels[0].span == place(slip);
+                let same =
+                    |reported: &Diagnostic| reported.message == slip.message && reported.labels[0].span == place(slip);
                 self.slips.iter().any(same)
             };
             if let Some(slip) = slip.filter(|slip| !tried(slip)) {
@@ -120,8 +121,8 @@ impl Draft {
     }
 }
 
-/// A slip that is told: its place in the list, its line, and other lines that have it.
-struct Told {
+/// A slip that is reported: its place in the list, its line, and other lines that have it.
+struct Reported {
     message: String,
     index: usize,
     line: usize,
@@ -167,22 +168,22 @@ pub(super) fn other_format(text: &str) -> Option<Diagnostic> {
     let start = text.trim_start();
     let at = text.len() - start.len();
     let first = start.lines().next().unwrap_or_default();
-    let told = |format: &str| {
+    let reported = |format: &str| {
         Diagnostic::new(format!("this is {format}, and a pipeline is TOML"))
             .label(at..at + first.trim_end().floor_char_boundary(80), "the file begins so")
             .help("a node is a table: `[nodes.NAME]`, then a line `key = value` for each of its keys".to_owned())
     };
     let list = start.starts_with('[') && serde_json::from_str::<serde::de::IgnoredAny>(start).is_ok();
     if start.starts_with('{') || (list && !first.trim_end().ends_with(']')) {
-        return Some(told("JSON"));
+        return Some(reported("JSON"));
     }
     if start.starts_with('<') {
-        return Some(told("a page of HTML or XML"));
+        return Some(reported("a page of HTML or XML"));
     }
     let lines = || text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
     let opens = |line: &str| line.strip_suffix(':').is_some_and(is_name);
     let assigns = |line: &str| line.starts_with('[') || line.contains(" = ");
-    (start.starts_with("---") || (lines().any(opens) && !lines().any(assigns))).then(|| told("YAML"))
+    (start.starts_with("---") || (lines().any(opens) && !lines().any(assigns))).then(|| reported("YAML"))
 }
 
 /// What was meant on `line`, where the parser says `message` of `span`.
@@ -247,7 +248,7 @@ fn foreign_characters(text: &str, line: &Span) -> Option<Slip> {
             '\u{2018}'..='\u{201b}' | '\u{2032}' | '\u{ff07}' => {
                 ("'", "TOML does not read curly quotes", "not a straight quote")
             }
-            '`' => ("\"", "a text is written in quotes, not in backticks", "a backtick"),
+            '`' => ("\"", "a string is written in quotes, not in backticks", "a backtick"),
             '\u{2010}'..='\u{2015}' | '\u{2212}' => ("-", "a minus is written `-`", "another dash"),
             '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => {
                 (" ", "there is a space that TOML does not read", "a no-break or wide space")
@@ -433,8 +434,8 @@ fn too_much(text: &str, line: &Span, at: usize) -> Option<Slip> {
         return None;
     }
     let new = format!("{other}{inner}{other}");
-    let message = format!("a text in `{quote}` ends at the next `{quote}`");
-    Some(Slip::new(value..end, message, "quotes in a text", vec![(value..end, new)]))
+    let message = format!("a string in `{quote}` ends at the next `{quote}`");
+    Some(Slip::new(value..end, message, "quotes in a string", vec![(value..end, new)]))
 }
 
 /// What begins a comment in other languages.
@@ -478,7 +479,7 @@ fn header(text: &str, line: &Span) -> Option<Slip> {
     None
 }
 
-/// A text without its second quote.
+/// A string without its second quote.
 fn unclosed_text(text: &str, line: &Span, span: Span) -> Option<Slip> {
     let written = &text[line.clone()];
     let end = line.start + written.trim_end().len();
@@ -498,7 +499,7 @@ fn unclosed_text(text: &str, line: &Span, span: Span) -> Option<Slip> {
     });
     let (index, quote) = quote?;
     let start = line.start + index;
-    let slip = Slip::new(start..end, "a text has no closing quote", format!("needs a second `{quote}`"), Vec::new());
+    let slip = Slip::new(start..end, "a string has no closing quote", format!("needs a second `{quote}`"), Vec::new());
     let closing = end..end;
     // Brackets behind the text were meant to be brackets.
     let tail = text[start..end].len() - text[start..end].trim_end_matches([']', '}', ',', ' ']).len();
@@ -577,7 +578,7 @@ fn open_bracket(before: &str) -> Option<(usize, char)> {
     open.pop()
 }
 
-/// A value that is no TOML value: a text without quotes, a truth or a number of another language.
+/// A value that is no TOML value: a string without quotes, a truth or a number of another language.
 fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     let written = &text[line.clone()];
     let back =
@@ -664,7 +665,7 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
         return Some(Slip::new(
             range.clone(),
             "TOML has no letters in front of quotes",
-            "a text of another language",
+            "a string of another language",
             vec![(range, new)],
         ));
     }
@@ -672,7 +673,7 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
         return None;
     }
     let new = if token.contains('\\') { format!("'{token}'") } else { format!("\"{token}\"") };
-    Some(Slip::new(range.clone(), "a text is written in quotes", "no quotes", vec![(range, new)]))
+    Some(Slip::new(range.clone(), "a string is written in quotes", "no quotes", vec![(range, new)]))
 }
 
 /// The number that `written` stands for, as TOML writes it.
@@ -683,7 +684,7 @@ fn number_meant(written: &str) -> Option<String> {
         return None;
     }
     let all_digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    let told = |number: f64| number.is_finite().then(|| format!("{sign}{number:?}"));
+    let reported = |number: f64| number.is_finite().then(|| format!("{sign}{number:?}"));
     for separator in [',', ' ', '\'', '.'] {
         let mut groups = digits.split(separator);
         let first = groups.next().unwrap_or_default();
@@ -700,10 +701,10 @@ fn number_meant(written: &str) -> Option<String> {
     }
     if let Some((above, below)) = digits.split_once('/') {
         let (above, below) = (above.trim().parse::<f64>().ok()?, below.trim().parse::<f64>().ok()?);
-        return told(above / below);
+        return reported(above / below);
     }
     if let Some(percent) = digits.strip_suffix('%') {
-        return told(percent.trim().parse::<f64>().ok()? / 100.0);
+        return reported(percent.trim().parse::<f64>().ok()? / 100.0);
     }
     for (power, separator) in [("**", "**"), ("^", "^")] {
         if let Some((base, exponent)) = digits.split_once(separator).filter(|_| digits.contains(power)) {
@@ -711,7 +712,7 @@ fn number_meant(written: &str) -> Option<String> {
             return if number.fract() == 0.0 && number.abs() < 9e15 {
                 Some(format!("{sign}{number:.0}"))
             } else {
-                told(number)
+                reported(number)
             };
         }
     }
@@ -725,7 +726,7 @@ fn number_meant(written: &str) -> Option<String> {
         return Some(format!("{sign}{}", if short.is_empty() { "0" } else { short }));
     }
     // `.5` and `5.`, which Rust reads and TOML does not.
-    plain.parse::<f64>().ok().and_then(told)
+    plain.parse::<f64>().ok().and_then(reported)
 }
 
 /// `line` up to its comment.

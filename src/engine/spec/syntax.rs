@@ -41,14 +41,14 @@ pub struct Located {
 pub enum Syntax {
     /// `true` or `false`.
     Boolean(bool),
-    /// A whole number; `None` when it exceeds 128 bits.
+    /// An integer; `None` when it exceeds 128 bits.
     Integer(Option<i128>),
     /// A number, which may be infinite or not a number.
     Float(f64),
-    /// A text.
-    Text(String),
+    /// A string.
+    String(String),
     /// A date or time, which no key takes.
-    Moment,
+    Datetime,
     /// A list.
     List(Vec<Located>),
     /// A table.
@@ -61,11 +61,11 @@ impl Syntax {
     /// What to call it in a message.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Boolean(_) => "true or false",
-            Self::Integer(_) => "a whole number",
+            Self::Boolean(_) => "a boolean",
+            Self::Integer(_) => "an integer",
             Self::Float(_) => "a number",
-            Self::Text(_) => "a text",
-            Self::Moment => "a date",
+            Self::String(_) => "a string",
+            Self::Datetime => "a date",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Broken => "nothing",
@@ -98,7 +98,7 @@ impl Entry {
     }
 }
 
-/// What became of a text.
+/// What became of a string.
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// All that could be read.
@@ -187,7 +187,7 @@ fn recovered(draft: &Draft) -> (Table, Vec<(Span, String)>) {
         brackets || line.contains("\"\"\"") || line.contains("'''")
     };
     let place = |span: Span| draft.place(span);
-    let told =
+    let reported =
         |error: &toml::de::Error, end: usize| (place(error.span().unwrap_or(end..end)), error.message().to_owned());
     let (mut left, mut stops) = (draft.text.clone(), Vec::new());
     loop {
@@ -200,10 +200,10 @@ fn recovered(draft: &Draft) -> (Table, Vec<(Span, String)>) {
         let line = line.filter(|line| stops.len() < MOST && left.len() <= LONGEST && !opens(&left[line.clone()]));
         let (Some(index), Some(Span { start, end })) = (stop, line) else {
             let root = table(0..0, root.into_inner(), &place);
-            stops.extend(errors.iter().map(|error| told(error, left.len())));
+            stops.extend(errors.iter().map(|error| reported(error, left.len())));
             return (root, stops);
         };
-        stops.push(told(&errors[index], left.len()));
+        stops.push(reported(&errors[index], left.len()));
         drop(root);
         let blank = " ".repeat(end - start);
         left.replace_range(start..end, &blank);
@@ -216,7 +216,7 @@ struct Header {
     path: String,
 }
 
-/// All lines that look like `[header]`. A line inside a text of several lines may be among them; this is used for
+/// All lines that look like `[header]`. A line inside a string of several lines may be among them; this is used for
 /// messages only.
 fn headers(text: &str) -> Vec<Header> {
     let mut headers = Vec::new();
@@ -289,8 +289,8 @@ fn located(value: toml::Spanned<DeValue<'_>>, place: &dyn Fn(Span) -> Span) -> L
         DeValue::Boolean(value) => Syntax::Boolean(value),
         DeValue::Integer(value) => Syntax::Integer(i128::from_str_radix(value.as_str(), value.radix()).ok()),
         DeValue::Float(value) => value.as_str().parse().map_or(Syntax::Broken, Syntax::Float),
-        DeValue::String(value) => Syntax::Text(value.into_owned()),
-        DeValue::Datetime(_) => Syntax::Moment,
+        DeValue::String(value) => Syntax::String(value.into_owned()),
+        DeValue::Datetime(_) => Syntax::Datetime,
         DeValue::Array(values) => Syntax::List(values.into_iter().map(|value| located(value, place)).collect()),
         DeValue::Table(inner) => Syntax::Table(table(span.clone(), inner, place)),
     };

@@ -137,7 +137,7 @@ impl Claim {
     /// Looks whether the claim is still ours.
     ///
     /// # Errors
-    /// [`StoreError::ClaimLost`] when it is not; others when that cannot be told.
+    /// [`StoreError::ClaimLost`] when it is not; others when that cannot be determined.
     pub fn verify(&self) -> Result<(), StoreError> {
         if self.this.holds()? { Ok(()) } else { Err(StoreError::ClaimLost { key: self.key }) }
     }
@@ -176,7 +176,7 @@ impl Store {
     /// Asks for the claim on `key`, without waiting.
     ///
     /// # Errors
-    /// When the cache cannot be written to, or it cannot be told who works on the key.
+    /// When the cache cannot be written to, or it cannot be determined who works on the key.
     pub fn claim(&self, key: &Digest) -> Result<Claiming, StoreError> {
         self.may_write()?;
         let folder = self.root.join("work").join(key.to_string());

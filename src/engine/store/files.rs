@@ -427,7 +427,7 @@ mod tests {
         let (paths, witness) = witnessed(&folder);
         fs::write(&paths[1], "longer").unwrap();
         let error = witness.file(&paths[1]).unwrap_err();
-        assert_eq!(error.to_string(), "it has changed since the node began", "what reads it next is told");
+        assert_eq!(error.to_string(), "it has changed since the node began", "what reads it next is reported");
         assert_eq!(witness.changed().as_ref(), Some(&paths[1]));
         fs::write(&paths[1], "two").unwrap();
         assert_eq!(witness.changed().as_ref(), Some(&paths[1]), "what was read in between is not known");

@@ -107,7 +107,7 @@ impl Store {
     /// Looks for the result of `key`.
     ///
     /// # Errors
-    /// When it cannot be told whether there is one: what cannot be told is never taken for absent.
+    /// When it cannot be determined whether there is one: what cannot be determined is never taken for absent.
     pub fn find(&self, key: &Digest) -> Result<Found, StoreError> {
         let Some(entry) = self.entry(key)? else { return Ok(Found::Nothing) };
         Ok(match self.lost_of(&entry)? {
@@ -120,7 +120,7 @@ impl Store {
     /// What is kept of the record of `key`, when there is one.
     ///
     /// # Errors
-    /// When it cannot be told whether there is one.
+    /// When it cannot be determined whether there is one.
     pub fn entry(&self, key: &Digest) -> Result<Option<Entry>, StoreError> {
         let Some(metadata) = self.disk.look(&self.record_path(key))? else { return Ok(None) };
         let known = self.with_index(|index| index.entries.get(key).cloned())?;
@@ -140,7 +140,7 @@ impl Store {
     /// `None` when its record is gone.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn lost_of(&self, entry: &Entry) -> Result<Option<Vec<Digest>>, StoreError> {
         if entry.more == 0 {
             return self.lost(&entry.parts).map(Some);

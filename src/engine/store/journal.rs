@@ -96,7 +96,7 @@ struct Named {
 /// The finished items of one function key.
 #[derive(Default)]
 pub struct Items {
-    texts: Vec<Vec<u8>>,
+    blocks: Vec<Vec<u8>>,
     places: HashMap<(ItemId, Digest), Place>,
     generation: u32,
     broken: usize,
@@ -124,7 +124,7 @@ impl Items {
     /// The value of `item`.
     pub fn get(&self, item: &Item) -> Option<ItemValue> {
         let place = self.places.get(&(item.id.clone(), item.reads))?;
-        serde_json::from_slice(&self.texts[place.text][place.range.clone()]).ok()
+        serde_json::from_slice(&self.blocks[place.text][place.range.clone()]).ok()
     }
 
     /// The generation in which `item` was finished.
@@ -154,7 +154,7 @@ impl Items {
 
     fn add(&mut self, generation: u32, text: Vec<u8>) {
         let (lines, broken) = whole_lines(&text);
-        let index = self.texts.len();
+        let index = self.blocks.len();
         self.generation = self.generation.max(generation);
         self.broken += broken;
         for (start, data) in lines {
@@ -169,7 +169,7 @@ impl Items {
                 MapEntry::Occupied(_) => {}
             }
         }
-        self.texts.push(text);
+        self.blocks.push(text);
     }
 }
 
@@ -394,7 +394,7 @@ struct Unsynced {
     path: PathBuf,
     file: Arc<File>,
     items: Mutex<usize>,
-    /// A failure that nobody was told of yet.
+    /// A failure that nobody knows of yet.
     failure: Mutex<Option<StoreError>>,
 }
 
@@ -661,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_to_sync_in_the_background_is_told_at_the_next_item() {
+    fn a_failure_to_sync_in_the_background_is_reported_at_the_next_item() {
         let (_folder, store, key, syncs, failures) = counting();
         let mut journal = Journal { sync_every: Duration::from_millis(1), ..store.journal(&key, 1) };
         failures.store(1, Ordering::SeqCst);

@@ -146,7 +146,7 @@ impl Store {
     /// When it cannot be written to.
     pub fn prepare(&self) -> Result<(), StoreError> {
         self.may_write()?;
-        // What stands in the way of a result is told before the work on it, not after.
+        // What stands in the way of a result is reported before the work on it, not after.
         for name in ["objects", "results", "items", "runs"] {
             self.make_folder(&self.root.join(name))?;
         }
@@ -176,7 +176,7 @@ impl Store {
     /// is written into the rest of it would be lost, and the folder be no cache.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when it is not; others when that cannot be told.
+    /// [`StoreError::Gone`] when it is not; others when that cannot be determined.
     pub fn check_there(&self) -> Result<(), StoreError> {
         let layout = self.disk.look(&self.root.join("layout"))?;
         layout.map(|_| ()).ok_or_else(|| StoreError::Gone { path: self.root.clone() })

@@ -17,7 +17,7 @@ impl Store {
     /// Whether all objects named by `digests` are there and hold what their names say. All are read.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn verify_objects(&self, digests: &[Digest]) -> Result<bool, StoreError> {
         let mut all = true;
         for digest in digests {
@@ -33,7 +33,7 @@ impl Store {
     /// Whether all objects named by `digests` are there.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn has_objects(&self, digests: &[Digest]) -> Result<bool, StoreError> {
         for digest in digests {
             if self.object_size(digest)?.is_none() {
@@ -46,7 +46,7 @@ impl Store {
     /// The size of the object `digest` in bytes, when it is there. Its content is not looked at.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn object_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         if !self.writes && self.damaged.lock().expect("no panic under the lock").contains(digest) {
             return Ok(None);
@@ -57,7 +57,7 @@ impl Store {
     /// Whether the object `digest`, which is lost, is damaged or was until this process removed it; else it is missing.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn lies_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
         let proven = self.damaged.lock().expect("no panic under the lock").contains(digest);
         Ok(proven || self.disk.look(&self.object_path(digest))?.is_some())

@@ -28,7 +28,7 @@ enum Place {
     Cache(u32),
     /// Absent, empty, or with no more than what a fresh clone of the project has in its folder for a cache.
     Free {
-        /// Whether a tag says that it is to be a cache of this program.
+        /// Whether a tag says that it must be a cache of this program.
         tagged: bool,
     },
     /// A cache that this program made, as its tag and its folders say, whose layout is gone or cannot be read.
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_lost_its_layout_is_still_known_as_one_and_the_way_back_is_told() {
+    fn a_cache_that_lost_its_layout_is_still_known_as_one_and_the_way_back_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         Store::open(folder.path()).unwrap().prepare().unwrap();
         let layout = folder.path().join("layout");

@@ -98,7 +98,7 @@ impl Store {
     /// The record of `key`. A damaged one counts as missing.
     ///
     /// # Errors
-    /// When it cannot be told whether there is one.
+    /// When it cannot be determined whether there is one.
     pub fn record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
         let Some(text) = self.disk.read(&self.record_path(key))? else { return Ok(None) };
         let record = unseal(text.trim_ascii_end()).and_then(|data| serde_json::from_slice::<Record>(data).ok());
@@ -108,7 +108,7 @@ impl Store {
     /// The objects of `record` that are not in the store, or have another size than when they were made.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// When that cannot be determined.
     pub fn lost_objects(&self, record: &Record) -> Result<Vec<Digest>, StoreError> {
         self.lost(&record.objects)
     }
@@ -151,7 +151,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives `record` its place; `false` when something got in between, and all is to be looked at again.
+    /// Gives `record` its place; `false` when something got in between, and all must be looked at again.
     ///
     /// The record is written into the claim's folder first, then the claim is looked at, then the record is moved.
     /// Whoever takes the claim over removes it first, and then what its last owner was about to publish: so an owner

@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A string.
-    pub fn text(&self, name: &str, default: &'a str) -> Result<&'a str, ModelError> {
+    pub fn string(&self, name: &str, default: &'a str) -> Result<&'a str, ModelError> {
         self.read(name, "a string", default, Value::as_str)
     }
 
@@ -172,10 +172,10 @@ impl<'a> Fields<'a> {
         Ok(number)
     }
 
-    /// A whole number from 1 to `most`.
+    /// An integer from 1 to `most`.
     pub fn positive(&self, name: &str, default: usize, most: usize) -> Result<usize, ModelError> {
-        let number = self.read(name, "a whole number above zero", default as u64, |value| {
-            // What is written as `336.0` or is beyond 64 bits is a whole number too.
+        let number = self.read(name, "an integer above zero", default as u64, |value| {
+            // What is written as `336.0` or is beyond 64 bits is an integer too.
             let whole = value.as_f64().filter(|number| *number >= 1.0 && number.fract() == 0.0);
             value.as_u64().filter(|number| *number > 0).or(whole.map(|number| number as u64))
         })?;
@@ -198,7 +198,7 @@ impl<'a> Fields<'a> {
 
     /// Refuses a value other than `only`, which is also the default.
     pub fn only(&self, name: &str, only: &str) -> Result<(), ModelError> {
-        match self.text(name, "")? {
+        match self.string(name, "")? {
             "" => Ok(()),
             value if value == only => Ok(()),
             other => Err(unsupported(&format!("{}{name}", self.path), other, &format!("`{only}`"))),

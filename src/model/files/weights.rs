@@ -100,7 +100,7 @@ impl Weights {
                 named(other),
                 named(&place)
             ))
-            .help("leave one of the two in the checkpoint: which one is meant cannot be told"));
+            .help("leave one of the two in the checkpoint: which one is meant cannot be determined"));
         }
         self.places.entry(name).or_insert(place);
         Ok(())

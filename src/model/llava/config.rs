@@ -132,7 +132,7 @@ impl Config {
         };
 
         let feature_layer = feature_layer(&fields, vision.layers)?;
-        let drop_class_token = match fields.text("vision_feature_select_strategy", "default")? {
+        let drop_class_token = match fields.string("vision_feature_select_strategy", "default")? {
             "default" => true,
             "full" if architecture == Architecture::LlavaNext => {
                 return Err(unsupported("vision_feature_select_strategy", "full", "`default` with `llava_next`"));
@@ -184,7 +184,7 @@ fn feature_index(layer: i64, layers: usize) -> Option<usize> {
 }
 
 fn architecture(fields: &Fields<'_>) -> Result<Architecture, ModelError> {
-    match fields.text("model_type", "")? {
+    match fields.string("model_type", "")? {
         "llava" if fields.map.contains_key("mm_vision_tower") => Err(original_layout("llava")),
         "llava" => Ok(Architecture::Llava),
         "llava_next" => Ok(Architecture::LlavaNext),
@@ -224,7 +224,7 @@ fn feature_layer(fields: &Fields<'_>, layers: usize) -> Result<i64, ModelError> 
         Some(Value::Array(list)) if list.len() == 1 => &list[0],
         Some(value) => value,
     };
-    let layer = value.as_i64().ok_or_else(|| wrong(name, value, "one whole number"))?;
+    let layer = value.as_i64().ok_or_else(|| wrong(name, value, "one integer"))?;
     feature_index(layer, layers)
         .map(|_| layer)
         .ok_or_else(|| ModelError::new(format!("`{name}` is {layer}, but the tower has {layers} layers")))
@@ -343,11 +343,11 @@ mod tests {
         );
         assert_eq!(
             message(json!({ "model_type": "llava", "vision_feature_layer": [-2, -5] })),
-            "`vision_feature_layer` is [-2,-5], not one whole number"
+            "`vision_feature_layer` is [-2,-5], not one integer"
         );
         assert_eq!(
             message(json!({ "model_type": "llava", "text_config": { "hidden_size": -3 } })),
-            "`text_config.hidden_size` is -3, not a whole number above zero"
+            "`text_config.hidden_size` is -3, not an integer above zero"
         );
     }
 

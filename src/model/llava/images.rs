@@ -147,7 +147,7 @@ impl LlavaImageProcessor {
                 return Err(ModelError::new(format!("unsupported `{name}`: `false`")));
             }
         }
-        let clips = fields.text("image_processor_type", "")?.starts_with("CLIPImageProcessor");
+        let clips = fields.string("image_processor_type", "")?.starts_with("CLIPImageProcessor");
         if self.mode == ImageMode::Crop && !clips && fields.flag("do_pad", false)? {
             self.mode = ImageMode::Pad;
         }

@@ -42,9 +42,9 @@ pub(super) fn no_adapter(folder: &Path, missing: &str) -> ModelError {
         [] => error.help(format!("an adapter's folder holds `{SETTINGS}` and `{TENSORS}`")),
         [only] => error.help(format!("there is an adapter in {only}: name that folder")),
         several => {
-            let told = &several[..several.len().min(4)];
-            let more = if told.len() < several.len() { ", …" } else { "" };
-            error.help(format!("there are adapters in {}{more}: name one of these folders", told.join(", ")))
+            let reported = &several[..several.len().min(4)];
+            let more = if reported.len() < several.len() { ", …" } else { "" };
+            error.help(format!("there are adapters in {}{more}: name one of these folders", reported.join(", ")))
         }
     }
 }

@@ -128,7 +128,7 @@ mod tests {
     const PLAIN: &str = "base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight";
 
     #[test]
-    fn wrappers_adapter_names_and_a_missing_prefix_are_understood_and_told() {
+    fn wrappers_adapter_names_and_a_missing_prefix_are_understood_and_reported() {
         for (written, note) in [
             (PLAIN, None),
             (

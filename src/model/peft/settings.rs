@@ -98,11 +98,11 @@ impl Settings {
         let fields = Fields { map: object, path: "" };
         let mut refused = Vec::new();
         let mut refuse = |name: &str, value: &dyn std::fmt::Display| refused.push(format!("`{name}`: `{value}`"));
-        match fields.text("peft_type", "")? {
+        match fields.string("peft_type", "")? {
             "LORA" => {}
             other => refuse("peft_type", &other),
         }
-        match fields.text("bias", "none")? {
+        match fields.string("bias", "none")? {
             "none" => {}
             other => refuse("bias", &other),
         }
@@ -126,17 +126,17 @@ impl Settings {
                 }
             }
         }
-        let told = |what: &str, problems: &[String]| match problems {
+        let reported = |what: &str, problems: &[String]| match problems {
             [only] => format!("{what} {only}"),
             several => format!("{what} settings{}", listed(several)),
         };
         if !refused.is_empty() {
             refused.append(&mut unknown);
             let help = format!("read is plain LoRA: one rank, no bias, no replaced modules; {MERGE}");
-            return Err(ModelError::new(told("unsupported", &refused)).help(help));
+            return Err(ModelError::new(reported("unsupported", &refused)).help(help));
         }
         if !unknown.is_empty() {
-            let message = told("unknown", &unknown);
+            let message = reported("unknown", &unknown);
             let help = format!("it may change what the adapter computes, and this version does not know how; {MERGE}");
             return Err(ModelError::new(message).help(help));
         }
@@ -161,7 +161,7 @@ impl Settings {
         };
         // Rank-stabilised LoRA scales by alpha / √rank.
         let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
-        let base = fields.text("base_model_name_or_path", "")?;
+        let base = fields.string("base_model_name_or_path", "")?;
         let base = (!base.is_empty()).then(|| base.to_owned());
         Ok(Self { rank, alpha, dropout, base, modules: Modules::read(object)?, notes })
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_is_refused_when_it_is_on_and_told_when_it_may_be() {
+    fn an_unknown_setting_is_refused_when_it_is_on_and_reported_when_it_may_be() {
         for on in [json!(true), json!([1]), json!({ "mode": "brand new" })] {
             let message = refused("use_brand_new_scaling", on.clone());
             assert_eq!(message, format!("unknown `use_brand_new_scaling`: `{on}`"));
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_peft_means_them() {
-        assert_eq!(refused("r", json!(0)), "`r` is 0, not a whole number above zero");
+        assert_eq!(refused("r", json!(0)), "`r` is 0, not an integer above zero");
         let stabilised = parse(json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true }));
         assert_eq!(stabilised.expect("sound").alpha, 16.0);
         for beginning in [json!("gaussian"), json!(false), json!("orthogonal"), json!("mica")] {

@@ -1,7 +1,7 @@
 //! A checkpoint's own chat template, in Jinja, as transformers renders it.
 //!
-//! Rendering is done twice: with the texts, and with marks in their place. Where the marks land tells which bytes of the
-//! result people and models wrote. A template that changes the texts beyond trimming them cannot be followed that way,
+//! Rendering is done twice: with the contents, and with marks in their place. Where the marks land tells which bytes of the
+//! result people and models wrote. A template that changes the contents beyond trimming them cannot be followed that way,
 //! and is refused.
 
 use std::collections::HashMap;
@@ -59,32 +59,33 @@ impl ChatTemplate {
         Ok(Self { source: understood(&source), beginning: named("bos_token"), end: named("eos_token") })
     }
 
-    /// Renders `messages`; a last human message leaves the answer open. Where a template takes texts alone, `image` stands
+    /// Renders `messages`; a last human message leaves the answer open. Where a template takes contents alone, `image` stands
     /// for a picture.
     ///
     /// # Errors
-    /// When the template is broken, refuses the messages, or changes their texts.
+    /// When the template is broken, refuses the messages, or changes their contents.
     pub fn render(&self, messages: &[Message], image: &str) -> Result<Rendered, ModelError> {
         let open = messages.last().is_some_and(|message| message.from == Speaker::Human);
         let written = self.apply(messages, image, |index| messages[index].text.clone(), open)?;
         let marked = self.apply(messages, image, mark, open)?;
         let kept: Vec<&str> = messages.iter().map(|message| message.text.as_str()).collect();
         let trimmed: Vec<&str> = kept.iter().map(|text| text.trim()).collect();
-        let texts = [kept, trimmed].into_iter().find(|texts| fill(&marked, texts).is_some_and(|it| it.text == written));
-        let Some(texts) = texts else {
+        let contents =
+            [kept, trimmed].into_iter().find(|contents| fill(&marked, contents).is_some_and(|it| it.text == written));
+        let Some(contents) = contents else {
             return Err(ModelError::new(
-                "the checkpoint's chat template changes the texts that it renders, so answers \
-                                        cannot be told from questions",
+                "the checkpoint's chat template changes the contents that it renders, so answers \
+                                        cannot be distinguished from questions",
             )
             .help("leave `template` out to use LLaVA's own"));
         };
-        let mut rendered = fill(&marked, &texts).unwrap_or_default();
+        let mut rendered = fill(&marked, &contents).unwrap_or_default();
         // What belongs to an answer around its text, by what stands there: rendered anew for every answer, a long
         // conversation would take its square.
         let mut around: HashMap<[&str; 2], [usize; 2]> = HashMap::new();
         for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.from == Speaker::Gpt) {
             let part = |count: usize, open| -> Result<Option<Rendered>, ModelError> {
-                Ok(fill(&self.apply(&messages[..count], image, mark, open)?, &texts[..count])
+                Ok(fill(&self.apply(&messages[..count], image, mark, open)?, &contents[..count])
                     .filter(|part| rendered.text.starts_with(&part.text)))
             };
             let text = rendered.plain[index].clone();
@@ -160,11 +161,11 @@ fn mark(index: usize) -> String {
     format!("\u{f5710}{index}\u{f5711}")
 }
 
-/// `marked` with `texts` in place of the marks, one range a text; `None` when a mark is missing, repeated or moved.
-fn fill(marked: &str, texts: &[&str]) -> Option<Rendered> {
+/// `marked` with `contents` in place of the marks, one range a text; `None` when a mark is missing, repeated or moved.
+fn fill(marked: &str, contents: &[&str]) -> Option<Rendered> {
     let mut rendered = Rendered::default();
     let mut rest = marked;
-    for (index, text) in texts.iter().enumerate() {
+    for (index, text) in contents.iter().enumerate() {
         let (before, after) = rest.split_once(&mark(index))?;
         rendered.text.push_str(before);
         let start = rendered.text.len();
@@ -210,7 +211,7 @@ fn template_text(value: &Value) -> Option<String> {
     })
 }
 
-/// The methods of Python's texts and dictionaries that chat templates call.
+/// The methods of Python's contents and dictionaries that chat templates call.
 fn python_method(
     _: &mut State,
     value: &minijinja::Value,
@@ -261,8 +262,8 @@ mod tests {
         ChatTemplate { source: understood(source), beginning: "<s>".to_owned(), end: "</s>".to_owned() }
     }
 
-    fn conversation(texts: &[&str]) -> Vec<Message> {
-        messages(&turns(texts), true).unwrap()
+    fn conversation(contents: &[&str]) -> Vec<Message> {
+        messages(&turns(contents), true).unwrap()
     }
 
     fn parts<'a>(rendered: &'a Rendered, ranges: &[std::ops::Range<usize>]) -> Vec<&'a str> {
@@ -311,13 +312,13 @@ mod tests {
     fn a_long_conversation_takes_no_longer_than_its_length() {
         let source = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ 'U: ' + m.content }}{% else %}\
             {{ ' A: ' + m.content + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}";
-        let texts: Vec<String> = (0..4000).map(|turn| format!("text {turn}")).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let rendered = template(source).render(&conversation(&texts), "<image>").unwrap();
+        let contents: Vec<String> = (0..4000).map(|turn| format!("text {turn}")).collect();
+        let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
+        let rendered = template(source).render(&conversation(&contents), "<image>").unwrap();
         let answers = parts(&rendered, &rendered.answers);
         let close = &rendered.text[rendered.plain[1].end..rendered.answers[0].end];
         let expected = |text: &&str| format!(" {text}{close}");
-        assert_eq!(answers, texts.iter().skip(1).step_by(2).map(expected).collect::<Vec<_>>());
+        assert_eq!(answers, contents.iter().skip(1).step_by(2).map(expected).collect::<Vec<_>>());
         assert!(!close.is_empty());
     }
 
@@ -326,7 +327,7 @@ mod tests {
         let error = template("{% for message in messages %}{{ message.content | upper }}{% endfor %}")
             .render(&conversation(&["q"]), "<image>")
             .unwrap_err();
-        assert!(error.message.contains("changes the texts"), "{error}");
+        assert!(error.message.contains("changes the contents"), "{error}");
         let error = template("{{ strftime_now('%Y') }}").render(&conversation(&["q"]), "<image>").unwrap_err();
         assert!(error.message.contains("write a fixed date"), "{error}");
         let error =

@@ -5,10 +5,10 @@ use std::ops::Range;
 use crate::artifact::{Speaker, Turn};
 use crate::model::ModelError;
 
-/// What stands for a picture in the texts of data sets.
+/// What stands for a picture in the contents of data sets.
 pub const PLACEHOLDER: &str = "<image>";
 
-/// One turn, its picture told apart from its text.
+/// One turn, its picture distinguished from its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Who speaks.
@@ -31,10 +31,10 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// Replaces every `token` that nobody wrote by the next of `texts`, as long as there are any.
-    pub fn expand<'a>(&mut self, token: &str, texts: impl IntoIterator<Item = &'a str>) {
+    /// Replaces every `token` that nobody wrote by the next of `contents`, as long as there are any.
+    pub fn expand<'a>(&mut self, token: &str, contents: impl IntoIterator<Item = &'a str>) {
         let mut from = 0;
-        for text in texts {
+        for text in contents {
             let is_written = |at: usize| self.plain.iter().any(|range| range.contains(&at));
             let found = self.text[from..].match_indices(token).map(|(at, _)| from + at).find(|at| !is_written(*at));
             let Some(at) = found else { return };
@@ -102,14 +102,14 @@ fn check_count(count: usize, picture: bool) -> Result<(), ModelError> {
 pub(crate) mod tests {
     use super::*;
 
-    pub fn turns(texts: &[&str]) -> Vec<Turn> {
+    pub fn turns(contents: &[&str]) -> Vec<Turn> {
         let from = |index: usize| if index.is_multiple_of(2) { Speaker::Human } else { Speaker::Gpt };
-        texts.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
+        contents.iter().enumerate().map(|(i, text)| Turn { from: from(i), value: (*text).to_owned() }).collect()
     }
 
     #[test]
     fn a_placeholder_too_many_is_an_error() {
-        let error = |texts: &[&str], picture| messages(&turns(texts), picture).unwrap_err().message;
+        let error = |contents: &[&str], picture| messages(&turns(contents), picture).unwrap_err().message;
         assert_eq!(error(&["a <image>"], false), "the text contains `<image>`, but there is no picture");
         assert!(error(&["<image> <image>"], true).starts_with("the text contains `<image>` 2 times"));
         // In an answer it is plain text.

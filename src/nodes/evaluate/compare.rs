@@ -16,7 +16,7 @@ use crate::node::{Artifact, Compared, Failure, Metric, Objects};
 /// When a part of either cannot be read.
 pub(super) fn compare(mine: &Artifact, other: &Artifact, objects: &dyn Objects) -> Result<Option<Compared>, Failure> {
     let (my, their) = (measured(mine, objects)?, measured(other, objects)?);
-    let same = my.data == their.data && my.scores.benchmark == their.scores.benchmark && my.manner == their.manner;
+    let same = my.data == their.data && my.scores.benchmark == their.scores.benchmark && my.scoring == their.scoring;
     let benchmark = Benchmark::ALL.into_iter().find(|benchmark| benchmark.name() == my.scores.benchmark);
     let Some(benchmark) = benchmark.filter(|_| same) else { return Ok(None) };
     let found = difference(benchmark, &marked(mine, objects)?, &marked(other, objects)?);

@@ -26,7 +26,7 @@ pub(super) struct Measured {
     pub data: Digest,
     /// How answers were scored, where that is not the default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub manner: BTreeMap<String, String>,
+    pub scoring: BTreeMap<String, String>,
     /// What a reader has to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -49,8 +49,8 @@ pub(super) fn outcome(
         let (asked, picture) = loaded.asked(index)?;
         let reply: Reply = serde_json::from_value(value.value)
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
-        let mark = loaded.suite.mark(asked, &reply.text, node.manner());
-        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.manner()));
+        let mark = loaded.suite.mark(asked, &reply.text, node.scoring());
+        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.scoring()));
         cut += usize::from(reply.finish == Finish::Length);
         let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
         let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
@@ -75,7 +75,7 @@ pub(super) fn outcome(
     let measured = Measured {
         scores: loaded.suite.scores(&marked),
         data: loaded.suite.identity(&loaded.pictures),
-        manner: manner(node),
+        scoring: scoring(node),
         notes: notes(loaded, spelled),
     };
     let mut table =
@@ -107,7 +107,7 @@ fn metrics(scores: &Scores) -> Vec<Metric> {
 }
 
 /// Parameters of scoring that are not the default.
-fn manner(node: &EvaluateNode) -> BTreeMap<String, String> {
+fn scoring(node: &EvaluateNode) -> BTreeMap<String, String> {
     let (extract, scorer) = (node.extract, node.scorer);
     let settings = [
         ("extract", extract.name(), extract == Extract::default()),
@@ -130,7 +130,7 @@ fn notes(loaded: &Loaded, spelled: usize) -> Vec<String> {
 /// What the table of a run groups by and names its rows with, but for names of the pipeline file
 /// ([`crate::node::Node::names`]).
 fn summary_labels(node: &EvaluateNode, measured: &Measured) -> BTreeMap<String, String> {
-    let mut labels = measured.manner.clone();
+    let mut labels = measured.scoring.clone();
     labels.extend(
         [
             ("benchmark", node.benchmark.name().to_owned()),
@@ -195,7 +195,7 @@ fn distinct(texts: Vec<String>) -> Vec<String> {
     distinct
 }
 
-/// The beginning of a text, on one line.
+/// The beginning of a string, on one line.
 fn one_line(text: &str) -> String {
     const LONGEST: usize = 80;
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::artifact::{self, read_lines};
-use crate::nodes::trial::{Trial, read};
+use crate::nodes::harness::{Trial, read};
 
 /// The checkpoint with random weights that the project carries.
 fn checkpoint() -> PathBuf {
@@ -51,15 +51,15 @@ fn work(node: &dyn Node) -> &dyn ItemWork {
     work
 }
 
-fn inputs(trial: &Trial) -> Inputs {
-    Inputs::new(BTreeMap::new(), trial.shelf.clone())
+fn inputs(harness: &Trial) -> Inputs {
+    Inputs::new(BTreeMap::new(), harness.shelf.clone())
 }
 
 /// The values of the items `pending`.
-fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Reply, BadItem>> {
+fn values(node: &dyn Node, harness: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Reply, BadItem>> {
     let mut values = BTreeMap::new();
     work(node)
-        .map(&inputs(trial), pending, trial, &mut |index, value| {
+        .map(&inputs(harness), pending, harness, &mut |index, value| {
             let reply = value.map(|value| serde_json::from_value(value.value).unwrap());
             assert!(values.insert(index, reply).is_none(), "item {index} came twice");
             ControlFlow::Continue(())
@@ -68,19 +68,19 @@ fn values(node: &dyn Node, trial: &Trial, pending: &[usize]) -> BTreeMap<usize, 
     values
 }
 
-fn trial(data: &Path) -> Trial {
-    let trial = Trial::new();
+fn harness(data: &Path) -> Trial {
+    let harness = Trial::new();
     for name in ["a.png", "b.png"] {
-        Objects::put(&*trial.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
+        Objects::put(&*harness.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
     }
-    trial
+    harness
 }
 
 #[test]
 fn a_question_is_an_item_and_a_repeat_gets_an_ordinal() {
     let data = data();
-    let trial = trial(data.path());
-    let items = |more: &str| work(&*node(data.path(), more)).items(&inputs(&trial), 7, &trial).unwrap();
+    let harness = harness(data.path());
+    let items = |more: &str| work(&*node(data.path(), more)).items(&inputs(&harness), 7, &harness).unwrap();
     let direct = items("");
     assert_eq!(direct.len(), 4);
     assert_eq!(direct[3].id.to_string(), format!("{}#2", direct[1].id));
@@ -93,9 +93,9 @@ fn a_question_is_an_item_and_a_repeat_gets_an_ordinal() {
 #[test]
 fn one_description_serves_all_questions_about_a_picture() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let node = node(data.path(), "describe_and_respond = true\ntemperature = 0.8");
-    let values = values(&*node, &trial, &[0, 1, 2, 3]);
+    let values = values(&*node, &harness, &[0, 1, 2, 3]);
     let reply: Vec<&Reply> = values.values().map(|reply| reply.as_ref().unwrap()).collect();
     let description = reply[0].description.clone().unwrap();
     assert!(!description.is_empty());
@@ -108,9 +108,9 @@ fn one_description_serves_all_questions_about_a_picture() {
 #[test]
 fn descriptions_count_as_progress_before_the_first_answer() {
     let data = data();
-    let trial = trial(data.path());
-    values(&*node(data.path(), "describe_and_respond = true"), &trial, &[0, 1, 2, 3]);
-    let progress = trial.progress.lock().unwrap();
+    let harness = harness(data.path());
+    values(&*node(data.path(), "describe_and_respond = true"), &harness, &[0, 1, 2, 3]);
+    let progress = harness.progress.lock().unwrap();
     let mut done: Vec<usize> = progress.iter().map(|progress| progress.done).collect();
     done.dedup();
     assert_eq!(done, [0, 1, 2, 3, 4, 5, 6], "two pictures are described, four questions answered");
@@ -120,10 +120,10 @@ fn descriptions_count_as_progress_before_the_first_answer() {
 #[test]
 fn an_answer_does_not_depend_on_what_else_is_pending() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let node = node(data.path(), "describe_and_respond = true\ntemperature = 0.8");
-    let all = values(&*node, &trial, &[0, 1, 2, 3]);
-    let one = values(&*node, &trial, &[2]);
+    let all = values(&*node, &harness, &[0, 1, 2, 3]);
+    let one = values(&*node, &harness, &[2]);
     assert_eq!(one.len(), 1);
     assert_eq!(one[&2], all[&2]);
 }
@@ -131,8 +131,8 @@ fn an_answer_does_not_depend_on_what_else_is_pending() {
 #[test]
 fn the_forms_differ_in_separator_and_in_what_the_description_sees() {
     let data = data();
-    let trial = trial(data.path());
-    let reply = |more: &str| values(&*node(data.path(), more), &trial, &[0, 1]);
+    let harness = harness(data.path());
+    let reply = |more: &str| values(&*node(data.path(), more), &harness, &[0, 1]);
     let direct = reply("");
     let first = direct[&0].as_ref().unwrap();
     assert_eq!((first.description.as_deref(), first.prompt.as_str()), (None, "What color?"));
@@ -151,8 +151,8 @@ fn the_forms_differ_in_separator_and_in_what_the_description_sees() {
 fn a_picture_that_cannot_be_decoded_fails_its_questions_alone() {
     let data = data();
     std::fs::write(data.path().join("a.png"), "no picture").unwrap();
-    let trial = trial(data.path());
-    let values = values(&*node(data.path(), ""), &trial, &[0, 1, 2]);
+    let harness = harness(data.path());
+    let values = values(&*node(data.path(), ""), &harness, &[0, 1, 2]);
     let bad = values[&0].as_ref().unwrap_err();
     assert!(bad.what.ends_with("a.png"), "{bad:?}");
     assert_eq!(values[&2].as_ref().unwrap_err(), bad);
@@ -162,15 +162,15 @@ fn a_picture_that_cannot_be_decoded_fails_its_questions_alone() {
 #[test]
 fn what_was_said_is_scored_afterwards() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let node = node(data.path(), "extract = \"final_answer\"");
     let values = [(0, reply("The answer is red.")), (1, reply("Blue.")), (2, reply("three"))];
-    let output = work(&*node).collect(&inputs(&trial), &mut values.into_iter(), &trial).unwrap();
+    let output = work(&*node).collect(&inputs(&harness), &mut values.into_iter(), &harness).unwrap();
     assert_eq!(
         output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
         ["predictions.jsonl", "scores.json"]
     );
-    let read_part = |index: usize| Objects::read(&*trial.shelf, &output.identity[index].digest).unwrap();
+    let read_part = |index: usize| Objects::read(&*harness.shelf, &output.identity[index].digest).unwrap();
     let predictions: Vec<crate::artifact::Prediction> = read_lines(&read_part(0)).unwrap();
     let rows: Vec<_> = predictions.iter().map(|row| (row.answer.as_str(), row.score)).collect();
     assert_eq!(rows, [("red", 1.0), ("Blue", 1.0), ("three", 0.0)]);
@@ -187,13 +187,13 @@ fn what_was_said_is_scored_afterwards() {
 }
 
 #[test]
-fn grey_of_more_than_eight_bits_is_told_once() {
+fn grey_of_more_than_eight_bits_is_reported_once() {
     let data = data();
     let odd = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
     std::fs::copy(odd.join("pnm_grey_1000.pgm"), data.path().join("b.png")).unwrap();
-    let trial = trial(data.path());
-    collected(&*node(data.path(), ""), &trial, &["red", "blue", "two", "blue"]);
-    let notes = trial.notes.lock().unwrap();
+    let harness = harness(data.path());
+    collected(&*node(data.path(), ""), &harness, &["red", "blue", "two", "blue"]);
+    let notes = harness.notes.lock().unwrap();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
 }
@@ -210,17 +210,17 @@ fn reply(text: &str) -> ItemValue {
     ItemValue { value: serde_json::to_value(reply).unwrap(), objects: Vec::new() }
 }
 
-fn collected(node: &dyn Node, trial: &Trial, texts: &[&str]) -> Output {
+fn collected(node: &dyn Node, harness: &Trial, texts: &[&str]) -> Output {
     let values: Vec<_> = texts.iter().map(|text| reply(text)).enumerate().collect();
-    work(node).collect(&inputs(trial), &mut values.into_iter(), trial).unwrap()
+    work(node).collect(&inputs(harness), &mut values.into_iter(), harness).unwrap()
 }
 
 #[test]
 fn nothing_is_taken_out_of_an_answer_unless_that_is_asked_for() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let accuracy = |more: &str| {
-        let output = collected(&*node(data.path(), more), &trial, &["The answer is red", "Blue.", "2"]);
+        let output = collected(&*node(data.path(), more), &harness, &["The answer is red", "Blue.", "2"]);
         output.summary.metrics[0].value
     };
     assert!((accuracy("") - 2.0 / 3.0).abs() < 1e-12);
@@ -240,9 +240,9 @@ fn nothing_is_taken_out_of_an_answer_unless_that_is_asked_for() {
 #[test]
 fn names_are_those_of_the_pipeline_file_and_no_part_of_the_result() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let node = node(data.path(), "");
-    let output = collected(&*node, &trial, &["red", "blue", "2"]);
+    let output = collected(&*node, &harness, &["red", "blue", "2"]);
     assert!(["model", "data", "adapter"].iter().all(|label| !output.summary.labels.contains_key(*label)));
     let names = node.names(&|port| if port == "adapter" { vec!["stage1".to_owned()] } else { Vec::new() });
     let folder = data.path().file_name().unwrap().to_str().unwrap();
@@ -253,36 +253,36 @@ fn names_are_those_of_the_pipeline_file_and_no_part_of_the_result() {
 #[test]
 fn two_models_that_were_asked_the_same_are_compared_question_by_question() {
     let data = data();
-    let trial = trial(data.path());
-    let made = |node: &dyn Node, texts: &[&str]| trial.made(artifact::SCORES, collected(node, &trial, texts));
+    let harness = harness(data.path());
+    let made = |node: &dyn Node, texts: &[&str]| harness.made(artifact::SCORES, collected(node, &harness, texts));
     let direct = node(data.path(), "");
     let base = made(&*direct, &["red", "green", "3", "green"]);
     let better = made(&*node(data.path(), "describe_and_respond = true"), &["red", "blue", "2", "green"]);
-    let compared = direct.differences(&better, &base, &*trial.shelf).unwrap().unwrap();
+    let compared = direct.differences(&better, &base, &*harness.shelf).unwrap().unwrap();
     assert_eq!((compared.items, compared.counts["pictures"]), (4, 2));
     assert_eq!((compared.metrics[0].name.as_str(), compared.metrics[0].value), ("accuracy", 0.5));
     let [low, high] = compared.metrics[0].interval.unwrap();
     assert!(low < 0.0 && high == 1.0, "each of two pictures brings one more of two: {low} {high}");
     let otherwise = made(&*node(data.path(), "extract = \"final_answer\""), &["red", "blue", "2", "green"]);
-    assert_eq!(direct.differences(&otherwise, &base, &*trial.shelf).unwrap(), None, "scored otherwise");
+    assert_eq!(direct.differences(&otherwise, &base, &*harness.shelf).unwrap(), None, "scored otherwise");
 }
 
 #[test]
 fn a_description_is_kept_with_what_it_claims_and_invents() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let more = format!("model = \"base\"\nbenchmark = \"captions\"\ndata = {:?}", data.path());
     let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
-    let output = collected(&*node, &trial, &["Two dogs and a cat.", "Nothing."]);
+    let output = collected(&*node, &harness, &["Two dogs and a cat.", "Nothing."]);
     let rows: Vec<crate::artifact::Prediction> =
-        read_lines(&Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap()).unwrap();
+        read_lines(&Objects::read(&*harness.shelf, &output.identity[0].digest).unwrap()).unwrap();
     let lists = |row: &crate::artifact::Prediction| {
         [&row.claimed, &row.invented, &row.missed].map(|list| list.clone().unwrap().join(","))
     };
     assert_eq!(lists(&rows[0]), ["dog,cat", "cat", ""]);
     assert_eq!(lists(&rows[1]), ["", "", "cat"]);
     assert!(output.summary.line.contains("there is no `vocabulary.json`"), "{}", output.summary.line);
-    let silent = collected(&*node, &trial, &["Nothing.", "Nothing."]);
+    let silent = collected(&*node, &harness, &["Nothing.", "Nothing."]);
     assert!(
         silent.summary.line.contains("; precision, hallucination not defined (nothing is claimed)"),
         "{}",
@@ -291,13 +291,13 @@ fn a_description_is_kept_with_what_it_claims_and_invents() {
 }
 
 #[test]
-fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_told() {
+fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_reported() {
     let data = data();
     let given = ["yes"; 10];
     let entry = json!({"image": "a.png", "question": "Is it?", "answers": given, "answer_type": "yes/no"});
     std::fs::write(data.path().join("questions.jsonl"), entry.to_string()).unwrap();
-    let trial = trial(data.path());
-    let line = |more: &str, text: &str| collected(&*node(data.path(), more), &trial, &[text]).summary.line;
+    let harness = harness(data.path());
+    let line = |more: &str, text: &str| collected(&*node(data.path(), more), &harness, &[text]).summary.line;
     assert!(line("", "Yes").contains("; 1 are what all annotators say but for case"), "{}", line("", "Yes"));
     assert!(!line("", "yes").contains("annotators") && !line("", "no").contains("annotators"));
     assert!(line("scorer = \"textvqa\"", "Yes").starts_with("1 question about 1 picture: accuracy 1.000"));
@@ -306,13 +306,13 @@ fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_told() {
 #[test]
 fn captions_ask_the_describe_prompt_of_every_picture() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let more = format!(
         "model = \"base\"\nbenchmark = \"captions\"\ndata = {:?}\nmax_new_tokens = 3\ndescribe_prompt = \"Tell.\"",
         data.path()
     );
     let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
-    let values = values(&*node, &trial, &[0, 1]);
+    let values = values(&*node, &harness, &[0, 1]);
     assert!(values.values().all(|reply| reply.as_ref().unwrap().prompt == "Tell."));
     let names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
     assert_eq!(names, ["benchmark", "describe_prompt", "max_new_tokens"]);
@@ -321,9 +321,9 @@ fn captions_ask_the_describe_prompt_of_every_picture() {
 #[test]
 fn gold_answers_are_in_the_key_of_the_node_alone() {
     let data = data();
-    let trial = trial(data.path());
+    let harness = harness(data.path());
     let node = node(data.path(), "");
-    let key = || (node.sources(&trial).unwrap(), work(&*node).items(&inputs(&trial), 7, &trial).unwrap());
+    let key = || (node.sources(&harness).unwrap(), work(&*node).items(&inputs(&harness), 7, &harness).unwrap());
     let before = key();
     let path = data.path().join("questions.jsonl");
     std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("\"red\"", "\"crimson\"")).unwrap();

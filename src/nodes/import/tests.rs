@@ -1,6 +1,6 @@
 //! What imports make of files, and what they say of broken ones.
 
-use super::super::trial::Trial;
+use super::super::harness::Trial;
 use super::*;
 use crate::data::picture::encode_png;
 use crate::data::resample::tests::ramps;
@@ -25,10 +25,10 @@ fn import(kind: ArtifactKind, file: &Path) -> Box<dyn Node> {
 }
 
 fn rows<T: DeserializeOwned>(kind: ArtifactKind, file: &Path) -> Result<(Vec<T>, Output, Trial), Failure> {
-    let trial = Trial::new();
-    let output = trial.run(import(kind, file).as_ref(), Default::default())?;
-    let rows = read_lines(&trial.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
-    Ok((rows, output, trial))
+    let harness = Trial::new();
+    let output = harness.run(import(kind, file).as_ref(), Default::default())?;
+    let rows = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+    Ok((rows, output, harness))
 }
 
 fn round(question: &str, answer: &str) -> Json {
@@ -43,12 +43,12 @@ fn preference_data_becomes_pairs() {
         json!([record("0.png", "good"), record("0.png", "good"), record("0.png", "better"), record("1.png", "good")]);
     let file = folder.path().join("pref.json");
     std::fs::write(&file, records.to_string()).unwrap();
-    let (pairs, output, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
+    let (pairs, output, harness) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     assert_eq!(pairs.iter().map(|pair| pair.chosen.as_str()).collect::<Vec<_>>(), ["good", "better", "good"]);
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
     assert_eq!(pairs[1].id.as_str(), format!("{}#2", pairs[0].id));
     assert_eq!(output.summary.line, "3 pairs imported");
-    assert_eq!(*trial.notes.lock().unwrap(), ["left out 1 row that repeats another"]);
+    assert_eq!(*harness.notes.lock().unwrap(), ["left out 1 row that repeats another"]);
 
     let (conversations, ..) = rows::<Conversation>(artifact::CONVERSATIONS, &file).unwrap();
     assert_eq!(conversations[1].conversations[0].value, "<image>\nExplain.");
@@ -77,9 +77,9 @@ fn descriptions_and_infused_records_are_read() {
 #[test]
 fn what_was_exported_comes_in_as_it_went_out() {
     let folder = folder();
-    let trial = Trial::new();
-    let output = trial.run(import(artifact::RECORDS, folder.path()).as_ref(), Default::default()).unwrap();
-    let text = trial.shelf.read(&output.identity[0].digest).unwrap();
+    let harness = Trial::new();
+    let output = harness.run(import(artifact::RECORDS, folder.path()).as_ref(), Default::default()).unwrap();
+    let text = harness.shelf.read(&output.identity[0].digest).unwrap();
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
     let (records, again, _) = rows::<Record>(artifact::RECORDS, &file).unwrap();
@@ -90,10 +90,10 @@ fn what_was_exported_comes_in_as_it_went_out() {
     std::fs::write(&file, &text).unwrap();
     let error = rows::<Record>(artifact::RECORDS, &file).err().unwrap().to_string();
     assert!(error.starts_with("no picture in ") && error.contains(&records[0].id.short()), "{error}");
-    let made = trial.made(artifact::RECORDS, again);
-    let labels = import(artifact::RECORDS, &folder.path().join("records.jsonl")).labels(&trial).unwrap();
+    let made = harness.made(artifact::RECORDS, again);
+    let labels = import(artifact::RECORDS, &folder.path().join("records.jsonl")).labels(&harness).unwrap();
     let out = tempfile::tempdir().unwrap();
-    crate::nodes::export(&made, &*trial.shelf, &labels, None, out.path()).unwrap();
+    crate::nodes::export(&made, &*harness.shelf, &labels, None, out.path()).unwrap();
     let (same, ..) = rows::<Record>(artifact::RECORDS, &out.path().join("records.jsonl")).unwrap();
     assert_eq!(same, records, "exported rows say where their pictures are");
 }
@@ -105,9 +105,9 @@ fn paths_of_another_machine_are_found_by_their_ends() {
     let record = |image: &str| json!({"image": image, "prompt": "What?", "chosen": "a", "rejected": "b"});
     std::fs::write(&file, json!([record("/gone/train/0.png"), record("1.png")]).to_string()).unwrap();
     assert_eq!(import(artifact::PAIRS, &file).check_files(), []);
-    let (pairs, _, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
+    let (pairs, _, harness) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     assert_eq!(pairs[0].picture, picture(folder.path(), 0));
-    assert!(trial.notes.lock().unwrap()[0].starts_with("1 picture is not where the file says"));
+    assert!(harness.notes.lock().unwrap()[0].starts_with("1 picture is not where the file says"));
     std::fs::write(&file, json!([record("/gone/train/9.png"), record("1.png")]).to_string()).unwrap();
     let problem = import(artifact::PAIRS, &file).check_files().remove(0);
     assert!(problem.message.contains("pref.json`, record 1: there is no picture `/gone/train/9.png`"), "{problem:?}");
@@ -176,15 +176,15 @@ fn faults_are_named_by_file_and_line() {
 }
 
 #[test]
-fn grey_of_more_than_eight_bits_is_told_once_of_the_pictures_of_rows() {
+fn grey_of_more_than_eight_bits_is_reported_once_of_the_pictures_of_rows() {
     let folder = folder();
     let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
     std::fs::copy(odd.join("grey_16_bits.png"), folder.path().join("0.png")).unwrap();
     let row = |image: &str, answer: &str| json!({"image": image, "chosen": round("Explain.", answer), "rejected": round("Explain.", "bad")});
     let file = folder.path().join("pref.json");
     std::fs::write(&file, json!([row("0.png", "a"), row("0.png", "b"), row("1.png", "c")]).to_string()).unwrap();
-    let (_, _, trial) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
-    let notes = trial.notes.lock().unwrap();
+    let (_, _, harness) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
+    let notes = harness.notes.lock().unwrap();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
 }

@@ -19,10 +19,10 @@ pub fn since(earlier: &Artifact, old: &Value, listing: &Listing, from: &Path, ob
     let whole = old.get("items") == Some(&Value::from(before.entries.len()));
     Some(match (whole, old.get("items")) {
         (false, Some(Value::Integer(count))) => match candidates_before(earlier, objects) {
-            Some(known) => before.told_of_choice(&known, listing, from),
+            Some(known) => before.reported_of_choice(&known, listing, from),
             None => changed_entries(*count as usize, listing.items.len()),
         },
-        _ => before.told(listing, from),
+        _ => before.reported(listing, from),
     })
 }
 
@@ -64,23 +64,23 @@ impl Before {
     }
 
     /// What came and went among what there was to choose from, of which only fingerprints are `known`.
-    fn told_of_choice(&self, known: &HashSet<String>, listing: &Listing, from: &Path) -> String {
+    fn reported_of_choice(&self, known: &HashSet<String>, listing: &Listing, from: &Path) -> String {
         let (old, added): (Vec<&Listed>, Vec<&Listed>) =
             listing.items.iter().partition(|item| known.contains(&fingerprint(&item.id)));
         let added: Vec<Label> = added.into_iter().map(|item| label(&item.entry, from)).collect();
         let chosen = old.len() + added.len();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         if !added.is_empty() {
             let named = named(&added.iter().collect::<Vec<_>>());
-            told.push(format!("{} added: {named}", self.counted(added.len())));
+            reported.push(format!("{} added: {named}", self.counted(added.len())));
         }
         if old.len() < known.len() {
-            told.push(format!("{} removed", self.counted(known.len() - old.len())));
+            reported.push(format!("{} removed", self.counted(known.len() - old.len())));
         }
-        if told.is_empty() {
+        if reported.is_empty() {
             return REORDERED.to_owned();
         }
-        format!("{}; {chosen} to choose from in place of {}", told.join("; "), known.len())
+        format!("{}; {chosen} to choose from in place of {}", reported.join("; "), known.len())
     }
 
     fn counted(&self, count: usize) -> String {
@@ -88,7 +88,7 @@ impl Before {
     }
 
     /// What came, went and changed, by name.
-    fn told(&self, listing: &Listing, from: &Path) -> String {
+    fn reported(&self, listing: &Listing, from: &Path) -> String {
         let now: Vec<(&ItemId, Label)> =
             listing.items.iter().map(|item| (&item.id, label(&item.entry, from))).collect();
         let (old_ids, new_ids): (HashSet<&ItemId>, HashSet<&ItemId>) =
@@ -101,12 +101,12 @@ impl Before {
             added.into_iter().partition(|label| label.path.is_some() && removed.iter().any(|old| old == label));
         let removed: Vec<&Label> = removed.into_iter().filter(|label| !changed.contains(label)).collect();
         let parts = [(added, "added"), (removed, "removed"), (changed, "changed")];
-        let told: Vec<String> = parts
+        let reported: Vec<String> = parts
             .into_iter()
             .filter(|(labels, _)| !labels.is_empty())
             .map(|(labels, word)| format!("{} {word}: {}", self.counted(labels.len()), named(&labels)))
             .collect();
-        if told.is_empty() { REORDERED.to_owned() } else { told.join("; ") }
+        if reported.is_empty() { REORDERED.to_owned() } else { reported.join("; ") }
     }
 }
 

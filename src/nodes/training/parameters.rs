@@ -256,7 +256,7 @@ mod tests {
     use super::super::tests::node;
     use super::*;
     use crate::node::Node;
-    use crate::nodes::trial::{Trial, read};
+    use crate::nodes::harness::{Trial, read};
     use crate::nodes::{DpoKind, SftKind};
 
     fn names(node: &dyn Node) -> Vec<String> {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_all_at_once() {
+    fn what_is_missing_is_reported_all_at_once() {
         let Err(mistakes) = read(&SftKind, "", &[], Path::new("m")) else { panic!("accepted") };
         assert_eq!(mistakes.len(), 3, "{mistakes:?}");
         let Err(mistakes) = node(&SftKind, "learning_rte = 1e-4", &[]) else { panic!("accepted") };

@@ -19,7 +19,7 @@ use crate::model::sequence::Sequence;
 use crate::node::{Context, Failure, OnBadItem};
 use crate::train::training::Example;
 
-/// What is to be trained on, in the order of the inputs.
+/// What must be trained on, in the order of the inputs.
 #[derive(Default)]
 pub struct Set {
     items: Vec<Conversations>,
@@ -128,7 +128,7 @@ impl Set {
         Ok(Examples { list, unanswered, bad: count })
     }
 
-    /// Takes notice of an answer that is to be made likelier.
+    /// Takes notice of an answer that must be made likelier.
     pub fn wanted(&mut self, answer: &str) {
         self.answers += 1;
         self.empty += usize::from(answer.trim().is_empty());
@@ -139,7 +139,7 @@ impl Set {
         self.equal += usize::from(chosen == rejected);
     }
 
-    /// That some of the answers that are to be made likelier are empty: nothing can be learned from them.
+    /// That some of the answers that must be made likelier are empty: nothing can be learned from them.
     pub(super) fn emptiness(&self) -> Option<String> {
         let Self { answers, empty, .. } = self;
         let are = if *empty == 1 { "is" } else { "are" };
@@ -163,7 +163,7 @@ pub(super) fn longest(examples: &[Example], image_tokens: usize) -> usize {
     examples.iter().map(positions).max().unwrap_or_default()
 }
 
-/// A picture, or what is told of it when it cannot be decoded.
+/// A picture, or what is reported of it when it cannot be decoded.
 ///
 /// # Errors
 /// When it cannot be had.
@@ -180,19 +180,19 @@ pub(super) fn decoded(digest: &Digest, context: &dyn Context) -> Result<Result<R
 mod tests {
     use std::path::Path;
 
-    use super::super::tests::trial;
+    use super::super::tests::harness;
     use super::*;
     use crate::model::processor::round;
     use crate::node::Objects;
-    use crate::nodes::trial::Trial;
+    use crate::nodes::harness::Trial;
 
     fn processor() -> Processor {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");
         Processor::read(&checkpoint, None, &[].into()).unwrap()
     }
 
-    fn examples(set: &Set, on_bad_item: OnBadItem, trial: &Trial) -> Result<Examples, Failure> {
-        set.examples(&processor(), 99, on_bad_item, trial)
+    fn examples(set: &Set, on_bad_item: OnBadItem, harness: &Trial) -> Result<Examples, Failure> {
+        set.examples(&processor(), 99, on_bad_item, harness)
     }
 
     #[test]
@@ -202,40 +202,40 @@ mod tests {
         for answers in [&[""][..], &["", ""], &["yes", ""], &["yes"]] {
             set.add("item".to_owned(), None, answered(answers));
         }
-        let found = examples(&set, OnBadItem::default(), &trial().0).unwrap();
+        let found = examples(&set, OnBadItem::default(), &harness().0).unwrap();
         assert_eq!((found.list.len(), found.unanswered, found.bad), (2, 2, 0));
     }
 
     #[test]
     fn a_prompt_that_is_too_long_is_a_bad_item_among_many() {
-        let (trial, _) = trial();
+        let (harness, _) = harness();
         let asked = |words: usize| vec![round(&"what ".repeat(words), Some("yes"))];
         let mut set = Set::default();
         (0..200).for_each(|index| set.add(format!("item {index}"), None, asked(1)));
         set.add("the long one".to_owned(), None, asked(200));
-        let found = examples(&set, OnBadItem::default(), &trial).unwrap();
+        let found = examples(&set, OnBadItem::default(), &harness).unwrap();
         assert_eq!((found.list.len(), found.bad), (200, 1));
-        let note = trial.notes.lock().unwrap()[0].clone();
+        let note = harness.notes.lock().unwrap()[0].clone();
         assert!(note.contains("first the long one: the prompt takes "), "{note}");
     }
 
     #[test]
     fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
-        let (trial, pictures) = trial();
-        let bad = trial.shelf.put(b"no picture").unwrap();
+        let (harness, pictures) = harness();
+        let bad = harness.shelf.put(b"no picture").unwrap();
         let set = |good: usize| {
             let mut set = Set::default();
             let digests = pictures.iter().cycle().take(good).chain([&bad]);
             digests.for_each(|digest| set.add(digest.short(), Some(*digest), vec![round("What?", Some("A ring."))]));
             set
         };
-        let found = examples(&set(200), OnBadItem::default(), &trial).unwrap();
+        let found = examples(&set(200), OnBadItem::default(), &harness).unwrap();
         assert_eq!((found.list.len(), found.bad), (200, 1));
-        let note = trial.notes.lock().unwrap()[0].clone();
+        let note = harness.notes.lock().unwrap()[0].clone();
         assert!(note.starts_with("left out 1 of 201 examples that cannot be trained on, first "), "{note}");
         assert!(note.contains("`: not a picture: "), "{note}");
-        assert!(examples(&set(200), OnBadItem::Fail, &trial).is_err());
-        let error = examples(&set(3), OnBadItem::default(), &trial).err().unwrap().to_string();
+        assert!(examples(&set(200), OnBadItem::Fail, &harness).is_err());
+        let error = examples(&set(3), OnBadItem::default(), &harness).err().unwrap().to_string();
         assert!(error.starts_with("1 of 4 examples cannot be trained on, first "), "{error}");
     }
 }

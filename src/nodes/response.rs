@@ -47,7 +47,7 @@ pub const PORTS: &[Port] = &[
 
 parameters! {
     /// A node of either kind.
-    pub struct RespondNode {
+    pub struct ResponseNode {
         /// Shared
         model: ModelParameters = group(),
         /// What the model is asked: a prompt set, a list from which each item draws one, or a file of prompts
@@ -69,7 +69,7 @@ parameters! {
     }
 }
 
-impl RespondNode {
+impl ResponseNode {
     /// The records that the node takes, with the picture that the model is to see and the prompt that it gets; those
     /// without a picture are left out.
     fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
@@ -136,7 +136,7 @@ struct Seen {
     image_tokens: usize,
 }
 
-impl Node for RespondNode {
+impl Node for ResponseNode {
     fn parameters(&self) -> Vec<Parameter> {
         let mut list = self.key_fields();
         // Without a temperature the others mean nothing.
@@ -173,7 +173,7 @@ impl Node for RespondNode {
         let images = above("images");
         let altered = images.iter().any(|promise| promise.name == ALTERED);
         let prompts = altered.then(|| self.prompts.load().ok()).flatten();
-        let prompts = prompts.iter().map(|set| Parameter::selection(ALTERED_PROMPTS, set.texts().to_vec()));
+        let prompts = prompts.iter().map(|set| Parameter::selection(ALTERED_PROMPTS, set.prompts().to_vec()));
         prompts.chain(self.fraction.promises(&images)).collect()
     }
 
@@ -192,7 +192,7 @@ impl Node for RespondNode {
     }
 }
 
-impl ItemWork for RespondNode {
+impl ItemWork for ResponseNode {
     fn item_version(&self) -> u32 {
         3
     }
@@ -273,7 +273,7 @@ impl ItemWork for RespondNode {
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let (questions, left_out) = self.questions(inputs, context.pipeline_seed())?;
-        left_out.tell(context);
+        left_out.report(context);
         let mut labels = Vec::new();
         let mut responses = Vec::new();
         let mut seen = Vec::new();
@@ -363,7 +363,7 @@ mod tests {
     use crate::artifact::{Altered, ItemId};
     use crate::node::Artifact;
     use crate::nodes::DescribeKind;
-    use crate::nodes::trial::{Trial, read};
+    use crate::nodes::harness::{Trial, read};
 
     fn reference(path: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
@@ -377,10 +377,10 @@ mod tests {
     const PROMPTS: &str = "prompts = ['What is it?', 'Describe it.']";
 
     /// Puts the pictures of these names into the store.
-    fn records(trial: &Trial, names: &[&str]) -> Vec<Record> {
+    fn records(harness: &Trial, names: &[&str]) -> Vec<Record> {
         let record = |name: &&str| {
             let bytes = std::fs::read(reference(&format!("pictures/{name}.png"))).unwrap();
-            let picture = crate::node::Objects::put(&*trial.shelf, &bytes).unwrap();
+            let picture = crate::node::Objects::put(&*harness.shelf, &bytes).unwrap();
             Record {
                 id: ItemId::new(picture),
                 picture: Some(picture),
@@ -392,10 +392,10 @@ mod tests {
         names.iter().map(record).collect()
     }
 
-    fn inputs(trial: &Trial, records: &[Record], adapter: Option<Artifact>) -> Inputs {
-        let images = trial.artifact(artifact::RECORDS, &write_lines(records));
+    fn inputs(harness: &Trial, records: &[Record], adapter: Option<Artifact>) -> Inputs {
+        let images = harness.artifact(artifact::RECORDS, &write_lines(records));
         let ports = BTreeMap::from([("images", vec![images]), ("adapter", adapter.into_iter().collect())]);
-        Inputs::new(ports, trial.shelf.clone())
+        Inputs::new(ports, harness.shelf.clone())
     }
 
     fn work(node: &dyn Node) -> &dyn ItemWork {
@@ -405,85 +405,85 @@ mod tests {
 
     type Values = BTreeMap<usize, Result<ItemValue, BadItem>>;
 
-    fn map(trial: &Trial, node: &dyn Node, inputs: &Inputs, pending: &[usize]) -> Values {
+    fn map(harness: &Trial, node: &dyn Node, inputs: &Inputs, pending: &[usize]) -> Values {
         let mut values = BTreeMap::new();
         let finished = &mut |index: usize, value: Result<ItemValue, BadItem>| {
             assert!(values.insert(index, value).is_none(), "item {index} is finished once");
             ControlFlow::Continue(())
         };
-        work(node).map(inputs, pending, trial, finished).unwrap();
+        work(node).map(inputs, pending, harness, finished).unwrap();
         values
     }
 
-    fn responses(trial: &Trial, node: &dyn Node, inputs: &Inputs, values: Values) -> (Vec<Response>, Summary) {
+    fn responses(harness: &Trial, node: &dyn Node, inputs: &Inputs, values: Values) -> (Vec<Response>, Summary) {
         let values: Vec<(usize, ItemValue)> =
             values.into_iter().filter_map(|(index, value)| Some((index, value.ok()?))).collect();
-        let output = work(node).collect(inputs, &mut values.into_iter(), trial).unwrap();
-        let rows = crate::node::Objects::read(&*trial.shelf, &output.identity[0].digest).unwrap();
+        let output = work(node).collect(inputs, &mut values.into_iter(), harness).unwrap();
+        let rows = crate::node::Objects::read(&*harness.shelf, &output.identity[0].digest).unwrap();
         (artifact::read_lines(&rows).unwrap(), output.summary)
     }
 
     #[test]
     fn every_picture_gets_a_response_whatever_it_is_run_with() {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let node = node(&format!("{PROMPTS}\ntemperature = 1.0")).unwrap();
-        let inputs = inputs(&trial, &records(&trial, &["square", "tall", "wide", "odd"]), None);
-        let together = map(&trial, &*node, &inputs, &[0, 1, 2, 3]);
-        let resumed: Values = [map(&trial, &*node, &inputs, &[3]), map(&trial, &*node, &inputs, &[2, 0, 1])]
+        let inputs = inputs(&harness, &records(&harness, &["square", "tall", "wide", "odd"]), None);
+        let together = map(&harness, &*node, &inputs, &[0, 1, 2, 3]);
+        let resumed: Values = [map(&harness, &*node, &inputs, &[3]), map(&harness, &*node, &inputs, &[2, 0, 1])]
             .into_iter()
             .flatten()
             .collect();
         assert_eq!(together, resumed);
-        let (rows, summary) = responses(&trial, &*node, &inputs, together);
+        let (rows, summary) = responses(&harness, &*node, &inputs, together);
         assert_eq!(rows.len(), 4);
         assert!(rows.iter().all(|row| (1..=6).contains(&row.tokens) && row.altered.is_none()));
         assert!(rows.iter().any(|row| row.text != rows[0].text));
         assert!(summary.line.starts_with("4 responses of ") && summary.blocks.len() == 3, "{}", summary.line);
-        let progress = trial.progress.lock().unwrap();
+        let progress = harness.progress.lock().unwrap();
         assert_eq!(progress.last().map(|last| (last.done, last.total)), Some((3, 3)));
         assert!(progress.iter().any(|step| step.tokens > Some(0)));
     }
 
     #[test]
     fn the_altered_picture_is_shown_and_named() {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let node = node(&format!("{PROMPTS}\ntemperature = 0")).unwrap();
-        let mut records = records(&trial, &["square", "tall"]);
-        let clean = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
-        let items = |records: &[Record]| work(&*node).items(&inputs(&trial, records, None), 7, &trial).unwrap();
+        let mut records = records(&harness, &["square", "tall"]);
+        let clean = map(&harness, &*node, &inputs(&harness, &records, None), &[0]);
+        let items = |records: &[Record]| work(&*node).items(&inputs(&harness, records, None), 7, &harness).unwrap();
         let before = items(&records);
         let altered = Altered { picture: records[1].picture.unwrap(), operation: "blur".into(), values: Map::new() };
         records[0].altered = Some(altered.clone());
         let after = items(&records);
         assert_eq!(before[0].id, after[0].id);
         assert_ne!(before[0].reads, after[0].reads);
-        let inputs = inputs(&trial, &records, None);
-        let seen = map(&trial, &*node, &inputs, &[0]);
+        let inputs = inputs(&harness, &records, None);
+        let seen = map(&harness, &*node, &inputs, &[0]);
         assert_ne!(clean, seen);
-        let (rows, _) = responses(&trial, &*node, &inputs, seen);
+        let (rows, _) = responses(&harness, &*node, &inputs, seen);
         assert_eq!((rows[0].altered.as_ref(), rows[0].picture), (Some(&altered), records[0].picture.unwrap()));
     }
 
     #[test]
-    fn a_picture_that_cannot_be_decoded_is_left_out_and_told() {
-        let trial = Trial::new();
-        let mut records = records(&trial, &["square", "tall"]);
-        let broken = crate::node::Objects::put(&*trial.shelf, b"no picture").unwrap();
+    fn a_picture_that_cannot_be_decoded_is_left_out_and_reported() {
+        let harness = Trial::new();
+        let mut records = records(&harness, &["square", "tall"]);
+        let broken = crate::node::Objects::put(&*harness.shelf, b"no picture").unwrap();
         records[0].picture = Some(broken);
         let node = node(PROMPTS).unwrap();
-        let inputs = inputs(&trial, &records, None);
-        let values = map(&trial, &*node, &inputs, &[0, 1]);
+        let inputs = inputs(&harness, &records, None);
+        let values = map(&harness, &*node, &inputs, &[0, 1]);
         let bad = values[&0].as_ref().unwrap_err();
         assert!(bad.cause.contains("not a picture"), "{}", bad.cause);
-        let (rows, summary) = responses(&trial, &*node, &inputs, values);
+        let (rows, summary) = responses(&harness, &*node, &inputs, values);
         assert_eq!(rows.len(), 1);
         assert!(summary.line.starts_with("1 response of "), "{}", summary.line);
     }
 
     #[test]
     fn an_adapter_changes_what_is_said() {
-        let trial = Trial::new();
-        let records = records(&trial, &["square"]);
+        let harness = Trial::new();
+        let records = records(&harness, &["square"]);
         let node = read(
             &DescribeKind,
             &format!("model = 'base'\nmax_new_tokens = 16\ntemperature = 0\n{PROMPTS}"),
@@ -491,28 +491,28 @@ mod tests {
             &reference("llava"),
         )
         .unwrap();
-        let adapter = adapter::import(&reference("llava/adapter"), &*trial.shelf).unwrap().0;
-        let adapter = trial.made(artifact::ADAPTER, adapter);
-        let plain = map(&trial, &*node, &inputs(&trial, &records, None), &[0]);
-        let adapted = map(&trial, &*node, &inputs(&trial, &records, Some(adapter)), &[0]);
+        let adapter = adapter::import(&reference("llava/adapter"), &*harness.shelf).unwrap().0;
+        let adapter = harness.made(artifact::ADAPTER, adapter);
+        let plain = map(&harness, &*node, &inputs(&harness, &records, None), &[0]);
+        let adapted = map(&harness, &*node, &inputs(&harness, &records, Some(adapter)), &[0]);
         assert_ne!(plain, adapted);
     }
 
     #[test]
     fn an_interrupt_leaves_the_rest() {
-        let trial = Trial::new();
-        trial.stop.store(true, Ordering::Relaxed);
+        let harness = Trial::new();
+        harness.stop.store(true, Ordering::Relaxed);
         let node = node(PROMPTS).unwrap();
-        let inputs = inputs(&trial, &records(&trial, &["square", "tall"]), None);
-        assert!(map(&trial, &*node, &inputs, &[0, 1]).is_empty());
+        let inputs = inputs(&harness, &records(&harness, &["square", "tall"]), None);
+        assert!(map(&harness, &*node, &inputs, &[0, 1]).is_empty());
     }
 
     #[test]
     fn items_that_make_no_sense_are_refused() {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let node = node(PROMPTS).unwrap();
-        let items = |records: &[Record]| work(&*node).items(&inputs(&trial, records, None), 7, &trial);
-        let mut records = records(&trial, &["square", "square"]);
+        let items = |records: &[Record]| work(&*node).items(&inputs(&harness, records, None), 7, &harness);
+        let mut records = records(&harness, &["square", "square"]);
         let error = items(&records).unwrap_err();
         assert!(error.to_string().ends_with("comes in twice"), "{error}");
         records[0].picture = None;
@@ -524,11 +524,11 @@ mod tests {
 
     #[test]
     fn what_equals_its_default_names_nothing() {
-        let trial = Trial::new();
+        let harness = Trial::new();
         let named = |text: &str| {
             let node = node(text).unwrap();
             let mut names: Vec<String> = node.parameters().into_iter().map(|parameter| parameter.name).collect();
-            names.extend(node.sources(&trial).unwrap().into_iter().map(|parameter| parameter.name));
+            names.extend(node.sources(&harness).unwrap().into_iter().map(|parameter| parameter.name));
             names
         };
         let plain = named(PROMPTS);
@@ -553,7 +553,7 @@ mod tests {
             named(&format!("{PROMPTS}\ntemperature = 0\ntop_k = 5")),
             ["temperature", "max_new_tokens", "model", "template", "prompts"]
         );
-        let written = |template: &str| node(&format!("{PROMPTS}\n{template}")).unwrap().sources(&trial).unwrap();
+        let written = |template: &str| node(&format!("{PROMPTS}\n{template}")).unwrap().sources(&harness).unwrap();
         assert_eq!(written(""), written("template = 'vicuna_v1'"));
         assert_ne!(written(""), written("template = 'llava_v1'"));
     }
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         for (text, expected) in [
             ("temperature = -1", "temperature"),
             ("top_p = 0", "top_p"),

@@ -33,11 +33,11 @@ pub fn read(kind: &dyn NodeKind, text: &str, connected: &[&str], model: &Path) -
     let mistakes = mistakes.into_list();
     match node {
         Some(node) if mistakes.is_empty() => Ok(node),
-        _ => Err(mistakes.iter().map(told).collect()),
+        _ => Err(mistakes.iter().map(reported).collect()),
     }
 }
 
-fn told(mistake: &Diagnostic) -> String {
+fn reported(mistake: &Diagnostic) -> String {
     format!("{}: {}", mistake.message, mistake.labels.first().map_or("", |label| label.text.as_str()))
 }
 
@@ -119,7 +119,7 @@ impl Trial {
 
 impl Context for Trial {
     fn node(&self) -> &str {
-        "trial"
+        "harness"
     }
 
     fn seed(&self) -> u64 {
