@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use stic::draw::Draws;
 use stic::model::llava::{Config, Llava};
-use stic::train::optimizer::{AdamW, AdamWConfig, Moments, Parameters, clip};
+use stic::train::optimizer::{AdamW, Moments, Parameters, clip};
 use stic::train::schedule::{LearningRate, Schedule};
 
 use crate::checkpoint;
@@ -69,17 +69,15 @@ impl Run {
         mut judge: impl FnMut(usize, &Parameters),
     ) -> Result<Parameters, Box<dyn std::error::Error>> {
         let device = parameters.values().next().expect("parameters").device();
-        let adam =
-            AdamWConfig { betas: [0.9, stage.second_beta], weight_decay: stage.weight_decay, ..AdamWConfig::default() };
+        let adamw = AdamW { betas: [0.9, stage.second_beta], weight_decay: stage.weight_decay, ..AdamW::default() };
         let unfinished = self.work.join(format!("{}.checkpoint.safetensors", stage.name));
-        let (mut parameters, mut optimizer) = if unfinished.is_file() {
-            resume(adam, checkpoint::load(&unfinished, &device)?)
+        let (mut parameters, mut moments, first) = if unfinished.is_file() {
+            resume(checkpoint::load(&unfinished, &device)?)
         } else {
-            (parameters, AdamW::new(adam))
+            (parameters, BTreeMap::new(), 0)
         };
         let rate = LearningRate::new(Schedule::Cosine, stage.learning_rate, 0.03, stage.steps);
         let start = Instant::now();
-        let first = optimizer.steps() as usize;
         let mut losses = Vec::new();
         for step in first..stage.steps {
             let trained = |name: &str| stage.trained.iter().any(|prefix| name.starts_with(prefix));
@@ -101,18 +99,21 @@ impl Run {
                 .filter_map(|(name, tensor)| Some((name.clone(), tensor.grad(&gradients)?)))
                 .collect();
             clip(&mut gradients, 1.0);
-            optimizer.step(&mut parameters, gradients, rate.at(step));
             let taken = step + 1;
+            adamw.step(taken as u64, &mut moments, &mut parameters, gradients, rate.at(step));
             if taken % LOG_EVERY == 0 {
                 let mean = losses.iter().sum::<f32>() / losses.len() as f32;
                 losses.clear();
                 let seconds = start.elapsed().as_secs_f64();
                 let pace = seconds / (taken - first) as f64;
-                eprintln!("{} {taken}/{}: loss {mean:.3}, {seconds:.0} s, {pace:.3} s a step", stage.name, stage.steps);
+                eprintln!(
+                    "{} {taken}/{}: loss {mean:.3}, {seconds:.0} s, {pace:.3} s per step",
+                    stage.name, stage.steps
+                );
             }
             if taken % CHECKPOINT_EVERY == 0 || taken == stage.steps {
                 judge(taken, &parameters);
-                checkpoint::save(&unfinished, &stored(&parameters, &optimizer))?;
+                checkpoint::save(&unfinished, &stored(&parameters, &moments, taken))?;
             }
         }
         checkpoint::save(&self.work.join(format!("{}.safetensors", stage.name)), &parameters)?;
@@ -121,20 +122,20 @@ impl Run {
 }
 
 /// Parameters and the optimiser's state as one set of tensors.
-fn stored(parameters: &Parameters, optimizer: &AdamW) -> Parameters {
+fn stored(parameters: &Parameters, moments: &BTreeMap<String, Moments>, steps: usize) -> Parameters {
     let mut all: Parameters =
         parameters.iter().map(|(name, tensor)| (format!("value/{name}"), tensor.clone())).collect();
-    for (name, Moments { first, second }) in optimizer.moments() {
+    for (name, Moments { first, second }) in moments {
         all.insert(format!("first/{name}"), first.clone());
         all.insert(format!("second/{name}"), second.clone());
     }
     let device = parameters.values().next().expect("parameters").device();
-    all.insert("steps".to_owned(), Tensor::from_floats([optimizer.steps() as f32], &device));
+    all.insert("steps".to_owned(), Tensor::from_floats([steps as f32], &device));
     all
 }
 
-fn resume(config: AdamWConfig, mut all: Parameters) -> (Parameters, AdamW) {
-    let steps = all.remove("steps").expect("a checkpoint counts its steps").into_scalar::<f32>() as u64;
+fn resume(mut all: Parameters) -> (Parameters, BTreeMap<String, Moments>, usize) {
+    let steps = all.remove("steps").expect("a checkpoint counts its steps").into_scalar::<f32>() as usize;
     let part = |prefix: &str| -> BTreeMap<String, Tensor<1>> {
         let named =
             all.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())));
@@ -145,5 +146,5 @@ fn resume(config: AdamWConfig, mut all: Parameters) -> (Parameters, AdamW) {
         let second = second[&name].clone();
         (name, Moments { first, second })
     });
-    (part("value/"), AdamW::resume(config, steps, moments.collect()))
+    (part("value/"), moments.collect(), steps)
 }

@@ -15,7 +15,8 @@ use crate::model::template::Template;
 use crate::node::{Block, Context, Failure, Inputs, Output, Progress, Summary};
 use crate::train::log::{Line, Preference};
 use crate::train::loss::dpo::Dpo;
-use crate::train::training::{self, CHECKPOINT_AFTER, Objective, Observer, Outcome, Settings, Step, padded_length};
+use crate::train::objective::Objective;
+use crate::train::training::{self, CHECKPOINT_AFTER, Observer, Outcome, Settings, Step, padded_length};
 
 mod parameters;
 mod set;

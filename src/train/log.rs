@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One optimiser step. Means are over the batch: its pairs for DPO, its answer tokens for SFT.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The step, counted from 1.
     pub step: usize,

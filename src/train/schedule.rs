@@ -20,15 +20,6 @@ impl Schedule {
     /// The names in a pipeline file.
     pub const NAMES: [(&str, Self); 3] =
         [("cosine", Self::Cosine), ("linear", Self::Linear), ("constant", Self::Constant)];
-
-    /// The name in a pipeline file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::Linear => "linear",
-            Self::Constant => "constant",
-        }
-    }
 }
 
 /// The learning rate of every step of one training.
@@ -44,11 +35,6 @@ impl LearningRate {
     /// A training of `total` steps, of which the share `warmup_ratio`, rounded up, warms up to `peak`.
     pub fn new(schedule: Schedule, peak: f64, warmup_ratio: f64, total: usize) -> Self {
         Self { schedule, peak, warmup: (total as f64 * warmup_ratio).ceil() as usize, total }
-    }
-
-    /// How many steps warm up.
-    pub fn warmup(&self) -> usize {
-        self.warmup
     }
 
     /// The rate of `step`, counted from zero.
@@ -82,8 +68,8 @@ mod tests {
 
     #[test]
     fn the_paper_s_two_stages_warm_up_for_23_and_3_steps() {
-        assert_eq!(LearningRate::new(Schedule::Cosine, 1e-7, 0.03, 762).warmup(), 23);
-        assert_eq!(LearningRate::new(Schedule::Cosine, 2e-5, 0.03, 78).warmup(), 3);
+        assert_eq!(LearningRate::new(Schedule::Cosine, 1e-7, 0.03, 762).warmup, 23);
+        assert_eq!(LearningRate::new(Schedule::Cosine, 2e-5, 0.03, 78).warmup, 3);
         assert_eq!(factors(Schedule::Cosine, 0.03, 78)[..4], [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0]);
     }
 

@@ -14,7 +14,7 @@ use crate::node::{BadItems, Failure, FileProblem, Parameter, by_default};
 use crate::parameters;
 use crate::spec::parameter::{Class, Form, Setting, above, below, boolean, choice, group, integer, number};
 use crate::spec::{Reader, Resource};
-use crate::train::optimizer::AdamWConfig;
+use crate::train::optimizer::AdamW;
 use crate::train::schedule::Schedule;
 use crate::train::training::Settings;
 
@@ -36,9 +36,9 @@ parameters! {
         /// The largest 2-norm of a step's gradients; 0: any (transformers' default)
         max_grad_norm: f64 = number(0.0..).default(1.0),
         /// AdamW's decay rates of the two moments (PyTorch's defaults)
-        adam_betas: [f64; 2] = betas().default(AdamWConfig::default().betas),
+        adam_betas: [f64; 2] = betas().default(AdamW::default().betas),
         /// AdamW's epsilon (PyTorch's default)
-        adam_epsilon: f64 = number(above(0.0)).default(AdamWConfig::default().epsilon),
+        adam_epsilon: f64 = number(above(0.0)).default(AdamW::default().epsilon),
         /// AdamW's weight decay (LLaVA's scripts use none)
         weight_decay: f64 = number(0.0..).default(0.0),
         /// Whether every epoch has an order of its own
@@ -96,11 +96,7 @@ impl Training<'_> {
             epochs: given.epochs,
             batch_size: given.batch_size,
             max_grad_norm: given.max_grad_norm,
-            adamw: AdamWConfig {
-                betas: given.adam_betas,
-                epsilon: given.adam_epsilon,
-                weight_decay: given.weight_decay,
-            },
+            adamw: AdamW { betas: given.adam_betas, epsilon: given.adam_epsilon, weight_decay: given.weight_decay },
             shuffle: given.shuffle,
             dropout: given.lora.dropout,
             seed: 0,

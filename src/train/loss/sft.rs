@@ -5,12 +5,12 @@
 
 /// What the answer tokens of one batch come to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BatchLoss {
+pub struct CrossEntropy {
     /// How many answer tokens the whole batch has.
     pub tokens: usize,
 }
 
-impl BatchLoss {
+impl CrossEntropy {
     /// The share of the batch's loss that tokens with these log-probabilities make up.
     pub fn share(&self, log_probabilities: &[f32]) -> f64 {
         -log_probabilities.iter().map(|value| f64::from(*value)).sum::<f64>() / self.tokens as f64
@@ -100,7 +100,7 @@ mod tests {
     fn cross_entropy_and_its_gradient_equal_pytorch_s() {
         let reference = reference();
         let found = gradient(&reference, |values| {
-            let batch = BatchLoss { tokens: values.iter().map(Vec::len).sum() };
+            let batch = CrossEntropy { tokens: values.iter().map(Vec::len).sum() };
             (values.iter().map(|values| batch.share(values)).sum(), vec![batch.weight(); values.len()])
         });
         compare(found, &reference.sft);
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn the_mean_is_over_tokens_not_over_sequences() {
         // By hand: probabilities 1/2 | 1/4, 1/4, 1/4 give (ln 2 + 3 ln 4) / 4 = 7/4 ln 2.
-        let batch = BatchLoss { tokens: 4 };
+        let batch = CrossEntropy { tokens: 4 };
         let ln = |value: f32| value.ln();
         let loss = batch.share(&[ln(0.5)]) + batch.share(&[ln(0.25); 3]);
         assert!((loss - 1.75 * 2f64.ln()).abs() < 1e-6, "{loss}");

@@ -7,10 +7,11 @@ use burn::tensor::{DType, Device};
 use serde_json::Value;
 
 use super::loss::dpo::Dpo;
-use super::optimizer::{AdamWConfig, Parameters};
+use super::objective::Objective;
+use super::optimizer::{AdamW, Parameters};
 use super::schedule::Schedule;
 use super::step::parameters;
-use super::training::{CHECKPOINT_AFTER, Example, Objective, Observer, Outcome, Settings, Step, Training};
+use super::training::{CHECKPOINT_AFTER, Example, Observer, Outcome, Settings, Step, Training};
 use crate::model::adapter::Adapter;
 use crate::model::contract::Model;
 use crate::model::llava::Llava;
@@ -75,7 +76,7 @@ impl Reference {
                 epochs: 1,
                 batch_size: 1,
                 max_grad_norm: number("max_grad_norm"),
-                adamw: AdamWConfig::default(),
+                adamw: AdamW::default(),
                 shuffle: false,
                 dropout: 0.0,
                 seed: 0,
