@@ -2,26 +2,23 @@
 //!
 //! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
 
-use super::device;
 use super::labels::{item_name, labelled};
-use super::training::{Goal, Set, Training, TrainingParameters};
+use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
+use crate::model::adapter::Adapter;
 use crate::model::processor::round;
-use crate::node::{
-    Arity, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, SeedUse,
-    WholeWork, Work,
-};
+use crate::node::{Arity, Context, Failure, Inputs, Node, NodeKind, Port};
 use crate::parameters;
-use crate::pool::Slots;
 use crate::spec::Reader;
 use crate::spec::parameter::{Declaration, Form, Parameters, Setting, above, choice, group, number};
 use crate::train::loss::dpo::Dpo;
+use crate::train::objective::Objective;
 
 /// The kind.
 pub struct DpoKind;
 
 parameters! {
-    /// What a node of the kind is reported.
+    /// The parameters of the kind.
     struct DpoParameters {
         /// Shared
         training: TrainingParameters = group(),
@@ -35,18 +32,6 @@ parameters! {
         rejected: () = only("text"),
         /// The loss; nothing else is there yet
         loss: () = only("sigmoid"),
-    }
-}
-
-/// A node of the kind.
-struct DpoNode {
-    parameters: DpoParameters,
-    continues: bool,
-}
-
-impl DpoNode {
-    fn training(&self) -> Training<'_> {
-        Training { parameters: &self.parameters.training, continues: self.continues }
     }
 }
 
@@ -88,9 +73,9 @@ impl NodeKind for DpoKind {
     }
 
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let parameters = DpoParameters::read(table)?;
+        let recipe = DpoParameters::read(table)?;
         let continues = connected("adapter");
-        if parameters.reference == Reference::Input && !continues {
+        if recipe.reference == Reference::Input && !continues {
             table.reject(
                 "reference",
                 "`reference = \"input\"` needs an input adapter",
@@ -98,67 +83,30 @@ impl NodeKind for DpoKind {
                 Some("connect `inputs.adapter`, or leave `reference` out: the base model is the reference".to_owned()),
             );
         }
-        Some(Box::new(DpoNode { parameters, continues }))
+        Some(Box::new(TrainingNode { recipe, continues }))
     }
 }
 
-impl Node for DpoNode {
-    fn parameters(&self) -> Vec<Parameter> {
-        self.training().own(self.parameters.key_fields())
+impl Recipe for DpoParameters {
+    fn shared(&self) -> &TrainingParameters {
+        &self.training
     }
 
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        self.training().left_out(parameter)
-    }
-
-    fn seeds(&self) -> SeedUse {
-        SeedUse { pipeline: false, node: true }
-    }
-
-    fn base_model(&self) -> Option<&str> {
-        Some(&self.parameters.training.model.source.source)
-    }
-
-    fn resources(&self) -> Option<Slots> {
-        device::ONE_DEVICE
-    }
-
-    fn check_files(&self) -> Vec<FileProblem> {
-        self.parameters.training.model.check_files()
-    }
-
-    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.training().promises(above)
-    }
-
-    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        self.training().check_inputs(above)
-    }
-
-    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        self.parameters.training.model.sources(digests)
-    }
-
-    fn work(&self) -> Work<'_> {
-        Work::Whole(self)
-    }
-}
-
-impl WholeWork for DpoNode {
-    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
-        let pairs = labelled::<Pair>(inputs, "pairs")?;
-        let DpoParameters { beta, chosen_weight, reference, .. } = self.parameters;
-        let loss = Dpo { beta, chosen_weight };
-        let goal = Goal::Dpo { loss, input_is_reference: reference == Reference::Input };
+    fn set(&self, inputs: &Inputs, _: &dyn Context) -> Result<Set, Failure> {
         let mut set = Set::default();
-        for (pair, label) in &pairs {
+        for (pair, label) in &labelled::<Pair>(inputs, "pairs")? {
             set.wanted(&pair.chosen);
             set.compared(&pair.chosen, &pair.rejected);
             let answered = |response: &str| round(&pair.instruction, Some(response));
             let responses = vec![answered(&pair.chosen), answered(&pair.rejected)];
             set.add(item_name(&pair.id, label), Some(pair.picture), responses);
         }
-        self.training().run(inputs, context, goal, set)
+        Ok(set)
+    }
+
+    fn objective<'a>(&self, input: Option<&'a Adapter>) -> Objective<'a> {
+        let loss = Dpo { beta: self.beta, chosen_weight: self.chosen_weight };
+        Objective::Dpo { loss, reference: input.filter(|_| self.reference == Reference::Input) }
     }
 }
 

@@ -1,32 +1,26 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
-use super::device;
 use super::labels::{LeftOut, item_name, labelled_of};
 use super::survey::check_answers;
-use super::training::{Goal, Set, Training, TrainingParameters};
+use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::data::turns::is_answered;
+use crate::model::adapter::Adapter;
 use crate::model::processor::round;
-use crate::node::{
-    Arity, Artifact, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port,
-    SeedUse, WholeWork, Work,
-};
-use crate::pool::Slots;
+use crate::node::{Arity, Artifact, Context, Failure, FileProblem, Inputs, Node, NodeKind, Parameter, Port};
+use crate::parameters;
 use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters};
+use crate::spec::parameter::{Declaration, Parameters, group};
+use crate::train::objective::Objective;
 
 /// The kind.
 pub struct SftKind;
 
-/// A node of the kind.
-struct SftNode {
-    parameters: TrainingParameters,
-    continues: bool,
-}
-
-impl SftNode {
-    fn training(&self) -> Training<'_> {
-        Training { parameters: &self.parameters, continues: self.continues }
+parameters! {
+    /// The parameters of the kind: those of every training.
+    struct SftParameters {
+        /// Shared
+        training: TrainingParameters = group(),
     }
 }
 
@@ -56,60 +50,24 @@ impl NodeKind for SftKind {
     }
 
     fn declared(&self) -> Vec<Declaration> {
-        TrainingParameters::declared()
+        SftParameters::declared()
     }
 
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        Some(Box::new(SftNode { parameters: TrainingParameters::read(table)?, continues: connected("adapter") }))
+        Some(Box::new(TrainingNode { recipe: SftParameters::read(table)?, continues: connected("adapter") }))
     }
 }
 
-impl Node for SftNode {
-    fn parameters(&self) -> Vec<Parameter> {
-        self.training().own(self.parameters.key_fields())
+impl Recipe for SftParameters {
+    fn shared(&self) -> &TrainingParameters {
+        &self.training
     }
 
-    fn left_out(&self, parameter: &str) -> Option<String> {
-        self.training().left_out(parameter)
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
+        check_answers("conversations", above)
     }
 
-    fn seeds(&self) -> SeedUse {
-        SeedUse { pipeline: false, node: true }
-    }
-
-    fn base_model(&self) -> Option<&str> {
-        Some(&self.parameters.model.source.source)
-    }
-
-    fn resources(&self) -> Option<Slots> {
-        device::ONE_DEVICE
-    }
-
-    fn check_files(&self) -> Vec<FileProblem> {
-        self.parameters.model.check_files()
-    }
-
-    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.training().promises(above)
-    }
-
-    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        let mut problems = self.training().check_inputs(above);
-        problems.extend(check_answers("conversations", above));
-        problems
-    }
-
-    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
-        self.parameters.model.sources(digests)
-    }
-
-    fn work(&self) -> Work<'_> {
-        Work::Whole(self)
-    }
-}
-
-impl WholeWork for SftNode {
-    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+    fn set(&self, inputs: &Inputs, context: &dyn Context) -> Result<Set, Failure> {
         let mut set = Set::default();
         let mut left_out = LeftOut::without_answer();
         let mut taken = 0;
@@ -118,7 +76,11 @@ impl WholeWork for SftNode {
         }
         left_out.check_rest(taken)?;
         left_out.report(context);
-        self.training().run(inputs, context, Goal::Sft, set)
+        Ok(set)
+    }
+
+    fn objective<'a>(&self, _: Option<&'a Adapter>) -> Objective<'a> {
+        Objective::Sft
     }
 }
 

@@ -6,46 +6,119 @@ use super::adapter::{self, Origin};
 use super::device;
 use crate::artifact::write_lines;
 use crate::device::Backend;
-use crate::diagnostic::{counted, rounded};
+use crate::diagnostic::counted;
 use crate::digest::Digest;
 use crate::model::ModelError;
+use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageFeatures, Model, Shape};
 use crate::model::processor::Processor;
 use crate::model::template::Template;
-use crate::node::{Block, Context, Failure, Inputs, Output, Progress, Summary};
-use crate::train::log::{Line, Preference};
-use crate::train::loss::dpo::Dpo;
+use crate::node::{
+    Context, Failure, FileDigests, FileProblem, Inputs, Node, Output, Parameter, Progress, SeedUse, WholeWork, Work,
+    by_default,
+};
+use crate::pool::Slots;
+use crate::spec::parameter::Parameters;
 use crate::train::objective::Objective;
-use crate::train::training::{self, CHECKPOINT_AFTER, Observer, Outcome, Settings, Step, padded_length};
+use crate::train::training::{CHECKPOINT_AFTER, Observer, Outcome, Step, Training, padded_length};
 
 mod parameters;
 mod set;
+mod summary;
 
-pub use parameters::{Training, TrainingParameters};
+pub use parameters::TrainingParameters;
+use parameters::{is_inputs, linears};
 pub use set::Set;
 use set::{Examples, decoded, longest, teach_end};
+use summary::summary;
 
-/// What a kind minimises.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Goal {
-    /// Cross-entropy on answers.
-    Sft,
-    /// STIC's regularised DPO loss.
-    Dpo {
-        /// The loss.
-        loss: Dpo,
-        /// Whether the reference is the base model with the input adapter, not without.
-        input_is_reference: bool,
-    },
-}
+/// The parameters of a kind that trains, and what they say of its training.
+pub trait Recipe: Parameters + Send + Sync {
+    /// Those that all such kinds have.
+    fn shared(&self) -> &TrainingParameters;
 
-impl Training<'_> {
-    /// Trains towards `goal` on `set`.
+    /// What is wrong with the inputs, by what is known of them; see [`Node::check_inputs`].
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
+        let _ = above;
+        None
+    }
+
+    /// What is trained on.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub fn run(&self, inputs: &Inputs, context: &dyn Context, goal: Goal, set: Set) -> Result<Output, Failure> {
-        let (given, settings) = (self.parameters, self.settings());
+    /// When an input cannot be read.
+    fn set(&self, inputs: &Inputs, context: &dyn Context) -> Result<Set, Failure>;
+
+    /// What is minimised, from `input`, the adapter that training goes on from.
+    fn objective<'a>(&self, input: Option<&'a Adapter>) -> Objective<'a>;
+}
+
+/// A node that trains.
+pub struct TrainingNode<R> {
+    /// What the file says.
+    pub recipe: R,
+    /// Whether there is an input adapter, so that its shape is no parameter.
+    pub continues: bool,
+}
+
+impl<R: Recipe> Node for TrainingNode<R> {
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut fields = self.recipe.key_fields();
+        fields.retain(|field| !(self.continues && is_inputs(&field.name)));
+        fields
+    }
+
+    fn left_out(&self, parameter: &str) -> Option<String> {
+        let model = &self.recipe.shared().model;
+        match parameter {
+            _ if self.continues && is_inputs(parameter) => Some("the input adapter's".to_owned()),
+            "lora.targets" => by_default(linears(&model.source)),
+            _ => model.left_out(parameter),
+        }
+    }
+
+    fn seeds(&self) -> SeedUse {
+        SeedUse { pipeline: false, node: true }
+    }
+
+    fn base_model(&self) -> Option<&str> {
+        Some(&self.recipe.shared().model.source.source)
+    }
+
+    fn resources(&self) -> Option<Slots> {
+        device::ONE_DEVICE
+    }
+
+    fn check_files(&self) -> Vec<FileProblem> {
+        self.recipe.shared().model.check_files()
+    }
+
+    fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
+        let TrainingParameters { lora, model, .. } = self.recipe.shared();
+        if self.continues { above("adapter") } else { lora.shape(&model.source) }
+    }
+
+    fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
+        let lora = &self.recipe.shared().lora;
+        let mut problems = if self.continues { lora.contradictions(&above("adapter")) } else { Vec::new() };
+        problems.extend(self.recipe.check_inputs(above));
+        problems
+    }
+
+    fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
+        self.recipe.shared().model.sources(digests)
+    }
+
+    fn work(&self) -> Work<'_> {
+        Work::Whole(self)
+    }
+}
+
+impl<R: Recipe> WholeWork for TrainingNode<R> {
+    fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        let set = self.recipe.set(inputs, context)?;
+        let given = self.recipe.shared();
+        let settings = given.settings(context.seed());
         let nothing = |why: String| Err(Failure::node(format!("there is nothing to train on: {why}")));
         if set.is_empty() {
             return nothing("the inputs have no items".to_owned());
@@ -84,22 +157,16 @@ impl Training<'_> {
         let model = given.model.load(context)?;
         let input = adapter::load(inputs, "adapter", &*model)?;
         let start = given.lora.start(input.as_ref(), &*model, context.seed())?;
-        let objective = match goal {
-            Goal::Sft => Objective::Sft,
-            Goal::Dpo { loss, input_is_reference } => {
-                Objective::Dpo { loss, reference: input.as_ref().filter(|_| input_is_reference) }
-            }
-        };
         let longest = longest(&examples, processor.images().most_image_tokens());
         let made_for = model.shape().context;
         if longest > made_for {
             context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
         }
         let backend = device::occupied(context)?.backend;
-        let training = training::Training {
+        let training = Training {
             model: &*model,
-            objective,
-            settings: Settings { seed: context.seed(), ..settings },
+            objective: self.recipe.objective(input.as_ref()),
+            settings,
             examples: &examples,
             micro_batch_size: given
                 .micro_batch_size
@@ -188,111 +255,6 @@ fn features(
     Ok(model.encode_images(&[&processor.image(&picture)]).remove(0))
 }
 
-/// What people are shown of a training: where it began and ended, and its course.
-fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> Summary {
-    let taken: Vec<&Line> = log.iter().filter(|line| !line.skipped).collect();
-    let loss: Vec<f64> = taken.iter().map(|line| line.loss).collect();
-    let pairs: Vec<Preference> = taken.iter().filter_map(|line| line.preference).collect();
-    let course = |value: fn(&Preference) -> f64| pairs.iter().map(value).collect::<Vec<_>>();
-    let tokens: u64 = log.iter().map(|line| line.tokens).sum();
-    let seconds: f64 = log.iter().map(|line| line.seconds).sum();
-    let Some([first, last]) = ends(&loss) else { return Summary::default() };
-    let mut line =
-        format!("{} on {}: loss {first:.3} → {last:.3}", counted(log.len(), "step"), counted(examples, "example"));
-    let curve = |name: &str, values: &[f64]| Block::Curve { name: name.to_owned(), values: means(values, POINTS) };
-    let mut blocks = vec![curve("loss", &loss)];
-    if let (Some(margin), Some(accuracy)) = (ends(&course(|pair| pair.margin)), ends(&course(|pair| pair.accuracy))) {
-        let ([before, after], [at_first, at_last]) = (margin, accuracy);
-        line += &format!(
-            ", margin {:.2} → {:.2}, accuracy {at_first:.2} → {at_last:.2}",
-            rounded(before, 2),
-            rounded(after, 2)
-        );
-        blocks.push(curve("margin", &course(|pair| pair.margin)));
-        blocks.push(curve("accuracy", &course(|pair| pair.accuracy)));
-    }
-    line += &format!(", {:.0} tokens/s", tokens as f64 / seconds.max(1e-9));
-    if bad > 0 {
-        line += &format!("; {bad} left out that cannot be trained on");
-    }
-
-    let mut warnings = Vec::new();
-    if taken.iter().all(|line| line.learning_rate == 0.0) {
-        warnings.push(format!(
-            "no step had a learning rate above 0, and nothing was learned: {} warm-up; train for more steps, or set \
-             `warmup_ratio = 0`",
-            if taken.len() == 1 { "the only step is" } else { "all steps are" }
-        ));
-    }
-    // Of DPO's loss, the part that preferences have: what a batch's responses are like moves the other part about.
-    let preferred = course(|pair| pair.dpo);
-    let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
-    if let Some([first, last]) = ends(minimised).filter(|[first, last]| minimised.len() > 1 && last >= first) {
-        let (equal, all) = (set.equal, examples);
-        let rate = "`learning_rate` may be too high, or too low for so few steps";
-        let cause = match equal {
-            0 => rate.to_owned(),
-            _ if equal >= all => "the responses of every pair are equal, and nothing tells them apart".to_owned(),
-            _ => format!("{equal} of {all} pairs have equal responses, which teach nothing, and {rate}"),
-        };
-        warnings.push(format!(
-            "the {what} did not fall: {first:.4} over the first steps, {last:.4} over the last ones; {cause}"
-        ));
-    }
-    // A model whose factors have grown beyond all measure says the same to everything, and learns no more, whatever its
-    // loss.
-    let norms: Vec<f64> = taken.iter().map(|line| line.gradient_norm).collect();
-    let largest = norms.iter().copied().fold(0.0, f64::max);
-    if let Some([_, last]) = ends(&norms).filter(|[_, last]| *last <= VANISHED * largest) {
-        let last = if last == 0.0 { "0".to_owned() } else { format!("{last:.1e}") };
-        warnings.push(format!(
-            "the gradient vanished: its norm was {largest:.3} at most and is {last} over the last steps; `learning_rate` \
-             may be too high"
-        ));
-    }
-    let skipped = log.len() - taken.len();
-    if skipped > 0 {
-        let scale = log.last().and_then(|line| line.loss_scale).unwrap_or(1.0);
-        let text = format!(
-            "{skipped} of {} {} skipped, whose gradients overflowed f16",
-            counted(log.len(), "step"),
-            if skipped == 1 { "was" } else { "were" }
-        );
-        line += &format!("; {skipped} skipped, loss scale {scale}");
-        // A few are what it takes to find the scale.
-        if skipped > log.len() / 10 {
-            warnings.push(format!("{text}: compute in another `dtype`, or train for longer"));
-        }
-    }
-    warnings.extend(set.emptiness());
-    Summary { line, blocks, warnings, ..Summary::default() }
-}
-
-/// The mean of each of at most `points` equal spans of `values`.
-fn means(values: &[f64], points: usize) -> Vec<f64> {
-    let points = points.min(values.len());
-    (0..points)
-        .map(|point| {
-            let span = &values[point * values.len() / points..(point + 1) * values.len() / points];
-            span.iter().sum::<f64>() / span.len() as f64
-        })
-        .collect()
-}
-
-/// The means of the first and of the last tenth of `values`: three at least, and none twice.
-fn ends(values: &[f64]) -> Option<[f64; 2]> {
-    let count = values.len();
-    let window = (count / 10).max(3).min(count / 2).max(1).min(count);
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    (count > 0).then(|| [mean(&values[..window]), mean(&values[count - window..])])
-}
-
-/// The share of the largest gradient below which one no longer teaches anything.
-const VANISHED: f64 = 1e-9;
-
-/// How many points a course is shown in.
-const POINTS: usize = 10;
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -302,9 +264,10 @@ mod tests {
     use crate::artifact::{
         self, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
-    use crate::node::{Artifact, Node, NodeKind, Objects};
+    use crate::node::{Artifact, Block, NodeKind, Objects};
     use crate::nodes::harness::{Trial, read};
     use crate::nodes::{DpoKind, SftKind};
+    use crate::train::log::Line;
 
     const REQUIRED: &str = "model = 'base'\nlearning_rate = 1e-3\nbatch_size = 2\n";
 
@@ -339,13 +302,6 @@ mod tests {
 
     fn connect(port: &'static str, artifact: Artifact) -> BTreeMap<&'static str, Vec<Artifact>> {
         BTreeMap::from([(port, vec![artifact])])
-    }
-
-    #[test]
-    fn spans_cover_all_values_once() {
-        assert_eq!(means(&[1.0, 3.0, 5.0, 7.0, 9.0], 2), [2.0, 7.0]);
-        assert_eq!(means(&[1.0, 2.0], 8), [1.0, 2.0]);
-        assert!(means(&[], 8).is_empty());
     }
 
     #[test]
@@ -452,45 +408,6 @@ mod tests {
         let warnings = output.unwrap().summary.warnings.join("\n");
         assert!(warnings.contains("the responses of every pair are equal"), "{warnings}");
         assert!(!warnings.contains("`learning_rate` may be too high, or"), "{warnings}");
-    }
-
-    #[test]
-    fn the_ends_of_a_course_are_means_that_do_not_meet() {
-        assert_eq!(ends(&[]), None);
-        assert_eq!(ends(&[2.0]), Some([2.0, 2.0]));
-        assert_eq!(ends(&[2.0, 4.0, 6.0]), Some([2.0, 6.0]));
-        assert_eq!(ends(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), Some([2.0, 6.0]));
-        let hundred: Vec<f64> = (0..100).map(f64::from).collect();
-        assert_eq!(ends(&hundred), Some([4.5, 94.5]));
-    }
-
-    #[test]
-    fn skipped_steps_and_empty_answers_are_counted_and_warned_of() {
-        let line = |step: usize, skipped: bool| Line {
-            step,
-            epoch: 1,
-            loss: if skipped { f64::NAN } else { 4.0 / step as f64 },
-            preference: None,
-            learning_rate: 0.1,
-            gradient_norm: 1.0,
-            loss_scale: Some(512.0),
-            skipped,
-            tokens: 10,
-            seconds: 1.0,
-        };
-        let mut set = Set::default();
-        ["a", " ", "b", ""].iter().for_each(|answer| set.wanted(answer));
-        let log = [line(1, true), line(2, false), line(3, true), line(4, false)];
-        let summary = summary(&log, &set, 0, 0);
-        assert!(summary.line.starts_with("4 steps on 0 examples: loss 2.000 → 1.000, "), "{}", summary.line);
-        assert!(summary.line.ends_with("; 2 skipped, loss scale 512"), "{}", summary.line);
-        assert_eq!(
-            summary.warnings,
-            [
-                "2 of 4 steps were skipped, whose gradients overflowed f16: compute in another `dtype`, or train for longer",
-                "2 of 4 answers to be learnt are empty",
-            ]
-        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::digest::Value;
 use crate::model::adapter::Adapter;
 use crate::model::contract::Model;
 use crate::model::families;
-use crate::node::{BadItems, Failure, FileProblem, Parameter, by_default};
+use crate::node::{BadItems, Failure, FileProblem, Parameter};
 use crate::parameters;
 use crate::spec::parameter::{Class, Form, Setting, above, below, boolean, choice, group, integer, number};
 use crate::spec::{Reader, Resource};
@@ -76,67 +76,28 @@ parameters! {
     }
 }
 
-/// The parameters of a training, and whether it goes on from an input adapter.
-#[derive(Clone, Copy)]
-pub struct Training<'a> {
-    /// What the file says.
-    pub parameters: &'a TrainingParameters,
-    /// Whether there is an input adapter, so that its shape is no parameter.
-    pub continues: bool,
+impl TrainingParameters {
+    /// How steps are taken, with the node's `seed`.
+    pub(super) fn settings(&self, seed: u64) -> Settings {
+        Settings {
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup_ratio: self.warmup_ratio,
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            max_grad_norm: self.max_grad_norm,
+            adamw: AdamW { betas: self.adam_betas, epsilon: self.adam_epsilon, weight_decay: self.weight_decay },
+            shuffle: self.shuffle,
+            dropout: self.lora.dropout,
+            seed,
+        }
+    }
 }
 
-impl Training<'_> {
-    /// How steps are taken. The seed is the node's and not set here.
-    pub fn settings(&self) -> Settings {
-        let given = self.parameters;
-        Settings {
-            learning_rate: given.learning_rate,
-            schedule: given.schedule,
-            warmup_ratio: given.warmup_ratio,
-            epochs: given.epochs,
-            batch_size: given.batch_size,
-            max_grad_norm: given.max_grad_norm,
-            adamw: AdamW { betas: given.adam_betas, epsilon: given.adam_epsilon, weight_decay: given.weight_decay },
-            shuffle: given.shuffle,
-            dropout: given.lora.dropout,
-            seed: 0,
-        }
-    }
-
-    /// `fields` without those that come with an input adapter: written, they only repeat what is part of the key as its
-    /// content.
-    pub fn own(&self, mut fields: Vec<Parameter>) -> Vec<Parameter> {
-        fields.retain(|field| !self.is_inputs(&field.name));
-        fields
-    }
-
-    fn is_inputs(&self, parameter: &str) -> bool {
-        self.continues && parameter.starts_with("lora.") && parameter != "lora.dropout"
-    }
-
-    /// What it means that `parameter` is not in the key, where that is not what its declaration says.
-    pub fn left_out(&self, parameter: &str) -> Option<String> {
-        match parameter {
-            _ if self.is_inputs(parameter) => Some("the input adapter's".to_owned()),
-            "lora.targets" => by_default(linears(&self.parameters.model.source)),
-            _ => self.parameters.model.left_out(parameter),
-        }
-    }
-
-    /// What is known of the adapter that comes out.
-    pub fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        if self.continues {
-            return above("adapter");
-        }
-        let LoraParameters { rank, alpha, targets, .. } = &self.parameters.lora;
-        let targets = targets.clone().unwrap_or_else(|| linears(&self.parameters.model.source));
-        shape(rank.unwrap_or(RANK), alpha.unwrap_or(ALPHA), &targets)
-    }
-
-    /// Whether `lora` says of the input adapter what is so.
-    pub fn check_inputs(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<FileProblem> {
-        if self.continues { self.parameters.lora.contradictions(&above("adapter")) } else { Vec::new() }
-    }
+/// Whether `parameter` comes with an input adapter: written, it only repeats what is part of the key as that adapter's
+/// content.
+pub(super) fn is_inputs(parameter: &str) -> bool {
+    parameter.starts_with("lora.") && parameter != "lora.dropout"
 }
 
 fn targets() -> Setting<Vec<String>> {
@@ -187,8 +148,14 @@ impl LoraParameters {
         std::iter::zip(all, is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
     }
 
+    /// The shape of a new adapter for `model`.
+    pub(super) fn shape(&self, model: &Resource) -> Vec<Parameter> {
+        let targets = self.targets.clone().unwrap_or_else(|| linears(model));
+        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), &targets)
+    }
+
     /// What is written and is not so in the adapter that comes in.
-    fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
+    pub(super) fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
         let differs = |written: &Parameter| input.iter().find(|known| known.name == written.name && *known != written);
         let written = self.written();
         let found = written.iter().filter_map(|written| Some((written, differs(written)?)));
@@ -219,7 +186,7 @@ impl LoraParameters {
 }
 
 /// The names of the linear layers of `model`; all that are known while its folder is not sound.
-fn linears(model: &Resource) -> Vec<String> {
+pub(super) fn linears(model: &Resource) -> Vec<String> {
     let names = match families::of(&model.path) {
         Ok(family) => family.adapter_names().linears.iter().map(|(name, _)| *name).collect(),
         Err(_) => families::linear_names(),
