@@ -81,6 +81,46 @@ fn the_data_side_does_not_name_burn() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// Where files are written: in the cache by its store, elsewhere by exports.
+const WRITERS: &[&str] = &["src/engine/store/", "src/cli/export.rs", "src/nodes/adapter.rs", "src/nodes/export.rs"];
+
+#[test]
+fn only_the_store_and_exports_write_files() {
+    let mut wrong = Vec::new();
+    let mut of_writers = 0;
+    for folder in ["src", "src/engine"] {
+        let sources = sources(folder);
+        let tests: Vec<PathBuf> = sources.iter().flat_map(|(file, text)| test_files(file, text)).collect();
+        let is_test = |file: &Path| tests.iter().any(|test| file.with_extension("").starts_with(test));
+        for (file, text) in sources.iter().filter(|(file, _)| !is_test(file)) {
+            let (file, found) = (format!("{folder}/{}", file.display()), writes(text));
+            match WRITERS.iter().any(|writer| file.starts_with(writer)) {
+                true => of_writers += found.len(),
+                false => wrong.extend(found.iter().map(|path| format!("{file}: `{path}`"))),
+            }
+        }
+    }
+    assert!(of_writers > 10, "only {of_writers} writes found: does the test still see them?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn writes_are_seen_however_they_are_imported_and_those_of_tests_are_not() {
+    let text = "
+        use std::fs::{self, File, rename as put};
+        fn save() {
+            fs::write(\"a\", \"b\");
+            let _ = std::fs::File::create(\"a\").or(File::options().open(\"a\")).map(|_| File::open(\"a\"));
+            tensors.serialize_to_file(\"a\");
+        }
+        #[cfg(test)]
+        mod tests {
+            fn folder() { fs::create_dir(\"a\"); }
+        }";
+    let seen = ["std::fs::rename", "fs::write", "std::fs::File::create", "File::options", "serialize_to_file"];
+    assert_eq!(writes(text), seen);
+}
+
 #[test]
 fn every_source_file_says_what_it_is() {
     let files = ["src", "src/engine"].into_iter().flat_map(sources);
@@ -101,6 +141,54 @@ fn nested_relative_and_quoted_imports_are_seen() {
         }";
     let used = used_modules(Path::new("nodes/pair.rs"), text);
     assert_eq!(used, ["data", "data", "model", "train", "eval", "graph", "store"]);
+}
+
+/// What in `text`, but for its tests, writes, renames or removes files.
+fn writes(text: &str) -> Vec<String> {
+    let mut file = syn::parse_file(text).unwrap();
+    file.items.retain(|item| !is_test(attributes(item)));
+    let mut found = Found { depth: 0, paths: Vec::new() };
+    found.visit_file(&file);
+    let prefixes = ["write", "rename", "create", "copy", "hard_link", "remove", "set_permissions"];
+    let is_write = |path: &[String]| match path {
+        [root, ..] if root == "tempfile" => true,
+        [.., file, name] if file == "File" => ["create", "create_new", "options"].contains(&name.as_str()),
+        [.., module, name] if module == "fs" => prefixes.iter().any(|prefix| name.starts_with(prefix)),
+        [.., name] => name == "OpenOptions" || name == "serialize_to_file",
+        [] => false,
+    };
+    found.paths.iter().filter(|path| is_write(path)).map(|path| path.join("::")).collect()
+}
+
+/// The files of the modules that `text`, in `file`, declares for tests; without their extension.
+fn test_files(file: &Path, text: &str) -> Vec<PathBuf> {
+    let name = file.file_stem().unwrap();
+    let folder =
+        if name == "mod" || name == "lib" { file.parent().unwrap().to_owned() } else { file.with_extension("") };
+    let of_test = |item: syn::Item| match item {
+        syn::Item::Mod(module) if module.content.is_none() && is_test(&module.attrs) => {
+            Some(folder.join(module.ident.to_string()))
+        }
+        _ => None,
+    };
+    syn::parse_file(text).unwrap().items.into_iter().filter_map(of_test).collect()
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    })
+}
+
+fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+    match item {
+        syn::Item::Mod(item) => &item.attrs,
+        syn::Item::Use(item) => &item.attrs,
+        syn::Item::Fn(item) => &item.attrs,
+        syn::Item::Impl(item) => &item.attrs,
+        syn::Item::Struct(item) => &item.attrs,
+        _ => &[],
+    }
 }
 
 /// (file below `folder`, text) of every source file but the crate roots; the engine is a folder of its own.
@@ -190,6 +278,11 @@ impl<'ast> Visit<'ast> for Found {
     fn visit_path(&mut self, path: &'ast syn::Path) {
         self.add(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         syn::visit::visit_path(self, path);
+    }
+
+    fn visit_expr_method_call(&mut self, item: &'ast syn::ExprMethodCall) {
+        self.paths.push(vec![item.method.to_string()]);
+        syn::visit::visit_expr_method_call(self, item);
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {

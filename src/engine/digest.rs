@@ -86,16 +86,14 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is not 64 hexadecimal digits.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a digest of 64 hexadecimal digits")]
-pub struct InvalidDigest(String);
-
 impl FromStr for Digest {
-    type Err = InvalidDigest;
+    /// A message.
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| InvalidDigest(text.to_owned()))
+        let hash =
+            blake3::Hash::from_hex(text).map_err(|_| format!("`{text}` is not a digest of 64 hexadecimal digits"))?;
+        Ok(Self(*hash.as_bytes()))
     }
 }
 

@@ -14,11 +14,12 @@ use crate::model::contract::{ImageFeatures, Model, Shape};
 use crate::model::processor::Processor;
 use crate::model::template::Template;
 use crate::node::{
-    Context, Failure, FileDigests, FileProblem, Inputs, Node, Output, Parameter, Progress, SeedUse, WholeWork, Work,
-    by_default,
+    Checkpoints, Context, Failure, FileDigests, FileProblem, Inputs, Node, Output, Parameter, Progress, SeedUse,
+    WholeWork, Work, by_default,
 };
 use crate::pool::Slots;
 use crate::spec::parameter::Parameters;
+use crate::train::checkpoint;
 use crate::train::objective::Objective;
 use crate::train::training::{CHECKPOINT_AFTER, Observer, Outcome, Step, Training, padded_length};
 
@@ -173,7 +174,7 @@ impl<R: Recipe> WholeWork for TrainingNode<R> {
                 .unwrap_or_else(|| (budget(backend) / memory(&*model, longest)).clamp(1, settings.batch_size)),
             checkpoint_every: given.checkpoint_every,
             checkpoint_after: CHECKPOINT_AFTER,
-            scratch: context.scratch(),
+            checkpoints: &Kept(context.checkpoints()),
         };
         let mut pictures = |picture: usize| features(&*model, &set.pictures[picture], &processor, context);
         match training.run(start, &mut pictures, &mut Watch { context, began: false })? {
@@ -195,7 +196,30 @@ impl<R: Recipe> WholeWork for TrainingNode<R> {
     }
 }
 
-/// Tells the engine of a training.
+/// The checkpoints of a training, kept by the engine.
+struct Kept<'a>(&'a dyn Checkpoints);
+
+impl checkpoint::Checkpoints for Kept<'_> {
+    fn save(&self, name: &str, content: &[u8]) -> Result<(), ModelError> {
+        self.0.save(name, content).map_err(environmental)
+    }
+
+    fn load(&self, name: &str, read: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<String>, ModelError> {
+        self.0.load(name, read).map_err(environmental)
+    }
+}
+
+/// The failure of what the engine offers, as a training hands it on.
+fn environmental(failure: Failure) -> ModelError {
+    let message = failure.to_string();
+    let help = match failure {
+        Failure::Node { help, .. } | Failure::Environment { help, .. } => help,
+        Failure::Interrupted => None,
+    };
+    ModelError { message, help, environment: true }
+}
+
+/// Reports a training to the engine.
 struct Watch<'a> {
     context: &'a dyn Context,
     began: bool,
@@ -249,9 +273,7 @@ fn features(
     processor: &Processor,
     context: &dyn Context,
 ) -> Result<ImageFeatures, ModelError> {
-    let picture = decoded(digest, context)
-        .map_err(|failure| ModelError { message: failure.to_string(), help: None, environment: true })?
-        .map_err(ModelError::new)?;
+    let picture = decoded(digest, context).map_err(environmental)?.map_err(ModelError::new)?;
     Ok(model.encode_images(&[&processor.image(&picture)]).remove(0))
 }
 

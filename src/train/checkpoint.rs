@@ -1,17 +1,13 @@
-//! An unfinished training on disk, from which it goes on to the same bits.
+//! An unfinished training as bytes, from which it goes on to the same bits.
 //!
 //! One file holds everything, so that no two parts of it can disagree: factors and moments as f32 tensors, and step,
-//! log and reference log-probabilities as its metadata, with a digest of all that. It is written beside its place, synced,
-//! read back and renamed; the one before stays, for the case that the newer is damaged later. That the folder belongs to
-//! a training with these very parameters and inputs is for the caller to see to.
+//! log and reference log-probabilities as its metadata, with a digest of all that. Where it is kept is for the caller
+//! to see to, and that what is kept there belongs to a training with these very parameters and inputs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -22,14 +18,28 @@ use super::scale::LossScale;
 use crate::digest::Digest;
 use crate::model::ModelError;
 
-/// The newer checkpoint.
-const NEWER: &str = "checkpoint.safetensors";
-/// The one before it.
-const OLDER: &str = "checkpoint.older.safetensors";
+/// The name of a training's checkpoints.
+const NAME: &str = "checkpoint.safetensors";
 /// The metadata's fields.
 const STATE: &str = "state";
 /// See [`STATE`].
 const DIGEST: &str = "digest";
+
+/// Keeps the checkpoints of one training.
+pub trait Checkpoints {
+    /// Saves `content` under `name`, durable, and as a whole or not at all. The one before stays.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn save(&self, name: &str, content: &[u8]) -> Result<(), ModelError>;
+
+    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason is
+    /// set aside, and described in what is returned.
+    ///
+    /// # Errors
+    /// When one is there and cannot be read.
+    fn load(&self, name: &str, read: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<String>, ModelError>;
+}
 
 /// Where a training is.
 #[derive(Clone, Debug)]
@@ -55,7 +65,7 @@ pub struct State {
     pub scale: Option<LossScale>,
 }
 
-/// What a folder has of checkpoints.
+/// What there is of checkpoints.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The newest that is sound.
@@ -65,11 +75,11 @@ pub struct Found {
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint into `folder`. The one that is there is kept beside it, in place of the one before.
+    /// Saves it in `checkpoints`.
     ///
     /// # Errors
-    /// When it cannot be written, or does not read back as it was written.
-    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+    /// When it cannot be written.
+    pub fn save(&self, checkpoints: &dyn Checkpoints) -> Result<(), ModelError> {
         let mut tensors = BTreeMap::new();
         let mut add = |name: String, tensor: &Tensor<1>| {
             tensors.insert(name, tensor.to_data());
@@ -92,50 +102,21 @@ impl Checkpoint {
         let state = serde_json::to_string(&self.state).expect("the state has string keys");
         let digest = digest(&state, views.iter().map(|(name, view)| (*name, view.data())));
         let metadata = HashMap::from([(STATE.to_owned(), state), (DIGEST.to_owned(), digest)]);
-        let path = folder.join(NEWER);
-        let partial = folder.join(format!("{NEWER}.partial"));
-        let all = || {
-            safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|error| match error {
-                // Kept as it is: a full disk has a remedy of its own.
-                SafeTensorError::IoError(cause) => cause,
-                error => std::io::Error::other(error),
-            })?;
-            File::open(&partial)?.sync_all()?;
-            Sound::read(&fs::read(&partial)?).map_err(std::io::Error::other)?;
-            match fs::rename(&path, folder.join(OLDER)) {
-                Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
-                _ => {}
-            }
-            fs::rename(&partial, &path)?;
-            File::open(folder)?.sync_all()
-        };
-        all().map_err(|cause| abandoned(&partial, &path, &cause))
+        let content = safetensors::serialize(views, Some(metadata)).expect("the header is JSON");
+        checkpoints.save(NAME, &content)
     }
 
-    /// Reads the newest sound checkpoint in `folder` onto `device`.
+    /// Reads the newest sound one of `checkpoints` onto `device`.
     ///
     /// # Errors
-    /// When a file is there and cannot be read. One that can be read and is damaged is no error: it is reported.
-    pub fn load(folder: &Path, device: &Device) -> Result<Found, ModelError> {
-        let mut damaged = Vec::new();
-        for name in [NEWER, OLDER] {
-            let path = folder.join(name);
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(cause) if cause.kind() == ErrorKind::NotFound => continue,
-                Err(cause) => return Err(ModelError { environment: true, ..ModelError::io(&path, &cause) }),
-            };
-            match Sound::read(&bytes).and_then(|sound| Self::upload(sound, device)) {
-                Ok(checkpoint) => return Ok(Found { checkpoint: Some(checkpoint), damaged }),
-                Err(cause) => {
-                    // Out of the way, so that it does not take the older one's place when the next is written.
-                    let aside = folder.join(format!("{name}.damaged"));
-                    fs::rename(&path, aside).map_err(|cause| ModelError::io(&path, &cause))?;
-                    damaged.push(format!("the checkpoint {} is damaged: {cause}", path.display()));
-                }
-            }
-        }
-        Ok(Found { checkpoint: None, damaged })
+    /// When one is there and cannot be read. One that can be read and is damaged is no error: it is reported.
+    pub fn load(checkpoints: &dyn Checkpoints, device: &Device) -> Result<Found, ModelError> {
+        let mut checkpoint = None;
+        let damaged = checkpoints.load(NAME, &mut |content| {
+            checkpoint = Some(Self::upload(Sound::read(content)?, device)?);
+            Ok(())
+        })?;
+        Ok(Found { checkpoint, damaged })
     }
 
     fn upload(Sound { state, tensors }: Sound<'_>, device: &Device) -> Result<Self, String> {
@@ -196,51 +177,77 @@ fn digest<'a>(state: &str, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -
     Digest::of(digests.as_bytes()).to_string()
 }
 
-/// The value that was fixed under `name` when a training in `folder` first started; `choose` chooses it then.
+/// The value that was fixed under `name` when the training first started; `choose` chooses it then.
 ///
 /// # Errors
 /// When it can be neither read nor written.
 pub fn fixed<T: Serialize + DeserializeOwned>(
-    folder: &Path,
+    checkpoints: &dyn Checkpoints,
     name: &str,
     choose: impl FnOnce() -> T,
 ) -> Result<T, ModelError> {
     let file = format!("{name}.json");
-    let path = folder.join(&file);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map_err(|cause| ModelError::new(format!("{}: {cause}", path.display())).help("delete it")),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => {
-            let value = choose();
-            let text = serde_json::to_vec(&value).expect("the value has string keys");
-            write_atomically(folder, &file, &text)?;
-            Ok(value)
-        }
-        Err(cause) => Err(ModelError::io(&path, &cause)),
+    let mut found = None;
+    checkpoints.load(&file, &mut |content| {
+        found = Some(serde_json::from_slice(content));
+        Ok(())
+    })?;
+    if let Some(read) = found {
+        return read.map_err(|cause| {
+            // Another value would give other bits than those of a training that was left alone.
+            ModelError::new(format!("`{name}` of the unfinished training is damaged: {cause}"))
+                .help("begin it anew with `--force NODE`")
+        });
     }
-}
-
-/// Writes `name` in `folder` so that it is there as a whole or not at all, whatever happens.
-fn write_atomically(folder: &Path, name: &str, text: &[u8]) -> Result<(), ModelError> {
-    let (path, partial) = (folder.join(name), folder.join(format!("{name}.partial")));
-    let all = || {
-        fs::write(&partial, text)?;
-        File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, &path)?;
-        File::open(folder)?.sync_all()
-    };
-    all().map_err(|cause| abandoned(&partial, &path, &cause))
-}
-
-/// That `path` could not be written. On a full disk the half of it would only take the room that is missing.
-fn abandoned(partial: &Path, path: &Path, cause: &std::io::Error) -> ModelError {
-    let _ = fs::remove_file(partial);
-    ModelError { environment: true, ..ModelError::io(path, cause) }
+    let value = choose();
+    checkpoints.save(&file, &serde_json::to_vec(&value).expect("the value has string keys"))?;
+    Ok(value)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    /// Checkpoints in memory, the newest last.
+    #[derive(Default)]
+    pub struct Kept(pub RefCell<HashMap<String, Vec<Vec<u8>>>>);
+
+    impl Kept {
+        /// Replaces the newest checkpoint.
+        pub fn damage(&self, content: &[u8]) {
+            *self.0.borrow_mut().get_mut(NAME).unwrap().last_mut().unwrap() = content.to_owned();
+        }
+
+        /// The newest checkpoint.
+        pub fn newest(&self) -> Vec<u8> {
+            self.0.borrow()[NAME].last().unwrap().clone()
+        }
+    }
+
+    impl Checkpoints for Kept {
+        fn save(&self, name: &str, content: &[u8]) -> Result<(), ModelError> {
+            self.0.borrow_mut().entry(name.to_owned()).or_default().push(content.to_owned());
+            Ok(())
+        }
+
+        fn load(
+            &self,
+            name: &str,
+            read: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+        ) -> Result<Vec<String>, ModelError> {
+            let mut damaged = Vec::new();
+            let mut kept = self.0.borrow_mut();
+            let kept = kept.entry(name.to_owned()).or_default();
+            while let Some(content) = kept.last() {
+                let Err(cause) = read(content) else { break };
+                damaged.push(format!("{name} is damaged: {cause}"));
+                kept.pop();
+            }
+            Ok(damaged)
+        }
+    }
 
     fn tensor(values: &[f32]) -> Tensor<1> {
         Tensor::from_floats(values, &Device::flex())
@@ -279,21 +286,17 @@ mod tests {
         }
     }
 
-    fn load(folder: &Path) -> Found {
-        Checkpoint::load(folder, &Device::flex()).unwrap()
-    }
-
-    /// The first parameter of the checkpoint that is found.
-    fn first(folder: &Path) -> Option<f32> {
-        load(folder).checkpoint.map(|found| values(&found.parameters["a"])[0])
+    fn load(kept: &Kept) -> Found {
+        Checkpoint::load(kept, &Device::flex()).unwrap()
     }
 
     #[test]
     fn a_checkpoint_reads_back_bit_for_bit_and_goes_before_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
-        checkpoint(1.0).save(folder.path()).unwrap();
-        checkpoint(0.1).save(folder.path()).unwrap();
-        let Found { checkpoint: found, damaged } = load(folder.path());
+        let kept = Kept::default();
+        assert!(load(&kept).checkpoint.is_none());
+        checkpoint(1.0).save(&kept).unwrap();
+        checkpoint(0.1).save(&kept).unwrap();
+        let Found { checkpoint: found, damaged } = load(&kept);
         let found = found.unwrap();
         assert_eq!(values(&found.parameters["a"]), [0.1, 1e-30]);
         assert_eq!(values(&found.moments["a"].first), [2.0, 3.0]);
@@ -303,19 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_checkpoint_there_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let found = load(folder.path());
-        assert!(found.checkpoint.is_none() && found.damaged.is_empty());
-    }
-
-    #[test]
     fn whatever_happens_to_the_newer_checkpoint_the_older_one_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let newer = folder.path().join(NEWER);
-        checkpoint(1.0).save(folder.path()).unwrap();
-        checkpoint(2.0).save(folder.path()).unwrap();
-        let bytes = fs::read(&newer).unwrap();
+        let kept = Kept::default();
+        checkpoint(1.0).save(&kept).unwrap();
+        checkpoint(2.0).save(&kept).unwrap();
+        let bytes = kept.newest();
         // A byte of each: of the header's length, of the header, of a tensor.
         let flipped = [0, 40, bytes.len() - 2].map(|at| {
             let mut bytes = bytes.clone();
@@ -324,37 +319,20 @@ mod tests {
         });
         let cut = [0, 4, 30, bytes.len() - 3].map(|length| bytes[..length].to_vec());
         for damaged in flipped.into_iter().chain(cut).chain([vec![0; bytes.len()]]) {
-            fs::write(&newer, &damaged).unwrap();
-            let reported = load(folder.path()).damaged;
-            assert!(reported.len() == 1 && reported[0].contains(NEWER), "{reported:?}");
-            // As what a process leaves that is killed between the two renames.
-            assert!(!newer.exists());
-            assert_eq!(first(folder.path()), Some(1.0));
+            kept.damage(&damaged);
+            let Found { checkpoint: found, damaged } = load(&kept);
+            assert_eq!(damaged.len(), 1, "{damaged:?}");
+            assert_eq!(values(&found.unwrap().parameters["a"])[0], 1.0);
+            checkpoint(2.0).save(&kept).unwrap();
         }
-        // And what goes on from there does not lose it.
-        checkpoint(3.0).save(folder.path()).unwrap();
-        assert_eq!(first(folder.path()), Some(3.0));
-        fs::write(&newer, b"").unwrap();
-        assert_eq!(first(folder.path()), Some(1.0));
-    }
-
-    #[test]
-    fn when_no_checkpoint_is_sound_both_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        checkpoint(1.0).save(folder.path()).unwrap();
-        checkpoint(2.0).save(folder.path()).unwrap();
-        for name in [NEWER, OLDER] {
-            fs::write(folder.path().join(name), b"").unwrap();
-        }
-        let found = load(folder.path());
-        assert!(found.checkpoint.is_none());
-        assert!(found.damaged[0].contains(NEWER) && found.damaged[1].contains(OLDER), "{:?}", found.damaged);
     }
 
     #[test]
     fn what_is_fixed_at_the_first_start_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(fixed(folder.path(), "micro_batch_size", || 8).unwrap(), 8);
-        assert_eq!(fixed(folder.path(), "micro_batch_size", || 4).unwrap(), 8);
+        let kept = Kept::default();
+        assert_eq!(fixed(&kept, "micro_batch_size", || 8).unwrap(), 8);
+        assert_eq!(fixed(&kept, "micro_batch_size", || 4).unwrap(), 8);
+        kept.0.borrow_mut().insert("micro_batch_size.json".to_owned(), vec![b"?".to_vec()]);
+        assert!(fixed(&kept, "micro_batch_size", || 4).is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use serde_json::Value;
 
+use super::checkpoint::tests::Kept;
 use super::loss::dpo::Dpo;
 use super::objective::Objective;
 use super::optimizer::{AdamW, Parameters};
@@ -65,7 +66,6 @@ impl Reference {
     fn compare(&self, name: &str, objective: Objective<'_>, sequences: Vec<Sequence>) {
         let facts = &self.facts[name];
         let number = |key: &str| facts[key].as_f64().unwrap();
-        let scratch = tempfile::tempdir().unwrap();
         let training = Training {
             model: &self.model,
             objective,
@@ -85,7 +85,7 @@ impl Reference {
             micro_batch_size: 1,
             checkpoint_every: None,
             checkpoint_after: CHECKPOINT_AFTER,
-            scratch: scratch.path(),
+            checkpoints: &Kept::default(),
         };
         let processor = Processor::read(&self.folder, None, &[].into()).unwrap();
         let picture = image::open(self.folder.join("../pictures/square.png")).unwrap().into_rgb8();

@@ -6,10 +6,9 @@
 //! where examples and pictures come from, nor what becomes of the adapter.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{Checkpoint, Found, State, fixed};
+use super::checkpoint::{Checkpoint, Checkpoints, Found, State, fixed};
 use super::features::FeatureCache;
 use super::log::Line;
 use super::loss::dpo::Sums;
@@ -73,14 +72,14 @@ pub struct Training<'a> {
     pub settings: Settings,
     /// On what. Not empty.
     pub examples: &'a [Example],
-    /// Examples that go through the model together, unless a training in `scratch` has begun with another number.
+    /// Examples that go through the model together, unless this training has begun with another number.
     pub micro_batch_size: usize,
     /// After how many steps a checkpoint is written, besides those that time asks for.
     pub checkpoint_every: Option<usize>,
     /// How long a training goes on without writing a checkpoint.
     pub checkpoint_after: Duration,
-    /// Where checkpoints are: a folder for this very training.
-    pub scratch: &'a Path,
+    /// The checkpoints of this very training.
+    pub checkpoints: &'a dyn Checkpoints,
 }
 
 /// How long a training goes on without writing a checkpoint: what is lost when its process is killed.
@@ -131,7 +130,7 @@ impl Training<'_> {
         self.settings.epochs * self.examples.len().div_ceil(self.settings.batch_size)
     }
 
-    /// Trains `adapter`, or goes on from the checkpoint in `scratch`.
+    /// Trains `adapter`, or goes on from its checkpoint.
     ///
     /// `pictures` makes the features of a picture.
     ///
@@ -144,7 +143,7 @@ impl Training<'_> {
         pictures: &mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, ModelError> {
-        let micro_batch_size: usize = fixed(self.scratch, "micro_batch_size", || self.micro_batch_size)?;
+        let micro_batch_size: usize = fixed(self.checkpoints, "micro_batch_size", || self.micro_batch_size)?;
         let settings = &self.settings;
         let total = self.steps();
         let rate = LearningRate::new(settings.schedule, settings.learning_rate, settings.warmup_ratio, total);
@@ -184,7 +183,7 @@ impl Training<'_> {
             let every = self.checkpoint_every.is_some_and(|every| done.is_multiple_of(every));
             let due = done < total && (every || saved_at.elapsed() >= self.checkpoint_after);
             if (due || stopped) && done > saved {
-                progress.checkpoint.save(self.scratch)?;
+                progress.checkpoint.save(self.checkpoints)?;
                 (saved, saved_at) = (done, Instant::now());
             }
             if stopped {
@@ -201,7 +200,7 @@ impl Training<'_> {
 
     /// The state before the first step, or that of the last checkpoint, whose parameters then replace those of `adapter`.
     fn begin(&self, adapter: &mut Adapter, observer: &mut dyn Observer) -> Result<Checkpoint, ModelError> {
-        let Found { checkpoint, damaged } = Checkpoint::load(self.scratch, &self.model.device())?;
+        let Found { checkpoint, damaged } = Checkpoint::load(self.checkpoints, &self.model.device())?;
         damaged.iter().for_each(|damage| observer.note(damage));
         if let Some(checkpoint) = checkpoint {
             replace(adapter, self.linears(), &checkpoint.parameters);

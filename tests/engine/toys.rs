@@ -193,32 +193,38 @@ fn output(rows: &[Row], labels: &[Label], context: &dyn Context) -> Result<Outpu
     Ok(Output { identity: vec![part("records.jsonl", &write_lines(rows))?], side, objects: Vec::new(), summary })
 }
 
+/// The number that was last saved under `name`; 0 at first.
+fn saved(context: &dyn Context, name: &str) -> Result<u32, Failure> {
+    let mut number = 0;
+    context.checkpoints().load(name, &mut |content| {
+        number = std::str::from_utf8(content).unwrap().parse().unwrap();
+        Ok(())
+    })?;
+    Ok(number)
+}
+
 impl ToyNode {
     /// Has happen what `trouble` says.
     fn meet_trouble(&self, context: &dyn Context) -> Result<(), Failure> {
         match self.trouble.split_once(':').unwrap_or((&self.trouble, "")) {
             ("panic", _) => panic!("out of cheese"),
             ("environment", count) => {
-                // Fails as often as the number says, counted in the scratch, which outlives an attempt.
-                let path = context.scratch().join("failures");
-                let failures = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                // Fails as often as the number says, counted in a checkpoint, which outlives an attempt.
+                let failures = saved(context, "failures")?;
                 if failures < count.parse::<u32>().unwrap() {
-                    fs::write(&path, (failures + 1).to_string()).unwrap();
+                    context.checkpoints().save("failures", (failures + 1).to_string().as_bytes())?;
                     return Err(Failure::environment("no memory"));
                 }
             }
             ("steps", count) => {
-                // As a training does: a checkpoint after every step, put in its place as a whole.
-                let (path, partial) = (context.scratch().join("steps"), context.scratch().join("steps.partial"));
-                let begun = fs::read_to_string(&path).map_or(0, |text| text.parse().unwrap());
-                for step in begun..count.parse::<u32>().unwrap() {
+                // As a training does: a checkpoint after every step.
+                for step in saved(context, "steps")?..count.parse::<u32>().unwrap() {
                     if context.interrupted() {
                         return Err(Failure::Interrupted);
                     }
                     std::thread::sleep(self.pause);
                     self.note("step");
-                    let saved = fs::write(&partial, (step + 1).to_string()).and_then(|()| fs::rename(&partial, &path));
-                    saved.map_err(|cause| Failure::io(&path, &cause))?;
+                    context.checkpoints().save("steps", (step + 1).to_string().as_bytes())?;
                 }
             }
             ("node", text) => return Err(Failure::node(text).help("do it otherwise")),

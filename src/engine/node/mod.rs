@@ -464,6 +464,22 @@ pub trait Objects: Send + Sync {
     fn put(&self, content: &[u8]) -> Result<Digest, Failure>;
 }
 
+/// Where a node keeps unfinished work, so that it goes on from there after its process was killed.
+pub trait Checkpoints: Send + Sync {
+    /// Saves `content` under `name`, a file name: durable, and there as a whole or not at all. The one before stays.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another process has taken the node over.
+    fn save(&self, name: &str, content: &[u8]) -> Result<(), Failure>;
+
+    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason is
+    /// damaged: it is set aside, and described in what is returned.
+    ///
+    /// # Errors
+    /// When one is there and cannot be read.
+    fn load(&self, name: &str, read: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<String>, Failure>;
+}
+
 /// What the engine offers a running node.
 pub trait Context: Send + Sync {
     /// The node's name, for messages that say where something must be written.
@@ -494,9 +510,8 @@ pub trait Context: Send + Sync {
     /// Where the content named by `digest` lies, for people.
     fn content_path(&self, digest: &Digest) -> Option<PathBuf>;
 
-    /// A folder for unfinished work (training checkpoints) that outlives a killed run and goes when the result is
-    /// published.
-    fn scratch(&self) -> &Path;
+    /// Unfinished work that outlives a killed run, and goes when the result is published.
+    fn checkpoints(&self) -> &dyn Checkpoints;
 
     /// Whether to finish what is in flight and return [`Failure::Interrupted`].
     fn interrupted(&self) -> bool;

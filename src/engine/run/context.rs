@@ -1,18 +1,18 @@
 //! What a running node is offered, and what it does with it that the engine has to know: objects that turned out to
 //! be lost, files that changed. It does not know how the node is scheduled.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::external::{ContentError, External};
+use super::external::External;
 use super::interrupt::Noticing;
 use super::reporter::Reporter;
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
-use crate::node::{BadItem, Context, Failure, FileDigests, Objects, Progress};
-use crate::store::{Claim, Store, StoreError, Witness};
+use crate::node::{BadItem, Checkpoints, Context, Failure, FileDigests, Objects, Progress};
+use crate::store::{Claim, Store, StoreError, StoredCheckpoints, Witness};
 
 /// How often people are told how far a node is.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -41,7 +41,11 @@ impl NodeObjects {
         }
     }
 
-    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, Failure> {
+    /// `result`, with what it says is lost remembered.
+    ///
+    /// # Errors
+    /// Those of `result`.
+    pub fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, Failure> {
         result.map_err(|error| {
             self.note_lost(&error);
             error.into()
@@ -82,8 +86,8 @@ pub struct NodeContext<'a> {
     pub external: &'a External,
     /// The claim under which it runs.
     pub claim: &'a Claim,
-    /// Its scratch.
-    pub scratch: PathBuf,
+    /// Its unfinished work.
+    pub checkpoints: StoredCheckpoints<'a>,
     /// Set when the run is to end.
     pub interrupt: Noticing<'a>,
     /// Set when the node is to end because of [`NodeContext::unavailable`].
@@ -167,28 +171,9 @@ impl Context for NodeContext<'_> {
     }
 
     fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
-        self.external.read(digest).map_err(|error| {
+        self.external.read(digest, &self.objects).map_err(|failure| {
             let what = self.content_path(digest).map_or_else(|| digest.short(), |path| path.display().to_string());
-            let bad = BadItem { what, cause: error.to_string() };
-            let failure = match error {
-                ContentError::Object(error) => {
-                    self.objects.note_lost(&error);
-                    error.into()
-                }
-                ContentError::Unreadable { path, cause } => {
-                    let failure = Failure::io(&path, &cause);
-                    let gone = cause.kind() == std::io::ErrorKind::NotFound;
-                    if gone { failure.help("put the file back where it was") } else { failure }
-                }
-                ContentError::Changed(_) => {
-                    Failure::node(bad.cause.clone()).help("run again: what the change touches is made anew".to_owned())
-                }
-                ContentError::Unknown(missing) => {
-                    // It may be an object that was made once and is gone.
-                    self.objects.note_lost(&StoreError::MissingObject { digest: missing });
-                    Failure::environment(bad.cause.clone()).help("put the file back where it was".to_owned())
-                }
-            };
+            let bad = BadItem { what, cause: failure.to_string() };
             self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);
             bad
         })
@@ -198,8 +183,8 @@ impl Context for NodeContext<'_> {
         self.external.path(digest)
     }
 
-    fn scratch(&self) -> &Path {
-        &self.scratch
+    fn checkpoints(&self) -> &dyn Checkpoints {
+        &self.checkpoints
     }
 
     fn interrupted(&self) -> bool {

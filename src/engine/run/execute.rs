@@ -270,7 +270,7 @@ impl Execution<'_> {
             files: self.files,
             external: self.shared.external,
             claim,
-            scratch: self.shared.store.scratch(claim, self.scratch())?,
+            checkpoints: self.shared.store.checkpoints(claim, self.scratch())?,
             interrupt: Noticing::new(self.shared.interrupt, !self.node.node.maps_items()),
             halt: AtomicBool::new(false),
             reporter: self.shared.reporter,

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use super::context::NodeObjects;
 use crate::artifact::{LABELS, Label, Rows, read_lines};
 use crate::digest::Digest;
-use crate::node::Artifact;
+use crate::node::{Artifact, Failure};
 use crate::store::{Store, StoreError};
 
 /// Finds content by digest, for all nodes of a run.
@@ -24,28 +25,6 @@ struct Labels {
     unread: Vec<Artifact>,
     seen: Vec<Digest>,
     paths: HashMap<Digest, PathBuf>,
-}
-
-/// Why content cannot be had. None of these says anything about the item that wants it.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentError {
-    /// Its object is damaged or missing.
-    #[error("{0}")]
-    Object(#[from] StoreError),
-    /// The file that had this content has another now.
-    #[error("`{}` changed while the run was going on", .0.display())]
-    Changed(PathBuf),
-    /// The file that had this content cannot be read.
-    #[error("`{}`: {cause}", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// No file is known to have this content.
-    #[error("no file with the content {} is known", .0.short())]
-    Unknown(Digest),
 }
 
 impl External {
@@ -66,17 +45,27 @@ impl External {
     /// The content named by `digest`.
     ///
     /// # Errors
-    /// See [`ContentError`].
-    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, ContentError> {
+    /// When its object is damaged; when no file is known to have it; when the file that had it has changed or cannot be
+    /// read. None of these says anything about the item that wants it.
+    pub fn read(&self, digest: &Digest, objects: &NodeObjects) -> Result<Vec<u8>, Failure> {
         match self.store.object(digest) {
             Err(StoreError::MissingObject { .. }) => {}
-            read => return Ok(read?),
+            read => return objects.noting(read),
         }
-        let path = self.file(digest).ok_or(ContentError::Unknown(*digest))?;
+        let Some(path) = self.file(digest) else {
+            // It may be an object that was made once and is gone.
+            objects.note_lost(&StoreError::MissingObject { digest: *digest });
+            return Err(Failure::environment(format!("no file with the content {} is known", digest.short()))
+                .help("put the file back where it was"));
+        };
         match fs::read(&path) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(ContentError::Changed(path)),
-            Err(cause) => Err(ContentError::Unreadable { path, cause }),
+            Ok(_) => Err(Failure::node(format!("`{}` changed while the run was going on", path.display()))
+                .help("run again: what the change touches is made anew")),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                Err(Failure::io(&path, &cause).help("put the file back where it was"))
+            }
+            Err(cause) => Err(Failure::io(&path, &cause)),
         }
     }
 
@@ -139,20 +128,23 @@ mod tests {
         let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
         let external = External::new(Arc::clone(&store));
         let stored = store.put_object(b"stored").unwrap();
-        assert_eq!(external.read(&stored).unwrap(), b"stored");
+        let objects = NodeObjects::new(Arc::clone(&store));
+        let read = |digest| external.read(digest, &objects);
+        assert_eq!(read(&stored).unwrap(), b"stored");
 
         let path = folder.path().join("digested");
         fs::write(&path, "digested").unwrap();
         let digested = store.witness().file(&path).unwrap();
-        assert_eq!(external.read(&digested).unwrap(), b"digested");
+        assert_eq!(read(&digested).unwrap(), b"digested");
         assert_eq!(external.path(&digested), Some(path.clone()));
 
         let named = Digest::of(b"named");
-        assert!(matches!(external.read(&named), Err(ContentError::Unknown(_))));
+        assert!(read(&named).unwrap_err().to_string().starts_with("no file with the content "));
+        assert_eq!(objects.lost(), [named], "it may have been an object");
         let path = folder.path().join("named");
         fs::write(&path, "named").unwrap();
         external.add(&labelled(&store, named, &path));
-        assert_eq!(external.read(&named).unwrap(), b"named");
+        assert_eq!(read(&named).unwrap(), b"named");
     }
 
     #[test]
@@ -163,7 +155,7 @@ mod tests {
         fs::write(&path, "before").unwrap();
         let digest = store.witness().file(&path).unwrap();
         fs::write(&path, "after").unwrap();
-        let error = External::new(store).read(&digest).unwrap_err();
+        let error = External::new(Arc::clone(&store)).read(&digest, &NodeObjects::new(store)).unwrap_err();
         assert_eq!(error.to_string(), format!("`{}` changed while the run was going on", path.display()));
     }
 }

@@ -27,6 +27,7 @@
 //! This module does not know what a node is, why a key is what it is, or when something should run.
 
 mod checked;
+mod checkpoints;
 mod claim;
 mod disk;
 mod error;
@@ -40,6 +41,7 @@ mod runs;
 mod scratch;
 mod stats;
 
+pub use checkpoints::StoredCheckpoints;
 pub use claim::{Claim, Claiming, Owner};
 pub use disk::{Access, Disk};
 pub use error::StoreError;

@@ -1,5 +1,5 @@
-//! Scratch: folders for unfinished work, `work/<key>/scratch-…` and `work/<key>/forced-…`, where trainings keep their
-//! checkpoints. What is in them is not known here.
+//! Scratch: folders for unfinished work, `work/<key>/scratch-…` and `work/<key>/forced-…`, where nodes keep their
+//! checkpoints.
 //!
 //! A scratch bears the name of the claim under which it is worked in. Who takes over renames it, so that an owner that
 //! lost its claim finds its folder gone and writes nothing more. A scratch is removed only once its result is

@@ -2,8 +2,7 @@
 
 use std::cell::Cell;
 
-use tempfile::TempDir;
-
+use super::super::checkpoint::tests::Kept;
 use super::*;
 use crate::model::llava::Llava;
 use crate::model::tiny;
@@ -49,7 +48,7 @@ struct Run {
     micro_batch_size: usize,
     checkpoint_every: Option<usize>,
     checkpoint_after: Duration,
-    scratch: TempDir,
+    kept: Kept,
 }
 
 /// Stops a training after some steps, or at some question, and keeps what it says.
@@ -88,7 +87,7 @@ impl Run {
             micro_batch_size: 2,
             checkpoint_every: Some(2),
             checkpoint_after: CHECKPOINT_AFTER,
-            scratch: tempfile::tempdir().unwrap(),
+            kept: Kept::default(),
         }
     }
 
@@ -102,7 +101,7 @@ impl Run {
             micro_batch_size: self.micro_batch_size,
             checkpoint_every: self.checkpoint_every,
             checkpoint_after: self.checkpoint_after,
-            scratch: self.scratch.path(),
+            checkpoints: &self.kept,
         };
         training.run(tiny::fresh(&self.model), &mut |picture| Ok(tiny::features(&self.model, picture)), watch)
     }
@@ -114,7 +113,7 @@ impl Run {
 
     /// After how many steps the newest checkpoint was written.
     fn saved(&self) -> Option<usize> {
-        let found = Checkpoint::load(self.scratch.path(), &self.model.device()).unwrap();
+        let found = Checkpoint::load(&self.kept, &self.model.device()).unwrap();
         found.checkpoint.map(|found| found.state.log.len())
     }
 
@@ -226,7 +225,7 @@ fn a_loss_that_is_not_finite_stops_the_training_with_step_and_examples() {
         micro_batch_size: 2,
         checkpoint_every: None,
         checkpoint_after: CHECKPOINT_AFTER,
-        scratch: run.scratch.path(),
+        checkpoints: &run.kept,
     };
     let mut pictures = |picture| {
         let features = tiny::features(&run.model, picture);
@@ -268,9 +267,8 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_same_bits
     let whole = Run::new(settings()).finish(DPO);
     let run = Run { checkpoint_every: Some(1), ..Run::new(settings()) };
     assert!(matches!(run.go(DPO, 4), Outcome::Stopped));
-    let newest = run.scratch.path().join("checkpoint.safetensors");
-    let bytes = std::fs::read(&newest).unwrap();
-    std::fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let newest = run.kept.newest();
+    run.kept.damage(&newest[..newest.len() / 2]);
     let mut watch = Watch::new(usize::MAX, usize::MAX);
     let Outcome::Finished(lora, log) = run.watched(DPO, &mut watch).unwrap() else { panic!("nobody stopped it") };
     assert!(watch.notes.len() == 1 && watch.notes[0].contains("is damaged"), "{:?}", watch.notes);
@@ -283,7 +281,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_same_bits
 fn when_every_checkpoint_is_damaged_the_training_begins_anew_and_says_so() {
     let run = Run { checkpoint_every: Some(1), ..Run::new(settings()) };
     assert!(matches!(run.go(DPO, 1), Outcome::Stopped));
-    std::fs::write(run.scratch.path().join("checkpoint.safetensors"), b"").unwrap();
+    run.kept.damage(b"");
     let mut watch = Watch::new(usize::MAX, usize::MAX);
     assert!(matches!(run.watched(DPO, &mut watch).unwrap(), Outcome::Finished(..)));
     assert_eq!(usize::MAX - watch.steps, 6);
