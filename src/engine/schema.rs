@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use serde_json::{Map, Value, json};
 
-use crate::node::{Arity, Kinds, NodeKind};
+use crate::node::{Arity, Importer, Kinds, NodeKind};
 use crate::spec::parameter::{Declaration, Fallback, Form, Parameters};
 use crate::spec::{NodeKeys, PipelineTable};
 
@@ -28,7 +28,7 @@ pub fn schema(kinds: &Kinds) -> Value {
         });
         tables.insert(resource.table.into(), by_name(source));
     }
-    let nodes: Vec<Value> = kinds.all().iter().map(|kind| node(kind.as_ref())).collect();
+    let nodes: Vec<Value> = kinds.all().iter().map(|kind| node(kind.as_ref(), kinds.importer())).collect();
     let mut by_kind = by_name(json!({ "oneOf": nodes }));
     by_kind["minProperties"] = json!(1);
     tables.insert("nodes".into(), by_kind);
@@ -47,7 +47,7 @@ fn by_name(value: Value) -> Value {
     json!({ "type": "object", "patternProperties": { "^[A-Za-z0-9_-]+$": value }, "additionalProperties": false })
 }
 
-fn node(kind: &dyn NodeKind) -> Value {
+fn node(kind: &dyn NodeKind, importer: Option<&dyn Importer>) -> Value {
     let mut node = table(&[NodeKeys::declared(), kind.declared()].concat(), None);
     node["description"] = json!(kind.help());
     node["properties"]["kind"] = json!({ "enum": [kind.name()] });
@@ -56,20 +56,16 @@ fn node(kind: &dyn NodeKind) -> Value {
     required.push("kind".into());
     required.extend(needs_inputs.then(|| "inputs".into()));
     node["required"] = required.into();
-    node["properties"]["inputs"] = inputs(kind);
+    node["properties"]["inputs"] = inputs(kind, importer);
     node
 }
 
-fn inputs(kind: &dyn NodeKind) -> Value {
-    let file = json!({
-        "type": "object",
-        "properties": { "file": filled("a file to import"), "images": filled("the folder in which picture names are looked up") },
-        "required": ["file"],
-        "additionalProperties": false,
-    });
-    let one = json!({ "anyOf": [{ "type": "string" }, file] });
+fn inputs(kind: &dyn NodeKind, importer: Option<&dyn Importer>) -> Value {
     let mut ports = Map::new();
     for port in kind.ports() {
+        let import = importer.map(|importer| table(&importer.kind(port.accepts).declared(), None));
+        let forms: Vec<Value> = [json!({ "type": "string" })].into_iter().chain(import).collect();
+        let one = json!({ "anyOf": forms });
         let accepts: Vec<&str> = port.accepts.iter().map(|kind| kind.name).collect();
         let mut list = json!({ "type": "array", "items": one, "minItems": 1 });
         if port.arity != Arity::Many {

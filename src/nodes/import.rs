@@ -36,6 +36,7 @@ use crate::node::{
     Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output,
     Parameter, Port, Summary, WholeWork, Work,
 };
+use crate::spec::parameter::{Declaration, Parameters, path};
 use crate::spec::{Reader, Resource};
 
 mod own;
@@ -46,18 +47,22 @@ use own::{Own, is_own, own_label, own_row};
 pub struct FileImporter;
 
 impl Importer for FileImporter {
-    fn import(
-        &self,
-        accepts: &[ArtifactKind],
-        file: PathBuf,
-        images: Option<PathBuf>,
-    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>) {
-        let kind = accepts.first().copied().unwrap_or(artifact::RECORDS);
-        (kind, Arc::new(ImportKind(kind)), Box::new(Import::new(kind, file, images)))
+    fn kind(&self, accepts: &[ArtifactKind]) -> Arc<dyn NodeKind> {
+        Arc::new(ImportKind(accepts.first().copied().unwrap_or(artifact::RECORDS)))
     }
 
     fn check_resource(&self, model: &Resource) -> Vec<FileProblem> {
         super::model::check_folder(model)
+    }
+}
+
+crate::parameters! {
+    /// `{ file = "…", images = "…" }`.
+    struct ImportParameters {
+        /// a file to import
+        file: PathBuf = path(),
+        /// the folder in which picture names are looked up
+        images: Option<PathBuf> = path().optional("the file's folder"),
     }
 }
 
@@ -80,9 +85,13 @@ impl NodeKind for ImportKind {
         self.0
     }
 
+    fn declared(&self) -> Vec<Declaration> {
+        ImportParameters::declared()
+    }
+
     fn read(&self, table: &mut Reader<'_>, _: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
-        let (file, images) = (table.required_path("file"), table.path("images"));
-        Some(Box::new(Import::new(self.0, file?, images)))
+        let ImportParameters { file, images } = ImportParameters::read(table)?;
+        Some(Box::new(Import::new(self.0, file, images)))
     }
 }
 

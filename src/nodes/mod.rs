@@ -26,6 +26,7 @@ mod sample;
 mod sft;
 mod share;
 mod survey;
+mod synonyms;
 mod training;
 
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub fn kinds() -> Kinds {
         .with_importer(Arc::new(FileImporter))
         .with_resources(&[model::MODEL])
         .with_pools(&[device::DEVICES])
+        .with_synonyms(synonyms::SYNONYMS)
 }
 
 #[cfg(test)]
@@ -84,6 +86,11 @@ mod tests {
         let mut known = reader.known();
         known.sort();
         known
+    }
+
+    #[test]
+    fn the_kinds_fit_together() {
+        assert_eq!(kinds().conflicts(), Vec::<String>::new());
     }
 
     #[test]

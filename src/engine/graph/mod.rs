@@ -23,7 +23,7 @@ use crate::spec::keys::meant;
 use crate::spec::parameter::{Declaration, left_out};
 use crate::spec::syntax::{Syntax, Table};
 use crate::spec::{
-    Declared, InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, PoolKind, PoolRequest, Reader, Scope,
+    InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, PoolKind, PoolRequest, Reader, Scope,
 };
 
 /// A pipeline without mistakes.
@@ -34,7 +34,7 @@ pub struct Graph {
     pub seed: u64,
     /// What it asks of the program's pools.
     pub pools: Vec<(PoolKind, PoolRequest)>,
-    /// The nodes whose samples a run shows; `None`: pairs and trainings.
+    /// The nodes whose samples a run shows; `None` leaves it to the program.
     pub show: Option<Vec<String>>,
     /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
     pub nodes: Vec<GraphNode>,
@@ -89,12 +89,7 @@ impl Graph {
     /// # Errors
     /// All mistakes of the file.
     pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
-        let (pipeline, mistakes) = Pipeline::read(
-            text,
-            default_name,
-            folder,
-            &Declared { resources: kinds.resources(), pools: kinds.pools() },
-        );
+        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder, &kinds.declared());
         let Some(pipeline) = pipeline else {
             return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
@@ -295,12 +290,15 @@ impl<'a> Joining<'a> {
         for port in ports {
             let Some(input) = table.inputs.iter().find(|input| input.port == port.name) else { continue };
             for (position, source) in input.sources.iter().enumerate() {
-                let InputSource::File { file, images, table: written } = source else { continue };
+                let InputSource::Import(written) = source else { continue };
                 let Some(importer) = self.kinds.importer() else {
                     self.report(Mistake::NoImports { span: written.span.clone() });
                     continue;
                 };
-                let (output, kind, node) = importer.import(port.accepts, file.clone(), images.clone());
+                let kind = importer.kind(port.accepts);
+                let scope = Scope::new(&self.pipeline.folder, &self.pipeline.resources, self.mistakes);
+                let mut reader = Reader::new(&scope, written, format!("input `{}`", port.name));
+                let Some(node) = kind.read(&mut reader, &|_| false) else { continue };
                 let several = input.sources.len() > 1;
                 let number = if several { format!(".{}", position + 1) } else { String::new() };
                 imports.push_back(GraphNode {
@@ -308,7 +306,7 @@ impl<'a> Joining<'a> {
                     kind: kind.name(),
                     version: kind.version(),
                     ports: &[],
-                    output,
+                    output: kind.output(),
                     declared: kind.declared(),
                     node,
                     seed: self.pipeline.seed,
@@ -373,7 +371,7 @@ impl<'a> Joining<'a> {
             let elsewhere = table.inputs.iter().any(|input| {
                 !names.contains(&input.port.as_str()) && nearest(&input.port, names.iter().copied()) == Some(port.name)
             }) || table.parameters.entries.iter().any(|entry| {
-                let meant = meant(&entry.key, &["inputs", &dotted]);
+                let meant = meant(&entry.key, &["inputs", &dotted], self.mistakes.synonyms);
                 meant.contains(&dotted.as_str())
                     || (meant == ["inputs"] && matches!(entry.value.value, Syntax::Table(_)))
             });
@@ -434,7 +432,7 @@ impl<'a> Joining<'a> {
                 for source in input.iter().flat_map(|input| &input.sources) {
                     match source {
                         InputSource::Node { name, .. } => inputs.extend(self.index(name).map(|above| placed[above])),
-                        InputSource::File { .. } => {
+                        InputSource::Import(_) => {
                             inputs.push(ordered.len());
                             ordered.extend(imports[*index].pop_front());
                         }
@@ -459,7 +457,7 @@ impl<'a> Joining<'a> {
 fn named(input: &InputTable) -> impl Iterator<Item = (&str, &Span)> {
     input.sources.iter().filter_map(|source| match source {
         InputSource::Node { name, span } => Some((name.as_str(), span)),
-        InputSource::File { .. } => None,
+        InputSource::Import(_) => None,
     })
 }
 

@@ -22,9 +22,10 @@ use std::sync::Arc;
 use crate::artifact::{ArtifactKind, ItemId, Label};
 use crate::digest::{Digest, Value};
 use crate::pool::Slots;
+use crate::spec::keys::Synonyms;
 pub use crate::spec::parameter::{Class, Parameter, by_default};
 use crate::spec::parameter::{Declaration, choice};
-use crate::spec::{PoolKind, Reader, Resource, ResourceKind};
+use crate::spec::{Declared, PoolKind, Reader, Resource, ResourceKind};
 
 /// How many inputs a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +83,10 @@ pub trait NodeKind: Send + Sync {
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>>;
 }
 
-/// Makes nodes of files that stand where an input is expected: `inputs.PORT = { file = "…", images = "…" }`.
+/// Makes nodes of tables that stand where an input is expected: `inputs.PORT = { file = "…" }`.
 pub trait Importer: Send + Sync {
-    /// The artifact that `file` (a file or a folder) is read as, one of `accepts`, and the node that reads it. Does no
-    /// input or output. `images` is where relative picture names are looked up, by default the file's folder.
-    fn import(
-        &self,
-        accepts: &[ArtifactKind],
-        file: PathBuf,
-        images: Option<PathBuf>,
-    ) -> (ArtifactKind, Arc<dyn NodeKind>, Box<dyn Node>);
+    /// The kind that reads such a table as one of `accepts`. Its nodes have no inputs.
+    fn kind(&self, accepts: &[ArtifactKind]) -> Arc<dyn NodeKind>;
 
     /// What is wrong with `resource`, for resources that only nodes with mistakes name.
     fn check_resource(&self, resource: &Resource) -> Vec<FileProblem> {
@@ -107,12 +102,13 @@ pub struct Kinds {
     importer: Option<Arc<dyn Importer>>,
     resources: Vec<ResourceKind>,
     pools: Vec<PoolKind>,
+    synonyms: &'static Synonyms,
 }
 
 impl Kinds {
     /// These kinds.
     pub fn new(kinds: Vec<Arc<dyn NodeKind>>) -> Self {
-        Self { kinds, importer: None, resources: Vec::new(), pools: Vec::new() }
+        Self { kinds, importer: None, resources: Vec::new(), pools: Vec::new(), synonyms: &[] }
     }
 
     /// The same, with what imports files.
@@ -134,6 +130,45 @@ impl Kinds {
     pub fn with_pools(mut self, pools: &[PoolKind]) -> Self {
         self.pools.extend_from_slice(pools);
         self
+    }
+
+    /// The same, with what the keys of its nodes are called elsewhere, for messages about unknown ones.
+    #[must_use]
+    pub fn with_synonyms(mut self, synonyms: &'static Synonyms) -> Self {
+        self.synonyms = synonyms;
+        self
+    }
+
+    /// What pipeline files may have beside the tables of the engine.
+    pub fn declared(&self) -> Declared<'_> {
+        Declared { resources: &self.resources, pools: &self.pools, synonyms: self.synonyms }
+    }
+
+    /// What is wrong with how the kinds fit together, for a test of the program: two kinds of node or of artifact under
+    /// one name, and artifacts that an input takes and no node makes.
+    pub fn conflicts(&self) -> Vec<String> {
+        let mut conflicts = Vec::new();
+        for (index, kind) in self.kinds.iter().enumerate() {
+            if self.kinds[..index].iter().any(|other| other.name() == kind.name()) {
+                conflicts.push(format!("two kinds of node are called `{}`", kind.name()));
+            }
+        }
+        let mut artifacts: Vec<ArtifactKind> = Vec::new();
+        let made = self.kinds.iter().map(|kind| kind.output());
+        let taken = self.kinds.iter().flat_map(|kind| kind.ports()).flat_map(|port| port.accepts).copied();
+        for artifact in made.clone().chain(taken) {
+            if artifacts.contains(&artifact) {
+                continue;
+            }
+            if artifacts.iter().any(|other| other.name == artifact.name) {
+                conflicts.push(format!("two kinds of artifact are called `{artifact}`"));
+            }
+            if !made.clone().any(|made| made == artifact) {
+                conflicts.push(format!("an input takes `{artifact}`, and no node makes it"));
+            }
+            artifacts.push(artifact);
+        }
+        conflicts
     }
 
     /// The pools whose slots nodes occupy.
@@ -527,4 +562,30 @@ pub trait Context: Send + Sync {
 
     /// Says something that people should know, once: a warning, a count.
     fn note(&self, text: &str);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ArtifactKind = ArtifactKind { name: "a", version: 1, rows: None };
+    const B: ArtifactKind = ArtifactKind { name: "b", version: 1, rows: None };
+
+    fn kind(name: &'static str, output: ArtifactKind, accepts: &'static [ArtifactKind]) -> Arc<dyn NodeKind> {
+        let ports: Vec<Port> =
+            accepts.iter().map(|_| Port { name: "in", accepts, arity: Arity::One, items: false }).collect();
+        let run: fn(&[Parameter], &Inputs, &dyn Context) -> Result<Output, Failure> = |_, _, _| Ok(Output::default());
+        Arc::new(Simple { name, version: 1, ports: ports.leak(), output, read: |_| Some(Vec::new()), run })
+    }
+
+    #[test]
+    fn kinds_that_do_not_fit_together_are_found() {
+        let conflicts = |kinds| Kinds::new(kinds).conflicts();
+        assert_eq!(conflicts(vec![kind("x", A, &[]), kind("y", B, &[A])]), Vec::<String>::new());
+        assert_eq!(conflicts(vec![kind("x", A, &[]), kind("x", B, &[A])]), ["two kinds of node are called `x`"]);
+        assert_eq!(conflicts(vec![kind("x", A, &[B])]), ["an input takes `b`, and no node makes it"]);
+        let newer = ArtifactKind { version: 2, ..A };
+        let found = conflicts(vec![kind("x", A, &[]), kind("y", newer, &[])]);
+        assert_eq!(found, ["two kinds of artifact are called `a`"]);
+    }
 }

@@ -215,7 +215,7 @@ impl Summary {
     }
 }
 
-/// Blocks, and what earlier versions wrote in their place: text that may begin with a file as `picture:DIGEST`.
+/// Blocks, and the text that earlier versions wrote in their place.
 fn blocks<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Block>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -225,17 +225,7 @@ fn blocks<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Block>, D::Error> 
     }
     let block = |written| match written {
         Written::Block(block) => block,
-        Written::Text(text) => {
-            let file =
-                text.strip_prefix("picture:").and_then(|rest| Some((rest.get(..64)?.parse().ok()?, &rest[64..])));
-            match file {
-                Some((file, rest)) => {
-                    let text = rest.strip_prefix(": ").unwrap_or(rest).to_owned();
-                    Block::Sample(Sample { file, name: None, text, fields: Vec::new() })
-                }
-                None => Block::Text { text },
-            }
-        }
+        Written::Text(text) => Block::Text { text },
     };
     Ok(Vec::<Written>::deserialize(source)?.into_iter().map(block).collect())
 }
@@ -295,11 +285,9 @@ mod tests {
 
     #[test]
     fn what_earlier_versions_wrote_is_read_as_blocks() {
-        let file = Digest::of(b"file");
-        let json = serde_json::json!({ "line": "", "samples": [format!("picture:{file}: a cat"), "loss 1 0"] });
-        let summary: Summary = serde_json::from_value(json).unwrap();
-        let sample = Sample { file, name: None, text: "a cat".to_owned(), fields: Vec::new() };
-        assert_eq!(summary.blocks, [Block::Sample(sample), Block::Text { text: "loss 1 0".to_owned() }]);
+        let summary: Summary =
+            serde_json::from_value(serde_json::json!({ "line": "", "samples": ["loss 1 0"] })).unwrap();
+        assert_eq!(summary.blocks, [Block::Text { text: "loss 1 0".to_owned() }]);
         let again: Summary = serde_json::from_value(serde_json::to_value(&summary).unwrap()).unwrap();
         assert_eq!(again, summary);
     }

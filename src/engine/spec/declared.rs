@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Reader;
+use super::keys::Synonyms;
 use super::parameter::Declaration;
 
-/// The tables that a program's pipeline files may have beside those of the engine.
+/// What a program's pipeline files may have beside the tables of the engine.
 #[derive(Clone, Copy, Default)]
 pub struct Declared<'a> {
     /// Kinds of resource.
     pub resources: &'a [ResourceKind],
     /// Pools.
     pub pools: &'a [PoolKind],
+    /// What the keys of its nodes are called elsewhere.
+    pub synonyms: &'static Synonyms,
 }
 
 /// A kind of thing outside the pipeline that nodes use by name, such as a model: declared in a table of the file, by

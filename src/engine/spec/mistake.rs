@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::keys::suggestion;
+use super::keys::{Synonyms, suggestion};
 use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
 
 /// A mistake in a pipeline file. `key` is the key as written, `place` names the table that it is in.
@@ -115,11 +115,11 @@ impl Mistake {
     }
 
     /// The prose, and `span` as the place.
-    pub fn at(self, span: Span) -> Diagnostic {
+    fn at(self, span: Span, synonyms: &Synonyms) -> Diagnostic {
         match self {
             Self::UnknownKey { key, place, known } => Diagnostic::new(format!("unknown key `{key}` in {place}"))
                 .label(span, "nothing reads this")
-                .help(suggestion(&key, &known)),
+                .help(suggestion(&key, &known, synonyms)),
             Self::Missing { key, place, expected } => Diagnostic::new(format!("`{key}` is missing in {place}"))
                 .label(span, format!("needs `{key}`, {expected}"))
                 .help(format!("add `{key} = …`")),
@@ -200,13 +200,15 @@ fn retyped(expected: &str, found: &str) -> Option<&'static str> {
 pub struct Mistakes {
     list: RefCell<Vec<Diagnostic>>,
     incomplete: Cell<bool>,
+    /// What the program's keys are called elsewhere.
+    pub(crate) synonyms: &'static Synonyms,
 }
 
 impl Mistakes {
     /// Mistakes of a string that has those of `syntax` already. When it is `incomplete`, what is missing from it is not held
     /// against it.
     pub fn after(syntax: Vec<Diagnostic>, incomplete: bool) -> Self {
-        Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax) }
+        Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax), synonyms: &[] }
     }
 
     /// A part of the text stands where nobody reads it: from now on, what is missing is not held against it.
@@ -217,7 +219,7 @@ impl Mistakes {
     /// Adds one.
     pub fn add(&self, mistake: Mistake, span: Span) {
         if !(self.incomplete.get() && mistake.is_about_absence()) {
-            self.push(mistake.at(span));
+            self.push(mistake.at(span, self.synonyms));
         }
     }
 

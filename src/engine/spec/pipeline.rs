@@ -21,7 +21,7 @@ pub struct Pipeline {
     pub seed: u64,
     /// What it asks of the program's pools.
     pub pools: Vec<(PoolKind, PoolRequest)>,
-    /// The nodes whose samples a run shows; `None`: pairs and trainings.
+    /// The nodes whose samples a run shows; `None` leaves it to the program.
     pub show: Option<Vec<String>>,
     /// The resources that it declares.
     pub resources: Vec<Resource>,
@@ -43,7 +43,7 @@ crate::parameters! {
         /// Every draw follows from it
         seed: u64 = integer(..).default(0),
         /// The nodes whose samples a run shows
-        show: Option<Vec<String>> = strings("the name of a node").optional("pairs and trainings").execution(),
+        show: Option<Vec<String>> = strings("the name of a node").optional("the program's choice").execution(),
     }
 }
 
@@ -101,15 +101,8 @@ pub enum InputSource {
         /// Where the name is.
         span: Span,
     },
-    /// A file to import.
-    File {
-        /// The file.
-        file: PathBuf,
-        /// Where relative picture names are looked up.
-        images: Option<PathBuf>,
-        /// The table that says so.
-        table: Table,
-    },
+    /// A table that names a file to import.
+    Import(Table),
 }
 
 /// Keys of a node that the engine reads; the rest are parameters of its kind.
@@ -125,7 +118,8 @@ impl Pipeline {
             newer.add(Mistake::Newer { language }, span);
             return (None, newer);
         }
-        let mistakes = Mistakes::after(mistakes, incomplete);
+        let mut mistakes = Mistakes::after(mistakes, incomplete);
+        mistakes.synonyms = declared.synonyms;
         let end = text.trim_end().len();
         let pipeline = Self::of_table(root, default_name, folder, declared, &mistakes, end);
         (Some(pipeline), mistakes)
@@ -167,7 +161,7 @@ impl Pipeline {
         tables.push("pipeline");
         tables.extend(declared.pools.iter().map(|pool| pool.name));
         let misnamed = |entry: &Entry| {
-            let meant = meant(&entry.key, &tables);
+            let meant = meant(&entry.key, &tables, declared.synonyms);
             !tables.contains(&entry.key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
         };
         if root.entries.iter().any(misnamed) {
@@ -250,7 +244,8 @@ impl Pipeline {
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
         let slip = parameters.iter().find(|entry| {
-            !keys.entries.iter().any(|key| key.key == "kind") && meant(&entry.key, &["kind"]) == ["kind"]
+            !keys.entries.iter().any(|key| key.key == "kind")
+                && meant(&entry.key, &["kind"], scope.mistakes.synonyms) == ["kind"]
         });
         let kind = match slip {
             // The kind under another name: its table is read all the same.
@@ -344,11 +339,7 @@ fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
     let one = |value: &Located| -> Option<InputSource> {
         match &value.value {
             Syntax::String(name) => Some(InputSource::Node { name: name.clone(), span: value.span.clone() }),
-            Syntax::Table(table) => {
-                let mut reader = Reader::new(scope, table, format!("input `{}`", entry.key));
-                let (file, images) = (reader.required_path("file"), reader.path("images"));
-                Some(InputSource::File { file: file?, images, table: table.clone() })
-            }
+            Syntax::Table(table) => Some(InputSource::Import(table.clone())),
             Syntax::Broken => None,
             other => {
                 let mistake = Mistake::Type { key: entry.key.clone(), expected: INPUT.to_owned(), found: other.name() };

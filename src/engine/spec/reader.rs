@@ -566,7 +566,7 @@ impl Drop for Reader<'_> {
         if !self.all_read {
             for entry in self.table.entries.iter().filter(|entry| !known.contains(&entry.key)) {
                 // A key under another name is one mistake, not an unknown key and a missing one.
-                let meant = meant(&entry.key, &names);
+                let meant = meant(&entry.key, &names, self.scope.mistakes.synonyms);
                 missing.retain(|(key, _)| meant.first() != Some(&key.as_str()));
                 let (key, place, known) = (entry.key.clone(), self.place.clone(), known.clone());
                 self.report(Mistake::UnknownKey { key, place, known }, entry.key_span.clone());

@@ -21,7 +21,7 @@ fn picture(folder: &Path, n: u32) -> Digest {
 }
 
 fn import(kind: ArtifactKind, file: &Path) -> Box<dyn Node> {
-    FileImporter.import(&[kind], file.to_owned(), None).2
+    Box::new(Import::new(kind, file.to_owned(), None))
 }
 
 fn rows<T: DeserializeOwned>(kind: ArtifactKind, file: &Path) -> Result<(Vec<T>, Output, Trial), Failure> {
@@ -122,7 +122,7 @@ fn moving_the_file_changes_no_key() {
     let record = json!({"image": "0.png", "prompt": "Say.", "description": "So."});
     let key = |file: PathBuf, images: Option<PathBuf>, text: String| {
         std::fs::write(&file, text).unwrap();
-        let node = FileImporter.import(&[artifact::RESPONSES], file, images).2;
+        let node = Import::new(artifact::RESPONSES, file, images);
         node.sources(&Trial::new()).unwrap()
     };
     let elsewhere = tempfile::tempdir().unwrap();
