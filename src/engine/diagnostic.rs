@@ -27,7 +27,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// A place in the text and what must be said about it.
+/// A place in the text, and the message there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// Where.

@@ -1,8 +1,7 @@
 //! Content digests, and the one walk over the fields that name a result.
 //!
-//! [`Fields`] visits named values once. Two sinks read that walk: [`Hasher`] turns it into a key, [`Listing`] into
-//! the lines that `stic why` compares. Because both read the same walk, an explanation cannot drift from a key.
-//! This module does not know what the fields mean, nor which of them a node has.
+//! [`Fields`] visits named values once. Two sinks read that walk: [`Hasher`] turns it into a key, a list of names and
+//! values keeps what `stic why` compares. Because both read the same walk, an explanation cannot drift from a key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -113,7 +112,7 @@ impl<'de> Deserialize<'de> for Digest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Truth.
+    /// A boolean.
     Bool(bool),
     /// An integer.
     Integer(i64),
@@ -253,13 +252,10 @@ impl Sink for Hasher {
     }
 }
 
-/// The sink that lists: fields by name, in the order of the walk.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listing(pub Vec<(String, Value)>);
-
-impl Sink for Listing {
+/// Fields by name, in the order of the walk.
+impl Sink for Vec<(String, Value)> {
     fn field(&mut self, name: &str, value: &Value) {
-        self.0.push((name.to_owned(), value.clone()));
+        self.push((name.to_owned(), value.clone()));
     }
 }
 

@@ -1,11 +1,11 @@
-//! What the engine did, as data, and who is notified. This module does not know how events are shown.
+//! What the engine did, as data, and who is notified.
 
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::grouped;
 use crate::node::{Compared, Progress, Summary};
 
-/// What is to become of a node, or became of it.
+/// The state of a node in a plan, or after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -36,7 +36,7 @@ pub struct ItemCounts {
 }
 
 impl ItemCounts {
-    /// What there is to say when some items are cached and some are not.
+    /// How many are cached, unless none is.
     pub fn remark(self) -> Option<String> {
         (self.cached > 0).then(|| format!("{}/{} items cached", grouped(self.cached), grouped(self.total)))
     }
@@ -109,7 +109,7 @@ pub enum Event {
         /// Why its result was not in the cache, a reason each.
         why: Vec<String>,
     },
-    /// A node got further.
+    /// A node made progress.
     Progress {
         /// The node.
         node: String,
@@ -117,7 +117,7 @@ pub enum Event {
         #[serde(flatten)]
         progress: Progress,
     },
-    /// A node said something that people should know.
+    /// A node, or the engine, has something worth knowing.
     Note {
         /// The node.
         node: String,
@@ -163,6 +163,6 @@ impl Observer for () {
 
 /// What is notified of what happens; called from several threads.
 pub trait Observer: Send + Sync {
-    /// Takes notice of `event`.
+    /// Called for every event.
     fn notice(&self, event: &Event);
 }

@@ -15,7 +15,7 @@ pub enum Failure {
         /// What to do.
         help: Option<String>,
     },
-    /// The surroundings failed: out of memory, disk full, a file that cannot be read.
+    /// The environment failed: out of memory, disk full, a file that cannot be read. Worth a retry.
     #[error("{message}")]
     Environment {
         /// What is wrong and where.
@@ -34,7 +34,7 @@ impl Failure {
         Self::Node { message: message.into(), help: None }
     }
 
-    /// A failure of the surroundings.
+    /// A failure of the environment.
     pub fn environment(message: impl Into<String>) -> Self {
         Self::Environment { message: message.into(), help: None }
     }

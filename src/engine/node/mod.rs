@@ -538,7 +538,7 @@ pub trait Context: Send + Sync {
     /// The content named by `digest`: out of the store, or of the external file that was found to have it.
     ///
     /// # Errors
-    /// When no file with this content is known or it has changed; the cause names the path. The surroundings are at
+    /// When no file with this content is known or it has changed; the cause names the path. The environment is at
     /// fault then, not the item: the engine stops the node and keeps nothing of it, whatever is made of the error.
     fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
 
@@ -551,16 +551,16 @@ pub trait Context: Send + Sync {
     /// Whether to finish what is in flight and return [`Failure::Interrupted`].
     fn interrupted(&self) -> bool;
 
-    /// Says how far the node is.
+    /// Reports progress.
     fn progress(&self, progress: Progress);
 
-    /// Says of a node that runs as a whole that it has left out `bad` of `total` items as [`Node::on_bad_item`] allows; kept
+    /// Reports that a node that runs as a whole has left out `bad` of `total` items, as [`Node::on_bad_item`] allows. Kept
     /// with the result, so that a node that allows fewer does not take it.
     fn left_out(&self, bad: usize, total: usize) {
         let _ = (bad, total);
     }
 
-    /// Says something that people should know, once: a warning, a count.
+    /// Reports something worth knowing, once: a warning, a count.
     fn note(&self, text: &str);
 }
 

@@ -4,11 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::Hit;
 use super::why::{Change, Words, changes, sentences};
 use crate::digest::{Digest, Value};
 use crate::graph::{Graph, GraphNode};
-use crate::node::{Failure, FileDigests, Objects};
+use crate::node::{Artifact, Failure, FileDigests, Objects};
 use crate::store::{Entry, Found, Store};
 
 /// How many earlier results a node is compared with to find the nearest.
@@ -132,7 +131,8 @@ impl Words for NodeWords<'_> {
         if !self.earlier.thorough && count(new).is_some_and(|count| count > COMPARED_ENTRIES) {
             return None;
         }
-        let earlier = Hit { entry: self.entry.clone()?, remark: None }.artifact(self.node);
+        let Entry { content, identity, side, .. } = self.entry.clone()?;
+        let earlier = Artifact { node: self.node.name.clone(), kind: self.node.output, content, identity, side };
         self.node.node.source_changes(&change.field, old, &earlier, self.objects, self.digests)
     }
 }

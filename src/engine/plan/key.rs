@@ -1,9 +1,10 @@
-//! Which fields determine a node's result, and which an item's. It does not know what was computed before.
+//! Which fields determine a node's result, and which an item's.
 
+use super::PortResults;
 use crate::artifact::ArtifactKind;
 use crate::digest::{Digest, Fields, Hasher, Sink, Value};
 use crate::graph::GraphNode;
-use crate::node::{Artifact, Class, Parameter, Part, Work};
+use crate::node::{Class, Parameter, Part, Port, Work};
 
 /// Keeps keys of nodes apart from all other digests. A change of the walk below needs another name.
 const NODE: &str = "stic node v1";
@@ -20,8 +21,8 @@ pub struct Determinants<'a> {
     pub node: &'a GraphNode,
     /// The pipeline's seed.
     pub pipeline_seed: u64,
-    /// What comes in, by port, in the order of the kind's ports.
-    pub inputs: &'a [(&'static str, Vec<Artifact>)],
+    /// What comes in.
+    pub inputs: &'a PortResults,
     /// What parameters name outside the pipeline, by content.
     pub sources: &'a [Parameter],
     /// The numerics class, when the node occupies slots.
@@ -56,10 +57,11 @@ impl Determinants<'_> {
         }
     }
 
-    fn inputs(&self, sink: &mut dyn Sink, wanted: impl Fn(&str) -> bool) {
-        for (port, artifacts) in self.inputs.iter().filter(|(port, artifacts)| wanted(port) && !artifacts.is_empty()) {
-            let contents: Vec<Digest> = artifacts.iter().map(|artifact| artifact.content).collect();
-            sink.field(&format!("inputs.{port}"), &contents.into());
+    fn inputs(&self, sink: &mut dyn Sink, wanted: impl Fn(&Port) -> bool) {
+        let ports = self.node.ports.iter().zip(self.inputs);
+        for (port, results) in ports.filter(|(port, results)| wanted(port) && !results.is_empty()) {
+            let contents: Vec<Digest> = results.iter().map(|result| result.content).collect();
+            sink.field(&format!("inputs.{}", port.name), &contents.into());
         }
     }
 
@@ -103,8 +105,7 @@ impl Fields for OfItems<'_> {
             sink.field("item version", &work.item_version().into());
         }
         of.parameters(sink, |parameter| parameter.class == Class::Function);
-        let brings_items = |name: &str| of.node.ports.iter().any(|port| port.name == name && port.items);
-        of.inputs(sink, |name| !brings_items(name));
+        of.inputs(sink, |port| !port.items);
         // The pipeline's seed is left out: what it draws for an item is part of what the item reads.
         if of.node.node.seeds().node {
             sink.field("seed", &of.node.seed.into());

@@ -3,7 +3,7 @@
 //! A node whose inputs are known has a key; a complete record of that key is a hit, anything else runs. A node below
 //! one that runs awaits it: its inputs may come out as they were (early cutoff), and nobody can know before.
 //!
-//! Its work is linear in nodes and items. It does not know how anything runs.
+//! Its work is linear in nodes and items.
 
 mod earlier;
 mod key;
@@ -14,18 +14,18 @@ use key::ACCEPTED;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
 pub use why::{Change, Words, changes, sentences};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::counted;
-use crate::digest::{Digest, Fields, Listing, Value};
+use crate::digest::{Digest, Fields, Value};
 use crate::event::{ItemCounts, State};
 use crate::graph::{Graph, GraphNode};
-use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Work};
+use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Part, Work};
 use crate::pool::{Machine, Pools, Slots};
-use crate::store::{Entry, Found, Items, Store};
+use crate::store::{Entry, Found, Items, Record, Store};
 
 /// What a plan may be asked for beside the graph.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +130,7 @@ struct Stopped {
 fn attempt(planner: &Planner<'_>, store: &Arc<Store>, digests: &dyn FileDigests) -> Result<Vec<NodePlan>, Stopped> {
     let graph = planner.graph;
     let mut hits = Vec::new();
-    let mut results: Vec<Option<Artifact>> = graph.nodes.iter().map(|_| None).collect();
+    let mut results: Vec<Option<StoredResult>> = graph.nodes.iter().map(|_| None).collect();
     let mut nodes = Vec::new();
     for index in planner.wanted() {
         let node = &graph.nodes[index];
@@ -156,7 +156,7 @@ fn attempt(planner: &Planner<'_>, store: &Arc<Store>, digests: &dyn FileDigests)
                 let items = items.map(|items| ItemCounts { cached: items.total, done: 0, ..items });
                 nodes.push(planned(State::Hit, hit.remark.clone().into_iter().collect(), items, Some(hit.entry.key)));
                 hits.push(hit.entry.key);
-                results[index] = Some(hit.artifact(node));
+                results[index] = Some(hit.result(index));
             }
             Decision::Run(mut task) => {
                 let items = planner.count_items(&task, store, digests).map_err(|failure| failed(failure, &hits))?;
@@ -177,6 +177,44 @@ pub struct Planner<'a> {
     earlier: Earlier<'a>,
 }
 
+/// A result of a node of the graph, by digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredResult {
+    /// The index of the node.
+    pub node: usize,
+    /// The digest of its identity parts.
+    pub content: Digest,
+    /// The parts that are its identity.
+    pub identity: Vec<Part>,
+    /// The parts that are not.
+    pub side: Vec<Part>,
+}
+
+impl StoredResult {
+    /// The result of the node `node` that `record` is about.
+    pub fn of(node: usize, record: &Record) -> Self {
+        let Record { content, identity, side, .. } = record;
+        Self { node, content: *content, identity: identity.clone(), side: side.clone() }
+    }
+
+    /// The result, as the nodes of `graph` see it that read it.
+    pub fn artifact(&self, graph: &Graph) -> Artifact {
+        let GraphNode { name, output, .. } = &graph.nodes[self.node];
+        let Self { content, identity, side, .. } = self.clone();
+        Artifact { node: name.clone(), kind: *output, content, identity, side }
+    }
+}
+
+/// What comes into a node: the results for each of its ports, in their order.
+pub type PortResults = Vec<Vec<StoredResult>>;
+
+/// The same as the node `index` of `graph` reads it, out of `objects`.
+fn inputs(graph: &Graph, index: usize, results: &PortResults, objects: Arc<dyn Objects>) -> Inputs {
+    let artifacts = |results: &Vec<StoredResult>| results.iter().map(|result| result.artifact(graph)).collect();
+    let ports = graph.nodes[index].ports.iter().zip(results);
+    Inputs::new(ports.map(|(port, results)| (port.name, artifacts(results))).collect(), objects)
+}
+
 /// What a node comes to, once its inputs are known.
 pub enum Decision {
     /// Its result is there.
@@ -193,12 +231,13 @@ pub struct Hit {
     pub remark: Option<String>,
 }
 
-/// A node that has to run.
+/// A node that has to run, as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Which.
     pub index: usize,
-    /// What comes in, by port.
-    pub inputs: Vec<(&'static str, Vec<Artifact>)>,
+    /// What comes in.
+    pub inputs: PortResults,
     /// The key of its result.
     pub key: Digest,
     /// The fields of that key.
@@ -218,7 +257,7 @@ pub struct Task {
 }
 
 /// A numerics class some of whose items stand in for those of another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The class.
     pub class: String,
@@ -229,22 +268,17 @@ pub struct Accepted {
 }
 
 impl Hit {
-    /// The result, as consumers of `node` see it.
-    pub fn artifact(&self, node: &GraphNode) -> Artifact {
-        Artifact {
-            node: node.name.clone(),
-            kind: node.output,
-            content: self.entry.content,
-            identity: self.entry.identity.clone(),
-            side: self.entry.side.clone(),
-        }
+    /// The result of the node `node`.
+    pub fn result(&self, node: usize) -> StoredResult {
+        let Entry { content, identity, side, .. } = self.entry.clone();
+        StoredResult { node, content, identity, side }
     }
 }
 
 impl Task {
     /// What the node reads.
-    pub fn inputs(&self, objects: Arc<dyn Objects>) -> Inputs {
-        Inputs::new(self.inputs.iter().cloned().collect::<BTreeMap<_, _>>(), objects)
+    pub fn inputs(&self, graph: &Graph, objects: Arc<dyn Objects>) -> Inputs {
+        inputs(graph, self.index, &self.inputs, objects)
     }
 }
 
@@ -265,15 +299,10 @@ impl<'a> Planner<'a> {
         self.wanted.iter().enumerate().filter_map(|(index, wanted)| wanted.then_some(index))
     }
 
-    /// What comes into the node `index`, by port, when all of it is in `results`.
-    pub fn inputs(&self, index: usize, results: &[Option<Artifact>]) -> Option<Vec<(&'static str, Vec<Artifact>)>> {
-        let node = &self.graph.nodes[index];
-        let ports = node.ports.iter().zip(&node.inputs);
-        ports
-            .map(|(port, above)| {
-                Some((port.name, above.iter().map(|above| results[*above].clone()).collect::<Option<_>>()?))
-            })
-            .collect()
+    /// What comes into the node `index`, when all of it is in `results`.
+    pub fn inputs(&self, index: usize, results: &[Option<StoredResult>]) -> Option<PortResults> {
+        let of_port = |above: &Vec<usize>| above.iter().map(|above| results[*above].clone()).collect();
+        self.graph.nodes[index].inputs.iter().map(of_port).collect()
     }
 
     /// Decides about the node `index`, whose inputs are `inputs`.
@@ -283,7 +312,7 @@ impl<'a> Planner<'a> {
     pub fn decide(
         &self,
         index: usize,
-        inputs: Vec<(&'static str, Vec<Artifact>)>,
+        inputs: PortResults,
         store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Decision, Failure> {
@@ -302,13 +331,13 @@ impl<'a> Planner<'a> {
             Found::Complete(entry) if sound(&entry) => return hit(entry, None),
             found => found,
         };
-        let mut listing = Listing::default();
-        OfNode(&own).walk(&mut listing);
+        let mut fields = Vec::new();
+        OfNode(&own).walk(&mut fields);
         let (mut why, mut lost, mut again) = match &found {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
             Found::Incomplete(lost) => (vec![lost_in_words(lost, store)?], lost.clone(), false),
-            Found::Nothing => (self.earlier.why(node, &listing.0, store, digests)?, Vec::new(), false),
+            Found::Nothing => (self.earlier.why(node, &fields, store, digests)?, Vec::new(), false),
         };
         let mut accepted = Vec::new();
         if let (Some(class), false) = (&class, again) {
@@ -324,7 +353,7 @@ impl<'a> Planner<'a> {
                 }
             }
             let journals = others.into_iter().filter_map(|other| Some((other, under(Some(other)).function_key()?)));
-            accepted = self.accepted(node, &inputs, function_key, journals.collect(), store, digests)?;
+            accepted = self.accepted(index, &inputs, function_key, journals.collect(), store, digests)?;
             if !accepted.is_empty() {
                 // A result of its own: whoever accepts no other class is not to find it.
                 let names: Vec<&str> = accepted.iter().map(|other| other.class.as_str()).collect();
@@ -332,8 +361,8 @@ impl<'a> Planner<'a> {
                 let mixed = format!("{class}{ACCEPTED}{names}");
                 let determinants = under(Some(&mixed));
                 key = determinants.key();
-                listing = Listing::default();
-                OfNode(&determinants).walk(&mut listing);
+                fields = Vec::new();
+                OfNode(&determinants).walk(&mut fields);
                 match store.find(&key)? {
                     Found::Complete(entry) if sound(&entry) => {
                         return hit(entry, Some(format!("with items of {names}, accepted in place of {class}")));
@@ -347,7 +376,6 @@ impl<'a> Planner<'a> {
                 }));
             }
         }
-        let fields = listing.0;
         let task = Task { index, inputs, key, fields, function_key, forced, again, accepted, why, lost };
         Ok(Decision::Run(Box::new(task)))
     }
@@ -355,14 +383,16 @@ impl<'a> Planner<'a> {
     /// Which of `journals`, of other numerics classes, have items that the node's own journal has not.
     fn accepted(
         &self,
-        node: &GraphNode,
-        inputs: &[(&'static str, Vec<Artifact>)],
+        index: usize,
+        results: &PortResults,
         function_key: Option<Digest>,
         journals: Vec<(&String, Digest)>,
         store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Vec<Accepted>, Failure> {
-        let (Work::Items(work), Some(function_key)) = (node.node.work(), function_key) else { return Ok(Vec::new()) };
+        let (Work::Items(work), Some(function_key)) = (self.graph.nodes[index].node.work(), function_key) else {
+            return Ok(Vec::new());
+        };
         let read = |(class, key)| Ok((class, key, store.items(&key)?));
         let mut journals: Vec<(&String, Digest, Items)> =
             journals.into_iter().map(read).collect::<Result<_, Failure>>()?;
@@ -371,7 +401,7 @@ impl<'a> Planner<'a> {
             return Ok(Vec::new());
         }
         let own = store.items(&function_key)?;
-        let inputs = Inputs::new(inputs.iter().cloned().collect(), objects(store));
+        let inputs = inputs(self.graph, index, results, objects(store));
         let items = work.items(&inputs, self.graph.seed, digests)?;
         let has = |journal: &Items, item| journal.is_usable(item, |objects| store.has_objects(objects));
         let mut counts = vec![0; journals.len()];
@@ -403,7 +433,7 @@ impl<'a> Planner<'a> {
         else {
             return Ok(None);
         };
-        let items = work.items(&task.inputs(objects(store)), self.graph.seed, digests)?;
+        let items = work.items(&task.inputs(self.graph, objects(store)), self.graph.seed, digests)?;
         let finished = if task.forced { Items::default() } else { store.items(&function_key)? };
         let are_there = |objects: &[Digest]| -> Result<bool, Failure> {
             Ok(!objects.iter().any(|object| task.lost.contains(object)) && store.has_objects(objects)?)
@@ -418,7 +448,7 @@ impl<'a> Planner<'a> {
     fn determinants<'b>(
         &self,
         node: &'b GraphNode,
-        inputs: &'b [(&'static str, Vec<Artifact>)],
+        inputs: &'b PortResults,
         sources: &'b [Parameter],
         numerics: Option<&'b str>,
     ) -> Determinants<'b> {

@@ -3,6 +3,7 @@
 use super::execute::Shared;
 use crate::event::{Difference, NodeReport, State};
 use crate::node::Artifact;
+use crate::plan::StoredResult;
 
 /// How the results in `nodes` differ, each from the first one that can be compared with it, in the order of the
 /// pipeline. What cannot be read is reported, and compared with nothing.
@@ -40,7 +41,5 @@ pub fn differences(shared: &Shared<'_>, nodes: &[NodeReport]) -> Vec<Difference>
 fn result(shared: &Shared<'_>, report: &NodeReport) -> Option<(usize, Artifact)> {
     let index = shared.graph.find(&report.node)?;
     let record = shared.store.record(&report.key.as_ref()?.parse().ok()?).ok()??;
-    let (node, kind) = (report.node.clone(), shared.graph.nodes[index].output);
-    let artifact = Artifact { node, kind, content: record.content, identity: record.identity, side: record.side };
-    Some((index, artifact))
+    Some((index, StoredResult::of(index, &record).artifact(shared.graph)))
 }

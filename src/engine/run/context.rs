@@ -1,5 +1,5 @@
-//! What a running node is offered, and what it does with it that the engine has to know: objects that turned out to
-//! be lost, files that changed. It does not know how the node is scheduled.
+//! The context of a running node: what it is offered, and what the engine needs to know of its use, such as objects that
+//! turned out to be lost.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::external::External;
-use super::interrupt::Noticing;
+use super::interrupt::NodeInterrupt;
 use super::reporter::Reporter;
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts};
 use crate::node::{BadItem, Checkpoints, Context, Failure, FileDigests, Objects, Progress};
 use crate::store::{Claim, Store, StoreError, StoredCheckpoints, Witness};
 
-/// How often people are told how far a node is.
+/// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The content store, for one node: what is found lost on the way is remembered.
@@ -89,7 +89,7 @@ pub struct NodeContext<'a> {
     /// Its unfinished work.
     pub checkpoints: StoredCheckpoints<'a>,
     /// Set when the run is to end.
-    pub interrupt: Noticing<'a>,
+    pub interrupt: NodeInterrupt<'a>,
     /// Set when the node is to end because of [`NodeContext::unavailable`].
     pub halt: AtomicBool,
     /// Who is notified.
@@ -100,39 +100,39 @@ pub struct NodeContext<'a> {
     pub unavailable: Mutex<Option<Failure>>,
     /// How many items a node that runs as a whole has left out.
     pub left_out: Mutex<Option<ItemCounts>>,
-    /// When people were last told how far it is, and what the node itself said.
+    /// When progress was last reported, and what the node itself reported.
     pub progress: Mutex<(Option<Instant>, Progress)>,
 }
 
 impl NodeContext<'_> {
-    /// Takes notice that the engine has `done` of `total` items.
+    /// Reports that `done` of `total` items are finished.
     pub fn count(&self, done: usize, total: usize) {
         *self.items.lock().expect("no panic under the lock") = Some((done, total));
         self.report_progress(None);
     }
 
-    /// How many items the node said that it has left out.
+    /// How many items the node reported to have left out.
     pub fn left_out(&self) -> Option<ItemCounts> {
         *self.left_out.lock().expect("no panic under the lock")
     }
 
-    /// Has the node end, with `failure` unless it has met another of the surroundings.
+    /// Ends the node, with `failure` unless its environment failed before.
     pub fn halt(&self, failure: Failure) {
         self.unavailable.lock().expect("no panic under the lock").get_or_insert(failure);
         self.halt.store(true, Ordering::Relaxed);
     }
 
-    /// The failure of the surroundings that the node met, whatever it made of it.
+    /// The first failure of the node's environment, whatever the node made of it.
     pub fn unavailable(&self) -> Option<Failure> {
         self.unavailable.lock().expect("no panic under the lock").clone()
     }
 
-    fn report_progress(&self, said: Option<Progress>) {
+    fn report_progress(&self, reported: Option<Progress>) {
         let mut state = self.progress.lock().expect("no panic under the lock");
-        state.1 = said.unwrap_or(state.1);
+        state.1 = reported.unwrap_or(state.1);
         let mut progress = state.1;
         if let Some((done, total)) = *self.items.lock().expect("no panic under the lock") {
-            // The engine counts items; tokens and loss are the node's to say.
+            // The engine counts items; tokens and loss are the node's to report.
             (progress.done, progress.total) = (done, total);
         }
         let now = Instant::now();

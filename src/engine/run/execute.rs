@@ -1,5 +1,4 @@
-//! Does one node: claims its key, runs it, publishes the result. This is what a worker does; it does not know which
-//! other nodes there are, nor when they run.
+//! Executes one node, as a worker does: claims its key, runs it, publishes the result.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -15,7 +14,7 @@ use serde_json::Value;
 use super::Options;
 use super::context::{NodeContext, NodeObjects};
 use super::external::External;
-use super::interrupt::{Interrupt, Noticing};
+use super::interrupt::{Interrupt, NodeInterrupt};
 use super::items::ItemRun;
 use super::reporter::Reporter;
 use crate::digest::Digest;
@@ -56,7 +55,7 @@ pub struct Shared<'a> {
 }
 
 /// How the work on a node ended.
-pub enum Ending {
+pub enum Outcome {
     /// Its result was made.
     Made(Box<Record>, Option<ItemCounts>),
     /// Another process made its result meanwhile.
@@ -74,17 +73,19 @@ pub enum Ending {
     Interrupted,
 }
 
-/// Does `task`, again when the surroundings fail, as often as the node or the run allows.
-pub fn execute(shared: &Shared<'_>, task: &Task, slots: &[Value], files: &Witness<'_>) -> Ending {
+/// Executes `task`, and retries after transient failures, as often as the node or the run allows.
+pub fn execute(shared: &Shared<'_>, task: &Task, slots: &[Value], files: &Witness<'_>) -> Outcome {
     let node = &shared.graph.nodes[task.index];
     let work = Execution { shared, task, slots, files, node };
     let retries = node.retries.unwrap_or(shared.options.retries);
     for attempt in 0u32.. {
         if attempt > 0 && shared.interrupt.is_set() {
-            return Ending::Interrupted;
+            return Outcome::Interrupted;
         }
         match work.attempt() {
-            Ending::Failed(Failure::Environment { message, .. }) if attempt < retries && !shared.interrupt.is_set() => {
+            Outcome::Failed(Failure::Environment { message, .. })
+                if attempt < retries && !shared.interrupt.is_set() =>
+            {
                 let pause = shared.options.backoff.saturating_mul(2u32.pow(attempt.min(6)));
                 let (number, all) = (u64::from(attempt) + 1, u64::from(retries) + 1);
                 shared.reporter.note(
@@ -93,7 +94,7 @@ pub fn execute(shared: &Shared<'_>, task: &Task, slots: &[Value], files: &Witnes
                 );
                 shared.pause(pause);
             }
-            ending => return ending,
+            outcome => return outcome,
         }
     }
     unreachable!("the last attempt returns")
@@ -125,28 +126,28 @@ struct Made {
 }
 
 impl Execution<'_> {
-    fn attempt(&self) -> Ending {
+    fn attempt(&self) -> Outcome {
         loop {
             let claim = match self.claim() {
                 Ok(Some(claim)) => claim,
-                Ok(None) => return Ending::Found,
-                Err(Failure::Interrupted) => return Ending::Interrupted,
-                Err(failure) => return Ending::Failed(failure),
+                Ok(None) => return Outcome::Found,
+                Err(Failure::Interrupted) => return Outcome::Interrupted,
+                Err(failure) => return Outcome::Failed(failure),
             };
-            let ending = self.attempt_under(&claim);
+            let outcome = self.attempt_under(&claim);
             // Whatever it met, this is why.
-            if !matches!(ending, Ending::Made(..))
+            if !matches!(outcome, Outcome::Made(..))
                 && let Err(gone @ StoreError::Gone { .. }) = self.shared.store.check_there()
             {
-                return Ending::Failed(gone.into());
+                return Outcome::Failed(gone.into());
             }
-            match &ending {
-                Ending::Made(..) => {
+            match &outcome {
+                Outcome::Made(..) => {
                     // The result is published; scratch that cannot be removed now is swept by a later run.
                     let _ = self.shared.store.finish(claim);
                 }
                 // Whatever it met, it met it after another process had taken over: what that one makes is awaited.
-                Ending::Failed(_) | Ending::Interrupted
+                Outcome::Failed(_) | Outcome::Interrupted
                     if !self.shared.interrupt.is_set()
                         && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
                 {
@@ -155,31 +156,31 @@ impl Execution<'_> {
                 }
                 _ => {}
             }
-            return ending;
+            return outcome;
         }
     }
 
-    fn attempt_under(&self, claim: &Claim) -> Ending {
+    fn attempt_under(&self, claim: &Claim) -> Outcome {
         // Only now, under the claim: another process may have made them again meanwhile.
         if let Err(failure) = self.discard_lost() {
-            return Ending::Failed(failure);
+            return Outcome::Failed(failure);
         }
         let objects = Arc::new(NodeObjects::new(Arc::clone(self.shared.store)));
         if let Err(failure) = self.verify_inputs(&objects) {
-            return Ending::Lost { objects: objects.lost(), failure };
+            return Outcome::Lost { objects: objects.lost(), failure };
         }
         let (started, clock) = (crate::store::now(), Instant::now());
         let made = match self.make(claim, &objects) {
             Ok(made) => made,
-            Err(failure) if !objects.lost().is_empty() => return Ending::Lost { objects: objects.lost(), failure },
-            Err(Failure::Interrupted) => return Ending::Interrupted,
-            Err(failure) => return Ending::Failed(failure),
+            Err(failure) if !objects.lost().is_empty() => return Outcome::Lost { objects: objects.lost(), failure },
+            Err(Failure::Interrupted) => return Outcome::Interrupted,
+            Err(failure) => return Outcome::Failed(failure),
         };
         let counts = made.counts.filter(|_| self.node.node.maps_items());
         match self.publish(claim, made, started, clock.elapsed().as_secs_f64()) {
-            Ok(record) => Ending::Made(record, counts),
-            Err(Failure::Interrupted) => Ending::Interrupted,
-            Err(failure) => Ending::Failed(failure),
+            Ok(record) => Outcome::Made(record, counts),
+            Err(Failure::Interrupted) => Outcome::Interrupted,
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 
@@ -246,9 +247,9 @@ impl Execution<'_> {
     /// computed with is read.
     fn verify_inputs(&self, objects: &NodeObjects) -> Result<(), Failure> {
         let mut failure = None;
-        for artifact in self.task.inputs.iter().flat_map(|(_, artifacts)| artifacts) {
-            self.shared.external.add(artifact);
-            for part in artifact.identity.iter().chain(&artifact.side) {
+        for result in self.task.inputs.iter().flatten() {
+            self.shared.external.add(&result.artifact(self.shared.graph));
+            for part in result.identity.iter().chain(&result.side) {
                 if let Err(error) = self.shared.store.verify_object(&part.digest) {
                     objects.note_lost(&error);
                     failure.get_or_insert(error.into());
@@ -260,7 +261,7 @@ impl Execution<'_> {
 
     /// Runs the node's own code; a panic in it is a failure of the node.
     fn make(&self, claim: &Claim, objects: &Arc<NodeObjects>) -> Result<Made, Failure> {
-        let inputs = self.task.inputs(Arc::<NodeObjects>::clone(objects));
+        let inputs = self.task.inputs(self.shared.graph, Arc::<NodeObjects>::clone(objects));
         let context = NodeContext {
             node: &self.node.name,
             seed: self.node.seed,
@@ -271,7 +272,7 @@ impl Execution<'_> {
             external: self.shared.external,
             claim,
             checkpoints: self.shared.store.checkpoints(claim, self.scratch())?,
-            interrupt: Noticing::new(self.shared.interrupt, !self.node.node.maps_items()),
+            interrupt: NodeInterrupt::new(self.shared.interrupt, !self.node.node.maps_items()),
             halt: AtomicBool::new(false),
             reporter: self.shared.reporter,
             items: Mutex::default(),

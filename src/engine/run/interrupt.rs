@@ -1,13 +1,12 @@
-//! Asking a run to end. It does not know who asks.
+//! Interrupts a run.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Asks a run to end, and knows how many nodes are about to.
+/// Interrupts a run, and counts the nodes that still have something to save.
 ///
-/// Nothing new is begun once it is set. A node that runs as a whole and looks has noticed, and may have something to
-/// keep, such as a training's checkpoint; finished items are kept as they come. One that computes something long does
-/// not look: whoever owns the process may end it when no node [is ending](Interrupt::ending) any more, since the cache
-/// can be left at any moment.
+/// Once it is set, nothing new starts. A node that runs as a whole may save a checkpoint when it sees the interrupt;
+/// finished items are saved as they come. A node in the middle of a long computation does not look, so the process may
+/// exit as soon as [no node is ending](Interrupt::ending): the cache stays valid at any moment.
 #[derive(Debug, Default)]
 pub struct Interrupt {
     set: AtomicBool,
@@ -15,7 +14,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Asks. Returns whether it was asked before.
+    /// Interrupts. Returns whether it was interrupted before.
     pub fn set(&self) -> bool {
         self.set.swap(true, Ordering::SeqCst)
     }
@@ -25,39 +24,39 @@ impl Interrupt {
         self.set.load(Ordering::Relaxed)
     }
 
-    /// How many nodes that may have something to keep have noticed, and have not ended yet.
+    /// How many nodes have seen the interrupt, may have something to save, and have not ended yet.
     pub fn ending(&self) -> usize {
         self.ending.load(Ordering::SeqCst)
     }
 }
 
-/// What one node knows of an interrupt.
-pub struct Noticing<'a> {
+/// One node's view of an [`Interrupt`].
+pub struct NodeInterrupt<'a> {
     interrupt: &'a Interrupt,
-    /// Whether the node may have something to keep.
-    keeps: bool,
-    noticed: AtomicBool,
+    /// Whether the node may have something to save.
+    saves: bool,
+    seen: AtomicBool,
 }
 
-impl<'a> Noticing<'a> {
-    /// A node that has not noticed anything, and that may have something to keep (`keeps`) when it does.
-    pub fn new(interrupt: &'a Interrupt, keeps: bool) -> Self {
-        Self { interrupt, keeps, noticed: AtomicBool::new(false) }
+impl<'a> NodeInterrupt<'a> {
+    /// For a node that may have something to save, or not.
+    pub fn new(interrupt: &'a Interrupt, saves: bool) -> Self {
+        Self { interrupt, saves, seen: AtomicBool::new(false) }
     }
 
-    /// Whether the run is to end; the node is taken to be ending from then on, until this is dropped.
+    /// Whether the run is interrupted; the node counts as ending from then on, until this is dropped.
     pub fn look(&self) -> bool {
         let is_set = self.interrupt.is_set();
-        if is_set && self.keeps && !self.noticed.swap(true, Ordering::SeqCst) {
+        if is_set && self.saves && !self.seen.swap(true, Ordering::SeqCst) {
             self.interrupt.ending.fetch_add(1, Ordering::SeqCst);
         }
         is_set
     }
 }
 
-impl Drop for Noticing<'_> {
+impl Drop for NodeInterrupt<'_> {
     fn drop(&mut self) {
-        if *self.noticed.get_mut() {
+        if *self.seen.get_mut() {
             self.interrupt.ending.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -70,11 +69,11 @@ mod tests {
     #[test]
     fn a_node_is_ending_from_its_first_look_until_it_has_ended() {
         let interrupt = Interrupt::default();
-        let [one, two, items] = [true, true, false].map(|keeps| Noticing::new(&interrupt, keeps));
+        let [one, two, items] = [true, true, false].map(|saves| NodeInterrupt::new(&interrupt, saves));
         assert!(!one.look() && !interrupt.set() && interrupt.set());
         assert!(one.look() && one.look());
         assert!(items.look());
-        assert_eq!(interrupt.ending(), 1, "of the others one has not looked and one has nothing to keep");
+        assert_eq!(interrupt.ending(), 1, "of the others one has not looked and one has nothing to save");
         drop((one, two, items));
         assert_eq!(interrupt.ending(), 0);
     }

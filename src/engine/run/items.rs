@@ -1,5 +1,5 @@
 //! Runs a node item by item: finished items come out of the journals, the others are made and journalled as they are
-//! finished, bad ones are counted. It does not know what an item is.
+//! finished, bad ones are counted.
 
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
@@ -44,7 +44,7 @@ pub struct ItemRun<'a> {
 }
 
 /// What came of a shard.
-pub struct Mapped {
+pub struct MapReport {
     /// How many items it has, and how many were found, made and bad.
     pub counts: ItemCounts,
     /// The bad ones, by index.
@@ -80,7 +80,7 @@ impl ItemRun<'_> {
         items: &[Item],
         shard: Range<usize>,
         begin: impl FnOnce(usize, usize),
-    ) -> Result<Mapped, Failure> {
+    ) -> Result<MapReport, Failure> {
         let total = shard.len();
         let (mut pending, mut broken) = self.pending(items, shard.clone())?;
         let mut claim = None;
@@ -99,7 +99,7 @@ impl ItemRun<'_> {
         let bad = if pending.is_empty() { Vec::new() } else { self.make(items, &pending, total)? };
         drop(claim);
         let counts = ItemCounts { total, cached, done: pending.len() - bad.len(), skipped: bad.len() };
-        Ok(Mapped { counts, bad })
+        Ok(MapReport { counts, bad })
     }
 
     /// Makes the result out of the values that the journals have of `items`, all of which were mapped.

@@ -2,7 +2,7 @@
 //!
 //! One thread, the scheduler's, owns all states; workers get jobs and answer over a channel. Nodes that occupy
 //! slots of a pool wait for free ones; the others run side by side. A node's content decides what happens below it:
-//! one that comes out as it was lets everything below it hit. This module does not know what any node does.
+//! one that comes out as it was lets everything below it hit.
 
 mod compare;
 mod context;
@@ -46,7 +46,7 @@ pub struct Options {
     pub jobs: NonZeroUsize,
     /// Whether nodes go on that do not depend on one that failed.
     pub keep_going: bool,
-    /// How often a node is tried again after a failure of the surroundings, unless it says so itself.
+    /// How often a node is retried after a transient failure, unless it has `retries` of its own.
     pub retries: u32,
     /// How long to wait before the first of these tries; twice as long before each further one.
     pub backoff: Duration,

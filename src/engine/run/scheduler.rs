@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::execute::{Ending, Shared};
+use super::execute::{Outcome, Shared};
 use super::state::{Board, Phase, Signal};
 use super::workers::{Job, Message, Workers, decide};
 use crate::digest::Digest;
 use crate::event::{Event, ItemCounts, NodeReport, State};
-use crate::node::{Artifact, Failure, Summary};
-use crate::plan::{Decision, Hit, Planner, Task};
+use crate::node::{Failure, Summary};
+use crate::plan::{Decision, Hit, Planner, PortResults, StoredResult, Task};
 use crate::pool::Slots;
 use crate::store::{Found, Record, SeenFiles, StoredObject};
 
@@ -25,14 +25,14 @@ const REMAKES: u32 = 2;
 /// How often a node starts over in a run because what it reads was damaged.
 const RETURNS: u32 = 8;
 
-/// Where objects that were found lost are to come from.
-enum Whereabouts {
-    /// These nodes, whose results name them, make them again.
-    MadeBy(BTreeSet<usize>),
-    /// They are there again, a node above is being made that will have them, or the node makes them itself.
-    OnTheWay,
-    /// Nobody can make them, or not for good.
-    Gone,
+/// How objects that were found lost come back.
+enum Recovery {
+    /// These nodes, whose results name them, run again.
+    Remake(BTreeSet<usize>),
+    /// They are back, a node above that makes them is running, or the node makes them itself.
+    Wait,
+    /// No node makes them, or they were lost too often.
+    Impossible,
 }
 
 /// A node that runs.
@@ -50,7 +50,7 @@ pub struct Scheduler<'env> {
     planner: &'env Planner<'env>,
     shared: &'env Shared<'env>,
     board: Board,
-    results: Vec<Option<Artifact>>,
+    results: Vec<Option<StoredResult>>,
     keys: Vec<Option<Digest>>,
     reports: Vec<Option<NodeReport>>,
     clocks: Vec<Option<Instant>>,
@@ -112,11 +112,11 @@ impl<'env> Scheduler<'env> {
                     self.deciding -= 1;
                     self.decided(index, *decision);
                 }
-                Some(Message::Ended(index, ending)) => {
+                Some(Message::Ended(index, outcome)) => {
                     if let Some(Running { slots: Some((pool, numbers)), .. }) = self.running.remove(&index) {
                         self.free.entry(pool).or_default().extend(numbers);
                     }
-                    self.ended(index, ending);
+                    self.ended(index, outcome);
                 }
             }
         }
@@ -160,7 +160,7 @@ impl<'env> Scheduler<'env> {
     }
 
     /// Begins to look `index` up: what comes in.
-    fn look_up(&mut self, index: usize) -> Vec<(&'static str, Vec<Artifact>)> {
+    fn look_up(&mut self, index: usize) -> PortResults {
         self.signal(index, Signal::Given);
         self.clocks[index] = Some(Instant::now());
         self.planner.inputs(index, &self.results).expect("a node is looked up when its inputs are there")
@@ -200,33 +200,25 @@ impl<'env> Scheduler<'env> {
         }
     }
 
-    fn ended(&mut self, index: usize, ending: Ending) {
-        match ending {
-            Ending::Made(record, items) => {
+    fn ended(&mut self, index: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Made(record, items) => {
                 for (task, _) in self.tasks.values_mut().filter(|(task, _)| task.key == record.key) {
                     // What is made by force is made once.
                     (task.forced, task.again) = (false, false);
                 }
-                let node = &self.shared.graph.nodes[index];
-                let artifact = Artifact {
-                    node: node.name.clone(),
-                    kind: node.output,
-                    content: record.content,
-                    identity: record.identity.clone(),
-                    side: record.side.clone(),
-                };
                 self.finish(index, State::Run, Some(&record), items, None);
-                self.done(index, Signal::Made, artifact);
+                self.done(index, Signal::Made, StoredResult::of(index, &record));
             }
-            Ending::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
+            Outcome::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
                 Some(Ok(Found::Complete(entry))) => self.hit(index, &Hit { entry: *entry, remark: None }),
                 Some(Err(error)) => self.failed(index, error.into()),
                 // Found a moment ago and gone: as if it had never been looked up.
                 _ => self.signal(index, Signal::Lost(BTreeSet::new())),
             },
-            Ending::Lost { objects, failure } => self.lost(index, &objects, failure),
-            Ending::Failed(failure) => self.failed(index, failure),
-            Ending::Interrupted => self.stopped(index),
+            Outcome::Lost { objects, failure } => self.lost(index, &objects, failure),
+            Outcome::Failed(failure) => self.failed(index, failure),
+            Outcome::Interrupted => self.stopped(index),
         }
     }
 
@@ -251,13 +243,13 @@ impl<'env> Scheduler<'env> {
             ..items
         });
         self.finish(index, State::Hit, record.as_ref(), items, None);
-        self.done(index, Signal::Found, hit.artifact(node));
+        self.done(index, Signal::Found, hit.result(index));
     }
 
     /// The result of `index` is there.
-    fn done(&mut self, index: usize, signal: Signal, artifact: Artifact) {
-        self.shared.external.add(&artifact);
-        self.results[index] = Some(artifact);
+    fn done(&mut self, index: usize, signal: Signal, result: StoredResult) {
+        self.shared.external.add(&result.artifact(self.shared.graph));
+        self.results[index] = Some(result);
         self.signal(index, signal);
     }
 
@@ -282,10 +274,10 @@ impl<'env> Scheduler<'env> {
     /// Objects that `index` reads are lost: whoever made them makes them again, then `index` is looked up anew.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
-        let makers = match self.whereabouts(index, objects) {
-            Whereabouts::Gone => return self.failed(index, failure),
-            Whereabouts::OnTheWay => BTreeSet::new(),
-            Whereabouts::MadeBy(makers) => makers,
+        let makers = match self.recovery(index, objects) {
+            Recovery::Impossible => return self.failed(index, failure),
+            Recovery::Wait => BTreeSet::new(),
+            Recovery::Remake(makers) => makers,
         };
         for maker in &makers {
             self.remade[*maker] += 1;
@@ -298,27 +290,27 @@ impl<'env> Scheduler<'env> {
         self.tasks.retain(|index, _| board.state(*index) == Phase::Ready);
     }
 
-    /// Where `objects`, which `index` reads and found lost, are to come from.
-    fn whereabouts(&self, index: usize, objects: &[Digest]) -> Whereabouts {
+    /// How `objects`, which `index` reads and found lost, come back.
+    fn recovery(&self, index: usize, objects: &[Digest]) -> Recovery {
         if self.returned[index] > RETURNS {
-            return Whereabouts::Gone;
+            return Recovery::Impossible;
         }
         let is_done = |node: &usize| matches!(self.board.state(*node), Phase::Done(_));
         let ancestors = self.board.ancestors(index);
         let makers: BTreeSet<usize> =
             ancestors.into_iter().filter(is_done).filter(|node| self.has_lost(*node, objects)).collect();
         if makers.iter().any(|maker| self.remade[*maker] >= REMAKES) {
-            return Whereabouts::Gone;
+            return Recovery::Impossible;
         }
         if !makers.is_empty() {
-            return Whereabouts::MadeBy(makers);
+            return Recovery::Remake(makers);
         }
         // Another node may have found the same, and they are there again, or soon will be.
         let are_there = objects.iter().all(|object| self.is_there(object));
         let are_made = self.board.above(index).iter().any(|above| !is_done(above));
         // What nobody above has made is the node's own, of an item that was finished earlier: the node makes it again.
         let is_own = self.returned[index] <= 1;
-        if are_there || are_made || is_own { Whereabouts::OnTheWay } else { Whereabouts::Gone }
+        if are_there || are_made || is_own { Recovery::Wait } else { Recovery::Impossible }
     }
 
     /// Whether the result of `node` names one of `objects` that is not there.

@@ -1,27 +1,29 @@
-//! Who does the work: the scheduler gives jobs away and gets messages back, and knows no more of a worker than that.
+//! The workers of a run: the scheduler gives them jobs and gets messages back.
 //!
-//! A job is data: a node by its place in the pipeline, a key, inputs by digest. A worker needs the pipeline and the cache
-//! to do it, and nothing of the scheduler's memory. Threads of this process are the first implementation. A worker that is lost says so by a
-//! message, like any other failure.
+//! A job is data that another process could be sent: a node by its index in the pipeline, a key, inputs by digest. To do
+//! it, a worker needs the pipeline and the cache, and nothing of the scheduler's memory. Today's workers are threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
 
-use super::execute::{Ending, Shared, execute, has_changed, panicked};
-use crate::node::{Artifact, Failure};
-use crate::plan::{Decision, Planner, Task};
+use serde::{Deserialize, Serialize};
+
+use super::execute::{Outcome, Shared, execute, has_changed, panicked};
+use crate::node::Failure;
+use crate::plan::{Decision, Planner, PortResults, Task};
 use crate::store::{SeenFiles, Witness};
 
 /// Something to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Job {
     /// Look a node up, now that its inputs are there.
     Decide {
         /// The node.
         index: usize,
-        /// What comes in, by port.
-        inputs: Vec<(&'static str, Vec<Artifact>)>,
+        /// What comes in.
+        inputs: PortResults,
     },
     /// Make a node's result.
     Execute {
@@ -39,7 +41,7 @@ pub enum Message {
     /// A node was looked up.
     Decided(usize, Box<Result<(Decision, SeenFiles), Failure>>),
     /// The work on a node ended.
-    Ended(usize, Ending),
+    Ended(usize, Outcome),
 }
 
 /// Workers, as the scheduler sees them.
@@ -86,11 +88,11 @@ fn work(planner: &Planner<'_>, shared: &Shared<'_>, job: Job) -> Message {
     match job {
         Job::Decide { index, inputs } => Message::Decided(index, Box::new(decide(planner, shared, index, inputs))),
         Job::Execute { task, slots, files } => {
-            let ending = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
                 let files = witness(shared, task.index).knowing(files);
                 execute(shared, &task, &slots, &files)
             }));
-            Message::Ended(task.index, ending.unwrap_or_else(|panic| Ending::Failed(panicked(&*panic))))
+            Message::Ended(task.index, outcome.unwrap_or_else(|panic| Outcome::Failed(panicked(&*panic))))
         }
     }
 }
@@ -110,7 +112,7 @@ pub fn decide(
     planner: &Planner<'_>,
     shared: &Shared<'_>,
     index: usize,
-    inputs: Vec<(&'static str, Vec<Artifact>)>,
+    inputs: PortResults,
 ) -> Result<(Decision, SeenFiles), Failure> {
     let files = witness(shared, index);
     let decided = catch_unwind(AssertUnwindSafe(|| planner.decide(index, inputs, shared.store, &files)));
@@ -121,5 +123,91 @@ pub fn decide(
     match files.changed() {
         Some(path) => Err(has_changed(&path)),
         None => Ok((decided?, files.seen())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::external::External;
+    use super::super::reporter::Reporter;
+    use super::super::scheduler::Scheduler;
+    use super::super::{Interrupt, Options};
+    use super::*;
+    use crate::artifact::ArtifactKind;
+    use crate::event::State;
+    use crate::graph::Graph;
+    use crate::node::{Arity, Kinds, Output, Parameter, Port, Simple};
+    use crate::pool::Pools;
+    use crate::store::Store;
+
+    const TEXT: ArtifactKind = ArtifactKind { name: "text", version: 1, rows: None };
+
+    fn kinds() -> Kinds {
+        let word = Simple {
+            name: "word",
+            version: 1,
+            ports: &[],
+            output: TEXT,
+            read: |table| Some(vec![Parameter::function("text", table.required::<String>("text")?)]),
+            run: |parameters, _, context| {
+                Output::of("text", parameters[0].value.to_string().as_bytes(), context.objects())
+            },
+        };
+        let twice = Simple {
+            name: "twice",
+            ports: &[Port { name: "of", accepts: &[TEXT], arity: Arity::One, items: false }],
+            read: |_| Some(Vec::new()),
+            run: |_, inputs, context| {
+                let text = inputs.part(&inputs.artifacts("of")[0], "text")?;
+                Output::of("text", &text.repeat(2), context.objects())
+            },
+            ..word
+        };
+        Kinds::new(vec![Arc::new(word), Arc::new(twice)])
+    }
+
+    /// Threads that get every job as JSON.
+    struct Remote<'scope, 'env>(Threads<'scope, 'env>);
+
+    impl Workers for Remote<'_, '_> {
+        fn give(&mut self, job: Job) {
+            let sent: Job = serde_json::from_str(&serde_json::to_string(&job).unwrap()).unwrap();
+            assert_eq!(sent, job);
+            self.0.give(sent);
+        }
+
+        fn next(&mut self, patience: Duration) -> Option<Message> {
+            self.0.next(patience)
+        }
+    }
+
+    #[test]
+    fn jobs_can_be_sent_to_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let text = "[nodes.a]\nkind = 'word'\ntext = 'cat'\n[nodes.b]\nkind = 'twice'\ninputs.of = 'a'\n";
+        let graph = Graph::read(text, "test", Path::new(""), &kinds()).ok().unwrap();
+        let (options, pools, interrupt) = (Options::default(), Pools::new(), Interrupt::default());
+        let planner = Planner::new(&graph, &pools, &options.plan);
+        store.prepare().unwrap();
+        let log = store.begin_run().unwrap();
+        let (reporter, external) = (Reporter::new(&(), &log), External::new(Arc::clone(&store)));
+        let shared = Shared {
+            graph: &graph,
+            store: &store,
+            options: &options,
+            run: log.id(),
+            external: &external,
+            interrupt: &interrupt,
+            generations: Mutex::default(),
+            reporter: &reporter,
+        };
+        let reports = std::thread::scope(|scope| {
+            Scheduler::new(&planner, &shared).run(&mut Remote(Threads::new(scope, &planner, &shared)))
+        });
+        assert!(reports.iter().all(|report| report.how == State::Run), "{reports:?}");
     }
 }

@@ -68,7 +68,7 @@ pub struct NodeTable {
     pub kind: Option<(String, Span)>,
     /// Its own seed.
     pub seed: Option<u64>,
-    /// How often it is tried again after a failure of the surroundings.
+    /// How often it is retried after a transient failure.
     pub retries: Option<u32>,
     /// Its inputs.
     pub inputs: Vec<InputTable>,

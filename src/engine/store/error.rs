@@ -152,7 +152,7 @@ impl StoreError {
 }
 
 impl From<StoreError> for Failure {
-    /// Trouble with the cache is trouble with the surroundings: it says nothing about the node, and is never kept.
+    /// A broken cache is a failure of the environment: it says nothing about the node, and is never kept.
     fn from(error: StoreError) -> Self {
         Self::Environment { message: error.to_string(), help: error.help() }
     }

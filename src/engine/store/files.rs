@@ -191,11 +191,11 @@ pub struct Witness<'a> {
 }
 
 /// The files that a [`Witness`] has digested, as data, for whoever goes on with its node.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SeenFiles(Vec<(PathBuf, Seen)>);
 
 /// A file as it was.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Seen {
     stamp: FileStamp,
     digest: Digest,

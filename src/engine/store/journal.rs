@@ -424,7 +424,7 @@ impl Syncing {
         Self { shared, thread: Some((stop, thread)) }
     }
 
-    /// Takes notice of an item.
+    /// Adds an item.
     fn added(&self) -> Result<(), StoreError> {
         let items = {
             let mut items = self.shared.items.lock().expect("no panic under the lock");
