@@ -16,6 +16,7 @@ const ITEM: &str = "stic item v1";
 const CONTENT: &str = "stic content v1";
 
 /// Everything that a node's result, or its items' values, may depend on.
+#[derive(Clone, Copy)]
 pub struct Determinants<'a> {
     /// The node.
     pub node: &'a GraphNode,
@@ -39,6 +40,13 @@ impl Determinants<'_> {
     /// The key of the node's result.
     pub fn key(&self) -> Digest {
         Digest::of_fields(NODE, &OfNode(self))
+    }
+
+    /// The fields of that key.
+    pub fn fields(&self) -> Vec<(String, Value)> {
+        let mut fields = Vec::new();
+        OfNode(self).walk(&mut fields);
+        fields
     }
 
     /// The key that the node's items share, when it maps items.

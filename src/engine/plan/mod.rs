@@ -20,10 +20,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::counted;
-use crate::digest::{Digest, Fields, Value};
+use crate::digest::{Digest, Value};
 use crate::event::{ItemCounts, State};
 use crate::graph::{Graph, GraphNode};
-use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Parameter, Part, Work};
+use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Part, Work};
 use crate::pool::{Machine, Pools, Slots};
 use crate::store::{Entry, Found, Items, Record, Store};
 
@@ -318,66 +318,79 @@ impl<'a> Planner<'a> {
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
         let sources = node.node.sources(digests)?;
-        let pool = node.node.resources().map(|slots| slots.pool);
-        let class = pool.map(|pool| self.pools[pool].class.clone());
-        let under = |class| self.determinants(node, &inputs, &sources, class);
-        let own = under(class.as_deref());
-        let (mut key, function_key) = (own.key(), own.function_key());
+        let numerics = node.node.resources().map(|slots| self.pools[slots.pool].class.as_str());
+        let own = Determinants { node, pipeline_seed: self.graph.seed, inputs: &inputs, sources: &sources, numerics };
+        let (key, fields) = (own.key(), own.fields());
         let forced = self.options.force.contains(&index);
         let found = if forced { Found::Nothing } else { store.find(&key)? };
-        let sound = |entry: &Entry| entry.items.is_none_or(|it| node.node.on_bad_item().allows(it.skipped, it.total));
-        let hit = |entry: Box<Entry>, remark| Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
-        let found = match found {
-            Found::Complete(entry) if sound(&entry) => return hit(entry, None),
-            found => found,
-        };
-        let mut fields = Vec::new();
-        OfNode(&own).walk(&mut fields);
-        let (mut why, mut lost, mut again) = match &found {
+        let (why, lost, again) = match found {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
-            Found::Complete(entry) => (vec![left_out_in_words(entry, node)], Vec::new(), true),
-            Found::Incomplete(lost) => (vec![lost_in_words(lost, store)?], lost.clone(), false),
+            Found::Complete(entry) if is_sound(&entry, node) => {
+                return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: None })));
+            }
+            Found::Complete(entry) => (vec![left_out_in_words(&entry, node)], Vec::new(), true),
+            Found::Incomplete(lost) => (vec![lost_in_words(&lost, store)?], lost, false),
             Found::Nothing => (self.earlier.why(node, &fields, store, digests)?, Vec::new(), false),
         };
-        let mut accepted = Vec::new();
-        if let (Some(class), false) = (&class, again) {
-            let request = pool.and_then(|pool| self.graph.pool(pool));
-            let others = request.iter().flat_map(|request| &request.accept_numerics);
-            let others = others.chain(&self.options.accept_numerics);
-            let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
-            for other in &others {
-                if let Found::Complete(entry) = store.find(&under(Some(other)).key())?
-                    && sound(&entry)
-                {
-                    return hit(entry, Some(format!("a result of {other}, accepted in place of {class}")));
-                }
-            }
-            let journals = others.into_iter().filter_map(|other| Some((other, under(Some(other)).function_key()?)));
-            accepted = self.accepted(index, &inputs, function_key, journals.collect(), store, digests)?;
-            if !accepted.is_empty() {
-                // A result of its own: whoever accepts no other class is not to find it.
-                let names: Vec<&str> = accepted.iter().map(|other| other.class.as_str()).collect();
-                let names = names.join(", ");
-                let mixed = format!("{class}{ACCEPTED}{names}");
-                let determinants = under(Some(&mixed));
-                key = determinants.key();
-                fields = Vec::new();
-                OfNode(&determinants).walk(&mut fields);
-                match store.find(&key)? {
-                    Found::Complete(entry) if sound(&entry) => {
-                        return hit(entry, Some(format!("with items of {names}, accepted in place of {class}")));
-                    }
-                    Found::Complete(_) => again = true,
-                    Found::Incomplete(objects) => lost = objects,
-                    Found::Nothing => {}
-                }
-                why.extend(accepted.iter().map(|Accepted { class: other, count, .. }| {
-                    format!("{} of {other} accepted in place of {class}", counted(*count, "item"))
-                }));
+        let (function_key, accepted) = (own.function_key(), Vec::new());
+        let mut task =
+            Task { index, inputs: Vec::new(), key, fields, function_key, forced, again, accepted, why, lost };
+        if let (Some(class), false) = (numerics, again)
+            && let Some(hit) = self.accept(&own, class, &mut task, store, digests)?
+        {
+            return Ok(Decision::Hit(Box::new(hit)));
+        }
+        task.inputs = inputs;
+        Ok(Decision::Run(Box::new(task)))
+    }
+
+    /// Has what other numerics classes made stand in for `class`, where the pipeline or the run accepts it: a result as
+    /// it is, or items, in `task`.
+    fn accept(
+        &self,
+        own: &Determinants<'_>,
+        class: &str,
+        task: &mut Task,
+        store: &Arc<Store>,
+        digests: &dyn FileDigests,
+    ) -> Result<Option<Hit>, Failure> {
+        let node = own.node;
+        let request = node.node.resources().and_then(|slots| self.graph.pool(slots.pool));
+        let others = request.iter().flat_map(|request| &request.accept_numerics).chain(&self.options.accept_numerics);
+        let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
+        let under = |class| Determinants { numerics: Some(class), ..*own };
+        for other in &others {
+            if let Found::Complete(entry) = store.find(&under(other).key())?
+                && is_sound(&entry, node)
+            {
+                let remark = Some(format!("a result of {other}, accepted in place of {class}"));
+                return Ok(Some(Hit { entry: *entry, remark }));
             }
         }
-        let task = Task { index, inputs, key, fields, function_key, forced, again, accepted, why, lost };
-        Ok(Decision::Run(Box::new(task)))
+        let journals = others.into_iter().filter_map(|other| Some((other, under(other).function_key()?)));
+        task.accepted = self.accepted(task.index, own.inputs, task.function_key, journals.collect(), store, digests)?;
+        if task.accepted.is_empty() {
+            return Ok(None);
+        }
+        // A result of its own: whoever accepts no other class is not to find it.
+        let names: Vec<&str> = task.accepted.iter().map(|other| other.class.as_str()).collect();
+        let names = names.join(", ");
+        let mixed = format!("{class}{ACCEPTED}{names}");
+        let mixed = under(&mixed);
+        (task.key, task.fields) = (mixed.key(), mixed.fields());
+        match store.find(&task.key)? {
+            Found::Complete(entry) if is_sound(&entry, node) => {
+                let remark = Some(format!("with items of {names}, accepted in place of {class}"));
+                return Ok(Some(Hit { entry: *entry, remark }));
+            }
+            Found::Complete(_) => task.again = true,
+            Found::Incomplete(objects) => task.lost = objects,
+            Found::Nothing => {}
+        }
+        task.why.extend(task.accepted.iter().map(|Accepted { class: other, count, .. }| {
+            format!("{} of {other} accepted in place of {class}", counted(*count, "item"))
+        }));
+        Ok(None)
     }
 
     /// Which of `journals`, of other numerics classes, have items that the node's own journal has not.
@@ -444,16 +457,11 @@ impl<'a> Planner<'a> {
         }
         Ok(Some(ItemCounts { total: items.len(), cached, ..ItemCounts::default() }))
     }
+}
 
-    fn determinants<'b>(
-        &self,
-        node: &'b GraphNode,
-        inputs: &'b PortResults,
-        sources: &'b [Parameter],
-        numerics: Option<&'b str>,
-    ) -> Determinants<'b> {
-        Determinants { node, pipeline_seed: self.graph.seed, inputs, sources, numerics }
-    }
+/// Whether no more items were left out of a result than `node` allows.
+fn is_sound(entry: &Entry, node: &GraphNode) -> bool {
+    entry.items.is_none_or(|items| node.node.on_bad_item().allows(items.skipped, items.total))
 }
 
 /// `1 object of its result is missing from the cache, and 2 damaged`.

@@ -369,7 +369,6 @@ impl Execution<'_> {
 
     fn publish(&self, claim: &Claim, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
         let store = self.shared.store;
-        let Made { output, counts } = made;
         self.files.look_again().map_err(|(path, cause)| match self.files.was_stopped() {
             true => Failure::Interrupted,
             false => Failure::io(&path, &cause),
@@ -377,40 +376,9 @@ impl Execution<'_> {
         if let Some(path) = self.files.changed() {
             return Err(has_changed(&path));
         }
-        let objects = self.objects_of(&output)?;
         let earlier = store.record(&self.task.key)?;
-        let content = content(self.node.output, &output.identity);
-        let mut record = Box::new(Record {
-            key: self.task.key,
-            generation: 1,
-            kind: self.node.kind.to_owned(),
-            artifact: self.node.output.name.to_owned(),
-            fields: self.task.fields.clone(),
-            function_key: self.task.function_key,
-            items: counts,
-            content,
-            identity: output.identity,
-            side: output.side,
-            objects,
-            summary: output.summary,
-            provenance: Provenance {
-                stic: env!("CARGO_PKG_VERSION").to_owned(),
-                pipeline: self.shared.graph.name.clone(),
-                node: self.node.name.clone(),
-                run: self.shared.run.to_owned(),
-                host: Owner::this_process().host.clone(),
-                slots: match self.slots {
-                    [] => Value::Null,
-                    [one] => one.clone(),
-                    several => several.into(),
-                },
-                started,
-                finished: crate::store::now(),
-                seconds,
-                superseded: Vec::new(),
-                scratch: Some(claim.scratch_name(self.scratch())),
-            },
-        });
+        let mut record = self.record(claim, made, started, seconds)?;
+        let content = record.content;
         let differs = earlier.as_ref().is_some_and(|earlier| earlier.content != content);
         if let Some(earlier) = &earlier {
             // What was lost and is made again is of the same generation.
@@ -449,6 +417,43 @@ impl Execution<'_> {
                 Ok(first)
             }
         }
+    }
+
+    /// The record of what was made, as that of a first generation.
+    fn record(&self, claim: &Claim, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
+        let Made { output, counts } = made;
+        let objects = self.objects_of(&output)?;
+        Ok(Box::new(Record {
+            key: self.task.key,
+            generation: 1,
+            kind: self.node.kind.to_owned(),
+            artifact: self.node.output.name.to_owned(),
+            fields: self.task.fields.clone(),
+            function_key: self.task.function_key,
+            items: counts,
+            content: content(self.node.output, &output.identity),
+            identity: output.identity,
+            side: output.side,
+            objects,
+            summary: output.summary,
+            provenance: Provenance {
+                stic: env!("CARGO_PKG_VERSION").to_owned(),
+                pipeline: self.shared.graph.name.clone(),
+                node: self.node.name.clone(),
+                run: self.shared.run.to_owned(),
+                host: Owner::this_process().host.clone(),
+                slots: match self.slots {
+                    [] => Value::Null,
+                    [one] => one.clone(),
+                    several => several.into(),
+                },
+                started,
+                finished: crate::store::now(),
+                seconds,
+                superseded: Vec::new(),
+                scratch: Some(claim.scratch_name(self.scratch())),
+            },
+        }))
     }
 
     /// All objects that `output` names, its parts first, each once, with their sizes.

@@ -147,24 +147,8 @@ impl Pipeline {
         let mut file = Reader::new(&scope, &root, "the file");
         file.refuse("include", "put the tables of both files into one");
         ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
-        let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
-        for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
-            for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
-                let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
-                file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
-            }
-        }
-        // Tables under another name leave names without what they stand for.
-        let mut tables = vec!["nodes"];
-        tables.extend(declared.resources.iter().map(|kind| kind.table));
-        let named = tables.len();
-        tables.push("pipeline");
-        tables.extend(declared.pools.iter().map(|pool| pool.name));
-        let misnamed = |entry: &Entry| {
-            let meant = meant(&entry.key, &tables, declared.synonyms);
-            !tables.contains(&entry.key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
-        };
-        if root.entries.iter().any(misnamed) {
+        reject_keys_outside(&root, declared, &mut file);
+        if has_misnamed_table(&root, declared) {
             mistakes.set_incomplete();
         }
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
@@ -182,13 +166,7 @@ impl Pipeline {
         for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
             pipeline.read_node(entry, &scope);
         }
-        for name in pipeline.show.iter().flatten() {
-            if !pipeline.nodes.iter().any(|node| node.name == *name) {
-                let known = pipeline.nodes.iter().map(|node| node.name.clone()).collect();
-                let place = root.place("pipeline.show").unwrap_or_default();
-                mistakes.add(Mistake::UnknownName { what: "node", written: name.clone(), known }, place);
-            }
-        }
+        pipeline.check_shown(&root, mistakes);
         if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.rest().is_empty()) {
             mistakes.add(Mistake::NoNodes, end..end);
         }
@@ -202,6 +180,16 @@ impl Pipeline {
         self.name = read.name.unwrap_or_else(|| self.name.clone());
         (self.seed, self.show) = (read.seed, read.show);
         ["matrix", "sweep"].into_iter().for_each(|key| table.refuse(key, MATRIX_INSTEAD));
+    }
+
+    fn check_shown(&self, root: &Table, mistakes: &Mistakes) {
+        for name in self.show.iter().flatten() {
+            if !self.nodes.iter().any(|node| node.name == *name) {
+                let known = self.nodes.iter().map(|node| node.name.clone()).collect();
+                let place = root.place("pipeline.show").unwrap_or_default();
+                mistakes.add(Mistake::UnknownName { what: "node", written: name.clone(), known }, place);
+            }
+        }
     }
 
     fn read_resource(&mut self, entry: &Entry, kind: &ResourceKind, scope: &Scope<'_>) {
@@ -295,6 +283,30 @@ impl Pipeline {
             parameters: Table { span: table.span.clone(), entries: parameters },
         });
     }
+}
+
+/// Rejects keys of `[pipeline]` and of pools that stand before any table.
+fn reject_keys_outside(root: &Table, declared: &Declared<'_>, file: &mut Reader<'_>) {
+    let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
+    for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
+        for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
+            let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
+            file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
+        }
+    }
+}
+
+/// Whether a table of nodes or resources stands under another name, so that their names stand for nothing.
+fn has_misnamed_table(root: &Table, declared: &Declared<'_>) -> bool {
+    let mut tables = vec!["nodes"];
+    tables.extend(declared.resources.iter().map(|kind| kind.table));
+    let named = tables.len();
+    tables.push("pipeline");
+    tables.extend(declared.pools.iter().map(|pool| pool.name));
+    root.entries.iter().any(|Entry { key, .. }| {
+        let meant = meant(key, &tables, declared.synonyms);
+        !tables.contains(&key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
+    })
 }
 
 const MATRIX_INSTEAD: &str = "sweeps are not there yet: write a node for each value";
