@@ -53,7 +53,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     for node in file.graph.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| node) {
         labels.extend(node.node.labels(&witness).map_err(failed)?);
     }
-    let base_model = file.graph.nodes[target].node.base_model();
+    let base_model = file.graph.nodes[target].node.origin();
 
     let folder = &arguments.folder;
     let io = |path: &Path| {

@@ -82,7 +82,7 @@ impl<R: Recipe> Node for TrainingNode<R> {
         SeedUse { pipeline: false, node: true }
     }
 
-    fn base_model(&self) -> Option<&str> {
+    fn origin(&self) -> Option<&str> {
         Some(&self.recipe.shared().model.source.source)
     }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// What an item is called from `sample` to `evaluate`: the digest of its source picture, or of (picture digest,
-/// conversations) for an instruction record. A repeat that sampling lets through carries its ordinal (`…#2`).
+/// What an item is called by every node: the digest of the content that it came from. A repeat of the same content carries
+/// its ordinal (`…#2`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ItemId(String);

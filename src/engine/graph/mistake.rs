@@ -7,11 +7,11 @@ use crate::node::{Arity, Port};
 /// A mistake in how nodes are joined.
 #[derive(Clone, Debug)]
 pub(super) enum Mistake {
-    /// A kind that there is not.
+    /// An unknown kind.
     UnknownKind {
         /// What is written.
         written: String,
-        /// The kinds that there are.
+        /// The kinds.
         known: Vec<&'static str>,
         /// Where.
         span: Span,
@@ -51,11 +51,11 @@ pub(super) enum Mistake {
         /// Where.
         span: Span,
     },
-    /// A node that there is not.
+    /// An unknown node.
     UnknownNode {
         /// What is written.
         written: String,
-        /// The nodes that there are.
+        /// The nodes.
         known: Vec<String>,
         /// Where.
         span: Span,

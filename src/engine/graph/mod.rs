@@ -66,12 +66,12 @@ pub struct GraphNode {
 }
 
 impl GraphNode {
-    /// What it means that `parameter` is not in the node's key, for people.
+    /// What it means that `parameter` is not in the node's key, in words.
     pub fn left_out(&self, parameter: &str) -> Option<String> {
         self.node.left_out(parameter).or_else(|| left_out(&self.declared, parameter))
     }
 
-    /// What the pipeline file says of a parameter, where that is a text.
+    /// What the pipeline file writes for a parameter, where that is a string.
     pub fn written(&self, parameter: &str) -> Option<String> {
         match &self.parameters.get(parameter)?.value.value {
             Syntax::String(text) => Some(text.clone()),

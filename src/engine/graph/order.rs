@@ -1,4 +1,4 @@
-//! The order of nodes, and the rings that have none. This module knows nodes by number alone.
+//! The order of nodes, and the rings that have none.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

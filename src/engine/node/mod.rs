@@ -1,8 +1,8 @@
 //! The contract between the engine and the kinds of node.
 //!
 //! The engine knows a node by these traits alone: what it reads and makes, which of its parameters name its result,
-//! and how to run it, as a whole or item by item. It does not know what any kind does; a kind does not know the graph,
-//! the cache's layout, or which process runs it.
+//! and how to run it, as a whole or item by item. A kind does not know the graph, the cache's layout, or which process
+//! runs it.
 
 mod failure;
 mod results;
@@ -47,8 +47,8 @@ pub struct Port {
     pub accepts: &'static [ArtifactKind],
     /// How many.
     pub arity: Arity,
-    /// Whether the node's items come from this port. What comes in by another port (an adapter) changes every item,
-    /// and is part of the items' function key.
+    /// Whether the node's items come from this port. What comes in by another port changes every item, and is part
+    /// of the items' function key.
     pub items: bool,
 }
 
@@ -205,10 +205,10 @@ impl Kinds {
 /// Which seeds a node's draws depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeedUse {
-    /// The pipeline's seed: shares and prompts drawn from a set. Part of the node's key alone, since what is drawn for
-    /// an item is part of what the item reads.
+    /// The pipeline's seed, for draws that nodes have in common, such as which items take part. Part of the node's key
+    /// alone, since what is drawn for an item is part of what the item reads.
     pub pipeline: bool,
-    /// The node's own seed (by default the pipeline's): sampling, shuffles, initial weights. Part of both keys.
+    /// The node's own seed, by default the pipeline's. Part of both keys.
     pub node: bool,
 }
 
@@ -257,8 +257,8 @@ pub trait Node: Send + Sync {
         Vec::new()
     }
 
-    /// What is known of the result before it is made (the rank of an adapter), for the nodes that read it. `above` gives
-    /// the same of what comes in by a port. Cheap, and empty where nothing is known.
+    /// What is known of the result before it is made, for the nodes that read it. `above` gives the same of what comes in
+    /// by a port. Cheap, and empty where nothing is known.
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
         let _ = above;
         Vec::new()
@@ -270,7 +270,7 @@ pub trait Node: Send + Sync {
         Vec::new()
     }
 
-    /// What parameters name outside the pipeline (a model, a folder of pictures), as digests of content.
+    /// What parameters name outside the pipeline, such as a folder, as digests of content.
     ///
     /// # Errors
     /// When something named cannot be read.
@@ -298,16 +298,15 @@ pub trait Node: Send + Sync {
         OnBadItem::default()
     }
 
-    /// What the pipeline file calls the things that the node uses (its model, its data), as labels of its summary;
-    /// `above` gives the names of the nodes that come in by a port. A result is kept without them and outlives them: it
-    /// is shown with those of today.
+    /// What the pipeline file calls the things that the node uses, as labels of its summary; `above` gives the names of
+    /// the nodes that come in by a port. A result is kept without them, and shown with those of today.
     fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
         let _ = above;
         BTreeMap::new()
     }
 
-    /// The model that the node trains, as the pipeline file names it.
-    fn base_model(&self) -> Option<&str> {
+    /// What an export of the result names as its origin, as the pipeline file writes it.
+    fn origin(&self) -> Option<&str> {
         None
     }
 
@@ -377,8 +376,7 @@ pub trait WholeWork: Send + Sync {
 pub struct Item {
     /// Its identity. Ids are unique within a node.
     pub id: ItemId,
-    /// The digest of all that the node reads for this item beside its function fields: the picture shown, the prompt
-    /// drawn.
+    /// The digest of all that the node reads for this item beside its function fields, such as what it drew.
     pub reads: Digest,
 }
 
@@ -387,8 +385,8 @@ pub trait ItemWork: Send + Sync {
     /// Raised by hand when the same item no longer gives the same value.
     fn item_version(&self) -> u32;
 
-    /// The items, in the order of the result. `pipeline_seed` is for shares and prompts, `files` for items that come
-    /// from files which parameters name (and which [`Node::sources`] covers). Also called when a plan counts items.
+    /// The items, in the order of the result. `files` is for items that come from files which parameters name (and which
+    /// [`Node::sources`] covers). Also called when a plan counts items.
     ///
     /// # Errors
     /// When an input cannot be read or does not fit.
@@ -433,7 +431,7 @@ pub enum OnBadItem {
 }
 
 crate::parameters! {
-    /// What kinds have in common that read pictures or call a model item by item.
+    /// What kinds have in common whose items may be bad.
     #[derive(PartialEq)]
     pub struct BadItems {
         /// What to do with items that cannot be read: `skip` leaves out any number, `fail` ends the node
@@ -450,7 +448,7 @@ impl OnBadItem {
         bad == 0 || (few && bad < total)
     }
 
-    /// How many may be left out, for people.
+    /// How many may be left out, in words.
     pub fn reported(self) -> String {
         match self {
             Self::Skip { at_most: 1.0 } => "all but one may be left out".to_owned(),
@@ -523,7 +521,7 @@ pub trait Context: Send + Sync {
     /// The node's own seed.
     fn seed(&self) -> u64;
 
-    /// The pipeline's seed, for shares and prompts.
+    /// The pipeline's seed: see [`SeedUse::pipeline`].
     fn pipeline_seed(&self) -> u64;
 
     /// What the slots are that the node occupies: see [`Node::resources`].
@@ -542,7 +540,7 @@ pub trait Context: Send + Sync {
     /// fault then, not the item: the engine stops the node and keeps nothing of it, whatever is made of the error.
     fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
 
-    /// Where the content named by `digest` lies, for people.
+    /// Where the content named by `digest` lies, for messages.
     fn content_path(&self, digest: &Digest) -> Option<PathBuf>;
 
     /// Unfinished work that outlives a killed run, and goes when the result is published.

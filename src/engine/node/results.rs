@@ -1,4 +1,4 @@
-//! What nodes read and make: artifacts, items' values, summaries. It does not know who makes them.
+//! What nodes read and make: artifacts, items' values, summaries.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -128,7 +128,7 @@ pub struct Output {
     pub identity: Vec<Part>,
     /// The parts that are not.
     pub side: Vec<Part>,
-    /// Objects that the parts name (pictures that were made), so that eviction keeps them.
+    /// Objects that the parts name (files that were made), so that eviction keeps them.
     pub objects: Vec<Digest>,
     /// What people are shown of it.
     pub summary: Summary,
@@ -148,12 +148,12 @@ impl Output {
 /// What people are shown of a result; kept in its side part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// One line, for example `798 pairs (2 pictures without a rejected response)`.
+    /// One line, for example `798 rows (2 left out)`.
     pub line: String,
     /// Named numbers with their 95 % intervals where they have one; the run's last table is made of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
-    /// What the metrics belong to, for grouping and for the rows of the table: benchmark, data, adapter, form. What only the
+    /// What the metrics belong to, for grouping and for the rows of the table. What only the
     /// pipeline calls so is left to [`Node::names`](super::Node::names).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -165,7 +165,7 @@ pub struct Summary {
     pub warnings: Vec<String>,
 }
 
-/// A piece of a summary, as data: a terminal and a page show it each in its way.
+/// A piece of a summary, as data, for a terminal and a page to render each in its way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "block", rename_all = "lowercase")]
 pub enum Block {
@@ -254,7 +254,7 @@ pub struct Compared {
     pub metrics: Vec<Metric>,
 }
 
-/// How far a node is. Rates and the time left are derived by who shows it.
+/// How far a node is. Who shows it derives rates and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Items or steps done.

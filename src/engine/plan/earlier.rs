@@ -1,4 +1,4 @@
-//! Which earlier result a node that runs is compared with, so that people learn what is new: that of the last run, the
+//! Which earlier result a node that runs is compared with, to report what is new: that of the last run, the
 //! nearest of the node's own, or what the node may have been under another name.
 
 use std::collections::{BTreeSet, HashMap};

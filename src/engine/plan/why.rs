@@ -1,5 +1,5 @@
 //! Why a node would run: the fields of its key against those of an earlier result, in words. A digest says nothing to a
-//! person, so none is reported. It does not know what fields mean, but for one: that two numerics classes may be asked to stand
+//! person, so none is reported. Of the fields it knows one: that two numerics classes may be accepted
 //! for one another.
 
 use similar::{Algorithm, ChangeTag, DiffTag, TextDiff, capture_diff_slices};
@@ -54,8 +54,7 @@ pub trait Words {
     fn source(&self, change: &Change) -> Option<String>;
 }
 
-/// `changes` for people, a reason each. The first line of a reason says what changed; lines below it, if there are any, say
-/// how.
+/// `changes` in words, a reason each: its first line says what changed, lines below it how.
 pub fn sentences(changes: &[Change], words: &dyn Words) -> Vec<String> {
     if let [Change { field, old: Some(Value::String(old)), new: Some(Value::String(new)) }] = changes
         && field == NUMERICS

@@ -26,11 +26,11 @@ use crate::store::{
     Claim, Claiming, Found, Owner, Provenance, Publication, Record, Scratch, Store, StoreError, StoredObject, Witness,
 };
 
-/// How often a waiting node looks whether the result is there: at first, and at most.
+/// How long a node that waits for another process pauses between looks: at first, and at most.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
-/// How often the files that a running node has read are looked at again, and at most which share of the time that may
-/// take.
+/// How often the files that a running node has read are checked for changes, and the largest share of the time that this
+/// may take, as its inverse.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_SHARE: u32 = 50;
 
@@ -46,11 +46,11 @@ pub struct Shared<'a> {
     pub run: &'a str,
     /// Finds content by digest.
     pub external: &'a External,
-    /// Set when the run is to end.
+    /// Set when the run is interrupted.
     pub interrupt: &'a Interrupt,
-    /// By function key: the generation of items that nodes made by force began in this run, over all attempts.
+    /// By function key: the generation of items that forced nodes began in this run, over all attempts.
     pub generations: Mutex<HashMap<Digest, u32>>,
-    /// Who is notified.
+    /// Reports what happens.
     pub reporter: &'a Reporter<'a>,
 }
 
@@ -60,11 +60,11 @@ pub enum Outcome {
     Made(Box<Record>, Option<ItemCounts>),
     /// Another process made its result meanwhile.
     Found,
-    /// Objects that it reads turned out to be damaged or missing; `failure` is what to say when nobody can make them.
+    /// Objects that it reads turned out to be damaged or missing; `failure` is reported when nothing can make them again.
     Lost {
         /// The objects.
         objects: Vec<Digest>,
-        /// What the node met.
+        /// The node's failure.
         failure: Failure,
     },
     /// It failed.
@@ -135,7 +135,7 @@ impl Execution<'_> {
                 Err(failure) => return Outcome::Failed(failure),
             };
             let outcome = self.attempt_under(&claim);
-            // Whatever it met, this is why.
+            // A cache that is gone is the cause of any other failure.
             if !matches!(outcome, Outcome::Made(..))
                 && let Err(gone @ StoreError::Gone { .. }) = self.shared.store.check_there()
             {
@@ -143,10 +143,10 @@ impl Execution<'_> {
             }
             match &outcome {
                 Outcome::Made(..) => {
-                    // The result is published; scratch that cannot be removed now is swept by a later run.
+                    // The result is published; a later run sweeps scratch that cannot be removed now.
                     let _ = self.shared.store.finish(claim);
                 }
-                // Whatever it met, it met it after another process had taken over: what that one makes is awaited.
+                // It failed after another process had taken over: wait for that one's result.
                 Outcome::Failed(_) | Outcome::Interrupted
                     if !self.shared.interrupt.is_set()
                         && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
@@ -161,7 +161,7 @@ impl Execution<'_> {
     }
 
     fn attempt_under(&self, claim: &Claim) -> Outcome {
-        // Only now, under the claim: another process may have made them again meanwhile.
+        // Only under the claim: before, another process may have been making them again.
         if let Err(failure) = self.discard_lost() {
             return Outcome::Failed(failure);
         }
@@ -184,7 +184,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Removes what is damaged of an earlier result of the key.
+    /// Removes the damaged objects of an earlier result of the key.
     fn discard_lost(&self) -> Result<(), Failure> {
         if let Found::Incomplete(lost) = self.shared.store.find(&self.task.key)? {
             for digest in &lost {
@@ -194,7 +194,7 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Which scratch the work is done in.
+    /// The scratch for the work.
     fn scratch(&self) -> Scratch {
         if self.task.again { Scratch::Forced } else { Scratch::Ordinary }
     }
@@ -212,7 +212,7 @@ impl Execution<'_> {
         Ok(claim.expect("nothing but the claim is waited for"))
     }
 
-    /// Waits until the claim on `key` can be had, or `is_there` says that there is no need.
+    /// Waits for the claim on `key`; `None` when `is_there` first.
     fn wait_for(
         &self,
         key: &Digest,
@@ -243,8 +243,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Whether the parts that come in are what their names say. Hits are believed by their sizes; what is about to be
-    /// computed with is read.
+    /// Digests the parts of the inputs. For a hit their sizes are enough; what a node computes with is read.
     fn verify_inputs(&self, objects: &NodeObjects) -> Result<(), Failure> {
         let mut failure = None;
         for result in self.task.inputs.iter().flatten() {
@@ -290,12 +289,12 @@ impl Execution<'_> {
         if self.files.was_stopped() {
             return Err(Failure::Interrupted);
         }
-        // Content that could not be had is nobody's result and nobody's fault, whatever the node made of it.
+        // Without the content that it asked for, nothing that the node made is its result.
         context.unavailable().map_or(made, Err)
     }
 
-    /// Does `work`, and looks now and then whether the files that it has read are what they were: when somebody edits one,
-    /// the node is to end then, and not with the night's work.
+    /// Does `work`, and checks now and then that the files that it has read are unchanged: an edit ends the node at once,
+    /// not after hours of work.
     fn watching_files<T>(&self, context: &NodeContext<'_>, work: impl FnOnce() -> T) -> T {
         let (done, is_done) = channel::<()>();
         std::thread::scope(|scope| {
@@ -303,7 +302,7 @@ impl Execution<'_> {
                 let mut pause = LOOK_AGAIN_EVERY;
                 while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                     let clock = Instant::now();
-                    // What cannot be looked at now is looked at again, at the latest before the result is published.
+                    // What cannot be checked now is checked again, at the latest before publishing.
                     let _ = self.files.look_again();
                     if let Some(path) = self.files.changed() {
                         return context.halt(has_changed(&path));
@@ -352,8 +351,8 @@ impl Execution<'_> {
         }
     }
 
-    /// The generation from which on items count as finished: any, or with force one that is begun now, or was by another
-    /// node of the run that has items in common with this one.
+    /// The generation from which on items count as finished: any, or with force a new one, which nodes of the run that have
+    /// items in common share.
     fn generation(&self, function_key: &Digest) -> Result<u32, Failure> {
         if !self.task.forced {
             return Ok(0);
@@ -381,7 +380,7 @@ impl Execution<'_> {
         let content = record.content;
         let differs = earlier.as_ref().is_some_and(|earlier| earlier.content != content);
         if let Some(earlier) = &earlier {
-            // What was lost and is made again is of the same generation.
+            // Remaking what was lost begins no generation.
             record.generation = earlier.generation;
             record.provenance.superseded = earlier.provenance.superseded.clone();
         }
@@ -397,7 +396,7 @@ impl Execution<'_> {
             });
             return Ok(record);
         }
-        // What could not be read then can be read now.
+        // Fewer items are bad than before.
         if let Some(earlier) = earlier.as_ref().filter(|earlier| skipped(earlier) > skipped(&record)) {
             record.generation += 1;
             record.provenance.superseded.push(earlier.content);
@@ -419,7 +418,7 @@ impl Execution<'_> {
         }
     }
 
-    /// The record of what was made, as that of a first generation.
+    /// The record of what was made, of the first generation.
     fn record(&self, claim: &Claim, made: Made, started: String, seconds: f64) -> Result<Box<Record>, Failure> {
         let Made { output, counts } = made;
         let objects = self.objects_of(&output)?;
@@ -463,7 +462,7 @@ impl Execution<'_> {
         more.sort();
         more.dedup();
         let named = parts.chain(more).map(|digest| {
-            // One that went since it was made is made again by the next attempt.
+            // The next attempt makes again what is gone since.
             let size = self.shared.store.object_size(&digest)?.ok_or(StoreError::MissingObject { digest })?;
             Ok(StoredObject { digest, size })
         });
@@ -480,7 +479,7 @@ fn skipped(record: &Record) -> usize {
     record.items.map_or(0, |items| items.skipped)
 }
 
-/// The failure that a change of a file under a node is.
+/// The failure of a node whose file changed while it ran.
 pub fn has_changed(path: &Path) -> Failure {
     if matches!(path.try_exists(), Ok(false)) {
         return Failure::node(format!("`{}` was removed while the node was running", path.display()))
@@ -498,7 +497,7 @@ fn not_deterministic(earlier: &Record, content: &Digest) -> String {
     )
 }
 
-/// The failure that a panic in a node's code comes to.
+/// The failure of a node whose code panicked.
 pub fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -21,29 +21,29 @@ pub const SKIPPED: &str = "skipped.jsonl";
 /// How many bad items a message names.
 const NAMED: usize = 3;
 
-/// What is done item by item.
+/// A run of a node that maps items.
 pub struct ItemRun<'a> {
     /// The node's work.
     pub work: &'a dyn ItemWork,
     /// What it reads.
     pub inputs: &'a Inputs,
-    /// What it is offered.
+    /// Its context.
     pub context: &'a NodeContext<'a>,
-    /// Where the journals are.
+    /// The store of the journals.
     pub store: &'a Store,
-    /// Which of them.
+    /// The key of the node's own journals.
     pub function_key: Digest,
-    /// Journals of other numerics classes, whose items are taken where there is none of this one's.
+    /// Other numerics classes, whose items are used where the own journals have none.
     pub accepted: &'a [Accepted],
-    /// Waits until no other node makes items of this function: what they have in common is made once.
+    /// Claims the function: no other node makes its items meanwhile.
     pub alone: &'a (dyn Fn() -> Result<Claim, Failure> + 'a),
     /// What to do with bad items.
     pub on_bad_item: OnBadItem,
-    /// Items of an earlier generation are made again.
+    /// The first generation whose items count.
     pub from_generation: u32,
 }
 
-/// What came of a shard.
+/// What mapping a shard came to.
 pub struct MapReport {
     /// How many items it has, and how many were found, made and bad.
     pub counts: ItemCounts,
@@ -70,8 +70,8 @@ impl ItemRun<'_> {
         Ok(items)
     }
 
-    /// Has all items of `shard`, indices into `items`, finished in the journal, but for bad ones. `begin` is told how
-    /// many of them are there already, and of how many, before the first is made.
+    /// Makes the items of `shard`, indices into `items`, that no journal has, and journals them. Calls `begin` with the
+    /// number of cached items and of all, before the first is made.
     ///
     /// # Errors
     /// See [`Failure`]; whatever it is, items that were finished stay finished.
@@ -86,7 +86,7 @@ impl ItemRun<'_> {
         let mut claim = None;
         if !pending.is_empty() {
             claim = Some((self.alone)()?);
-            // Whoever had it may have made some.
+            // The last owner of the claim may have made some.
             (pending, broken) = self.pending(items, shard)?;
         }
         if broken > 0 && !pending.is_empty() {
@@ -105,7 +105,7 @@ impl ItemRun<'_> {
     /// Makes the result out of the values that the journals have of `items`, all of which were mapped.
     ///
     /// # Errors
-    /// When more items are bad than are put up with, or a value is gone.
+    /// When too many items are bad, or a value is gone.
     pub fn collect(&self, items: &[Item], bad: &[(usize, BadItem)]) -> Result<Output, Failure> {
         if let Some(failure) = self.too_bad(bad, items.len()) {
             return Err(failure);
@@ -214,7 +214,7 @@ impl ItemRun<'_> {
         }
     }
 
-    /// Whether there are more bad items than are put up with.
+    /// The failure of a node with too many bad items.
     fn too_bad(&self, bad: &[(usize, BadItem)], total: usize) -> Option<Failure> {
         const AGAIN: &str = "mend or remove what is named, and run again; finished items are kept";
         if self.on_bad_item.allows(bad.len(), total) {
@@ -224,7 +224,7 @@ impl ItemRun<'_> {
         let are = if count == 1 { "is" } else { "are" };
         let items = counted(total, "item");
         Some(match self.on_bad_item {
-            // Nothing would be left, whatever may be skipped.
+            // Skipping all of them would leave nothing.
             _ if count == total => {
                 let all = if total == 1 { "the only item is".to_owned() } else { format!("all {total} items are") };
                 Failure::node(format!("{all} bad: {named}")).help(AGAIN)
@@ -244,7 +244,7 @@ impl ItemRun<'_> {
         })
     }
 
-    /// Lists the items that were left out in the side part, counts them in the summary, and says so.
+    /// Lists the items that were left out in the side part, counts them in the summary, and reports them.
     fn report(&self, items: &[Item], bad: &[(usize, BadItem)], output: &mut Output) -> Result<(), Failure> {
         let lines: Vec<_> = bad
             .iter()

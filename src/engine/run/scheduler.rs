@@ -1,5 +1,5 @@
-//! The thread that owns a run's states: gives jobs away, takes messages, and lets what happens to one node reach the
-//! others. It does not know how a job is done.
+//! The thread that owns a run's states: it hands out jobs, takes messages, and applies what happens to one node to the
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::store::{Found, Record, SeenFiles, StoredObject};
 /// How often the scheduler looks whether it was interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the result of one node is made again in a run because it was damaged.
+/// How often one result is remade in a run because it was damaged.
 const REMAKES: u32 = 2;
 
 /// How often a node starts over in a run because what it reads was damaged.
@@ -90,7 +90,7 @@ impl<'env> Scheduler<'env> {
 
     /// Runs until nothing more can be done.
     pub fn run(mut self, workers: &mut dyn Workers) -> Vec<NodeReport> {
-        // What is in the cache is found in one go, without the detour over workers.
+        // Look up what is cached here: that takes no worker.
         for index in self.planner.wanted() {
             self.stopping |= self.shared.interrupt.is_set();
             if self.board.state(index) == Phase::Undecided && !self.stopping {
@@ -129,7 +129,7 @@ impl<'env> Scheduler<'env> {
         self.reports.into_iter().flatten().collect()
     }
 
-    /// Gives away all that can be begun.
+    /// Hands out all jobs that can start.
     fn give(&mut self, workers: &mut dyn Workers) {
         let jobs = self.shared.options.jobs.get();
         while self.deciding < jobs
@@ -204,7 +204,7 @@ impl<'env> Scheduler<'env> {
         match outcome {
             Outcome::Made(record, items) => {
                 for (task, _) in self.tasks.values_mut().filter(|(task, _)| task.key == record.key) {
-                    // What is made by force is made once.
+                    // Force makes a result once.
                     (task.forced, task.again) = (false, false);
                 }
                 self.finish(index, State::Run, Some(&record), items, None);
@@ -232,8 +232,8 @@ impl<'env> Scheduler<'env> {
         if let Some(remark) = &hit.remark {
             self.shared.reporter.note(&node.name, remark.clone());
         }
-        // Whoever made the result may have read another file: what this pipeline's holds is reported all the same,
-        // unless the node ran before in this run and said it.
+        // The result may have been made from another file: report the remarks on this pipeline's, unless the node has
+        // run in this run, which reported them.
         if self.reports[index].is_none() {
             node.node.remarks().into_iter().for_each(|remark| self.shared.reporter.note(&node.name, remark));
         }
@@ -266,12 +266,12 @@ impl<'env> Scheduler<'env> {
         self.finish(index, State::Skipped, None, None, None);
     }
 
-    /// Whether an object is there; what cannot be determined is met again by whoever reads it.
+    /// Whether an object is there; who reads one of which that cannot be determined will fail.
     fn is_there(&self, object: &Digest) -> bool {
         self.shared.store.object_size(object).is_ok_and(|size| size.is_some())
     }
 
-    /// Objects that `index` reads are lost: whoever made them makes them again, then `index` is looked up anew.
+    /// Objects that `index` reads are lost: the nodes that made them run again, then `index` is looked up anew.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
         let makers = match self.recovery(index, objects) {
@@ -308,7 +308,7 @@ impl<'env> Scheduler<'env> {
         // Another node may have found the same, and they are there again, or soon will be.
         let are_there = objects.iter().all(|object| self.is_there(object));
         let are_made = self.board.above(index).iter().any(|above| !is_done(above));
-        // What nobody above has made is the node's own, of an item that was finished earlier: the node makes it again.
+        // An object that no node above made belongs to a finished item of this node, which makes it again.
         let is_own = self.returned[index] <= 1;
         if are_there || are_made || is_own { Recovery::Wait } else { Recovery::Impossible }
     }
@@ -320,14 +320,14 @@ impl<'env> Scheduler<'env> {
         record.is_some_and(|record| record.objects.iter().any(is_lost))
     }
 
-    /// Has `signal` happen to `index`, and reports what is not reached because of it.
+    /// Applies `signal` to `index`, and reports what is not reached because of it.
     fn signal(&mut self, index: usize, signal: Signal) {
         for skipped in self.board.apply(index, signal) {
             self.finish(skipped, State::Skipped, None, None, None);
         }
     }
 
-    /// What people are shown of a result, with the names that this pipeline has for what it is about.
+    /// The summary of a result, with this pipeline's names for what it is about.
     fn reported(&self, index: usize, summary: &Summary) -> Summary {
         let mut reported = summary.clone().named(|digest| self.shared.external.file(digest));
         reported.labels.extend(self.shared.graph.names(index));

@@ -1,5 +1,5 @@
-//! The states of a run's nodes, and the one function that changes them. It does not know what makes anything happen, and
-//! does no input or output, so that a test can walk through every state that small graphs can reach.
+//! The states of a run's nodes, and the one function that changes them. It does no input or output, so that a test can
+//! walk through every state that small graphs can reach.
 //!
 //! A node waits while a result that it reads is not there, whatever else happens; when the last one arrives it must be
 //! looked up. Objects of a result may turn out to be lost long after it was found: whoever made it starts over, and those
@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::event::State;
 
-/// Where a node is.
+/// The state of a node in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Not all of its inputs are there.
@@ -58,7 +58,7 @@ pub enum Signal {
     Made,
     /// Its worker could not begin, or go on, since objects that it reads are lost; the results of these nodes have them.
     Lost(BTreeSet<usize>),
-    /// It cannot be done.
+    /// It failed.
     Fail,
     /// The run ends without it.
     Stop,
@@ -136,7 +136,7 @@ impl Board {
         found
     }
 
-    /// Has `signal` happen to `index`. Returns the nodes that will not be reached because of it.
+    /// Applies `signal` to `index`. Returns the nodes that will not be reached because of it.
     ///
     /// # Panics
     /// When that cannot happen to a node in this state: the scheduler is wrong then.

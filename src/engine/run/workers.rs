@@ -36,17 +36,17 @@ pub enum Job {
     },
 }
 
-/// What became of a job.
+/// The outcome of a job.
 pub enum Message {
     /// A node was looked up.
     Decided(usize, Box<Result<(Decision, SeenFiles), Failure>>),
-    /// The work on a node ended.
+    /// A node ended.
     Ended(usize, Outcome),
 }
 
 /// Workers, as the scheduler sees them.
 pub trait Workers {
-    /// Takes a job. The answer comes as a message, sooner or later, whatever happens to the worker.
+    /// Takes a job. Its message comes sooner or later, whatever happens to the worker.
     fn give(&mut self, job: Job);
 
     /// The next message; `None` when there is none within `patience`.
@@ -97,7 +97,7 @@ fn work(planner: &Planner<'_>, shared: &Shared<'_>, job: Job) -> Message {
     }
 }
 
-/// Digests files for the node `index`, and says so of large ones.
+/// Digests files for the node `index`, and reports large ones.
 fn witness<'a>(shared: &'a Shared<'a>, index: usize) -> Witness<'a> {
     let node = &shared.graph.nodes[index].name;
     let files = shared.store.witness().announcing(move |path, bytes| {

@@ -48,7 +48,7 @@ impl Parameter {
     }
 }
 
-/// A parameter that is left out because it has the value `default`, for people.
+/// That a parameter is left out because it has the value `default`, in words.
 pub fn by_default(default: impl Into<Value>) -> Option<String> {
     Some(format!("{} (the default)", default.into()))
 }
@@ -72,7 +72,7 @@ pub enum Form {
         /// The upper.
         high: Bound<f64>,
     },
-    /// A string: any, or one that says something.
+    /// A string: any, or one that is not blank.
     String {
         /// What it is: `a prompt`.
         what: &'static str,
@@ -160,7 +160,7 @@ impl Declaration {
     }
 }
 
-/// What it means that the parameter `dotted` of those `declared` is not in a key, for people.
+/// What it means that the parameter `dotted` of those `declared` is not in a key, in words.
 pub fn left_out(declared: &[Declaration], dotted: &str) -> Option<String> {
     let (name, below) = dotted.split_once('.').map_or((dotted, None), |(name, below)| (name, Some(below)));
     let declaration = declared.iter().find(|declaration| declaration.name == name)?;
@@ -501,7 +501,7 @@ pub fn string(what: &'static str) -> Setting<String> {
     Setting::new(Form::String { what, blank: true }, |table, key| table.optional(key), some)
 }
 
-/// A string that says something; `what` it is stands in messages.
+/// A string that is not blank; messages call it `what`.
 pub fn filled_string(what: &'static str) -> Setting<String> {
     Setting::new(Form::String { what, blank: false }, move |table, key| table.string(key, what), some)
 }

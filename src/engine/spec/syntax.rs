@@ -1,6 +1,4 @@
 //! TOML text → a tree in which every key and value knows its place, in the order of the text.
-//!
-//! This module does not know which keys there are.
 
 use toml::de::{DeTable, DeValue};
 

@@ -1,6 +1,5 @@
 //! JSON with a checksum around it: what a crash, a full disk or a bad sector left incomplete is recognised and passed
-//! over, never believed. Records, journals, the index and the memo of file digests share this one form. This module
-//! does not know what it wraps.
+//! over, never believed. Records, journals, the index and the memo of file digests share this one form.
 //!
 //! ```text
 //! {"sum":"0123456789abcdef","data":{…}}

@@ -2,8 +2,7 @@
 //! any access fail.
 //!
 //! Only "not found" means absent. Any other error (no permission, a failing device, a stale handle of a network file
-//! system, too many open files) says nothing about what is there, and is handed on. What the files hold is not known
-//! here.
+//! system, too many open files) says nothing about what is there, and is handed on.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! Digests of files outside the cache, so that a folder of pictures or a model is read once and not at every plan.
+//! Digests of files outside the cache, so that large ones are read once and not at every plan.
 //!
 //! A digest is remembered by the file's (device, inode, size, time of change, time of change of its inode), never by
 //! its path. Three kinds of file are not remembered, since they could hold something else under the same stamp: one that
@@ -6,8 +6,7 @@
 //! of file systems that make inodes up (FAT, many network shares).
 //!
 //! For one node, a [`Witness`] keeps what it has digested and notices a change, not of times but of content, and as soon
-//! as somebody looks. Files are read, never mapped into memory: they are their owner's to cut short. This module does not
-//! know what files are for.
+//! as somebody looks. Files are read, never mapped into memory: their owner may cut them short.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};

@@ -2,7 +2,6 @@
 //!
 //! The index is derived and never trusted further than the record's size and time of change: an entry that does not
 //! match them is read again from the record, a record without an entry gets one, an entry without a record is dropped.
-//! It does not know why anybody looks for a key.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{File, Metadata};

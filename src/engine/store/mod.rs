@@ -23,8 +23,6 @@
 //! - A key is claimed before it is worked on ([`Claim`]); a record is never replaced by another content unasked, nor
 //!   by a process that has lost its claim.
 //! - Only what is not found is absent. Any other error is handed on, and nothing is removed because of it.
-//!
-//! This module does not know what a node is, why a key is what it is, or when something should run.
 
 mod checked;
 mod checkpoints;

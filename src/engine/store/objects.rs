@@ -1,4 +1,4 @@
-//! The content store: blobs named by their digest. It does not know what they hold.
+//! The content store: blobs named by their digest.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

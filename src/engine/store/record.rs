@@ -1,4 +1,4 @@
-//! The record of a finished node: `results/<key>.json`, written last. What its fields mean is not known here.
+//! The record of a finished node: `results/<key>.json`, written last.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

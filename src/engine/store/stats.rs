@@ -1,4 +1,4 @@
-//! How much a cache holds, for people.
+//! How much a cache holds.
 
 use std::fmt;
 use std::fs;
@@ -22,7 +22,7 @@ pub struct Share {
 /// What a cache holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Content: rows, adapters, pictures that were made.
+    /// The content of results.
     pub objects: Share,
     /// Records of finished nodes.
     pub results: Share,
