@@ -1,7 +1,7 @@
 //! What the compiler does not enforce: within each crate imports point one way, and the learning side does not know the
 //! graph or the cache. Nested imports and test modules count, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -122,6 +122,46 @@ fn writes_are_seen_however_they_are_imported_and_those_of_tests_are_not() {
 }
 
 #[test]
+fn modules_import_each_other_without_cycles() {
+    // A file and the folder of its name are one module: `model/template`.
+    let named = |path: &[String]| path[..path.len().min(2)].join("/");
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources("src") {
+        let module = module(&file);
+        // These are compiled for tests alone.
+        let is_test = ["harness", "tests", "tiny", "toy"].contains(&module.last().unwrap().as_str());
+        if is_test || !["model", "nodes", "train"].contains(&module[0].as_str()) {
+            continue;
+        }
+        let mut found = Found { module: module.clone(), without_tests: true, paths: Vec::new() };
+        found.visit_file(&syn::parse_file(&text).unwrap());
+        let used = found.paths.into_iter().map(|path| match path[0].as_str() {
+            "crate" => path[1..].to_vec(),
+            _ => [module.clone(), path].concat(),
+        });
+        imports.entry(named(&module)).or_default().extend(used.map(|path| named(&path)));
+    }
+    let known: BTreeSet<String> = imports.keys().cloned().collect();
+    for (own, used) in &mut imports {
+        // What is no module of its own is in the file of the folder.
+        let of = |name: &String| {
+            if known.contains(name) { name.clone() } else { name.split('/').next().unwrap().to_owned() }
+        };
+        *used = used.iter().map(of).filter(|name| name != own && known.contains(name)).collect();
+    }
+    assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 100, "does the test still read the sources?");
+    // What imports nothing that is left is in no cycle, and neither is what nothing imports that is left.
+    let is_free = |imports: &BTreeMap<String, BTreeSet<String>>, name: &str| {
+        imports[name].iter().all(|used| !imports.contains_key(used))
+            || !imports.values().any(|used| used.contains(name))
+    };
+    while let Some(name) = imports.keys().find(|name| is_free(&imports, name)).cloned() {
+        imports.remove(&name);
+    }
+    assert!(imports.is_empty(), "{imports:#?}");
+}
+
+#[test]
 fn every_source_file_says_what_it_is() {
     let files = ["src", "src/engine"].into_iter().flat_map(sources);
     let silent: Vec<PathBuf> = files.filter(|(_, text)| !text.starts_with("//! ")).map(|(file, _)| file).collect();
@@ -147,7 +187,7 @@ fn nested_relative_and_quoted_imports_are_seen() {
 fn writes(text: &str) -> Vec<String> {
     let mut file = syn::parse_file(text).unwrap();
     file.items.retain(|item| !is_test(attributes(item)));
-    let mut found = Found { depth: 0, paths: Vec::new() };
+    let mut found = Found { module: Vec::new(), without_tests: false, paths: Vec::new() };
     found.visit_file(&file);
     let prefixes = ["write", "rename", "create", "copy", "hard_link", "remove", "set_permissions"];
     let is_write = |path: &[String]| match path {
@@ -227,26 +267,34 @@ fn used_modules(file: &Path, text: &str) -> Vec<String> {
     paths(file, text).into_iter().filter_map(of_crate).collect()
 }
 
-/// All paths in `text`; those that climb to the crate's root begin with `crate`.
-fn paths(file: &Path, text: &str) -> Vec<Vec<String>> {
+/// The module that `file` is.
+fn module(file: &Path) -> Vec<String> {
     let names = file.with_extension("");
-    let depth = names.components().filter(|name| name.as_os_str() != "mod").count();
-    let mut found = Found { depth, paths: Vec::new() };
+    let names = names.components().map(|name| name.as_os_str().to_str().unwrap().to_owned());
+    names.filter(|name| name != "mod").collect()
+}
+
+/// All paths in `text`; those that climb begin with `crate`.
+fn paths(file: &Path, text: &str) -> Vec<Vec<String>> {
+    let mut found = Found { module: module(file), without_tests: false, paths: Vec::new() };
     found.visit_file(&syn::parse_file(text).unwrap_or_else(|error| panic!("{}: {error}", file.display())));
     found.paths
 }
 
 struct Found {
-    /// How many modules deep the code stands.
-    depth: usize,
+    /// The module that the code stands in.
+    module: Vec<String>,
+    /// Whether modules of tests are passed over.
+    without_tests: bool,
     paths: Vec<Vec<String>>,
 }
 
 impl Found {
     fn add(&mut self, path: Vec<String>) {
         let climbed = path.iter().take_while(|name| *name == "super").count();
-        if climbed > 0 && climbed == self.depth {
-            self.paths.push([&["crate".to_owned()], &path[climbed..]].concat());
+        if climbed > 0 {
+            let above = self.module.len().checked_sub(climbed).expect("a path within the crate");
+            self.paths.push([&["crate".to_owned()], &self.module[..above], &path[climbed..]].concat());
         } else if !path.is_empty() {
             self.paths.push(path);
         }
@@ -270,9 +318,17 @@ impl<'ast> Visit<'ast> for Found {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        self.depth += 1;
+        let is_test = item.attrs.iter().any(|attribute| attribute.path().is_ident("cfg"));
+        if is_test && self.without_tests {
+            return;
+        }
+        self.module.push(item.ident.to_string());
         syn::visit::visit_item_mod(self, item);
-        self.depth -= 1;
+        self.module.pop();
+    }
+
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {
+        // `pub(super)` imports nothing.
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

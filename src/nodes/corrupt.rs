@@ -10,8 +10,9 @@ use serde_json::{Value as Json, json};
 
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::listing::record_parts;
+use super::operations;
+use super::share::Fraction;
 use super::survey::{ALTERED, check_pictures};
-use super::{Fraction, operations};
 use crate::artifact::{self, Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};

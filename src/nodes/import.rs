@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::adapter::{self, part};
-use super::labels::{item_name, label, placed};
+use super::labels::{absolute, item_name, label, placed};
 use super::listing::{
-    Conversations, Listed, Source, absolute, check_unreadable, digested_pictures, elsewhere_note, failure,
-    images_problem, look_for_deep_grey, unreadable,
+    Conversations, Listed, Source, check_unreadable, digested_pictures, elsewhere_note, failure, images_problem,
+    look_for_deep_grey, unreadable,
 };
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{

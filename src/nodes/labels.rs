@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::listing::absolute;
 use crate::artifact::{ItemId, Label};
 use crate::data::records::Place;
 use crate::data::source::Entry;
@@ -19,6 +18,11 @@ pub fn label(entry: &Entry, from: &Path) -> Label {
         path: entry.picture.as_deref().map(absolute),
         place: entry.place.map(|place| placed(from, place)),
     }
+}
+
+/// `path` as it is found from anywhere.
+pub fn absolute(path: &Path) -> String {
+    std::path::absolute(path).as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// A place in a file, for labels and messages.

@@ -440,11 +440,6 @@ pub fn record_parts(items: &[(Record, Label)], objects: &dyn Objects) -> Result<
     Ok((records, part(LABELS, &write_lines(items.iter().map(|(_, label)| label)), objects)?))
 }
 
-/// `path` as it is found from anywhere.
-pub fn absolute(path: &Path) -> String {
-    std::path::absolute(path).as_deref().unwrap_or(path).to_string_lossy().into_owned()
-}
-
 /// A source that cannot be read, as a node's failure.
 pub fn failure(error: SourceError) -> Failure {
     let failure = match error {

@@ -42,10 +42,9 @@ pub use import::FileImporter;
 pub use infuse::InfuseKind;
 pub use mislead::MisleadKind;
 pub use pair::PairKind;
-pub use prompts::Prompts;
 pub use sample::SampleKind;
 pub use sft::SftKind;
-pub use share::{Fraction, name_items};
+pub use share::name_items;
 
 /// The nine kinds of node, and what imports files.
 pub fn kinds() -> Kinds {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rand_core::RngCore;
 
-use super::Prompts;
 use super::adapter::part;
 use super::labels::{carried, item_name, labelled, labelled_of};
+use super::prompts::Prompts;
 use super::share::{check_meeting, check_once};
 use super::survey::ALTERED_PROMPTS;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};

@@ -11,11 +11,13 @@ use std::sync::{Arc, OnceLock};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
+use super::adapter;
 use super::device;
 use super::labels::{LeftOut, carried, item_name, labelled};
 use super::model::ModelParameters;
+use super::prompts::Prompts;
+use super::share::Fraction;
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
-use super::{Fraction, Prompts, adapter};
 use crate::artifact::{self, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
 use crate::diagnostic::counted;

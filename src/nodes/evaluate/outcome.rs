@@ -12,7 +12,7 @@ use crate::eval::captions::Claims;
 use crate::eval::suite::{Benchmark, Mark, Scores};
 use crate::eval::vqa::{Extract, Scorer};
 use crate::node::{Block, Failure, Item, ItemValue, Metric, Objects, Output, Part, Sample, Summary};
-use crate::nodes::listing::absolute;
+use crate::nodes::labels::absolute;
 
 /// The identity part with the scores, as [`Scores`].
 pub(super) const SCORES: &str = "scores.json";
