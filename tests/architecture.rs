@@ -293,7 +293,7 @@ impl Found {
     fn add(&mut self, path: Vec<String>) {
         let climbed = path.iter().take_while(|name| *name == "super").count();
         if climbed > 0 {
-            let above = self.module.len().checked_sub(climbed).expect("a path within the crate");
+            let above = self.module.len().saturating_sub(climbed);
             self.paths.push([&["crate".to_owned()], &self.module[..above], &path[climbed..]].concat());
         } else if !path.is_empty() {
             self.paths.push(path);
