@@ -1,5 +1,6 @@
 //! Source text with spans → pipeline. This module does no input or output.
 
+mod declaration;
 mod declared;
 pub mod keys;
 mod mistake;
@@ -9,11 +10,13 @@ mod pipeline;
 mod reader;
 mod slips;
 pub mod syntax;
+mod value;
 
 pub use declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 pub use mistake::{Mistake, Mistakes};
 pub use pipeline::{InputSource, InputTable, NodeKeys, NodeTable, Pipeline, PipelineTable};
-pub use reader::{FromToml, Named, Reader, Scope};
+pub use reader::{Named, Reader, Scope};
+pub use value::FromToml;
 
 /// The language that this version reads.
 pub const LANGUAGE: u64 = 1;

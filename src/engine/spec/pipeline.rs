@@ -216,61 +216,26 @@ impl Pipeline {
 
     fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
         let Some(table) = table_of(entry, scope.mistakes) else { return };
-        let node_below = |below: &&Entry| matches!(&below.value.value, Syntax::Table(t) if t.get("kind").is_some());
-        if let Some(below) = table.entries.iter().find(node_below).filter(|_| table.get("kind").is_none()) {
-            let name = format!("{}.{}", entry.key, below.key);
-            let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name has no point".to_owned());
-            let help = Some(format!("write `[nodes.{}_{}]`, and that name where it is used", entry.key, below.key));
-            scope.mistakes.add(Mistake::Other { message, label, help }, below.key_span.clone());
-            // What names it is reported when it has a name.
-            scope.mistakes.set_incomplete();
+        if let Some(below) = node_below(table) {
+            reject_dotted_name(entry, below, scope.mistakes);
             return;
         }
-        let engine = |key: &str| ENGINE_KEYS.contains(&key);
-        let (keys, parameters): (Vec<Entry>, Vec<Entry>) =
-            table.entries.iter().cloned().partition(|entry| engine(&entry.key));
+        let (keys, mut parameters): (Vec<Entry>, Vec<Entry>) =
+            table.entries.iter().cloned().partition(|entry| ENGINE_KEYS.contains(&entry.key.as_str()));
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
-        let slip = parameters.iter().find(|entry| {
-            !keys.entries.iter().any(|key| key.key == "kind")
-                && meant(&entry.key, &["kind"], scope.mistakes.synonyms) == ["kind"]
-        });
-        let kind = match slip {
-            // The kind under another name: its table is read all the same.
-            Some(Entry { key, key_span, value }) => {
-                let (key, place, known) = (key.clone(), format!("node `{}`", entry.key), vec!["kind".to_owned()]);
-                scope.mistakes.add(Mistake::UnknownKey { key, place, known }, key_span.clone());
-                let text = |text: &String| (text.clone(), value.span.clone());
-                if let Syntax::String(kind) = &value.value { Some(text(kind)) } else { None }
-            }
+        let is_kind = |entry: &Entry| meant(&entry.key, &["kind"], scope.mistakes.synonyms) == ["kind"];
+        let kind = match parameters.iter().position(is_kind).filter(|_| keys.get("kind").is_none()) {
+            Some(position) => misnamed_kind(entry, parameters.remove(position), scope.mistakes),
             None => {
                 let kind = reader.required_string("kind", "the name of a kind of node");
                 kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()))
             }
         };
-        let slip = slip.map(|slip| slip.key.clone());
-        let parameters: Vec<Entry> = parameters.into_iter().filter(|entry| Some(&entry.key) != slip.as_ref()).collect();
         let NodeKeys { seed, retries } = NodeKeys::read(&mut reader).expect("all have defaults");
         ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
         reader.refuse("freeze", "leave it out; what is cached is used anyway");
-        let mut inputs = Vec::new();
-        let mut inputs_are_unread = false;
-        match keys.get("inputs").map(|entry| &entry.value) {
-            Some(Located { value: Syntax::String(name), span }) => {
-                inputs_are_unread = true;
-                let message = "`inputs` must be a table".to_owned();
-                let help = Some(format!("say which input it is: `inputs.NAME = \"{name}\"`"));
-                scope
-                    .mistakes
-                    .add(Mistake::Other { message, label: "this is a string".to_owned(), help }, span.clone());
-                reader.read_elsewhere(["inputs".to_owned()]);
-            }
-            _ => {
-                if let Some(mut table) = reader.table("inputs") {
-                    inputs.extend(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)));
-                }
-            }
-        }
+        let inputs = read_inputs(&keys, &mut reader, scope);
         drop(reader);
         self.nodes.push(NodeTable {
             name: entry.key.clone(),
@@ -278,8 +243,8 @@ impl Pipeline {
             kind,
             seed,
             retries,
-            inputs,
-            inputs_are_unread,
+            inputs_are_unread: inputs.is_none(),
+            inputs: inputs.unwrap_or_default(),
             parameters: Table { span: table.span.clone(), entries: parameters },
         });
     }
@@ -307,6 +272,29 @@ fn has_misnamed_table(root: &Table, declared: &Declared<'_>) -> bool {
         let meant = meant(key, &tables, declared.synonyms);
         !tables.contains(&key.as_str()) && meant.first().is_some_and(|table| tables[..named].contains(table))
     })
+}
+
+/// A table with a `kind` below `table`, which has none: a node whose name has a point.
+fn node_below(table: &Table) -> Option<&Entry> {
+    let is_node = |below: &&Entry| matches!(&below.value.value, Syntax::Table(t) if t.get("kind").is_some());
+    table.entries.iter().find(is_node).filter(|_| table.get("kind").is_none())
+}
+
+fn reject_dotted_name(entry: &Entry, below: &Entry, mistakes: &Mistakes) {
+    let name = format!("{}.{}", entry.key, below.key);
+    let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name has no point".to_owned());
+    let help = Some(format!("write `[nodes.{}_{}]`, and that name where it is used", entry.key, below.key));
+    mistakes.add(Mistake::Other { message, label, help }, below.key_span.clone());
+    // What names it is reported when it has a name.
+    mistakes.set_incomplete();
+}
+
+/// The kind of `node` under another name, `written`: reported, and its table is read all the same.
+fn misnamed_kind(node: &Entry, written: Entry, mistakes: &Mistakes) -> Option<(String, Span)> {
+    let Entry { key, key_span, value } = written;
+    let (place, known) = (format!("node `{}`", node.key), vec!["kind".to_owned()]);
+    mistakes.add(Mistake::UnknownKey { key, place, known }, key_span);
+    if let Syntax::String(kind) = value.value { Some((kind, value.span)) } else { None }
 }
 
 const MATRIX_INSTEAD: &str = "sweeps are not there yet: write a node for each value";
@@ -346,6 +334,19 @@ fn table_of<'a>(entry: &'a Entry, mistakes: &Mistakes) -> Option<&'a Table> {
 
 /// What an input may be, in words.
 const INPUT: &str = "the name of a node, a list of names, or a file (`{ file = \"…\" }`)";
+
+/// The inputs of a node; `None` when they are written in no way that says which they are.
+fn read_inputs(keys: &Table, reader: &mut Reader<'_>, scope: &Scope<'_>) -> Option<Vec<InputTable>> {
+    if let Some(Located { value: Syntax::String(name), span }) = keys.get("inputs").map(|entry| &entry.value) {
+        let (message, label) = ("`inputs` must be a table".to_owned(), "this is a string".to_owned());
+        let help = Some(format!("say which input it is: `inputs.NAME = \"{name}\"`"));
+        scope.mistakes.add(Mistake::Other { message, label, help }, span.clone());
+        reader.read_elsewhere(["inputs".to_owned()]);
+        return None;
+    }
+    let Some(mut table) = reader.table("inputs") else { return Some(Vec::new()) };
+    Some(table.rest().into_iter().filter_map(|entry| read_input(entry, scope)).collect())
+}
 
 fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
     let one = |value: &Located| -> Option<InputSource> {

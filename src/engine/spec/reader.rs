@@ -8,11 +8,13 @@ use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
 
+use super::declaration::words;
 use super::declared::{Resource, ResourceKind};
 use super::keys::meant;
 use super::mistake::{Mistake, Mistakes};
 use super::paths;
 use super::syntax::{Entry, Located, Syntax, Table};
+use super::value::FromToml;
 use crate::diagnostic::{Span, did_you_mean};
 
 /// What readers of one file share.
@@ -44,152 +46,6 @@ impl<'a> Scope<'a> {
     /// What was named so far.
     pub fn named(&self) -> Named {
         self.named.borrow().clone()
-    }
-}
-
-/// A TOML value that a key can have.
-pub trait FromToml: Sized {
-    /// What to call it in a message: `a number`, `a string`.
-    fn expected() -> String;
-
-    /// What to call several: `numbers`, `strings`.
-    fn plural() -> String;
-
-    /// The value, or what is wrong with it and where.
-    #[doc(hidden)]
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self>;
-}
-
-fn wrong_type<T: FromToml>(value: &Located, key: &str, mistakes: &Mistakes) -> Option<T> {
-    if value.value != Syntax::Broken {
-        let found = value.value.name();
-        mistakes.add(Mistake::Type { key: key.to_owned(), expected: T::expected(), found }, value.span.clone());
-    }
-    None
-}
-
-impl FromToml for bool {
-    fn expected() -> String {
-        "a boolean".to_owned()
-    }
-    fn plural() -> String {
-        "booleans".to_owned()
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        match value.value {
-            Syntax::Boolean(value) => Some(value),
-            _ => wrong_type(value, key, mistakes),
-        }
-    }
-}
-
-macro_rules! from_toml_integer {
-    ($($type:ty),*) => {
-        $(impl FromToml for $type {
-            fn expected() -> String {
-                "an integer".to_owned()
-            }
-            fn plural() -> String {
-                "integers".to_owned()
-            }
-            fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-                let Syntax::Integer(number) = value.value else { return wrong_type(value, key, mistakes) };
-                // TOML promises 63 bits; more would not survive other programs.
-                let limit = i128::from(<$type>::MAX).min(i128::from(i64::MAX));
-                let number = number.filter(|number| (0..=limit).contains(number));
-                if number.is_none() {
-                    let expected = format!("an integer from 0 to {limit}");
-                    mistakes.add(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
-                }
-                number.and_then(|number| Self::try_from(number).ok())
-            }
-        })*
-    };
-}
-from_toml_integer!(u64, u32);
-
-impl FromToml for usize {
-    fn expected() -> String {
-        u64::expected()
-    }
-    fn plural() -> String {
-        u64::plural()
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        u64::from_toml(value, key, mistakes).and_then(|number| Self::try_from(number).ok())
-    }
-}
-
-impl FromToml for f64 {
-    fn expected() -> String {
-        "a number".to_owned()
-    }
-    fn plural() -> String {
-        "numbers".to_owned()
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        let number = match value.value {
-            Syntax::Float(number) => number,
-            Syntax::Integer(number) => number.map_or(Self::INFINITY, |number| number as Self),
-            _ => return wrong_type(value, key, mistakes),
-        };
-        if !number.is_finite() {
-            let expected = "a finite number".to_owned();
-            mistakes.add(Mistake::Range { key: key.to_owned(), expected }, value.span.clone());
-            return None;
-        }
-        Some(number)
-    }
-}
-
-impl FromToml for String {
-    fn expected() -> String {
-        "a string".to_owned()
-    }
-    fn plural() -> String {
-        "strings".to_owned()
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        match &value.value {
-            Syntax::String(text) => Some(text.clone()),
-            _ => wrong_type(value, key, mistakes),
-        }
-    }
-}
-
-impl<T: FromToml> FromToml for Vec<T> {
-    fn expected() -> String {
-        format!("a list of {}", T::plural())
-    }
-    fn plural() -> String {
-        format!("lists of {}", T::plural())
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        let Syntax::List(items) = &value.value else { return wrong_type(value, key, mistakes) };
-        // Not `collect`, which would stop at the first mistake.
-        let read: Vec<Option<T>> = items.iter().map(|item| T::from_toml(item, key, mistakes)).collect();
-        read.into_iter().collect()
-    }
-}
-
-impl<T: FromToml, const N: usize> FromToml for [T; N] {
-    fn expected() -> String {
-        format!("a list of {N} {}", T::plural())
-    }
-    fn plural() -> String {
-        format!("lists of {N} {}", T::plural())
-    }
-    fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
-        if !matches!(value.value, Syntax::List(_)) {
-            return wrong_type(value, key, mistakes);
-        }
-        let items = Vec::<T>::from_toml(value, key, mistakes)?;
-        let found = items.len();
-        let items = items.try_into().ok();
-        if items.is_none() {
-            mistakes.add(Mistake::Length { key: key.to_owned(), expected: N, found }, value.span.clone());
-        }
-        items
     }
 }
 
@@ -592,30 +448,6 @@ pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
         }
     }
     if resolved.as_os_str().is_empty() { PathBuf::from(".") } else { resolved }
-}
-
-/// `a number from 0 to 1`, `an integer, at least 1`: what `range` takes, in words.
-pub(super) fn words<T: std::fmt::Display>(noun: &str, range: &impl RangeBounds<T>) -> String {
-    match (range.start_bound(), range.end_bound()) {
-        (Bound::Included(low), Bound::Included(high)) => format!("{noun} from {low} to {high}"),
-        (low, high) => {
-            let low = match low {
-                Bound::Included(low) => Some(format!("at least {low}")),
-                Bound::Excluded(low) => Some(format!("above {low}")),
-                Bound::Unbounded => None,
-            };
-            let high = match high {
-                Bound::Included(high) => Some(format!("at most {high}")),
-                Bound::Excluded(high) => Some(format!("below {high}")),
-                Bound::Unbounded => None,
-            };
-            match (low, high) {
-                (Some(low), Some(high)) => format!("{noun}, {low} and {high}"),
-                (Some(bound), None) | (None, Some(bound)) => format!("{noun}, {bound}"),
-                (None, None) => noun.to_owned(),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -159,7 +159,6 @@ impl Drop for Claim {
             drop(stop);
             let _ = thread.join();
         }
-        LIVING.lock().expect("no panic under the lock").remove(&self.this.text);
         if self.this.holds().unwrap_or(false) {
             // Succeeds only when nothing is unfinished.
             for which in [Scratch::Ordinary, Scratch::Forced] {
@@ -167,6 +166,8 @@ impl Drop for Claim {
             }
             let _ = self.this.disk.remove(&self.this.path);
         }
+        // Not before: whoever took it for dead could remove it first, and its name be another's when it is removed here.
+        LIVING.lock().expect("no panic under the lock").remove(&self.this.text);
         // Succeeds only when nothing is left in it.
         self.this.disk.remove_empty(&self.folder);
     }
