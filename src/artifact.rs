@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::digest::Digest;
+use stic_engine::digest::Digest;
 
 use stic_engine::artifact::Rows;
 pub use stic_engine::artifact::{ArtifactKind, ItemId, LABELS, Label, read_lines, write_lines};

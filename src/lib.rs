@@ -17,16 +17,13 @@
 //! ```
 //!
 //! - The left column is the engine, a crate of its own in `src/engine/` that builds and tests without burn. It knows
-//!   nodes by the traits of [`node`].
+//!   nodes by the traits of [`stic_engine::node`].
 //! - The right column is the learning side. It never names the graph or the cache, and can be used without them.
 //!
 //! # One walk through the code
 //!
-//! `stic run FILE` reads the text into a [`spec`] (spans kept for messages), and that into a [`graph`], whose nodes are
-//! [`node::Node`]s made by the kinds in [`nodes`]. All mistakes of both steps are reported at once, and nothing runs
-//! before there are none. [`plan`] gives each node whose inputs exist a key and looks it up in the [`store`]; [`run`]
-//! executes what is missing, in topological order, and publishes: objects first, the record last. A node that maps
-//! items finds those that are in its journal and makes only the others.
+//! `stic run FILE` reads the file into a graph whose nodes are made by the kinds in [`nodes`]; the engine plans it, runs
+//! what is missing and publishes results. [`stic_engine`] says how, and names the invariants of keys and of the cache.
 //!
 //! # A picture's way through the learning side
 //!
@@ -37,16 +34,6 @@
 //! [`model::generate`], without one in [`model::score`] and in training. There, [`train::loss`] makes a loss of the
 //! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the adapter
 //! ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
-//!
-//! # Invariants
-//!
-//! - A result is named by what determines it: kind and version, parameters, the content of its inputs, seeds, numerics
-//!   class. Never by name, path, time or host.
-//! - One walk over the fields feeds the key and its explanation ([`digest::Fields`]).
-//! - Draws are a function of (seed, purpose, item): see [`draw`]. Order, batching and resuming change nothing.
-//! - Only [`store`] writes into the cache, by temporary file, fsync and rename; killing the process at any moment
-//!   leaves a cache that the next run uses as it is.
-//! - A user's mistake is a diagnostic with a place and a remedy, never a panic.
 
 pub mod artifact;
 pub mod cli;
@@ -56,5 +43,3 @@ pub mod eval;
 pub mod model;
 pub mod nodes;
 pub mod train;
-
-pub use stic_engine::{diagnostic, digest, draw, event, graph, node, parameters, plan, pool, run, schema, spec, store};

@@ -12,10 +12,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use stic::node::Arity;
 use stic::nodes::formats::{DataFormat, FORMATS};
-use stic::spec::NodeKeys;
-use stic::spec::parameter::{Fallback, Parameters};
+use stic_engine::node::Arity;
+use stic_engine::spec::NodeKeys;
+use stic_engine::spec::parameter::{Fallback, Parameters};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use boon::{Compiler, Schemas};
 use serde_json::Value;
-use stic::graph::Graph;
 use stic::nodes::kinds;
-use stic::schema::schema;
+use stic_engine::graph::Graph;
+use stic_engine::schema::schema;
 
 const COMMITTED: &str = "pipelines/schema.json";
 

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
-use stic::draw::Draws;
 use stic::model::llava::Config;
+use stic_engine::draw::Draws;
 
 /// Side of a tile in pixels: a third of LLaVA's, with the same patches.
 const TILE: u32 = 112;

@@ -4,7 +4,7 @@
 //! hardly err; asked to imagine, they invent. The model learns all three, and so describes better when asked carefully
 //! than when asked plainly, which is what STIC's first stage distils.
 
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 use crate::world::{CENTRE, COLOURS, Object, SHAPES, Scene};
 

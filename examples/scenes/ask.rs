@@ -1,6 +1,6 @@
 //! Questions about a scene that have one short answer.
 
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 use crate::world::{COLOURS, LINES, Object, PLACES, SHAPES, Scene};
 

@@ -7,10 +7,10 @@ use burn::tensor::{Device, Tensor};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
-use stic::draw::Draws;
 use stic::model::ModelError;
 use stic::model::llava::Config;
 use stic::train::optimizer::Parameters;
+use stic_engine::draw::Draws;
 
 use crate::picture::{CELL, SIDE};
 use crate::vocabulary::{BEGIN, END, IMAGE, PAD, Vocabulary};

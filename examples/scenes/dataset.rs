@@ -10,7 +10,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use serde_json::{Value, json};
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 use crate::ask::{Question, questions};
 use crate::picture;

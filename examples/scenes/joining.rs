@@ -1,9 +1,9 @@
 //! Third stage: what the tower sees is joined to what the decoder reads, by captions and questions; the tower stays.
 
 use burn::tensor::Device;
-use stic::draw::Draws;
 use stic::model::llava::Llava;
 use stic::train::optimizer::Parameters;
+use stic_engine::draw::Draws;
 
 use crate::annotate::{careful, plain};
 use crate::ask::Question;

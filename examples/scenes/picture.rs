@@ -3,7 +3,7 @@
 //! The noise, the spread of an object's colour and its varying size are what makes looking harder than reading.
 
 use image::{Rgb, RgbImage};
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 use crate::world::{COLOURS, Scene};
 

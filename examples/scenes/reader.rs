@@ -1,9 +1,9 @@
 //! Second stage: the decoder learns to read, from text alone: descriptions to copy and questions about them.
 
 use burn::tensor::Device;
-use stic::draw::Draws;
 use stic::model::llava::Llava;
 use stic::train::optimizer::Parameters;
+use stic_engine::draw::Draws;
 
 use crate::ask::questions;
 use crate::checkpoint::{self, DECODER};

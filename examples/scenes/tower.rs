@@ -4,10 +4,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use stic::data::picture::decode;
-use stic::draw::Draws;
 use stic::model::clip::Tower;
 use stic::model::llava::{Config, Llava};
 use stic::train::optimizer::Parameters;
+use stic_engine::draw::Draws;
 
 use crate::checkpoint::{HIDDEN, normalise};
 use crate::dataset::Split;

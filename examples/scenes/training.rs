@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use stic::draw::Draws;
 use stic::model::llava::{Config, Llava};
 use stic::train::optimizer::{AdamW, Moments, Parameters, clip};
 use stic::train::schedule::{LearningRate, Schedule};
+use stic_engine::draw::Draws;
 
 use crate::checkpoint;
 

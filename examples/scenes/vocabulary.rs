@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 use stic::data::prompts::PromptSet;
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 use crate::ask::{FORMS, NOTHING};
 use crate::world::{COLOURS, LINES, PLACES, SHAPES, object_word};

@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use stic::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// Colour words and the mean colour of an object that bears them.
 pub const COLOURS: [(&str, [f64; 3]); 6] = [

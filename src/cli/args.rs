@@ -7,7 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Command as Parsed, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::device::{Backend, Precision, is_numerics_class};
-use crate::store::is_cache;
+use stic_engine::store::is_cache;
 
 /// STIC: self-training on image comprehension, as a cached pipeline.
 #[derive(Parser, Debug)]

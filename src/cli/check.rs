@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::args::Check;
 use super::pipeline::{Data, PipelineFile};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
-use crate::diagnostic::{Diagnostic, Label, Source};
-use crate::node::Kinds;
+use stic_engine::diagnostic::{Diagnostic, Label, Source};
+use stic_engine::node::Kinds;
 
 /// Checks the file.
 ///

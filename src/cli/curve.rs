@@ -1,6 +1,6 @@
 //! A curve in a few numbers and bars, for people at a terminal.
 
-use crate::diagnostic::rounded;
+use stic_engine::diagnostic::rounded;
 
 /// A bar for each of `values`, the lowest at the bottom and the highest at the top.
 fn bars(values: &[f64]) -> String {

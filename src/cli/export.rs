@@ -11,12 +11,12 @@ use super::args::{Export, Global};
 use super::pipeline::{Data, PipelineFile, cache_error, read_cache};
 use super::shell;
 use super::ui::{CliError, Exit, Ui, write_json};
-use crate::digest::Digest;
-use crate::event::State;
-use crate::node::{Artifact, Failure, Kinds};
 use crate::nodes;
-use crate::plan;
-use crate::store::{Record, Store, StoredObject};
+use stic_engine::digest::Digest;
+use stic_engine::event::State;
+use stic_engine::node::{Artifact, Failure, Kinds};
+use stic_engine::plan;
+use stic_engine::store::{Record, Store, StoredObject};
 
 /// Writes the result that the pipeline, as it stands, has for the node; where nothing can be planned (its data has
 /// moved), or it would run, the last one that it had is not taken for it.

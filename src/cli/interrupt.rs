@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use super::ui::Exit;
-use crate::run;
+use stic_engine::run;
 
 /// How long after a signal the run may go on that has not taken notice of it.
 const PATIENCE: Duration = Duration::from_millis(1500);

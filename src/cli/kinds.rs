@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::args::KindsArguments;
 use super::table::{hanging, table};
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines, write_out};
-use crate::diagnostic::did_you_mean;
-use crate::node::{Arity, Kinds, NodeKind, Port};
 use crate::nodes::formats::{DataFormat, FORMATS};
-use crate::schema::schema;
-use crate::spec::NodeKeys;
-use crate::spec::parameter::{Class, Declaration, Fallback, Parameters};
+use stic_engine::diagnostic::did_you_mean;
+use stic_engine::node::{Arity, Kinds, NodeKind, Port};
+use stic_engine::schema::schema;
+use stic_engine::spec::NodeKeys;
+use stic_engine::spec::parameter::{Class, Declaration, Fallback, Parameters};
 
 /// Prints the JSON Schema of pipeline files.
 ///

@@ -30,7 +30,7 @@ use clap::error::{ContextKind, ContextValue};
 
 use self::args::{Arguments, Command};
 use self::ui::{CliError, Exit, Ui};
-use crate::node::Kinds;
+use stic_engine::node::Kinds;
 
 /// Runs the command that `arguments` (the program's name first) ask for, over these `kinds` of node.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> ExitCode {

@@ -7,13 +7,13 @@ use super::args::ModelArguments;
 use super::ui::{CliError, Ui};
 use crate::data::picture::decode;
 use crate::device::DeviceRequest;
-use crate::diagnostic::did_you_mean;
-use crate::digest::Digest;
 use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageInput, ImageSettings, Model};
 use crate::model::processor::Processor;
 use crate::model::template::TEMPLATES;
 use crate::model::{ModelError, device, families, peft};
+use stic_engine::diagnostic::did_you_mean;
+use stic_engine::digest::Digest;
 
 /// A model that is ready to be asked.
 pub struct Ready {

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use super::ui::{CliError, Paint, Ui};
 use crate::data::sniff::{Found, behind_mark};
-use crate::diagnostic::{Diagnostic, Source, did_you_mean};
-use crate::graph::{Graph, GraphNode};
 use crate::model;
-use crate::node::{FileProblem, Kinds, Parameter};
 use crate::nodes::{device, name_items};
-use crate::plan::{self, UsageError};
-use crate::pool::{self, Pool, Pools};
-use crate::spec::Named;
-use crate::store::{Store, StoreError};
+use stic_engine::diagnostic::{Diagnostic, Source, did_you_mean};
+use stic_engine::graph::{Graph, GraphNode};
+use stic_engine::node::{FileProblem, Kinds, Parameter};
+use stic_engine::plan::{self, UsageError};
+use stic_engine::pool::{self, Pool, Pools};
+use stic_engine::spec::Named;
+use stic_engine::store::{Store, StoreError};
 
 /// A pipeline file without mistakes.
 pub struct PipelineFile {

@@ -7,14 +7,14 @@ use super::pipeline::{Data, PipelineFile, cache_error, read_cache};
 use super::table::{table, wrapped};
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines, write_out};
 use crate::device::DeviceChoice;
-use crate::diagnostic::counted;
-use crate::event::State;
-use crate::graph;
-use crate::node::{Failure, Kinds};
 use crate::nodes::device::DEVICES;
-use crate::plan::{self, NodePlan};
-use crate::pool::Pools;
-use crate::store::Store;
+use stic_engine::diagnostic::counted;
+use stic_engine::event::State;
+use stic_engine::graph;
+use stic_engine::node::{Failure, Kinds};
+use stic_engine::plan::{self, NodePlan};
+use stic_engine::pool::Pools;
+use stic_engine::store::Store;
 
 /// Plans and says so.
 ///

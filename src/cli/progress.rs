@@ -9,8 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::table::hanging;
 use super::ui::{CliError, Paint, Ui, duration, printable, printable_with_colors, write_json};
-use crate::event::{Event, ItemCounts, NodeReport, Observer, State};
-use crate::node::Progress;
+use stic_engine::event::{Event, ItemCounts, NodeReport, Observer, State};
+use stic_engine::node::Progress;
 
 /// How often a running node gets a plain line.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);

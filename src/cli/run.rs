@@ -9,10 +9,10 @@ use super::pipeline::{Data, PipelineFile, cache_error, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, RunSummary};
 use super::ui::{CliError, Exit, Ui, write_lines};
-use crate::event::State;
-use crate::node::Kinds;
-use crate::run;
-use crate::{plan, run as engine};
+use stic_engine::event::State;
+use stic_engine::node::Kinds;
+use stic_engine::run;
+use stic_engine::{plan, run as engine};
 
 /// Runs the pipeline.
 ///

@@ -9,10 +9,10 @@ use super::args::Score;
 use super::model::{Ready, problem};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
 use crate::data::sniff::{Found, behind_mark};
-use crate::diagnostic::{Diagnostic, nearest};
 use crate::model::ModelError;
 use crate::model::processor::round;
 use crate::model::score;
+use stic_engine::diagnostic::{Diagnostic, nearest};
 
 /// The keys of a line.
 const KEYS: [&str; 3] = ["image", "prompt", "response"];

@@ -13,12 +13,12 @@ use super::shell;
 use super::table::{hanging, natural_width, table, wrapped};
 use super::ui::{Paint, Ui, duration, printable};
 use crate::artifact;
-use crate::diagnostic::{counted, rounded};
-use crate::event::{Difference, NodeReport, State};
-use crate::graph::Graph;
-use crate::node::{Block, Metric, Sample, Summary};
-use crate::run::RunReport;
-use crate::store::is_cache;
+use stic_engine::diagnostic::{counted, rounded};
+use stic_engine::event::{Difference, NodeReport, State};
+use stic_engine::graph::Graph;
+use stic_engine::node::{Block, Metric, Sample, Summary};
+use stic_engine::run::RunReport;
+use stic_engine::store::is_cache;
 
 /// What the summary is about.
 pub struct RunSummary<'a> {
@@ -341,7 +341,7 @@ fn shown_block(block: &Block) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::Compared;
+    use stic_engine::node::Compared;
 
     fn summary(labels: &[(&str, &str)], metrics: &[(&str, f64, Option<[f64; 2]>)]) -> Summary {
         Summary {

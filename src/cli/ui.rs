@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::args::{Color, Global};
 use super::table::hanging;
-use crate::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_machine, render};
+use stic_engine::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_machine, render};
 
 /// How a command ends, as an exit code.
 ///

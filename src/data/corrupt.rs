@@ -13,8 +13,8 @@ use serde_json::{Map, json};
 use super::colour::{brightness, contrast, hue, luma, saturation};
 use super::picture::MAX_PIXELS;
 use super::resample::{Filter, resize};
-use crate::digest::Value;
-use crate::draw::Draws;
+use stic_engine::digest::Value;
+use stic_engine::draw::Draws;
 
 /// A kind of corruption and how strong it may be. Intervals are what each item draws from, uniformly.
 #[derive(Clone, Debug, PartialEq)]
@@ -318,7 +318,7 @@ mod tests {
     use super::*;
     use crate::data::picture::{decode, tests::pixels};
     use crate::data::resample::tests::{ramps, sums};
-    use crate::digest::Digest;
+    use stic_engine::digest::Digest;
 
     #[derive(serde::Deserialize)]
     struct Case {

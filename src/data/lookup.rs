@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::diagnostic::nearest;
+use stic_engine::diagnostic::nearest;
 
 /// Looks for pictures in one folder.
 pub struct Lookup<'a> {

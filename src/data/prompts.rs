@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::sniff::{Found, NOT_UTF_8, behind_mark};
 use crate::artifact::ItemId;
-use crate::digest::{Digest, Value};
-use crate::draw::Draws;
+use stic_engine::digest::{Digest, Value};
+use stic_engine::draw::Draws;
 
 /// The well-curated prompt x_g, to which the preferred responses answer.
 const PREFERRED: &str = concat!(

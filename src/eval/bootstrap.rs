@@ -5,7 +5,7 @@
 //! to 0, or all to 1, resampling finds no spread, as if nothing were uncertain: such a share gets Wilson's interval for
 //! as many trials as there are pictures; a difference that is the same for all pictures is widened likewise. This module does not know what is summed.
 
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// How many times the pictures are drawn anew: enough that the ends of an interval move by less than a tenth of its
 /// width from one sequence of draws to another.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::bootstrap::{Estimate, Statistic, estimate_difference};
 use super::captions::Counts;
 use super::suite::Benchmark;
-use crate::digest::Digest;
+use stic_engine::digest::Digest;
 
 /// What one text came to.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use super::captions::{Claims, Counts, Phrases, Vocabulary, metrics};
 use super::data::{self, ANNOTATIONS, DataError, QUESTIONS, VOCABULARY};
 use super::vqa::{self, Extract, Right, Scorer};
 use crate::data::remarks::Remarks;
-use crate::digest::{Digest, Value};
+use stic_engine::digest::{Digest, Value};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

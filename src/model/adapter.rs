@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::nn::Linear;
 use super::shape::{LinearSpec, Shape};
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// An adapter of a whole decoder.
 #[derive(Clone, Debug)]

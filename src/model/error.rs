@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::data::sniff::Found;
-use crate::diagnostic::{io_help, is_of_the_machine};
+use stic_engine::diagnostic::{io_help, is_of_the_machine};
 
 /// What is wrong with a model's files, or with what was asked of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

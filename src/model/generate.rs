@@ -27,7 +27,7 @@ use super::sample::Sampling;
 use super::sequence::Sequence;
 use super::tokenizer::Tokenizer;
 use crate::artifact::Finish;
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
 const STEP: usize = 32;

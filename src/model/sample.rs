@@ -4,7 +4,7 @@
 //! What is drawn depends on the logits and on the item's own draws alone. Equally likely tokens are taken in the order
 //! of their ids, and logits that are no numbers are never chosen. This module does not know tensors or texts.
 
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

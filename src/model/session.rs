@@ -10,7 +10,7 @@ use super::ModelError;
 use super::contract::Model;
 use super::{device, families};
 use crate::device::DeviceChoice;
-use crate::digest::Digest;
+use stic_engine::digest::Digest;
 
 /// What makes two loaded models the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::llava::{AnyresRule, Architecture, Config, Llava};
 use super::nn::Activation;
 use super::sequence::{ImageRun, Sequence};
 use super::{clip, llama};
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// The token that stands for a picture.
 pub const IMAGE: u32 = 22;

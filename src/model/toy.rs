@@ -26,7 +26,7 @@ use super::files::json::{end_tokens, read_config, token};
 use super::files::{Declared, Fields, Naming, Tensors, Weights};
 use super::nn::{LayerNorm, Linear, attend};
 use super::sequence::Sequence;
-use crate::draw::Draws;
+use stic_engine::draw::Draws;
 
 /// The family.
 pub struct ToyFamily;

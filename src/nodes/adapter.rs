@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::adapter::Adapter;
 use crate::model::contract::{Model, Shape};
 use crate::model::{ModelError, peft};
-use crate::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
+use stic_engine::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
 
 /// The identity part with the tensors, under PEFT's names.
 pub const TENSORS: &str = peft::TENSORS;

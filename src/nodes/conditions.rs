@@ -5,12 +5,12 @@ use std::ops::Bound;
 use serde_json::Value as Json;
 
 use crate::data::filter::{Filter, Globs};
-use crate::digest::Value;
-use crate::node::Parameter;
-use crate::parameters;
-use crate::spec::parameter::{Declaration, Form, Parameters, Setting, boolean};
-use crate::spec::syntax::{Located, Syntax};
-use crate::spec::{FromToml, Mistake, Mistakes, Reader};
+use stic_engine::digest::Value;
+use stic_engine::node::Parameter;
+use stic_engine::parameters;
+use stic_engine::spec::parameter::{Declaration, Form, Parameters, Setting, boolean};
+use stic_engine::spec::syntax::{Located, Syntax};
+use stic_engine::spec::{FromToml, Mistake, Mistakes, Reader};
 
 parameters! {
     /// The conditions that have names of their own.

@@ -16,14 +16,14 @@ use super::survey::{ALTERED, check_pictures};
 use crate::artifact::{self, Altered, ArtifactKind, Label, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
-use crate::digest::{Digest, Value};
-use crate::node::{
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{
     Arity, BadItem, BadItems, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
     Node, NodeKind, OnBadItem, Output, Parameter, Port, Progress, Sample, SeedUse, Summary, Work,
 };
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters, group};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Parameters, group};
 
 /// The kind `corrupt`.
 pub struct CorruptKind;
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::artifact::{ItemId, read_lines, write_lines};
     use crate::data::resample::tests::ramps;
-    use crate::node::{Artifact, Objects};
+    use stic_engine::node::{Artifact, Objects};
 
     fn mistakes(text: &str) -> Vec<String> {
         read(&CorruptKind, text, &["images"], Path::new("m")).err().unwrap()

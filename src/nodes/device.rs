@@ -1,11 +1,11 @@
 //! The device as a pool: `[device]` of a pipeline file, and what nodes on a model occupy.
 
 use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision, is_numerics_class};
-use crate::node::{Context, Failure};
-use crate::parameters;
-use crate::pool::{Pool, Slots};
-use crate::spec::parameter::{Form, Parameters, Setting, choice};
-use crate::spec::{PoolKind, PoolRequest, Reader};
+use stic_engine::node::{Context, Failure};
+use stic_engine::parameters;
+use stic_engine::pool::{Pool, Slots};
+use stic_engine::spec::parameter::{Form, Parameters, Setting, choice};
+use stic_engine::spec::{PoolKind, PoolRequest, Reader};
 
 /// The pool of devices; one is chosen for a run.
 pub const DEVICES: PoolKind = PoolKind { name: "device", declared: DeviceTable::declared, read };
@@ -120,8 +120,8 @@ mod tests {
     use std::path::Path;
 
     use super::DEVICES;
-    use crate::diagnostic::{Source, Style, render};
-    use crate::spec::{Declared, Pipeline};
+    use stic_engine::diagnostic::{Source, Style, render};
+    use stic_engine::spec::{Declared, Pipeline};
 
     #[test]
     fn a_device_has_a_known_backend_and_dtype_and_its_index_is_a_number() {

@@ -7,12 +7,12 @@ use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
 use crate::model::adapter::Adapter;
 use crate::model::processor::round;
-use crate::node::{Arity, Context, Failure, Inputs, Node, NodeKind, Port};
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Form, Parameters, Setting, above, choice, group, number};
 use crate::train::loss::dpo::Dpo;
 use crate::train::objective::Objective;
+use stic_engine::node::{Arity, Context, Failure, Inputs, Node, NodeKind, Port};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Form, Parameters, Setting, above, choice, group, number};
 
 /// The kind.
 pub struct DpoKind;

@@ -29,20 +29,20 @@ use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::{check_beginning, decode};
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
 use crate::data::source::Faults;
-use crate::digest::{Digest, Value};
 use crate::eval::data::{DataError, VOCABULARY};
 use crate::eval::suite::{Benchmark, Scoring, Suite, TestItem};
 use crate::eval::vqa::{Extract, Scorer};
 use crate::model::generate::{Generator, Settings};
 use crate::model::sample::Sampling;
-use crate::node::{
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{
     Arity, Artifact, BadItem, BadItems, Compared, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue,
     ItemWork, Labelled, Node, NodeKind, Objects, OnBadItem, Output, Parameter, Port, Progress, SeedUse, Work,
 };
-use crate::parameters;
-use crate::pool::Slots;
-use crate::spec::Reader;
-use crate::spec::parameter::{
+use stic_engine::parameters;
+use stic_engine::pool::Slots;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{
     self, Declaration, Parameters, Setting, choice, filled_string, group, integer, number, path,
 };
 

@@ -13,8 +13,8 @@ use serde_json::{Map, Value as Json};
 use super::adapter;
 use super::sample::changes::CANDIDATES;
 use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
-use crate::digest::Digest;
-use crate::node::{Artifact, Failure, Labelled, Objects, Part};
+use stic_engine::digest::Digest;
+use stic_engine::node::{Artifact, Failure, Labelled, Objects, Part};
 
 /// The folder of pictures that were made, in an export.
 const PICTURES: &str = "pictures";

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use super::device;
 use crate::device::{Backend, DeviceChoice, Precision};
-use crate::diagnostic::Diagnostic;
-use crate::digest::Digest;
-use crate::node::{
+use stic_engine::diagnostic::Diagnostic;
+use stic_engine::digest::Digest;
+use stic_engine::node::{
     Artifact, BadItem, Checkpoints, Context, Failure, FileDigests, Inputs, Node, NodeKind, Objects, Output, Part,
     Progress, Work,
 };
-use crate::spec::{Mistakes, Reader, Resource, Scope, syntax};
+use stic_engine::spec::{Mistakes, Reader, Resource, Scope, syntax};
 
 /// Reads `text` as the parameters of a node of `kind`, with inputs on the ports `connected`; `base` is a model in
 /// `model`. Gives the node, or messages and labels of all mistakes.

@@ -29,15 +29,15 @@ use crate::data::records::{Place, RawRecord, each_record, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, SourceError, each_entry};
 use crate::data::turns::{IMAGE, is_answered};
-use crate::diagnostic::counted;
-use crate::digest::{Digest, Value};
 use crate::model::{ModelError, peft};
-use crate::node::{
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{
     Context, Failure, FileDigests, FileProblem, Importer, Inputs, Labelled, Node, NodeKind, OnBadItem, Output,
     Parameter, Port, Summary, WholeWork, Work,
 };
-use crate::spec::parameter::{Declaration, Parameters, path};
-use crate::spec::{Reader, Resource};
+use stic_engine::spec::parameter::{Declaration, Parameters, path};
+use stic_engine::spec::{Reader, Resource};
 
 mod own;
 
@@ -56,7 +56,7 @@ impl Importer for FileImporter {
     }
 }
 
-crate::parameters! {
+stic_engine::parameters! {
     /// `{ file = "…", images = "…" }`.
     struct ImportParameters {
         /// a file to import

@@ -10,13 +10,13 @@ use super::share::{check_meeting, check_once};
 use super::survey::check_answers;
 use crate::artifact::{self, ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::{IMAGE, is_answered};
-use crate::diagnostic::{counted, listed};
-use crate::node::{
+use stic_engine::diagnostic::{counted, listed};
+use stic_engine::node::{
     Arity, Context, Failure, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Summary, WholeWork, Work,
 };
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters, string};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Parameters, string};
 
 /// What stands before a description, by default: the published code's words.
 pub const PREFIX: &str = "Image description:\n";
@@ -174,8 +174,8 @@ mod tests {
     use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::{Finish, read_lines};
-    use crate::digest::Digest;
-    use crate::node::Objects;
+    use stic_engine::digest::Digest;
+    use stic_engine::node::Objects;
 
     fn record(n: u8, picture: Option<u8>, question: &str) -> Record {
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use crate::artifact::{ItemId, Label};
 use crate::data::records::Place;
 use crate::data::source::Entry;
-use crate::diagnostic::counted;
-use crate::digest::Digest;
-use crate::node::{Artifact, Context, Failure, Inputs};
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Digest;
+use stic_engine::node::{Artifact, Context, Failure, Inputs};
 
 /// What a person would look for: the source's id, the picture's path, and where in `from` it stands.
 pub fn label(entry: &Entry, from: &Path) -> Label {

@@ -15,9 +15,9 @@ use crate::data::picture::{check_beginning, has_deep_grey};
 use crate::data::records::{Place, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
-use crate::diagnostic::{counted, io_help};
-use crate::digest::{Digest, Value};
-use crate::node::{Failure, FileDigests, FileProblem, Labelled, Objects, OnBadItem, Part};
+use stic_engine::diagnostic::{counted, io_help};
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{Failure, FileDigests, FileProblem, Labelled, Objects, OnBadItem, Part};
 
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@
 
 use super::response::{PORTS, ResponseNode};
 use crate::artifact::{self, ArtifactKind};
-use crate::node::{Node, NodeKind, Port};
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters};
+use stic_engine::node::{Node, NodeKind, Port};
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Parameters};
 
 /// The kind.
 pub struct MisleadKind;

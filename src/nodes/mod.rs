@@ -31,7 +31,7 @@ mod training;
 
 use std::sync::Arc;
 
-use crate::node::{Kinds, NodeKind};
+use stic_engine::node::{Kinds, NodeKind};
 
 pub use corrupt::CorruptKind;
 pub use describe::DescribeKind;
@@ -71,7 +71,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::spec::{Mistakes, Reader, Resource, Scope, syntax};
+    use stic_engine::spec::{Mistakes, Reader, Resource, Scope, syntax};
 
     /// The keys of `kind` that are known after its parameters were read from `text`.
     fn known(kind: &dyn NodeKind, text: &str) -> Vec<String> {

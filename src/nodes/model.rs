@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use super::device;
 use super::folder::{self, hub_id};
-use crate::digest::Digest;
 use crate::model::contract::{ImageProcessor, ImageSettings, Model};
 use crate::model::processor::Processor;
 use crate::model::template::{TEMPLATES, Template};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, families, session};
-use crate::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
-use crate::parameters;
-use crate::spec::parameter::{Class, Declaration, Declare, Fallback, Form, choice, resource};
-use crate::spec::{Reader, Resource, ResourceKind};
+use stic_engine::digest::Digest;
+use stic_engine::node::{Context, Failure, FileDigests, FileProblem, Parameter, by_default};
+use stic_engine::parameters;
+use stic_engine::spec::parameter::{Class, Declaration, Declare, Fallback, Form, choice, resource};
+use stic_engine::spec::{Reader, Resource, ResourceKind};
 
 /// Models are declared under `[models]`.
 pub const MODEL: ResourceKind = ResourceKind {

@@ -3,10 +3,10 @@
 use std::ops::Bound::{self, Excluded, Included};
 
 use crate::data::corrupt::{Jitter, Operation, Weighted};
-use crate::digest::Value;
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Class, Declaration, Fallback, Form, Parameters, Setting, integer, number};
+use stic_engine::digest::Value;
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Class, Declaration, Fallback, Form, Parameters, Setting, integer, number};
 
 /// What such a parameter must be.
 const EXPECTED: &str = "a list of operations such as `[{ op = \"low_resolution\", size = 20 }]`";

@@ -14,16 +14,16 @@ use super::share::{check_meeting, check_once};
 use super::survey::ALTERED_PROMPTS;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
-use crate::diagnostic::counted;
-use crate::digest::Value;
-use crate::draw::Draws;
-use crate::node::{
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Value;
+use stic_engine::draw::Draws;
+use stic_engine::node::{
     Arity, Block, Context, Failure, FileDigests, FileProblem, Inputs, Node, NodeKind, Output, Parameter, Port, Sample,
     SeedUse, Summary, WholeWork, Work,
 };
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters, boolean, choice};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Parameters, boolean, choice};
 
 /// The kind `pair`.
 pub struct PairKind;
@@ -381,8 +381,8 @@ mod tests {
     use super::super::harness::{Trial, read};
     use super::*;
     use crate::artifact::{Altered, Finish, read_lines};
-    use crate::digest::Digest;
-    use crate::node::{Artifact, Objects};
+    use stic_engine::digest::Digest;
+    use stic_engine::node::{Artifact, Objects};
 
     fn id(n: u8) -> ItemId {
         ItemId::new(Digest::of(&[n]))

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::data::prompts::{BUILT_IN, PromptError, PromptSet};
-use crate::diagnostic::{has_file_ending, looks_like_path};
-use crate::digest::Value;
-use crate::node::{Failure, FileDigests, FileProblem, Parameter};
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Form, Parameters, Setting, path};
+use stic_engine::diagnostic::{has_file_ending, looks_like_path};
+use stic_engine::digest::Value;
+use stic_engine::node::{Failure, FileDigests, FileProblem, Parameter};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Form, Parameters, Setting, path};
 
 /// What the value of such a parameter may be.
 const FORMS: &str = "the name of a prompt set, a list of strings, or `{ file = \"…\" }`";

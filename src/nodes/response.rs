@@ -20,20 +20,20 @@ use super::share::Fraction;
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use crate::artifact::{self, Finish, LABELS, Label, Record, Response, write_lines};
 use crate::data::picture::decode;
-use crate::diagnostic::counted;
-use crate::digest::{Digest, Value};
 use crate::model::ModelError;
 use crate::model::contract::ImageInput;
 use crate::model::generate::{Generator, Request, Settings, Step};
 use crate::model::processor::{Processor, round};
 use crate::model::sample::Sampling;
-use crate::node::{
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{
     Arity, BadItem, BadItems, Block, Context, Failure, FileDigests, FileProblem, Inputs, Item, ItemValue, ItemWork,
     Node, OnBadItem, Output, Parameter, Part, Port, Progress, Sample, SeedUse, Summary, Work,
 };
-use crate::parameters;
-use crate::pool::Slots;
-use crate::spec::parameter::{Parameters, group, integer, number};
+use stic_engine::parameters;
+use stic_engine::pool::Slots;
+use stic_engine::spec::parameter::{Parameters, group, integer, number};
 
 /// How many pictures are prepared at once, ahead of the device.
 const AHEAD: usize = 32;
@@ -363,9 +363,9 @@ mod tests {
 
     use super::*;
     use crate::artifact::{Altered, ItemId};
-    use crate::node::Artifact;
     use crate::nodes::DescribeKind;
     use crate::nodes::harness::{Trial, read};
+    use stic_engine::node::Artifact;
 
     fn reference(path: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(path)
@@ -382,7 +382,7 @@ mod tests {
     fn records(harness: &Trial, names: &[&str]) -> Vec<Record> {
         let record = |name: &&str| {
             let bytes = std::fs::read(reference(&format!("pictures/{name}.png"))).unwrap();
-            let picture = crate::node::Objects::put(&*harness.shelf, &bytes).unwrap();
+            let picture = stic_engine::node::Objects::put(&*harness.shelf, &bytes).unwrap();
             Record {
                 id: ItemId::new(picture),
                 picture: Some(picture),
@@ -421,7 +421,7 @@ mod tests {
         let values: Vec<(usize, ItemValue)> =
             values.into_iter().filter_map(|(index, value)| Some((index, value.ok()?))).collect();
         let output = work(node).collect(inputs, &mut values.into_iter(), harness).unwrap();
-        let rows = crate::node::Objects::read(&*harness.shelf, &output.identity[0].digest).unwrap();
+        let rows = stic_engine::node::Objects::read(&*harness.shelf, &output.identity[0].digest).unwrap();
         (artifact::read_lines(&rows).unwrap(), output.summary)
     }
 
@@ -470,7 +470,7 @@ mod tests {
     fn a_picture_that_cannot_be_decoded_is_left_out_and_reported() {
         let harness = Trial::new();
         let mut records = records(&harness, &["square", "tall"]);
-        let broken = crate::node::Objects::put(&*harness.shelf, b"no picture").unwrap();
+        let broken = stic_engine::node::Objects::put(&*harness.shelf, b"no picture").unwrap();
         records[0].picture = Some(broken);
         let node = node(PROMPTS).unwrap();
         let inputs = inputs(&harness, &records, None);

@@ -20,16 +20,16 @@ use crate::artifact::{self, ArtifactKind, Label, Record};
 use crate::data::filter::Filter;
 use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
 use crate::data::source::PassedOver;
-use crate::diagnostic::counted;
-use crate::digest::{Digest, Value};
-use crate::draw::Draws;
-use crate::node::{
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::{Digest, Value};
+use stic_engine::draw::Draws;
+use stic_engine::node::{
     Artifact, BadItems, Context, Failure, FileDigests, FileProblem, Inputs, Labelled, Node, NodeKind, Objects,
     OnBadItem, Output, Parameter, Port, SeedUse, Summary, WholeWork, Work,
 };
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Class, Declaration, Parameters, below, boolean, choice, group, integer, path};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Class, Declaration, Parameters, below, boolean, choice, group, integer, path};
 
 pub mod changes;
 
@@ -333,7 +333,7 @@ mod tests {
     use crate::artifact::read_lines;
     use crate::data::picture::{decode, encode_png};
     use crate::data::resample::tests::ramps;
-    use crate::node::Objects;
+    use stic_engine::node::Objects;
 
     /// A folder of `count` pictures `0.png`, `1.png`, …
     fn pictures(count: u32) -> tempfile::TempDir {

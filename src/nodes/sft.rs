@@ -7,11 +7,11 @@ use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, T
 use crate::data::turns::is_answered;
 use crate::model::adapter::Adapter;
 use crate::model::processor::round;
-use crate::node::{Arity, Artifact, Context, Failure, FileProblem, Inputs, Node, NodeKind, Parameter, Port};
-use crate::parameters;
-use crate::spec::Reader;
-use crate::spec::parameter::{Declaration, Parameters, group};
 use crate::train::objective::Objective;
+use stic_engine::node::{Arity, Artifact, Context, Failure, FileProblem, Inputs, Node, NodeKind, Parameter, Port};
+use stic_engine::parameters;
+use stic_engine::spec::Reader;
+use stic_engine::spec::parameter::{Declaration, Parameters, group};
 
 /// The kind.
 pub struct SftKind;

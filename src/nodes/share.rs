@@ -1,12 +1,12 @@
 //! `fraction` as a parameter: which share of the items a node takes, and what shares say of a pipeline before it runs.
 
 use crate::artifact::ItemId;
-use crate::diagnostic::counted;
-use crate::digest::Value;
-use crate::draw::Draws;
-use crate::node::{Failure, FileProblem, Parameter};
-use crate::parameters;
-use crate::spec::parameter::interval;
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Value;
+use stic_engine::draw::Draws;
+use stic_engine::node::{Failure, FileProblem, Parameter};
+use stic_engine::parameters;
+use stic_engine::spec::parameter::interval;
 
 const WHOLE: [f64; 2] = [0.0, 1.0];
 
@@ -203,7 +203,7 @@ pub fn check_meeting(port: &str, other: &str, above: &dyn Fn(&str) -> Vec<Parame
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
+    use stic_engine::digest::Digest;
 
     #[test]
     fn complements_take_every_item_once() {

@@ -13,8 +13,8 @@ use crate::data::records::Place;
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, Faults, PassedOver, SourceError, each_entry};
 use crate::data::turns::says_something;
-use crate::digest::Value;
-use crate::node::{FileProblem, OnBadItem, Parameter};
+use stic_engine::digest::Value;
+use stic_engine::node::{FileProblem, OnBadItem, Parameter};
 
 impl Source {
     /// Looks at what `parameter` names, as far as it can be determined without decoding a picture. `wrong` says what is wrong

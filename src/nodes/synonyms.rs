@@ -1,6 +1,6 @@
 //! What papers, people and other programs call the parameters of the kinds.
 
-use crate::spec::keys::Synonyms;
+use stic_engine::spec::keys::Synonyms;
 
 /// By list of names: the keys that they may stand for.
 pub const SYNONYMS: &Synonyms = &[
@@ -100,7 +100,7 @@ pub const SYNONYMS: &Synonyms = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::keys::meant;
+    use stic_engine::spec::keys::meant;
 
     const TRAINING: &[&str] = &[
         "model",

@@ -6,22 +6,22 @@ use super::adapter::{self, Origin};
 use super::device;
 use crate::artifact::write_lines;
 use crate::device::Backend;
-use crate::diagnostic::counted;
-use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageFeatures, Model, Shape};
 use crate::model::processor::Processor;
 use crate::model::template::Template;
-use crate::node::{
-    Checkpoints, Context, Failure, FileDigests, FileProblem, Inputs, Node, Output, Parameter, Progress, SeedUse,
-    WholeWork, Work, by_default,
-};
-use crate::pool::Slots;
-use crate::spec::parameter::Parameters;
 use crate::train::checkpoint;
 use crate::train::objective::Objective;
 use crate::train::training::{CHECKPOINT_AFTER, Observer, Outcome, Step, Training, padded_length};
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Digest;
+use stic_engine::node::{
+    Checkpoints, Context, Failure, FileDigests, FileProblem, Inputs, Node, Output, Parameter, Progress, SeedUse,
+    WholeWork, Work, by_default,
+};
+use stic_engine::pool::Slots;
+use stic_engine::spec::parameter::Parameters;
 
 mod parameters;
 mod set;
@@ -286,10 +286,10 @@ mod tests {
     use crate::artifact::{
         self, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
-    use crate::node::{Artifact, Block, NodeKind, Objects};
     use crate::nodes::harness::{Trial, read};
     use crate::nodes::{DpoKind, SftKind};
     use crate::train::log::Line;
+    use stic_engine::node::{Artifact, Block, NodeKind, Objects};
 
     const REQUIRED: &str = "model = 'base'\nlearning_rate = 1e-3\nbatch_size = 2\n";
 

@@ -15,8 +15,8 @@ use super::log::Line;
 use super::loss::dpo::Sums;
 use super::optimizer::{Moments, Parameters};
 use super::scale::LossScale;
-use crate::digest::Digest;
 use crate::model::ModelError;
+use stic_engine::digest::Digest;
 
 /// The name of a training's checkpoints.
 const NAME: &str = "checkpoint.safetensors";

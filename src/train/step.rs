@@ -8,11 +8,11 @@ use rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::optimizer::Parameters;
-use crate::draw::Draws;
 use crate::model::adapter::{Adapter, Change, LayerAdapter};
 use crate::model::batch::Batch;
 use crate::model::contract::{LinearSpec, Model};
 use crate::model::forward::{backward, forward, labels, of_labels, predicting};
+use stic_engine::draw::Draws;
 
 /// What drops out of the inputs of A in one micro-batch.
 #[derive(Clone, Copy, Debug)]

@@ -17,13 +17,13 @@ use super::optimizer::{AdamW, Parameters, clip, global_norm};
 use super::scale::LossScale;
 use super::schedule::{LearningRate, Schedule};
 use super::step::{Dropout, accumulate, gradients, parameters, replace};
-use crate::draw::Draws;
 use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::batch::{Batch, Member, answer_count};
 use crate::model::contract::{ImageFeatures, LinearSpec, Model};
 use crate::model::forward::log_probabilities;
 use crate::model::sequence::Sequence;
+use stic_engine::draw::Draws;
 
 /// What is trained on as one: a conversation, or a pair's chosen and rejected sequence.
 #[derive(Clone, Debug)]

@@ -11,7 +11,6 @@ use std::ops::ControlFlow;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use stic::draw::Draws;
 use stic::model::adapter::Adapter;
 use stic::model::attention::{LayerCache, Slot};
 use stic::model::batch::Input;
@@ -20,6 +19,7 @@ use stic::model::forward::forward;
 use stic::model::llava::{AnyresRule, Architecture, Config, Llava};
 use stic::model::nn::Activation;
 use stic::model::{clip, llama};
+use stic_engine::draw::Draws;
 
 fn main() {
     divan::main();

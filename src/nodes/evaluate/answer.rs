@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::{EvaluateNode, Form, Loaded, Reply};
 use crate::artifact::Finish;
-use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::contract::ImageInput;
 use crate::model::generate::{Generator, Request, Step};
 use crate::model::processor::{Processor, round};
-use crate::node::{BadItem, Context, Failure, Item, ItemValue, Progress};
+use stic_engine::digest::Digest;
+use stic_engine::node::{BadItem, Context, Failure, Item, ItemValue, Progress};
 
 /// A picture and what is asked about it.
 pub(super) struct Subject {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::outcome::{Measured, SCORES};
 use crate::artifact::{ItemId, Prediction, read_lines};
-use crate::digest::Digest;
 use crate::eval::captions::Counts;
 use crate::eval::paired::{Marked, difference};
 use crate::eval::suite::Benchmark;
-use crate::node::{Artifact, Compared, Failure, Metric, Objects};
+use stic_engine::digest::Digest;
+use stic_engine::node::{Artifact, Compared, Failure, Metric, Objects};
 
 /// `mine` minus `other`; `None` where they are of other data, another benchmark, or scored otherwise.
 ///

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvaluateNode, Loaded, Reply};
 use crate::artifact::{self, Finish, LABELS, Label, Prediction, write_lines};
-use crate::diagnostic::counted;
-use crate::digest::Digest;
 use crate::eval::captions::Claims;
 use crate::eval::suite::{Benchmark, Mark, Scores};
 use crate::eval::vqa::{Extract, Scorer};
-use crate::node::{Block, Failure, Item, ItemValue, Metric, Objects, Output, Part, Sample, Summary};
 use crate::nodes::labels::absolute;
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Digest;
+use stic_engine::node::{Block, Failure, Item, ItemValue, Metric, Objects, Output, Part, Sample, Summary};
 
 /// The identity part with the scores, as [`Scores`].
 pub(super) const SCORES: &str = "scores.json";
@@ -128,7 +128,7 @@ fn notes(loaded: &Loaded, spelled: usize) -> Vec<String> {
 }
 
 /// What the table of a run groups by and names its rows with, but for names of the pipeline file
-/// ([`crate::node::Node::names`]).
+/// ([`stic_engine::node::Node::names`]).
 fn summary_labels(node: &EvaluateNode, measured: &Measured) -> BTreeMap<String, String> {
     let mut labels = measured.scoring.clone();
     labels.extend(

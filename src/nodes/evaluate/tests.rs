@@ -334,7 +334,7 @@ fn gold_answers_are_in_the_key_of_the_node_alone() {
         .map(|(before, _)| before.name.as_str())
         .collect();
     assert_eq!(changed, ["data"]);
-    assert_eq!(before.0.last().unwrap().class, crate::node::Class::Selection);
+    assert_eq!(before.0.last().unwrap().class, stic_engine::node::Class::Selection);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::artifact::{Conversation, ItemId, Label, Pair, Record, Response, Turn}
 use crate::data::records::RawRecord;
 use crate::data::remarks::Remark;
 use crate::data::turns::{check_order, end_with_an_answer};
-use crate::digest::Digest;
+use stic_engine::digest::Digest;
 
 /// A row as `stic export` writes it.
 pub trait Own: Serialize + DeserializeOwned {

@@ -4,9 +4,9 @@ use super::super::harness::Trial;
 use super::*;
 use crate::data::picture::encode_png;
 use crate::data::resample::tests::ramps;
-use crate::node::Objects;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use stic_engine::node::Objects;
 
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

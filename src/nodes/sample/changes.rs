@@ -6,9 +6,9 @@ use std::path::Path;
 use super::super::labels::label;
 use super::super::listing::{Listed, Listing};
 use crate::artifact::{ItemId, LABELS, Label, Record, read_lines};
-use crate::diagnostic::counted;
-use crate::digest::{Digest, Value};
-use crate::node::{Artifact, Objects};
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::{Digest, Value};
+use stic_engine::node::{Artifact, Objects};
 
 /// What changed in what `from` names since the sample `earlier`, when its entries were `old`; `None` where that is not
 /// known any more.

@@ -6,17 +6,17 @@ use std::ops::Bound;
 
 use super::super::adapter::shape;
 use super::super::model::ModelParameters;
-use crate::digest::Value;
 use crate::model::adapter::Adapter;
 use crate::model::contract::Model;
 use crate::model::families;
-use crate::node::{BadItems, Failure, FileProblem, Parameter};
-use crate::parameters;
-use crate::spec::parameter::{Class, Form, Setting, above, below, boolean, choice, group, integer, number};
-use crate::spec::{Reader, Resource};
 use crate::train::optimizer::AdamW;
 use crate::train::schedule::Schedule;
 use crate::train::training::Settings;
+use stic_engine::digest::Value;
+use stic_engine::node::{BadItems, Failure, FileProblem, Parameter};
+use stic_engine::parameters;
+use stic_engine::spec::parameter::{Class, Form, Setting, above, below, boolean, choice, group, integer, number};
+use stic_engine::spec::{Reader, Resource};
 
 parameters! {
     /// The parameters that `dpo` and `sft` have in common.
@@ -218,9 +218,9 @@ mod tests {
 
     use super::super::tests::node;
     use super::*;
-    use crate::node::Node;
     use crate::nodes::harness::{Trial, read};
     use crate::nodes::{DpoKind, SftKind};
+    use stic_engine::node::Node;
 
     fn names(node: &dyn Node) -> Vec<String> {
         node.parameters().into_iter().map(|parameter| parameter.name).collect()

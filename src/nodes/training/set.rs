@@ -10,14 +10,14 @@ use rayon::prelude::*;
 use super::super::listing::allows;
 use crate::artifact::Turn;
 use crate::data::picture::decode;
-use crate::diagnostic::counted;
-use crate::digest::Digest;
 use crate::model::ModelError;
 use crate::model::batch::{answer_count, filled};
 use crate::model::processor::Processor;
 use crate::model::sequence::Sequence;
-use crate::node::{Context, Failure, OnBadItem};
 use crate::train::training::Example;
+use stic_engine::diagnostic::counted;
+use stic_engine::digest::Digest;
+use stic_engine::node::{Context, Failure, OnBadItem};
 
 /// What must be trained on, in the order of the inputs.
 #[derive(Default)]
@@ -183,8 +183,8 @@ mod tests {
     use super::super::tests::harness;
     use super::*;
     use crate::model::processor::round;
-    use crate::node::Objects;
     use crate::nodes::harness::Trial;
+    use stic_engine::node::Objects;
 
     fn processor() -> Processor {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");

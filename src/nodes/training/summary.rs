@@ -1,9 +1,9 @@
 //! What people are shown of a training: its loss from beginning to end, and what looks wrong.
 
 use super::set::Set;
-use crate::diagnostic::{counted, rounded};
-use crate::node::{Block, Summary};
 use crate::train::log::{Line, Preference};
+use stic_engine::diagnostic::{counted, rounded};
+use stic_engine::node::{Block, Summary};
 
 /// The share of the largest gradient below which one no longer teaches anything.
 const VANISHED: f64 = 1e-9;
