@@ -38,6 +38,12 @@ impl ModelError {
         }
     }
 
+    /// The same error, of `path`, whose name comes in front.
+    #[must_use]
+    pub fn of(self, path: &Path) -> Self {
+        Self { message: format!("{}: {}", path.display(), self.message), ..self }
+    }
+
     /// The same error with a remedy.
     #[must_use]
     pub fn help(mut self, text: impl Into<String>) -> Self {

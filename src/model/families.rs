@@ -32,10 +32,7 @@ pub fn of(folder: &Path) -> Result<&'static dyn Family, ModelError> {
             .help(supported())
         })
     };
-    of_config().map_err(|error: ModelError| {
-        let path = folder.join("config.json");
-        ModelError { message: format!("{}: {}", path.display(), error.message), ..error }
-    })
+    of_config().map_err(|error: ModelError| error.of(&folder.join("config.json")))
 }
 
 fn supported() -> String {

@@ -80,7 +80,7 @@ pub struct Settings {
     pub max_new_tokens: usize,
     /// For draws.
     pub seed: u64,
-    /// Prompts a batch; `None`: as many as fit a limit of memory, at most 16 on the CPU and 64 on a GPU.
+    /// Prompts per batch; `None`: as many as fit a limit of memory, at most 16 on the CPU and 64 on a GPU.
     pub batch_size: Option<usize>,
 }
 
@@ -117,24 +117,19 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs `requests`, which may be refused where they come from, and reports to `watch` what becomes of them, in no
-    /// particular order. When `watch` says [`ControlFlow::Break`], what is in flight is let go: it is asked
+    /// particular order. When `watch` says [`ControlFlow::Break`], what is in flight is let go, and so does this: it is asked
     /// before every layer and after every token.
-    ///
-    /// # Errors
-    /// What stops all requests. What stops one is reported to `watch`.
     pub fn run(
         &self,
         requests: impl IntoIterator<Item = Result<Request, (usize, ModelError)>>,
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<(), ModelError> {
+    ) -> ControlFlow<()> {
         let mut waiting: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
         for request in requests {
             let row = match request.and_then(|request| self.admit(request)) {
                 Ok(row) => row,
                 Err((tag, error)) => {
-                    if watch(Step::Done(tag, Err(error))) == ControlFlow::Break(()) {
-                        return Ok(());
-                    }
+                    watch(Step::Done(tag, Err(error)))?;
                     continue;
                 }
             };
@@ -149,18 +144,11 @@ impl<'a> Generator<'a> {
             } else {
                 None
             };
-            if let Some(rows) = run_now.and_then(|length| waiting.remove(&length))
-                && self.batch(rows, watch) == ControlFlow::Break(())
-            {
-                return Ok(());
+            if let Some(rows) = run_now.and_then(|length| waiting.remove(&length)) {
+                self.batch(rows, watch)?;
             }
         }
-        for (_, rows) in waiting {
-            if self.batch(rows, watch) == ControlFlow::Break(()) {
-                return Ok(());
-            }
-        }
-        Ok(())
+        waiting.into_values().try_for_each(|rows| self.batch(rows, watch))
     }
 
     /// One request alone.
@@ -174,12 +162,12 @@ impl<'a> Generator<'a> {
             allowed: self.allowed.clone(),
             ..*self
         };
-        alone.run([Ok(request)], &mut |step| {
+        let _ = alone.run([Ok(request)], &mut |step| {
             if let Step::Done(_, result) = step {
                 answer = result;
             }
             ControlFlow::Continue(())
-        })?;
+        });
         answer
     }
 
@@ -195,10 +183,8 @@ impl<'a> Generator<'a> {
                 "the prompt takes {length} positions, {} of them the picture's, and the model's context is {context}",
                 request.sequence.image_tokens()
             ));
-            return Err((
-                request.tag,
-                error.help("shorten the prompt, or choose an `image_mode` with fewer image tokens"),
-            ));
+            let help = "shorten the prompt, or choose an `image_mode` with fewer image tokens";
+            return Err((request.tag, error.help(help)));
         }
         let limit = self.settings.max_new_tokens.min(context - length);
         let draws = Draws::new(self.settings.seed, "token", &request.subject);
@@ -215,7 +201,7 @@ impl<'a> Generator<'a> {
         let shape = self.model.shape();
         let width = if self.model.dtype() == DType::F32 { 4 } else { 2 };
         let position = shape.layers * shape.cached * width;
-        // On the CPU 16 rows a step cost as little a token as 64 (measured at 128 features), and a batch that is
+        // On the CPU 16 rows per step cost as little per token as 64 (measured at 128 features), and a batch that is
         // not full is filled with fewer copies.
         let (memory, most) = if self.on_cpu() { (1 << 30, 16) } else { (8 << 30, 64) };
         let fitting = (memory / (position * self.capacity(length))).clamp(1, most);
@@ -456,7 +442,7 @@ mod tests {
             }
             ControlFlow::Continue(())
         };
-        generator.run(requests.into_iter().map(Ok), watch).unwrap();
+        assert!(generator.run(requests.into_iter().map(Ok), watch).is_continue());
         answers
     }
 
@@ -518,7 +504,7 @@ mod tests {
                 done += usize::from(matches!(step, Step::Done(..)));
                 if asked >= stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            generator.run((0..20).map(|index| Ok(request(index))), watch).unwrap();
+            assert!(generator.run((0..20).map(|index| Ok(request(index))), watch).is_break());
             assert_eq!(asked - done, stop_at, "nothing is computed once it was told to stop");
         }
     }

@@ -144,7 +144,7 @@ impl Config {
         ];
         std::array::from_fn(|index| {
             let (name, path) = LINEARS[index];
-            LinearSpec { name, path, shape: shapes[index] }
+            LinearSpec { name, path, shape: shapes[index], bias: false }
         })
     }
 }
@@ -184,8 +184,9 @@ impl Decoder {
                 let mut norm = |name: &str| RmsNorm::read(tensors, &format!("{prefix}.{name}"), hidden, epsilon);
                 let attention_norm = norm("input_layernorm")?;
                 let feed_forward_norm = norm("post_attention_layernorm")?;
-                let mut linear =
-                    |spec: &LinearSpec| Linear::read(tensors, &format!("{prefix}.{}", spec.path), spec.shape, false);
+                let mut linear = |spec: &LinearSpec| {
+                    Linear::read(tensors, &format!("{prefix}.{}", spec.path), spec.shape, spec.bias)
+                };
                 let [q, k, v, o, gate, up, down] = specs.each_ref().map(&mut linear);
                 Ok(Layer { attention_norm, linears: [q?, k?, v?, o?, gate?, up?, down?], feed_forward_norm })
             })

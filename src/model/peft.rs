@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::adapter::{Adapter, Change, LayerAdapter, Lora};
-use super::files::read_object;
+use super::files::{precision, read_object};
 use super::shape::{AdapterNames, Shape};
 use super::{AGAIN, ModelError, families, listed};
 use crate::data::sniff::Found;
@@ -34,10 +34,6 @@ pub use settings::Settings;
 pub struct Read {
     /// The adapter.
     pub adapter: Adapter,
-    /// The dropout that it was trained with.
-    pub dropout: f64,
-    /// The model that it names as its base.
-    pub base: Option<String>,
     /// What a person should know about what was read.
     pub notes: Vec<String>,
 }
@@ -50,8 +46,7 @@ pub struct Read {
 pub fn read(folder: &Path, shape: &Shape, device: &Device) -> Result<Read, ModelError> {
     let settings = check(folder)?;
     let (path, bytes) = (folder.join(TENSORS), open_tensors(folder)?);
-    parse(settings, &bytes, shape, device)
-        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+    parse(settings, &bytes, shape, device).map_err(|error| error.of(&path))
 }
 
 /// The settings of the adapter in `folder`, when both of its files are there and nothing beside them changes it. Tensors
@@ -65,8 +60,7 @@ pub fn check(folder: &Path) -> Result<Settings, ModelError> {
     if !path.is_file() {
         return Err(folder::no_adapter(folder, SETTINGS));
     }
-    let mut settings = Settings::parse(&read_object(&path)?)
-        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })?;
+    let mut settings = Settings::parse(&read_object(&path)?).map_err(|error| error.of(&path))?;
     if !folder.join(TENSORS).is_file() {
         return Err(folder::no_adapter(folder, TENSORS));
     }
@@ -86,19 +80,18 @@ pub fn open_tensors(folder: &Path) -> Result<Vec<u8>, ModelError> {
 /// The file of the tensors of an adapter for a model of `shape`: equal adapters give equal bytes.
 pub fn serialize(adapter: &Adapter, shape: &Shape) -> Vec<u8> {
     let written = shape.adapter_names.layers[0];
-    let mut factors = Vec::new();
+    let mut tensors: Vec<(String, TensorData)> = Vec::new();
     for (layer, LayerAdapter(changes)) in adapter.layers.iter().enumerate() {
         for (spec, change) in std::iter::zip(&shape.linears, changes) {
             for (factor, tensor) in change.iter().flat_map(Change::tensors) {
                 let name = format!("{PREFIX}.{written}{layer}.{}.{factor}.weight", spec.path);
-                let values: Vec<f32> = tensor.to_data().try_to_vec().expect("factors are 32-bit floats");
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                factors.push((name, tensor.dims().to_vec(), bytes));
+                tensors.push((name, tensor.to_data()));
             }
         }
     }
-    let views = factors.iter().map(|(name, shape, bytes)| {
-        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as the shape says"))
+    let views = tensors.iter().map(|(name, data)| {
+        let view = TensorView::new(Dtype::F32, data.shape().to_vec(), data.bytes()).expect("factors are 32-bit floats");
+        (name, view)
     });
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(format)).expect("names are distinct")
@@ -142,7 +135,7 @@ pub fn settings_text(rank: usize, alpha: f64, targets: &[String], dropout: f64, 
 /// # Errors
 /// As [`read`].
 pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -> Result<Read, ModelError> {
-    let Settings { rank, alpha, dropout, base, modules, mut notes } = settings;
+    let Settings { rank, alpha, modules, mut notes, .. } = settings;
     let file = tensors(bytes)?;
     let Sorted { factors, unused, others, notes: renamed } = Sorted::of(&file, shape.adapter_names)?;
     modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
@@ -155,7 +148,7 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
             problems.push(format!("tensor `{name}`: the model has {} layers", shape.layers));
         } else if view.shape() != expected {
             problems.push(format!("tensor `{name}`: expected {expected:?}, found {:?}", view.shape()));
-        } else if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        } else if precision(view.dtype()).is_none() {
             problems.push(format!("tensor `{name}`: expected f32, f16 or bf16, found {:?}", view.dtype()));
         } else if !factors.contains_key(&(layer, linear, if factor == 'A' { 'B' } else { 'A' })) {
             problems.push(format!("tensor `{name}`: its other factor is missing"));
@@ -172,7 +165,12 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
             .help("the adapter was made for another model"));
     }
     let change = |layer: usize, linear: usize| {
-        let tensor = |factor| Some(upload(&factors.get(&(layer, linear, factor))?.view, device));
+        let tensor = |factor| {
+            let Factor { view, .. } = factors.get(&(layer, linear, factor))?;
+            let stored = precision(view.dtype()).expect("checked");
+            let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), stored);
+            Some(Tensor::from_data(data, (device, DType::F32)))
+        };
         let scale = alpha / rank as f64;
         Some(Change::Lora(Lora { scale, a: tensor('A')?, b: tensor('B')?, dropout: None }))
     };
@@ -188,7 +186,7 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
     if unused > 0 {
         notes.push(format!("left out {unused} tensors of the vision tower's adapter, which changes nothing"));
     }
-    Ok(Read { adapter, dropout, base, notes })
+    Ok(Read { adapter, notes })
 }
 
 /// The tensors in `bytes`, the content of an adapter's file.
@@ -325,16 +323,6 @@ fn is_zero(view: &TensorView<'_>) -> bool {
     })
 }
 
-fn upload(view: &TensorView<'_>, device: &Device) -> Tensor<2> {
-    let stored = match view.dtype() {
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        _ => DType::F32,
-    };
-    let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), stored);
-    Tensor::from_data(data, (device, DType::F32))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,10 +370,11 @@ mod tests {
         fs::write(folder.path().join(TENSORS), &bytes).expect("written");
         let settings = settings_text(2, 4.0, &adapter.targets, 0.05, "some/model");
         fs::write(folder.path().join(SETTINGS), settings).expect("written");
+        let settings = check(folder.path()).expect("sound");
+        assert_eq!((settings.dropout, settings.base.as_deref()), (0.05, Some("some/model")));
         let found = read(folder.path(), &shape(), &device).expect("read");
         assert_eq!(found.adapter.targets, adapter.targets);
-        assert_eq!((found.adapter.rank, found.adapter.alpha, found.dropout), (2, 4.0, 0.05));
-        assert_eq!((found.base.as_deref(), found.notes.len()), (Some("some/model"), 0));
+        assert_eq!((found.adapter.rank, found.adapter.alpha, found.notes.len()), (2, 4.0, 0));
         assert_eq!(serialize(&found.adapter, &shape()), bytes);
     }
 

@@ -36,6 +36,8 @@ pub struct LinearSpec {
     pub path: &'static str,
     /// `[out, in]`.
     pub shape: [usize; 2],
+    /// Whether it has a bias.
+    pub bias: bool,
 }
 
 /// The token that stands for a picture.

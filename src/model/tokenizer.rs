@@ -83,8 +83,7 @@ impl Tokenizer {
         let inner = tokenizers::Tokenizer::from_bytes(behind_mark(&text)).map_err(|cause| {
             ModelError::content(&path, Found::instead_of_text(&text), format_args!("not a tokenizer: {cause}"))
         })?;
-        Self::new(inner, &settings(folder)?, image)
-            .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+        Self::new(inner, &settings(folder)?, image).map_err(|error| error.of(&path))
     }
 
     fn new(mut inner: tokenizers::Tokenizer, settings: &Value, image: &ImageToken) -> Result<Self, ModelError> {
@@ -205,11 +204,6 @@ impl Tokenizer {
     /// The id of a special token, by its text.
     pub fn special(&self, text: &str) -> Option<u32> {
         self.added.iter().find(|token| token.special && token.text == text).map(|token| token.id)
-    }
-
-    /// The id of the token that stands for a picture.
-    pub fn image(&self) -> u32 {
-        self.image
     }
 
     /// What the checkpoint's files say differently of how a sequence begins, and which of them holds.

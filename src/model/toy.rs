@@ -78,7 +78,7 @@ impl Family for ToyFamily {
             context: 256,
             end_tokens: end_tokens([(Some(&config), "`eos_token_id`")], 100)?.unwrap_or_default(),
             image_token: ImageToken { text: PICTURE, id: fields.get("picture").and_then(token).unwrap_or_default() },
-            linears: linears.map(|(&(name, path), shape)| LinearSpec { name, path, shape }).collect(),
+            linears: linears.map(|(&(name, path), shape)| LinearSpec { name, path, shape, bias: true }).collect(),
             adapter_names: &NAMES,
         })
     }
@@ -183,7 +183,8 @@ impl Toy {
             let path = format!("speaker.blocks.{index}");
             let mut norm = |name: &str| LayerNorm::read(tensors, &format!("{path}.{name}"), WIDTH, 1e-5);
             let norms = [norm("first")?, norm("second")?];
-            let linear = |spec: &LinearSpec| Linear::read(tensors, &format!("{path}.{}", spec.path), spec.shape, true);
+            let linear =
+                |spec: &LinearSpec| Linear::read(tensors, &format!("{path}.{}", spec.path), spec.shape, spec.bias);
             blocks.push(Block { norms, linears: shape.linears.iter().map(linear).collect::<Result<_, _>>()? });
         }
         Ok(Self {

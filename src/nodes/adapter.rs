@@ -103,8 +103,7 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
     let settings = peft::check(folder)?;
     let path = folder.join(peft::TENSORS);
     let written = fs::read(&path).map_err(|cause| Failure::io(&path, &cause))?;
-    let (tensors, renamed) = peft::plain(&written)
-        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })?;
+    let (tensors, renamed) = peft::plain(&written).map_err(|error| error.of(&path))?;
     let targets = targets(folder, &settings, &tensors)?;
     let peft::Settings { rank, alpha, dropout, base, mut notes, .. } = settings;
     notes.extend(renamed);
@@ -159,8 +158,7 @@ pub fn export(
 /// The modules that the tensors of the adapter in `folder` belong to, in the order of a layer.
 fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<Vec<String>, ModelError> {
     let path = folder.join(peft::TENSORS);
-    peft::targets(settings, tensors)
-        .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+    peft::targets(settings, tensors).map_err(|error| error.of(&path))
 }
 
 /// An adapter's shape as parameters: what a node that trains on from it may repeat.

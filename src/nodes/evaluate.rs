@@ -480,13 +480,14 @@ impl ItemWork for EvaluateNode {
             }
             let waiting: usize = group.iter().map(|subject| subject.image.pixels.bytes().len()).sum();
             if waiting >= PREPARED || group.len() >= PICTURES {
-                if run.group(&group)? == ControlFlow::Break(()) {
+                if run.group(&group) == ControlFlow::Break(()) {
                     return Ok(());
                 }
                 group.clear();
             }
         }
-        run.group(&group).map(|_| ())
+        let _ = run.group(&group);
+        Ok(())
     }
 
     fn collect(

@@ -263,8 +263,8 @@ impl ItemWork for ResponseNode {
                     }
                 }
             });
-            generator.run(receiver.into_iter().flatten(), &mut watch)
-        })?;
+            let _ = generator.run(receiver.into_iter().flatten(), &mut watch);
+        });
         Ok(())
     }
 

@@ -6,4 +6,4 @@ mod weights;
 
 pub use json::{Fields, read_object};
 pub use tensors::{Declared, Tensors};
-pub use weights::{Naming, Weights};
+pub use weights::{Naming, Weights, precision};

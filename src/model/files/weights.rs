@@ -222,7 +222,8 @@ fn families<'a>(names: impl Iterator<Item = &'a str>) -> String {
     list.join(", ")
 }
 
-fn precision(stored: Dtype) -> Option<DType> {
+/// burn's name of a precision in which weights are read.
+pub fn precision(stored: Dtype) -> Option<DType> {
     match stored {
         Dtype::F32 => Some(DType::F32),
         Dtype::F16 => Some(DType::F16),

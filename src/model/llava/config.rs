@@ -110,10 +110,7 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let root = read_config(folder)?;
         let generation = read_optional(&folder.join("generation_config.json"))?;
-        Self::parse(&root, generation.as_ref()).map_err(|error| {
-            let path = folder.join("config.json");
-            ModelError { message: format!("{}: {}", path.display(), error.message), ..error }
-        })
+        Self::parse(&root, generation.as_ref()).map_err(|error| error.of(&folder.join("config.json")))
     }
 
     fn parse(root: &Map<String, Value>, generation: Option<&Map<String, Value>>) -> Result<Self, ModelError> {

@@ -105,7 +105,7 @@ impl LlavaImageProcessor {
             .apply(&object)
             .and_then(|()| check_pinpoints(&object, config))
             .map(|()| processor)
-            .map_err(|error| ModelError { message: format!("{}: {}", path.display(), error.message), ..error })
+            .map_err(|error| error.of(&path))
     }
 
     /// What holds without a file.

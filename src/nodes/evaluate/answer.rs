@@ -11,7 +11,7 @@ use crate::model::contract::ImageInput;
 use crate::model::generate::{Generator, Request, Step};
 use crate::model::processor::{Processor, round};
 use stic_engine::digest::Digest;
-use stic_engine::node::{BadItem, Context, Failure, Item, ItemValue, Progress};
+use stic_engine::node::{BadItem, Context, Item, ItemValue, Progress};
 
 /// A picture and what is asked about it.
 pub(super) struct Subject {
@@ -47,11 +47,8 @@ struct Written {
 
 impl Run<'_> {
     /// Describes the pictures of a group where the form asks for it, then answers what is asked about them.
-    ///
-    /// # Errors
-    /// What stops all items. What stops one is handed to `finished`.
-    pub fn group(&mut self, group: &[Subject]) -> Result<ControlFlow<()>, Failure> {
-        let Some(descriptions) = self.describe(group)? else { return Ok(ControlFlow::Break(())) };
+    pub fn group(&mut self, group: &[Subject]) -> ControlFlow<()> {
+        let descriptions = self.describe(group)?;
         let (node, loaded, processor) = (self.node, self.loaded, self.processor);
         let mut prompts: BTreeMap<usize, (Option<String>, String)> = BTreeMap::new();
         let mut requests = Vec::new();
@@ -60,9 +57,7 @@ impl Run<'_> {
                 let description = match &description {
                     Ok(description) => description.clone(),
                     Err(cause) => {
-                        if self.finish(index, Err(bad(loaded, index, cause))) == ControlFlow::Break(()) {
-                            return Ok(ControlFlow::Break(()));
-                        }
+                        self.finish(index, Err(bad(loaded, index, cause)))?;
                         continue;
                     }
                 };
@@ -92,11 +87,10 @@ impl Run<'_> {
     }
 
     /// The description of each picture of the group, or why there is none; no description where the form has none.
-    /// `None` when the run is to stop.
-    fn describe(&mut self, group: &[Subject]) -> Result<Option<Vec<Described>>, Failure> {
+    fn describe(&mut self, group: &[Subject]) -> ControlFlow<(), Vec<Described>> {
         let (node, processor) = (self.node, self.processor);
         if !node.describe_and_respond.describes() || group.is_empty() {
-            return Ok(Some(vec![Ok(None); group.len()]));
+            return ControlFlow::Continue(vec![Ok(None); group.len()]);
         }
         let sees = node.describe_and_respond != Form::Published;
         // What is neither shown a picture nor drawn is the same for all.
@@ -112,17 +106,14 @@ impl Run<'_> {
         let mut descriptions = vec![Ok(None); group.len()];
         // A description that serves all pictures is one for each of them.
         let served = if count == group.len() { 1 } else { group.len() };
-        let flow = self.write(requests, |run, place, written| {
+        self.write(requests, |run, place, written| {
             run.advance(served);
             descriptions[place] = written.map(|written| Some(written.text)).map_err(|error| error.message);
             ControlFlow::Continue(())
         })?;
-        if flow == ControlFlow::Break(()) {
-            return Ok(None);
-        }
         let first = descriptions[0].clone();
         descriptions[count..].fill(first);
-        Ok(Some(descriptions))
+        ControlFlow::Continue(descriptions)
     }
 
     /// Runs requests and hands on what was written, by tag.
@@ -130,31 +121,25 @@ impl Run<'_> {
         &mut self,
         requests: Vec<Result<Request, (usize, ModelError)>>,
         mut take: impl FnMut(&mut Self, usize, Result<Written, ModelError>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Failure> {
+    ) -> ControlFlow<()> {
         let (generator, tokenizer) = (self.generator, self.processor.tokenizer());
-        let mut flow = ControlFlow::Continue(());
         generator.run(requests, &mut |step| {
-            match step {
+            let flow = match step {
                 Step::Tokens(count) => {
                     self.progress.tokens = self.progress.tokens.map(|tokens| tokens + count as u64);
                     self.context.progress(self.progress);
+                    ControlFlow::Continue(())
                 }
                 Step::Done(tag, answer) => {
                     let written = answer.and_then(|answer| {
                         let (tokens, finish) = (answer.tokens.len(), answer.finish);
                         Ok(Written { text: tokenizer.decode(&answer.tokens)?, tokens, finish })
                     });
-                    if take(self, tag, written) == ControlFlow::Break(()) {
-                        flow = ControlFlow::Break(());
-                    }
+                    take(self, tag, written)
                 }
-            }
-            if self.context.interrupted() {
-                flow = ControlFlow::Break(());
-            }
-            flow
-        })?;
-        Ok(flow)
+            };
+            if self.context.interrupted() { ControlFlow::Break(()) } else { flow }
+        })
     }
 
     /// Hands an item's value on.
