@@ -22,8 +22,12 @@
 //!
 //! # One walk through the code
 //!
-//! `stic run FILE` reads the file into a graph whose nodes are made by the kinds in [`nodes`]; the engine plans it, runs
-//! what is missing and publishes results. [`stic_engine`] says how, and names the invariants of keys and of the cache.
+//! `stic run FILE` reads the text into a [`spec`](stic_engine::spec) (spans kept for messages), and that into a
+//! [`graph`](stic_engine::graph), whose nodes are made by the kinds in [`nodes`]. All mistakes of both steps are reported
+//! at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs exist a key
+//! and looks it up in the [`store`](stic_engine::store); [`run`](stic_engine::run) executes what is missing, in topological
+//! order, and publishes: objects first, the record last. A node that maps items finds those that are in its journal and
+//! makes only the others. The invariants of keys and of the cache stand in [`stic_engine`].
 //!
 //! # A picture's way through the learning side
 //!

@@ -163,7 +163,7 @@ fn a_panic_in_a_node_is_a_failure_of_that_node() {
 }
 
 #[test]
-fn failures_of_the_surroundings_are_tried_again_and_never_kept() {
+fn failures_of_the_environment_are_tried_again_and_never_kept() {
     let text = |count: u32| THREE.replace("node:no such model", &format!("environment:{count}"));
     let run = Bench::new().run_with(&text(2), |_, options| options.retries = 2);
     assert!(run.what().contains(&"run broken".to_owned()));

@@ -80,7 +80,7 @@ fn an_error_of_the_file_system_is_never_taken_for_absence() {
 }
 
 #[test]
-fn a_node_that_meets_an_error_while_it_runs_fails_as_by_its_surroundings_and_the_next_run_goes_on() {
+fn a_node_that_meets_an_error_while_it_runs_fails_as_by_its_environment_and_the_next_run_goes_on() {
     let more = PIPELINE.replace("\"c\"", "\"c\", \"d\"");
     let clean = Bench::new().run(&more).contents();
     let accesses = [Access::Read, Access::Look, Access::List, Access::Write, Access::Name, Access::Sync];
