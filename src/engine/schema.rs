@@ -16,10 +16,10 @@ use crate::spec::{NodeKeys, PipelineTable};
 pub fn schema(kinds: &Kinds) -> Value {
     let mut tables = Map::new();
     tables.insert("pipeline".into(), table(&PipelineTable::declared(), None));
-    for pool in kinds.pools() {
+    for pool in kinds.declared().pools {
         tables.insert(pool.name.into(), table(&(pool.declared)(), None));
     }
-    for resource in kinds.resources() {
+    for resource in kinds.declared().resources {
         let source = json!({
             "type": "object",
             "properties": { "source": filled(resource.expected), "revision": filled("the revision of a source that is no path") },

@@ -32,6 +32,7 @@ mod training;
 use std::sync::Arc;
 
 use stic_engine::node::{Kinds, NodeKind};
+use stic_engine::spec::Declared;
 
 pub use corrupt::CorruptKind;
 pub use describe::DescribeKind;
@@ -59,11 +60,11 @@ pub fn kinds() -> Kinds {
         Arc::new(SftKind),
         Arc::new(EvaluateKind),
     ];
-    Kinds::new(kinds)
-        .with_importer(Arc::new(FileImporter))
-        .with_resources(&[model::MODEL])
-        .with_pools(&[device::DEVICES])
-        .with_synonyms(synonyms::SYNONYMS)
+    Kinds::new(kinds).with_importer(Arc::new(FileImporter)).with_declared(Declared {
+        resources: &[model::MODEL],
+        pools: &[device::DEVICES],
+        synonyms: synonyms::SYNONYMS,
+    })
 }
 
 #[cfg(test)]

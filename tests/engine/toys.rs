@@ -21,7 +21,7 @@ use stic_engine::plan;
 use stic_engine::pool::{self, Pool, Slots};
 use stic_engine::run::{Interrupt, Options, RunReport, run};
 use stic_engine::spec::parameter::Parameters;
-use stic_engine::spec::{PoolKind, PoolRequest, Reader};
+use stic_engine::spec::{Declared, PoolKind, PoolRequest, Reader};
 use stic_engine::store::Store;
 
 /// Rows, the same item by item with a suffix, and both together.
@@ -379,7 +379,8 @@ impl ToyNode {
 
 pub fn kinds() -> Kinds {
     let toys = [Toy::Words, Toy::Files, Toy::Each, Toy::Tell, Toy::Show, Toy::Compute, Toy::All, Toy::First];
-    Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect()).with_pools(&[DEVICE])
+    Kinds::new(toys.into_iter().map(|toy| Arc::new(toy) as Arc<dyn NodeKind>).collect())
+        .with_declared(Declared { pools: &[DEVICE], ..Declared::default() })
 }
 
 const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };

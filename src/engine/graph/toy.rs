@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::artifact::ArtifactKind;
 use crate::node::{Arity, Importer, Kinds, NodeKind, Output, Parameter, Port, Simple};
-use crate::spec::{PoolKind, PoolRequest, Reader, ResourceKind};
+use crate::spec::{Declared, PoolKind, PoolRequest, Reader, ResourceKind};
 
 const fn made(name: &'static str) -> ArtifactKind {
     ArtifactKind { name, version: 1, rows: None }
@@ -36,8 +36,7 @@ pub(crate) fn kinds() -> Kinds {
         kind("learn", ADAPTER, vec![port("pairs", &[PAIRS, CONVERSATIONS], Arity::One), adapter], read_learned),
     ])
     .with_importer(Arc::new(ToyImporter))
-    .with_resources(&[MODEL])
-    .with_pools(&[DEVICE])
+    .with_declared(Declared { resources: &[MODEL], pools: &[DEVICE], synonyms: &[] })
 }
 
 const MODEL: ResourceKind =

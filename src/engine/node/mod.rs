@@ -5,10 +5,12 @@
 //! runs it.
 
 mod failure;
+mod kinds;
 mod results;
 mod simple;
 
 pub use failure::Failure;
+pub use kinds::Kinds;
 pub use results::{
     Artifact, BadItem, Block, Compared, Inputs, ItemValue, Metric, Output, Part, Progress, Sample, Summary,
 };
@@ -22,10 +24,9 @@ use std::sync::Arc;
 use crate::artifact::{ArtifactKind, ItemId, Label};
 use crate::digest::{Digest, Value};
 use crate::pool::Slots;
-use crate::spec::keys::Synonyms;
 pub use crate::spec::parameter::{Class, Parameter, by_default};
 use crate::spec::parameter::{Declaration, choice};
-use crate::spec::{Declared, PoolKind, Reader, Resource, ResourceKind};
+use crate::spec::{Reader, Resource};
 
 /// How many inputs a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,113 +93,6 @@ pub trait Importer: Send + Sync {
     fn check_resource(&self, resource: &Resource) -> Vec<FileProblem> {
         let _ = resource;
         Vec::new()
-    }
-}
-
-/// The kinds of node that there are.
-#[derive(Clone)]
-pub struct Kinds {
-    kinds: Vec<Arc<dyn NodeKind>>,
-    importer: Option<Arc<dyn Importer>>,
-    resources: Vec<ResourceKind>,
-    pools: Vec<PoolKind>,
-    synonyms: &'static Synonyms,
-}
-
-impl Kinds {
-    /// These kinds.
-    pub fn new(kinds: Vec<Arc<dyn NodeKind>>) -> Self {
-        Self { kinds, importer: None, resources: Vec::new(), pools: Vec::new(), synonyms: &[] }
-    }
-
-    /// The same, with what imports files.
-    #[must_use]
-    pub fn with_importer(mut self, importer: Arc<dyn Importer>) -> Self {
-        self.importer = Some(importer);
-        self
-    }
-
-    /// The same, with the kinds of resource that a pipeline file may declare.
-    #[must_use]
-    pub fn with_resources(mut self, resources: &[ResourceKind]) -> Self {
-        self.resources.extend_from_slice(resources);
-        self
-    }
-
-    /// The same, with the pools whose slots nodes occupy.
-    #[must_use]
-    pub fn with_pools(mut self, pools: &[PoolKind]) -> Self {
-        self.pools.extend_from_slice(pools);
-        self
-    }
-
-    /// The same, with what the keys of its nodes are called elsewhere, for messages about unknown ones.
-    #[must_use]
-    pub fn with_synonyms(mut self, synonyms: &'static Synonyms) -> Self {
-        self.synonyms = synonyms;
-        self
-    }
-
-    /// What pipeline files may have beside the tables of the engine.
-    pub fn declared(&self) -> Declared<'_> {
-        Declared { resources: &self.resources, pools: &self.pools, synonyms: self.synonyms }
-    }
-
-    /// What is wrong with how the kinds fit together, for a test of the program: two kinds of node or of artifact under
-    /// one name, and artifacts that an input takes and no node makes.
-    pub fn conflicts(&self) -> Vec<String> {
-        let mut conflicts = Vec::new();
-        for (index, kind) in self.kinds.iter().enumerate() {
-            if self.kinds[..index].iter().any(|other| other.name() == kind.name()) {
-                conflicts.push(format!("two kinds of node are called `{}`", kind.name()));
-            }
-        }
-        let mut artifacts: Vec<ArtifactKind> = Vec::new();
-        let made = self.kinds.iter().map(|kind| kind.output());
-        let taken = self.kinds.iter().flat_map(|kind| kind.ports()).flat_map(|port| port.accepts).copied();
-        for artifact in made.clone().chain(taken) {
-            if artifacts.contains(&artifact) {
-                continue;
-            }
-            if artifacts.iter().any(|other| other.name == artifact.name) {
-                conflicts.push(format!("two kinds of artifact are called `{artifact}`"));
-            }
-            if !made.clone().any(|made| made == artifact) {
-                conflicts.push(format!("an input takes `{artifact}`, and no node makes it"));
-            }
-            artifacts.push(artifact);
-        }
-        conflicts
-    }
-
-    /// The pools whose slots nodes occupy.
-    pub fn pools(&self) -> &[PoolKind] {
-        &self.pools
-    }
-
-    /// The kinds of resource that a pipeline file may declare.
-    pub fn resources(&self) -> &[ResourceKind] {
-        &self.resources
-    }
-
-    /// The kind called `name`.
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn NodeKind>> {
-        self.kinds.iter().find(|kind| kind.name() == name)
-    }
-
-    /// All kinds.
-    pub fn all(&self) -> &[Arc<dyn NodeKind>] {
-        &self.kinds
-    }
-
-    /// The names of all kinds.
-    pub fn names(&self) -> Vec<&'static str> {
-        self.kinds.iter().map(|kind| kind.name()).collect()
-    }
-
-    /// What imports files, if anything does.
-    pub fn importer(&self) -> Option<&dyn Importer> {
-        self.importer.as_deref()
     }
 }
 
@@ -560,30 +454,4 @@ pub trait Context: Send + Sync {
 
     /// Reports something worth knowing, once: a warning, a count.
     fn note(&self, text: &str);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: ArtifactKind = ArtifactKind { name: "a", version: 1, rows: None };
-    const B: ArtifactKind = ArtifactKind { name: "b", version: 1, rows: None };
-
-    fn kind(name: &'static str, output: ArtifactKind, accepts: &'static [ArtifactKind]) -> Arc<dyn NodeKind> {
-        let ports: Vec<Port> =
-            accepts.iter().map(|_| Port { name: "in", accepts, arity: Arity::One, items: false }).collect();
-        let run: fn(&[Parameter], &Inputs, &dyn Context) -> Result<Output, Failure> = |_, _, _| Ok(Output::default());
-        Arc::new(Simple { name, version: 1, ports: ports.leak(), output, read: |_| Some(Vec::new()), run })
-    }
-
-    #[test]
-    fn kinds_that_do_not_fit_together_are_found() {
-        let conflicts = |kinds| Kinds::new(kinds).conflicts();
-        assert_eq!(conflicts(vec![kind("x", A, &[]), kind("y", B, &[A])]), Vec::<String>::new());
-        assert_eq!(conflicts(vec![kind("x", A, &[]), kind("x", B, &[A])]), ["two kinds of node are called `x`"]);
-        assert_eq!(conflicts(vec![kind("x", A, &[B])]), ["an input takes `b`, and no node makes it"]);
-        let newer = ArtifactKind { version: 2, ..A };
-        let found = conflicts(vec![kind("x", A, &[]), kind("y", newer, &[])]);
-        assert_eq!(found, ["two kinds of artifact are called `a`"]);
-    }
 }

@@ -11,11 +11,11 @@ use super::parameter::Declaration;
 
 /// What a program's pipeline files may have beside the tables of the engine.
 #[derive(Clone, Copy, Default)]
-pub struct Declared<'a> {
+pub struct Declared {
     /// Kinds of resource.
-    pub resources: &'a [ResourceKind],
+    pub resources: &'static [ResourceKind],
     /// Pools.
-    pub pools: &'a [PoolKind],
+    pub pools: &'static [PoolKind],
     /// What the keys of its nodes are called elsewhere.
     pub synonyms: &'static Synonyms,
 }

@@ -111,7 +111,7 @@ const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "
 impl Pipeline {
     /// Reads the text of a pipeline file that lies in `folder` and may have the tables `declared`. `None` when the file is for a newer version; whatever
     /// else is wrong is left out of the pipeline and reported in `mistakes`.
-    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &Declared<'_>) -> (Option<Self>, Mistakes) {
+    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &Declared) -> (Option<Self>, Mistakes) {
         let Parsed { root, mistakes, incomplete } = syntax::parse(text);
         if let Some((language, span)) = newer_language(&root) {
             let newer = Mistakes::default();
@@ -129,7 +129,7 @@ impl Pipeline {
         root: Table,
         default_name: &str,
         folder: &Path,
-        declared: &Declared<'_>,
+        declared: &Declared,
         mistakes: &Mistakes,
         end: usize,
     ) -> Self {
@@ -251,7 +251,7 @@ impl Pipeline {
 }
 
 /// Rejects keys of `[pipeline]` and of pools that stand before any table.
-fn reject_keys_outside(root: &Table, declared: &Declared<'_>, file: &mut Reader<'_>) {
+fn reject_keys_outside(root: &Table, declared: &Declared, file: &mut Reader<'_>) {
     let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
     for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
         for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
@@ -262,7 +262,7 @@ fn reject_keys_outside(root: &Table, declared: &Declared<'_>, file: &mut Reader<
 }
 
 /// Whether a table of nodes or resources stands under another name, so that their names stand for nothing.
-fn has_misnamed_table(root: &Table, declared: &Declared<'_>) -> bool {
+fn has_misnamed_table(root: &Table, declared: &Declared) -> bool {
     let mut tables = vec!["nodes"];
     tables.extend(declared.resources.iter().map(|kind| kind.table));
     let named = tables.len();
