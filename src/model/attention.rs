@@ -165,7 +165,7 @@ impl LayerCache {
         self.length = self.length.min(length);
     }
 
-    /// One cache a layer out of those of several batches, equally long, one batch after the other.
+    /// One cache per layer out of those of several batches of one length, concatenated along the batch.
     pub fn join(parts: Vec<Vec<Self>>) -> Vec<Self> {
         let mut parts = parts.into_iter();
         let first = parts.next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Sequences → one batch as the decoder reads it: rows of one length, image features in place, and where the answers are.
+//! One batch of sequences as the decoder reads it: padded rows, image features in place, and where the answers are.
 //!
 //! The sequences of one example (a pair's chosen and rejected one) go into one row: what they have in common, the
 //! picture and the prompt, is there once, and each continuation sees it and itself. With a picture of 576 rows and
-//! answers of 150 tokens that is six tenths of the positions. What fills rows up is never attended to and carries no loss.
+//! answers of 150 tokens that is six tenths of the positions. Padding is never attended to and carries no loss.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -24,7 +24,7 @@ pub struct Member<'a> {
 pub struct Input {
     /// What enters the first layer, `[rows, length, hidden]`.
     pub hidden: Tensor<3>,
-    /// What is added to the hidden states after the first layers, one a layer, of the same shape.
+    /// What is added to the hidden states after the first layers, one per layer, of the same shape.
     pub added: Vec<Tensor<3>>,
     /// Rotations and mask: every slot sees itself and those before it, but for other continuations.
     pub attention: Attention,
@@ -171,7 +171,7 @@ impl Batch {
             };
             let mut slots: Vec<_> = layout.slots().map(slot).collect();
             if alone {
-                // What fills up comes after all that is there, and so is seen by nothing of it.
+                // Padding comes after everything else, so nothing else attends to it.
                 let next = positions[0].1;
                 slots.extend((slots.len()..length).map(|order| Some(Slot::at(order, next + order - layout.shared))));
             }

@@ -5,6 +5,19 @@
 //! alone. What a family may decide for itself: how many image tokens a picture takes (also by the other pictures of the
 //! conversation and by settings), how they stand in the text, rotary positions, masks, the names of linear layers and
 //! tensors, chat template and end tokens.
+//!
+//! # What is not there yet, and where it goes
+//!
+//! - Keys and values of an image that every layer attends to beside the sequence (LLaMA-Adapter): a field of
+//!   [`ImageFeatures`], one entry per layer, which [`Batch`](super::batch::Batch) hands to [`Model::layer`] with
+//!   [`Attention`].
+//! - Decoder layers that differ in their linear layers: [`Shape::linears`] becomes a list per layer.
+//! - Masks by span (images that see themselves as a whole): a span in [`Slot`], which
+//!   [`Mask::new`](super::attention::Mask::new) compares. Sliding windows are there; a cache that forgets what is outside
+//!   the window, or a recurrent state, is another kind of [`LayerCache`].
+//! - A model over several devices: [`Model::device`] takes the layer, and [`forward`](super::forward::forward) moves the
+//!   hidden states.
+//! - Weights in 4 bits: another [`Weight`](super::nn::Weight).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,7 +86,7 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// Its sizes.
     fn shape(&self) -> &Shape;
 
-    /// What people should know of the checkpoint: where its files contradict one another.
+    /// What users should know about the checkpoint: where its files contradict one another.
     fn notes(&self) -> &[String];
 
     /// The device of the weights.
@@ -100,7 +113,7 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// `queries` and `keys` hold a row for each of the batch, or one row for all.
     fn attention(&self, queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>]) -> Attention;
 
-    /// Empty caches, one a layer, for `batch` sequences of at most `capacity` positions.
+    /// Empty KV caches, one per layer, for `batch` sequences of at most `capacity` positions.
     fn caches(&self, batch: usize, capacity: usize) -> Vec<LayerCache>;
 
     /// One decoder layer, differentiable in `hidden` and in `adapter`.
@@ -203,7 +216,7 @@ impl ImageInput {
 pub struct ImageFeatures {
     /// In place of the image tokens, `[image tokens, hidden]`.
     pub rows: Tensor<2>,
-    /// Added to the hidden states of the image tokens after the first decoder layers, one a layer, each of the shape of
+    /// Added to the hidden states of the image tokens after the first decoder layers, one per layer, each of the shape of
     /// `rows`.
     pub added: Vec<Tensor<2>>,
 }

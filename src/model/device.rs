@@ -1,4 +1,4 @@
-//! Names of backends → devices of burn: what is compiled in, what this machine has, what works, and in which precision.
+//! burn's devices for the names of backends: what is compiled in, what this machine has, what works, in which precisions.
 //!
 //! A device counts as usable once it has done a small computation: drivers that are missing or broken show only then,
 //! and by a panic, which is caught here. This module does not know models.
@@ -35,7 +35,7 @@ pub struct DeviceReport {
     pub precisions: Vec<Precision>,
     /// Why it is unusable.
     pub problem: Option<String>,
-    /// Whether it is a CPU that only imitates a GPU, which `auto` passes over.
+    /// Whether it is a software renderer on the CPU, which `auto` passes over.
     pub software: bool,
 }
 
@@ -142,7 +142,7 @@ fn report(backend: Backend) -> BackendReport {
     report
 }
 
-/// Lets `device` compute something.
+/// Tries a small computation on `device`.
 fn try_out(backend: Backend, index: usize, device: &Device) -> DeviceReport {
     let name = format!("{device:?}");
     let tried = quietly(|| {

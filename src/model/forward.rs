@@ -16,8 +16,8 @@ use super::attention::LayerCache;
 use super::batch::{Batch, Input, integers};
 use super::contract::Model;
 
-/// Runs `input` through all layers, with `adapter`'s change of each. `enter` is shown what enters every layer, and may
-/// break off.
+/// Runs `input` through all layers, with `adapter`'s change of each. `enter` sees the input of every layer, and may
+/// stop the pass.
 ///
 /// # Shapes
 /// - returns: what leaves the last layer, `[rows, length, hidden]`

@@ -1,7 +1,7 @@
-//! Generation: prompts with pictures → tokens, in batches, with a cache of keys and values.
+//! Generation: tokens from prompts with pictures, in batches, with a KV cache.
 //!
 //! Requests come as a stream; those of like length are run together. The shape of a batch follows from the length of
-//! its prompts and the model alone: prompts are filled up at their end to a multiple of 32 positions, every row of a batch
+//! its prompts and the model alone: prompts are padded at their end to a multiple of 32 positions, every row of a batch
 //! goes through the same number of positions, and on the CPU a batch that is not full is filled with copies. So
 //! on the CPU an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
 //! either: every row of a product is computed alike.
@@ -29,18 +29,18 @@ use super::tokenizer::Tokenizer;
 use crate::artifact::Finish;
 use stic_engine::draw::Draws;
 
-/// Prompts are filled up to a multiple of so many positions, and so many slots are attended more at a time.
+/// Prompts are padded to a multiple of so many positions, and the slots that are attended grow by so many at a time.
 const STEP: usize = 32;
 
-/// How many positions go through the layers at once before the first token. On the CPU few: what fills a batch up
-/// is computed for the last group alone, and one prompt of some hundred positions is a group.
+/// How many positions go through the layers at once in the prefill. On the CPU few: copies that fill a batch are computed
+/// for its last group alone, and one prompt of some hundred positions is a group.
 const PREFILL: usize = 8192;
 const PREFILL_ON_CPU: usize = 512;
 
 /// How many prepared pictures may wait for prompts of like length.
 const WAITING: usize = 256;
 
-/// A prompt to go on from.
+/// A prompt to complete.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The caller's number for it.
@@ -53,7 +53,7 @@ pub struct Request {
     pub image: Option<Arc<ImageInput>>,
 }
 
-/// What a model wrote.
+/// A model's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The tokens, the one that ends the answer included.
@@ -104,7 +104,7 @@ struct Row {
     limit: usize,
     draws: Draws,
     tokens: Vec<u32>,
-    /// Whether the answer is still open.
+    /// Whether the answer is unfinished.
     open: bool,
 }
 

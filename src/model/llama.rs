@@ -242,7 +242,7 @@ impl Decoder {
         Attention { rotary, mask: Mask::new(queries, keys, sliding_window, heads / key_value_heads, &device) }
     }
 
-    /// Empty caches, one a layer, for `batch` sequences of at most `capacity` positions.
+    /// Empty KV caches, one per layer, for `batch` sequences of at most `capacity` positions.
     pub fn caches(&self, batch: usize, capacity: usize) -> Vec<LayerCache> {
         let shape = [batch, self.config.key_value_heads, capacity, self.config.head_size];
         self.layers.iter().map(|_| LayerCache::new(shape, (&self.device(), self.dtype()))).collect()

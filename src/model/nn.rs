@@ -15,7 +15,7 @@ use super::ModelError;
 use super::files::json::unsupported;
 use super::files::{Fields, Tensors};
 
-/// How many rows are few: a small batch that decodes. Then the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
+/// The row counts of a small batch in decode. There the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
 /// their right operand, which costs more than multiplying so few rows by it. Measured on a CPU in 32 bits with
 /// 8 rows, a step of wide layers takes 48 instead of 88 ms; in 16 bits the usual order is faster.
 const FEW: RangeInclusive<usize> = 4..=32;

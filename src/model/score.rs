@@ -9,7 +9,7 @@ use super::contract::{ImageInput, Model};
 use super::forward::log_probabilities;
 use super::sequence::Sequence;
 
-/// What a model makes of an answer.
+/// The score of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
     /// The tokens of the answer, with those that close it.

@@ -44,7 +44,7 @@ impl Reference {
         self.facts[key].as_str().unwrap()
     }
 
-    /// The ids as transformers has them: the placeholder once a row.
+    /// The ids as transformers has them: the placeholder once per row.
     fn expanded(&self, sequence: &Sequence) -> Vec<u32> {
         let image = self.model.shape().image_token.id;
         let id = |source| if let Source::Token(id) = source { id } else { image };

@@ -251,8 +251,8 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// About how many bytes an example of `positions` needs: what enters every layer, one layer's graph with its square
-/// of scores, and logits for half of the positions.
+/// About how many bytes an example of `positions` needs: the input of every layer, one layer's graph with its attention
+/// scores, and logits for half of the positions.
 fn memory(model: &dyn Model, positions: usize) -> usize {
     let Shape { vocabulary, hidden, intermediate, layers, heads, .. } = *model.shape();
     let length = padded_length(positions);
@@ -261,12 +261,12 @@ fn memory(model: &dyn Model, positions: usize) -> usize {
     kept + graph + length / 2 * vocabulary * 12
 }
 
-/// How much of a device's memory micro-batches may take, in bytes. Beside a 7B model in 16 bits on a GPU of 48 GB.
+/// The memory that a micro-batch may take, in bytes: what is left beside a 7B model in 16 bits on a GPU of 48 GB.
 fn budget(backend: Backend) -> usize {
     if backend == Backend::Cpu { 2 << 30 } else { 24 << 30 }
 }
 
-/// What stands for a picture in the decoder.
+/// The image features of a picture.
 fn features(
     model: &dyn Model,
     digest: &Digest,

@@ -1,4 +1,4 @@
-//! What a training step came to, one JSON object a line.
+//! The training log: one JSON object per line and step.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Line {
     /// Whether the step was left out because its gradient overflowed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
-    /// How many positions went through the model: what fills up is not counted, what a pair shares is counted once.
+    /// How many positions went through the model: padding is not counted, what a pair shares is counted once.
     pub tokens: u64,
     /// How long the step took.
     pub seconds: f64,

@@ -1,6 +1,6 @@
 //! Training: losses, the optimizer and its learning rate schedule, steps, checkpoints.
 //!
-//! [`training::Training`] runs the steps; [`step`] computes one gradient, [`optimizer`] takes it. Nothing here knows the
+//! [`training::Training`] is the loop; [`step`] computes the gradient of a micro-batch, [`optimizer`] applies it. Nothing here knows the
 //! pipeline, the cache, or which node trains.
 
 pub mod checkpoint;

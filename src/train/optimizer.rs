@@ -27,7 +27,7 @@ pub struct AdamW {
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Times the learning rate, the share of a parameter that every step takes away.
+    /// Every step shrinks parameters by this times the learning rate.
     pub weight_decay: f64,
 }
 

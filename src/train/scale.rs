@@ -1,13 +1,13 @@
-//! Dynamic loss scaling, for gradients that pass through 16-bit floats of 5 exponent bits.
+//! Dynamic loss scaling, for gradients in f16.
 //!
-//! Those lose what is below 6e-8 and overflow above 65,504. So the loss is multiplied by a power of two before the
+//! f16 loses what is below 6e-8 and overflows above 65,504. So the loss is multiplied by a power of two before the
 //! backward pass and gradients are divided by it after; the power follows what overflows. This module does not know what
 //! is scaled.
 
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
-/// The scale, and what it takes to change it: as `torch.amp.GradScaler`, with its defaults.
+/// The loss scale and when it changes, as `torch.amp.GradScaler`, with its defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
     scale: f64,
@@ -65,7 +65,7 @@ mod tests {
         let almost = (0..1999).fold(halved, |scale, _| scale.after_step());
         assert_eq!(almost.factor(), 32_768.0);
         assert_eq!(almost.after_step().factor(), 65_536.0);
-        // An overflow starts the count anew.
+        // An overflow resets the count.
         let again = almost.after_overflow().unwrap().after_step();
         assert_eq!(again.factor(), 16_384.0);
     }

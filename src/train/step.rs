@@ -14,14 +14,14 @@ use crate::model::contract::{LinearSpec, Model};
 use crate::model::forward::{backward, forward, labels, of_labels, predicting};
 use stic_engine::draw::Draws;
 
-/// What drops out of the inputs of A in one micro-batch.
+/// Dropout on the inputs of A in one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout<'a> {
     /// The share of values that drop out, of (0, 1).
     pub probability: f64,
     /// The node's seed.
     pub seed: u64,
-    /// What names each row's draws: step and place in the batch.
+    /// The name of each row's draws: step and place in the batch.
     pub subjects: &'a [String],
 }
 
@@ -110,7 +110,7 @@ pub fn replace(adapter: &mut Adapter, linears: &[LinearSpec], parameters: &Param
 }
 
 impl Dropout<'_> {
-    /// `layer` with what drops out. Called twice with the same arguments, it gives the same.
+    /// `layer` with its dropout masks. Called twice with the same arguments, it gives the same.
     fn of(&self, layer: &LayerAdapter, index: usize, linears: &[LinearSpec], batch: &Batch) -> LayerAdapter {
         let mut layer = layer.clone();
         for (spec, change) in std::iter::zip(linears, &mut layer.0) {
@@ -125,7 +125,7 @@ impl Dropout<'_> {
     fn mask(&self, layer: usize, spec: &LinearSpec, batch: &Batch) -> Tensor<2> {
         let hidden = &batch.input.hidden;
         let ([rows, length, _], [_, features]) = (hidden.dims(), spec.shape);
-        // 16 bits a draw: the probability is met to within 1 / 131,072.
+        // 16 bits per draw: the probability is met to within 1 / 131,072.
         let threshold = (self.probability * 65_536.0).round() as u32;
         let mut kept = vec![false; rows * length * features];
         kept.par_chunks_mut(length * features).enumerate().for_each(|(row, kept)| {

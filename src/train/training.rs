@@ -28,7 +28,7 @@ use stic_engine::draw::Draws;
 /// What is trained on as one: a conversation, or a pair's chosen and rejected sequence.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// What a person would look for when it makes trouble.
+    /// Its name in error messages.
     pub name: String,
     /// One sequence for fine-tuning; chosen and rejected for preferences. Each has answers; what two begin with alike
     /// goes through the model once.
@@ -48,7 +48,7 @@ pub struct Settings {
     pub warmup_ratio: f64,
     /// How often every example is seen.
     pub epochs: usize,
-    /// Examples a step; the last one of an epoch may have fewer.
+    /// Examples per step; the last step of an epoch may have fewer.
     pub batch_size: usize,
     /// The largest 2-norm of a gradient; zero: any.
     pub max_grad_norm: f64,
@@ -76,13 +76,13 @@ pub struct Training<'a> {
     pub micro_batch_size: usize,
     /// After how many steps a checkpoint is written, besides those that time asks for.
     pub checkpoint_every: Option<usize>,
-    /// How long a training goes on without writing a checkpoint.
+    /// The longest time between checkpoints.
     pub checkpoint_after: Duration,
     /// The checkpoints of this very training.
     pub checkpoints: &'a dyn Checkpoints,
 }
 
-/// How long a training goes on without writing a checkpoint: what is lost when its process is killed.
+/// The longest time between checkpoints: as much work is lost when the process is killed.
 pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// How a training ended.
@@ -94,7 +94,7 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Who looks on while a training runs.
+/// Watches a training.
 pub trait Observer {
     /// A step was taken.
     fn step(&mut self, step: Step<'_>);
@@ -102,11 +102,11 @@ pub trait Observer {
     /// Something that people should know.
     fn note(&mut self, text: &str);
 
-    /// Whether to leave off: asked between micro-batches. The step that is under way is taken again later.
+    /// Whether to stop: asked between micro-batches. The step that is under way is taken again when training goes on.
     fn stops(&self) -> bool;
 }
 
-/// What a training shows of itself after every step.
+/// Progress after a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// The step's line.
@@ -229,7 +229,7 @@ impl Training<'_> {
         order
     }
 
-    /// One optimiser step on the examples `batch`; completes `line`. False when it `stops` on the way, and nothing has
+    /// One optimizer step on the examples `batch`; completes `line`. False when it `stops` on the way, and nothing has
     /// changed.
     fn step(
         &self,
@@ -311,7 +311,7 @@ impl Training<'_> {
         group.iter().map(|example| known[*example].expect("just computed")).collect()
     }
 
-    /// That loss or gradient of `line` is not finite.
+    /// The error of a loss or gradient in `line` that is not finite.
     fn not_finite(&self, line: &Line, batch: &[usize], scale: f64) -> ModelError {
         let (what, value) =
             if line.loss.is_finite() { ("the gradient's norm", line.gradient_norm) } else { ("the loss", line.loss) };
@@ -342,8 +342,8 @@ impl Training<'_> {
     }
 }
 
-/// The length to which rows of a micro-batch are filled up when the longest takes `longest` slots: few different
-/// lengths, since every new one makes a GPU's tuning start again.
+/// The length to which rows of a micro-batch are padded when the longest takes `longest` slots: few different lengths,
+/// since GPU kernels are tuned anew for every one.
 pub fn padded_length(longest: usize) -> usize {
     longest.next_multiple_of(if longest <= 64 { 8 } else { 64 })
 }

@@ -27,7 +27,7 @@ impl Tensors for BTreeMap<String, Tensor<1>> {
     }
 }
 
-/// Takes down what is asked for, and gives tensors of one value that is repeated without being stored.
+/// Records what is asked for, and gives tensors of zeros that take no memory.
 #[derive(Debug, Default)]
 pub struct Declared(pub Vec<(String, Vec<usize>)>);
 
