@@ -1,10 +1,10 @@
-//! Every block of the README works, and its reference is what the kinds declare. A comment before each block says how it is tried:
+//! Tests every block of the README, and that its reference matches the declarations. A comment before each block says how:
 //!
-//! - `run`, `test`: the two commands; `.ci/run` takes them out of the README and runs them.
+//! - `run`, `test`: the two commands; `.ci/run` extracts and runs them.
 //! - `after run`: run here, line by line, in a copy of `pipelines`, on the quick start's results.
-//! - `weights`: needs a checkpoint that is not here; the pipelines that it names are checked without data.
+//! - `weights`: needs a real checkpoint; the pipelines that it names are checked without data.
 //! - `gpu`: needs a GPU; the cargo features that it names exist.
-//! - `pipeline`: a pipeline that is sound but for its data.
+//! - `pipeline`: a valid pipeline, except for its data.
 //! - `mistakes`: a pipeline with mistakes, followed by exactly what is printed about them.
 //! - `shown`: output of a run, for reading; its figures are those of one run.
 
@@ -146,7 +146,7 @@ fn the_reference_in_the_readme_is_what_the_kinds_declare() {
 
 /// Tables of the kinds, their inputs and parameters, and the data that they read.
 fn reference() -> String {
-    let mut text = "\n| kind | inputs | makes | what it does |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut text = "\n| kind | inputs | output | description |\n| --- | --- | --- | --- |\n".to_owned();
     let kinds = stic::nodes::kinds();
     for kind in kinds.all() {
         let inputs = kind.ports().iter().map(|port| {
@@ -155,10 +155,10 @@ fn reference() -> String {
             format!("`inputs.{}` ({}{optional})", port.name, accepts.join(" or "))
         });
         let inputs: Vec<String> = inputs.collect();
-        let (name, makes, help) = (kind.name(), kind.output().name, kind.help());
-        text += &format!("| `{name}` | {} | {makes} | {help} |\n", inputs.join(", "));
+        let (name, output, help) = (kind.name(), kind.output().name, kind.help());
+        text += &format!("| `{name}` | {} | {output} | {help} |\n", inputs.join(", "));
     }
-    text += "\n| parameter | of | type | default | what it does |\n| --- | --- | --- | --- | --- |\n";
+    text += "\n| parameter | kinds | type | default | description |\n| --- | --- | --- | --- | --- |\n";
     let mut rows: Vec<(String, String, Vec<&str>)> = Vec::new();
     for kind in kinds.all() {
         let declared = [kind.declared(), NodeKeys::declared()].concat();
@@ -179,7 +179,7 @@ fn reference() -> String {
         let of = if of.len() == kinds.all().len() { "all".to_owned() } else { of.join(", ") };
         text += &format!("| `{name}` | {of} | {} |\n", about.replace('|', "\\|").replace('\n', " | "));
     }
-    text += "\n| data | what is in it | example |\n| --- | --- | --- |\n";
+    text += "\n| format | description | example |\n| --- | --- | --- |\n";
     for DataFormat { name, help, example, .. } in FORMATS {
         text += &format!("| {name} | {help} | `{example}` |\n");
     }

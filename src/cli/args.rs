@@ -17,7 +17,7 @@ pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 
-    /// What goes for every command.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
 }
@@ -25,8 +25,8 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// The cache folder [default: the nearest `cache` that stic made, in the folder of the pipeline file or above, else
-    /// `cache` where the command is run]
+    /// Cache directory [default: the nearest `cache` created by stic in or above the pipeline file's directory, otherwise
+    /// `cache` in the working directory]
     #[arg(
         long,
         value_name = "DIR",
@@ -38,20 +38,20 @@ pub struct Global {
     )]
     pub cache: Option<PathBuf>,
 
-    /// Say only what went wrong
+    /// Print only errors and warnings
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global")]
     pub quiet: bool,
 
-    /// Say more
+    /// Print more detail
     #[arg(short, long, global = true, help_heading = "Global")]
     pub verbose: bool,
 
-    /// When to use colours; `auto` follows the terminal and NO_COLOR
+    /// When to use colors; `auto` follows the terminal and NO_COLOR
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, global = true, help_heading = "Global")]
     pub color: Color,
 }
 
-/// When to use colours.
+/// When to use colors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -66,31 +66,31 @@ pub enum Color {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run a pipeline: what the cache has is used, the rest is made
+    /// Run a pipeline, reusing every result that is in the cache
     Run(Run),
-    /// Say what is wrong with a pipeline file, all of it
+    /// Report every mistake in a pipeline file
     Check(Check),
-    /// Say what would run and why; exit 0: nothing, 2: something
+    /// Show what would run and why; exits with 0 if nothing would, with 2 otherwise
     Plan(Plan),
-    /// Say why a node would run: what changed, old → new
+    /// Explain why a node would run: what changed, old → new
     Why(Why),
-    /// Draw a pipeline, coloured by what would run
+    /// Draw a pipeline as a graph, colored by what would run
     Graph(Graph),
-    /// Write a node's result out of the cache: an adapter folder for PEFT, JSON lines, pictures, scores
+    /// Export a node's result from the cache: a PEFT adapter, JSON Lines, pictures or scores
     Export(Export),
-    /// Look after the cache
+    /// Inspect the cache
     Cache(Cache),
-    /// List the kinds of node and the data that they read, or the inputs and parameters of one
+    /// List the kinds of node and the data formats they read, or one kind's inputs and parameters
     Kinds(KindsArguments),
-    /// Print the JSON Schema of pipeline files, for editors
+    /// Print the JSON Schema of pipeline files for editors
     Schema,
-    /// List backends, devices and what they compute in
+    /// List backends, devices and the dtypes they support
     Devices(Devices),
-    /// Let a model answer a prompt
+    /// Generate a model's response to a prompt
     Generate(Generate),
-    /// Compute log-probabilities of responses
+    /// Compute the log-probabilities of responses
     Score(Score),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -103,31 +103,31 @@ pub struct Run {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
-    /// Nodes to make, with all that they need; without any, the whole pipeline
+    /// Nodes to run, along with everything they depend on [default: all]
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// Run nothing, only say what would run and why; exit 2 when something would
+    /// Show what would run and why, without running it; exits with 2 if anything would
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Go no further than this node
+    /// Stop at this node; everything it depends on runs too
     #[arg(long, value_name = "NODE")]
     pub until: Vec<String>,
-    /// Make this node again, whatever the cache has
+    /// Rerun this node even if its result is in the cache
     #[arg(long, value_name = "NODE")]
     pub force: Vec<String>,
-    /// How many nodes without tensors run at once [default: one a core]
+    /// Number of nodes that run at once, not counting those that need a device [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = jobs, allow_negative_numbers = true)]
     pub jobs: Option<std::num::NonZeroUsize>,
-    /// Go on with what does not depend on a node that failed
+    /// When a node fails, keep running the nodes that do not depend on it
     #[arg(short, long)]
     pub keep_going: bool,
-    /// How often a node is tried again after a failure of the surroundings
+    /// Number of times to retry a node after a transient failure
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub retries: u32,
-    /// Numerics class, such as `cuda-bf16`, whose results are used as they are
+    /// Also use results that were computed in this numerics class, such as `cuda-bf16`
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
-    /// Write what happens to standard output, one JSON object a line
+    /// Print events to standard output as JSON Lines
     #[arg(long)]
     pub json: bool,
 }
@@ -138,10 +138,10 @@ pub struct Check {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
-    /// Do not look whether data and models exist
+    /// Skip checking that data and models exist
     #[arg(long)]
     pub without_data: bool,
-    /// Write one JSON object a mistake: `message`, `help`, and `places` with `line`, `column`, `text` and `label`
+    /// Print one JSON object per mistake: `message`, `help`, and `places` with `line`, `column`, `text` and `label`
     #[arg(long)]
     pub json: bool,
 }
@@ -152,13 +152,13 @@ pub struct Plan {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
-    /// Nodes that are wanted; without any, the whole pipeline
+    /// Nodes to plan, along with everything they depend on [default: all]
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// Numerics class, such as `cuda-bf16`, whose results are used as they are
+    /// Also use results that were computed in this numerics class, such as `cuda-bf16`
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
-    /// Write one JSON object a node: `node`, `kind`, `state` (`hit`, `run`, `awaits`), `why`, `items`, `key`
+    /// Print one JSON object per node: `node`, `kind`, `state` (`hit`, `run`, `awaits`), `why`, `items`, `key`
     #[arg(long)]
     pub json: bool,
 }
@@ -171,7 +171,7 @@ pub struct Why {
     pub file: PathBuf,
     /// The node
     pub node: String,
-    /// Write one JSON object a node that has to run first, the node itself last: `node`, `kind`, `state` (`hit`, `run`,
+    /// Print one JSON object per node that has to run first, and this node last: `node`, `kind`, `state` (`hit`, `run`,
     /// `awaits`), `why`, `items`, `key`
     #[arg(long)]
     pub json: bool,
@@ -183,18 +183,18 @@ pub struct Graph {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
-    /// The drawing program to write for
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
 
-/// Languages of drawing programs.
+/// Graph formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Mermaid's flow charts.
+    /// A Mermaid flowchart.
     #[default]
     Mermaid,
-    /// Graphviz.
+    /// Graphviz DOT.
     Dot,
 }
 
@@ -206,13 +206,13 @@ pub struct Export {
     pub file: PathBuf,
     /// The node
     pub node: String,
-    /// The folder to write to
+    /// The directory to write to
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub folder: PathBuf,
-    /// Write into a folder that holds something else; files of the same name are replaced
+    /// Write into a non-empty directory, replacing files of the same name
     #[arg(long)]
     pub force: bool,
-    /// Write one JSON object: `node`, `kind`, `folder`, `files`, `written` (false where the folder held this result)
+    /// Print one JSON object: `node`, `kind`, `folder`, `files`, `written` (false if the directory already held this result)
     #[arg(long)]
     pub json: bool,
 }
@@ -220,17 +220,17 @@ pub struct Export {
 /// What `cache` takes.
 #[derive(Args, Debug)]
 pub struct Cache {
-    /// What to do with the cache.
+    /// The action.
     #[command(subcommand)]
     pub command: CacheCommand,
 }
 
-/// What can be done with a cache.
+/// The actions of `cache`.
 #[derive(Subcommand, Debug)]
 pub enum CacheCommand {
-    /// Say how much it holds
+    /// Show how much the cache holds
     Stats {
-        /// Write one JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -241,7 +241,7 @@ pub enum CacheCommand {
 pub struct KindsArguments {
     /// The kind of node
     pub kind: Option<String>,
-    /// Write one JSON object a kind: `kind`, `help`, `takes`, `makes`, `parameters`, `formats`
+    /// Print one JSON object per kind: `kind`, `help`, `takes`, `makes`, `parameters`, `formats`
     #[arg(long)]
     pub json: bool,
 }
@@ -249,33 +249,33 @@ pub struct KindsArguments {
 /// What `devices` takes.
 #[derive(Args, Debug)]
 pub struct Devices {
-    /// Write one JSON object a device
+    /// Print one JSON object per device
     #[arg(long)]
     pub json: bool,
 }
 
-/// What `generate` and `score` have in common.
+/// Options shared by `generate` and `score`.
 #[derive(Args, Debug)]
 pub struct ModelArguments {
-    /// The folder of the model
+    /// The model's directory, as Hugging Face lays it out
     #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub model: PathBuf,
-    /// The folder of an adapter in PEFT's format
+    /// The directory of a PEFT adapter
     #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub adapter: Option<PathBuf>,
-    /// The device: `auto`, or a backend with or without a number, such as `cuda:1`
+    /// The device: `auto`, or a backend with an optional device number, such as `cuda:1`
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: (Option<Backend>, usize),
     /// The dtype: `auto`, `f32`, `f16` or `bf16`
     #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = dtype)]
     pub dtype: Auto<Precision>,
-    /// The conversation template; `none`: prompts are rendered already
+    /// The chat template; `none` if prompts are already rendered
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
-    /// How pictures are prepared: `crop`, `pad` or `anyres`
+    /// How pictures are preprocessed: `crop`, `pad` or `anyres`
     #[arg(long, value_name = "MODE")]
     pub image_mode: Option<String>,
-    /// Whose rule tiles pictures in mode `anyres`: `checkpoint`, `original` or `huggingface`
+    /// The rule that chooses the tiling of pictures under `anyres`: `checkpoint`, `original` or `huggingface`
     #[arg(long, value_name = "RULE")]
     pub anyres_rule: Option<String>,
 }
@@ -290,28 +290,28 @@ pub struct Generate {
     /// The model and how it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// A picture; several are answered one by one
+    /// A picture; with several, the prompt is answered for each
     #[arg(long, value_name = "FILE", num_args = 1.., value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub image: Vec<PathBuf>,
-    /// The user's text
+    /// The user's message
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
-    /// The longest answer, in tokens
+    /// Maximum number of tokens to generate
     #[arg(long, value_name = "N", default_value = "1024")]
     pub max_new_tokens: std::num::NonZeroUsize,
-    /// The temperature; 0 takes the likeliest token
+    /// Sampling temperature; 0 is greedy decoding
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Draw from so many of the likeliest tokens; 0: from all
+    /// Sample from the K most likely tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 50)]
     pub top_k: usize,
-    /// Draw from the fewest tokens that together have this probability
+    /// Sample from the fewest tokens whose probabilities add up to P
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
-    /// The seed
+    /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Write one JSON object an answer
+    /// Print one JSON object per response
     #[arg(long)]
     pub json: bool,
 }
@@ -322,23 +322,23 @@ pub struct Score {
     /// The model and how it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// JSON lines with `image` (a path or null), `prompt` and `response`
+    /// A JSON Lines file with `image` (a path or null), `prompt` and `response`
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub input: PathBuf,
-    /// Write one JSON object a line of the input
+    /// Print one JSON object per input line
     #[arg(long)]
     pub json: bool,
 }
 
 impl Run {
-    /// The command that goes on after this one, behind `stic `: what it said, but for how it shows things, and for making
-    /// those nodes again that are `made`.
-    pub fn go_on(&self, cache_option: &str, made: &[&str]) -> String {
+    /// The arguments of `stic` that continue this run: the same, without the options that only change the output, and without
+    /// `--force` for the nodes in `done`.
+    pub fn resume_command(&self, cache_option: &str, done: &[&str]) -> String {
         let mut command = format!("run {}", super::shell::path(&self.file));
         let mut add = |option: &str, value: &str| command += &format!(" {option}{}", super::shell::word(value));
         self.targets.iter().for_each(|target| add("", target));
         self.until.iter().for_each(|node| add("--until ", node));
-        self.force.iter().filter(|node| !made.contains(&node.as_str())).for_each(|node| add("--force ", node));
+        self.force.iter().filter(|node| !done.contains(&node.as_str())).for_each(|node| add("--force ", node));
         self.jobs.iter().for_each(|jobs| add("-j ", &jobs.to_string()));
         if self.retries != 1 {
             add("--retries ", &self.retries.to_string());
@@ -352,25 +352,25 @@ impl Run {
 }
 
 impl Global {
-    /// The cache that a command about the pipeline in `file` uses: the one that is named, else the nearest folder `cache` that
-    /// this program made, in the folder of the file or above it, else `cache` where the command is run. Without a file the
-    /// looking begins where the command is run.
+    /// The cache for the pipeline in `file`: the one named on the command line or in the environment, else the nearest `cache`
+    /// created by stic in or above the file's folder, else `cache` in the working directory. Without a file the search starts
+    /// in the working directory.
     pub fn cache(&self, file: Option<&Path>) -> PathBuf {
-        // An empty name is none: scripts empty a variable to be rid of it.
+        // Scripts unset a variable by emptying it.
         let named = self.cache.clone().filter(|cache| !cache.as_os_str().is_empty());
-        named.unwrap_or_else(|| found(file))
+        named.unwrap_or_else(|| default_cache(file))
     }
 
-    /// ` --cache DIR` where a command about `file` that is to use this cache has to say so, otherwise nothing.
+    /// ` --cache DIR` if another command on `file` needs it to find this cache, otherwise nothing.
     pub fn cache_option(&self, file: &Path) -> String {
         let environment = std::env::var_os("STIC_CACHE").filter(|name| !name.is_empty()).map(PathBuf::from);
-        let implied = environment.unwrap_or_else(|| found(Some(file)));
+        let implied = environment.unwrap_or_else(|| default_cache(Some(file)));
         let cache = self.cache(Some(file));
         if cache == implied { String::new() } else { format!(" --cache {}", super::shell::path(&cache)) }
     }
 }
 
-fn found(file: Option<&Path>) -> PathBuf {
+fn default_cache(file: Option<&Path>) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let folder = file.and_then(Path::parent).map_or(here.clone(), |folder| here.join(folder));
     let nearest = folder.ancestors().map(|folder| folder.join("cache")).find(|cache| is_cache(cache).unwrap_or(false));
@@ -378,7 +378,7 @@ fn found(file: Option<&Path>) -> PathBuf {
     cache.strip_prefix(&here).map(Path::to_owned).unwrap_or(cache)
 }
 
-/// The command line. Options of every command are shown with the program, and named with each command.
+/// The command line. Global options are listed only by `stic --help`; the help of each command refers to it.
 pub fn command() -> Parsed {
     let mut command = Arguments::command();
     command.build();
@@ -399,7 +399,7 @@ fn name_global_options(command: &mut Parsed) {
     }
 }
 
-/// A path that a shell did not make one: `--cache=~/x` and `'~/x'` reach the program as they are.
+/// A path. `--cache=~/x` and `'~/x'` reach the program with the tilde in place, and are refused.
 fn plain_path(text: OsString) -> Result<PathBuf, String> {
     match shell_path(&text.to_string_lossy()) {
         Some(help) => Err(help),
@@ -407,7 +407,7 @@ fn plain_path(text: OsString) -> Result<PathBuf, String> {
     }
 }
 
-/// Why `text` is no path as it stands, and what to write.
+/// What to write in place of `text`, where the shell left a tilde in it.
 fn shell_path(text: &str) -> Option<String> {
     let rest = text.strip_prefix('~')?;
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());

@@ -4,7 +4,7 @@ use super::args::{CacheCommand, Global};
 use super::pipeline::{cache_error, read_cache};
 use super::ui::{CliError, Exit, write_json, write_lines};
 
-/// Looks after the cache.
+/// Prints the statistics of the cache.
 ///
 /// # Errors
 /// When it cannot be used.

@@ -1,4 +1,4 @@
-//! `stic check`: all that is wrong with a pipeline file.
+//! `stic check`.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError
         }
         Err(problem) => Err(problem),
         Ok(count) => {
-            let without = if arguments.without_data { ", its data and models unseen" } else { "" };
+            let without = if arguments.without_data { " (data and models were not checked)" } else { "" };
             let nodes = if count == 1 { "node" } else { "nodes" };
             if !arguments.json && !ui.quiet {
                 write_out(&format!("{}: no mistakes in {count} {nodes}{without}\n", arguments.file.display()))?;
@@ -32,21 +32,21 @@ pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError
     }
 }
 
-/// How many nodes the file has, when all of them are sound.
+/// The number of nodes in the file, if there are no mistakes.
 fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
     let file = PipelineFile::read(&arguments.file, kinds, data)?;
     match data {
         Data::Wanted => {
             file.check_data(&[])?;
-            file.say_remarks(&[], ui);
+            file.print_notes(&[], ui);
         }
         Data::Ignored => file.check_inputs()?,
     }
     Ok(file.graph.nodes.len())
 }
 
-/// A mistake for programs: lines and columns count from 1, columns in characters.
+/// A mistake as JSON. Lines and columns count from 1, columns in characters.
 fn as_json(mistake: &Diagnostic, file: &str, source: Option<&Source>) -> Value {
     let place = |label: &Label| {
         let text = source.map_or("", |source| source.text.as_str());

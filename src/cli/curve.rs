@@ -1,8 +1,8 @@
-//! A curve in a few numbers and bars, for people at a terminal.
+//! A curve as bars and numbers in one line.
 
 use stic_engine::diagnostic::rounded;
 
-/// A bar for each of `values`, the lowest at the bottom and the highest at the top.
+/// One bar per value, scaled from the lowest to the highest.
 fn bars(values: &[f64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -11,7 +11,7 @@ fn bars(values: &[f64]) -> String {
     values.iter().map(|value| BARS[height(*value)]).collect()
 }
 
-/// `name  ▁▃█  0.00 0.41 1.32`: the course of `values`.
+/// `name  ▁▃█  0.00 0.41 1.32`.
 pub fn row(name: &str, values: &[f64]) -> String {
     let numbers: Vec<String> = values.iter().map(|value| format!("{:.2}", rounded(*value, 2))).collect();
     format!("{name:<8} {}  {}", bars(values), numbers.join(" "))

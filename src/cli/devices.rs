@@ -1,4 +1,4 @@
-//! `stic devices`: what this build and this machine can compute on.
+//! `stic devices`: the devices that this build can use on this machine.
 
 use serde_json::json;
 
@@ -62,7 +62,7 @@ fn row(found: &BackendReport, device: &DeviceReport, ui: &Ui) -> Vec<String> {
 fn why_none(found: &BackendReport) -> Option<String> {
     match (&found.problem, found.compiled) {
         (Some(problem), _) => Some(problem.clone()),
-        (None, false) => Some(format!("not part of this build: cargo feature `{}`", found.backend)),
+        (None, false) => Some(format!("not compiled in: build with the cargo feature `{}`", found.backend)),
         (None, true) => Some("no device found".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! `stic export`: a node's result out of the cache, in the form that other programs read.
+//! `stic export`: writes a node's result from the cache in a form that other programs read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,11 +18,11 @@ use stic_engine::node::{Artifact, Failure, Kinds};
 use stic_engine::plan;
 use stic_engine::store::{Record, Store, StoredObject};
 
-/// Writes the result that the pipeline, as it stands, has for the node; where nothing can be planned (its data has
-/// moved), or it would run, the last one that it had is not taken for it.
+/// Exports the result of the current pipeline. An older result is not used, even if the pipeline cannot be planned now or
+/// the node would run.
 ///
 /// # Errors
-/// When the node was not run yet, or the folder holds something else.
+/// When the node has not run yet, or the folder holds something else.
 pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
@@ -36,11 +36,8 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let Some(record) = record.map_err(|error| cache_error(&error))?.flatten() else {
         let (path, option) = (shell::path(&arguments.file), global.cache_option(&arguments.file));
         let run = format!("run it first: stic run {path} {}{option}", arguments.node);
-        let message = format!(
-            "`{}` has no result for the pipeline as it stands in the cache `{}`",
-            arguments.node,
-            cache.display()
-        );
+        let message =
+            format!("the current pipeline has no result of `{}` in the cache `{}`", arguments.node, cache.display());
         return Err(CliError::usage(message).help(run));
     };
 
@@ -61,16 +58,16 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         move |cause: std::io::Error| {
             let full = matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
             let problem = CliError::io(format!("{name}: {cause}"), &cause);
-            // What was written of it is removed; the result stays in the cache.
-            if full { problem.help("free some space, or name a folder on another disk".to_owned()) } else { problem }
+            // The partial export is removed; the result stays in the cache.
+            if full { problem.help("free some space, or name a directory on another disk".to_owned()) } else { problem }
         }
     };
     if folder.exists() && !folder.is_dir() {
-        return Err(CliError::usage(format!("{} is not a folder", folder.display()))
-            .help("name a new folder, or an empty one".to_owned()));
+        return Err(CliError::usage(format!("{} is not a directory", folder.display()))
+            .help("name a new or empty directory".to_owned()));
     }
-    // Written into a folder inside first, so that a failure leaves no half of it. Inside, not beside: all that may be
-    // written to may be the folder itself, and what lies beside it another file system.
+    // Written to a temporary folder first, so that a failure leaves no partial export. Inside the target, because its parent
+    // may be read-only or on another file system.
     let created = !folder.exists();
     fs::create_dir_all(folder).map_err(io(folder))?;
     let written =
@@ -107,14 +104,14 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         if arguments.json {
             write_json(&reported(false))?;
         } else {
-            ui.say(format_args!("{} holds this very result already", folder.display()));
+            ui.say(format_args!("{} already holds this result", folder.display()));
         }
         return Ok(Exit::Success);
     }
     let taken = new.keys().any(|relative| folder.join(relative).exists());
     if (others || taken) && !arguments.force {
-        return Err(CliError::usage(format!("{} is not empty, and holds something else", folder.display()))
-            .help("name a new folder, or give `--force` to replace files of the same name".to_owned()));
+        return Err(CliError::usage(format!("{} is not empty and holds something else", folder.display()))
+            .help("name a new directory, or use `--force` to replace files of the same name".to_owned()));
     }
     for relative in new.keys() {
         let (from, to) = (fresh.path().join(relative), folder.join(relative));
@@ -132,7 +129,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     Ok(Exit::Success)
 }
 
-/// What a result consists of, for people: its files, and how many there are in each folder.
+/// The files of a result, and the number of files in each subfolder.
 fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
     let mut lines = Vec::new();
     let mut folders: BTreeMap<String, usize> = BTreeMap::new();
@@ -148,8 +145,8 @@ fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
     lines
 }
 
-/// What of `objects`, a result that could not be written, is damaged. That is removed: a result is used for as long as its
-/// objects are there and of their size, so that to run again would help nothing while they lie there.
+/// Removes damaged ones of `objects`, the parts of a result that could not be exported, so that running the node again
+/// replaces them: the cache only checks that objects exist and have the right size.
 fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &Global) -> Option<CliError> {
     let store = Store::open(cache).ok()?;
     let removed =
@@ -157,8 +154,8 @@ fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &G
     let (node, file, option) = (&arguments.node, shell::path(&arguments.file), global.cache_option(&arguments.file));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(
-        CliError::failure(format!("{were} damaged of the result of `{node}`, and removed from the cache"))
-            .help(format!("make it again, then export it: stic run {file} {node}{option}")),
+        CliError::failure(format!("{were} damaged in the result of `{node}`, and removed from the cache"))
+            .help(format!("run the node again, then export it: stic run {file} {node}{option}")),
     )
 }
 
@@ -170,11 +167,10 @@ fn failed(failure: Failure) -> CliError {
     }
 }
 
-/// How the names of folders begin in which an export is written.
+/// Prefix of the temporary folders of exports.
 const UNFINISHED: &str = ".stic-export-";
 
-/// Whether `folder` holds anything but files of the names in `new`, exports that are not finished, and what a file
-/// system puts into its root.
+/// Whether `folder` holds anything but the files in `new`, unfinished exports, and `lost+found`.
 fn others(folder: &Path, new: &BTreeMap<PathBuf, Digest>) -> std::io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -187,7 +183,7 @@ fn others(folder: &Path, new: &BTreeMap<PathBuf, Digest>) -> std::io::Result<boo
     Ok(false)
 }
 
-/// Puts the file `from` where `to` says, also into another file system.
+/// Moves the file `from` to `to`, across file systems if need be.
 fn put(from: &Path, to: &Path) -> std::io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),

@@ -1,4 +1,4 @@
-//! `stic generate`: a model's answer to one prompt, about each of some pictures or about none.
+//! `stic generate`: a model's response to a prompt, about each of some pictures or about none.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::model::generate::{Generator, Request, Settings};
 use crate::model::processor::round;
 use crate::model::sample::Sampling;
 
-/// Answers.
+/// Prints the responses.
 ///
 /// # Errors
 /// When the model or a picture cannot be used, or the prompt does not fit.
@@ -39,7 +39,7 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
     }
     for path in pictures {
         let picture = path.map(|path| ready.picture(path)).transpose()?;
-        // The id of an item is the digest of its picture: a node that describes it draws the same.
+        // Seeded like an item of a node, so that `describe` draws the same tokens for the same picture.
         let subject = picture.as_ref().map(|(_, digest)| digest.to_string()).unwrap_or_default();
         let image = picture.map(|(image, _)| Arc::new(image));
         let turns = round(&arguments.prompt, None);

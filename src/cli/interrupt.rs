@@ -1,8 +1,8 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the run to end, the second ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, the second exits immediately.
 //!
-//! A node that is asked ends with what is worth keeping. One that computes something long does not hear: the process then
-//! ends without it after [`PATIENCE`]. Ending at once is safe, since the cache is written so that a process may die at any
-//! moment; what it costs are the items in flight.
+//! Nodes save their progress when asked to stop. If they are in a long computation and do not react within [`PATIENCE`],
+//! the process exits without them. That is safe: the cache survives a crash at any moment, and only the items in flight are
+//! lost.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,27 +17,26 @@ use signal_hook::low_level;
 use super::ui::Exit;
 use stic_engine::run;
 
-/// How long after a signal the run may go on that has not taken notice of it.
+/// How long nodes may take to react to a signal.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How often it is looked whether the nodes that have taken notice have ended.
+/// How often to check whether the nodes that reacted have stopped.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Whether the run is to end, and why.
+/// Whether the run was asked to stop, and by which signal.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     run: Arc<run::Interrupt>,
     signal: Arc<AtomicI32>,
-    /// Whether there is a run to be asked.
+    /// Whether the run has started.
     begun: Arc<AtomicBool>,
-    /// Whether the run has ended; locked by whoever ends the process, or tells what the run came to.
+    /// Whether the run has ended; locked while exiting or printing the summary.
     ended: Arc<Mutex<bool>>,
 }
 
 impl Interrupt {
-    /// Listens from now on; a signal before [`Interrupt::run`] ends the process at once. `announce` is called at the first
-    /// signal after it, `give_up` before the process ends without the run. Without a signal handler nothing is lost but
-    /// the friendly ending.
+    /// Listens for signals from now on. One before [`Interrupt::run`] exits immediately. `announce` is called at the first
+    /// signal after that, `give_up` before exiting without the run.
     pub fn listen(announce: impl Fn() + Send + 'static, give_up: impl Fn() + Send + 'static) -> Self {
         let interrupt = Self::default();
         if let Ok(mut signals) = Signals::new(signals()) {
@@ -60,7 +59,7 @@ impl Interrupt {
         interrupt
     }
 
-    /// Ends the process when the run has not ended in time.
+    /// Exits if the run has not stopped in time.
     fn wait(&self, signal: i32, give_up: &dyn Fn()) {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE || self.run.ending() > 0 {
@@ -68,24 +67,24 @@ impl Interrupt {
         }
         if !*self.ended.lock().unwrap_or_else(PoisonError::into_inner) {
             give_up();
-            // No line of standard output is cut short.
+            // Do not cut a line of standard output short.
             let _out = std::io::stdout().lock();
             low_level::exit(128 + signal);
         }
     }
 
-    /// What the run, which begins now, looks at.
+    /// The flag that the run, which starts now, checks.
     pub fn run(&self) -> &run::Interrupt {
         self.begun.store(true, Ordering::SeqCst);
         &self.run
     }
 
-    /// The run has ended: the process ends by itself.
+    /// Marks the run as ended: signals no longer exit the process.
     pub fn run_ended(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// How an interrupted command ends.
+    /// The exit code of an interrupted command.
     pub fn exit(&self) -> Exit {
         match self.signal.load(Ordering::SeqCst) {
             SIGTERM => Exit::Terminated,
@@ -96,7 +95,7 @@ impl Interrupt {
     }
 }
 
-/// The signals that ask a run to end. A process that was told to outlive its terminal, as by `nohup`, does.
+/// The signals that stop a run. SIGHUP is not among them if it was ignored from the start, as under `nohup`.
 fn signals() -> Vec<i32> {
     let mut signals = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
@@ -106,7 +105,7 @@ fn signals() -> Vec<i32> {
     signals
 }
 
-/// Whether this process was begun with `signal` ignored, where the system tells.
+/// Whether this process was started with `signal` ignored, if the system tells.
 #[cfg(unix)]
 fn ignores(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -114,9 +113,8 @@ fn ignores(signal: i32) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// A file that would grow beyond what the user may write (`ulimit -f`) fails the write, as a full disk does, in place of
-/// ending the process.
-pub fn fail_writes_that_are_too_long() {
+/// Makes a write beyond the file size limit (`ulimit -f`) fail, as on a full disk, instead of killing the process.
+pub fn ignore_file_size_signal() {
     #[cfg(unix)]
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }

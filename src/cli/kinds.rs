@@ -1,4 +1,4 @@
-//! `stic kinds`: the kinds of node with their inputs and parameters, and the forms of data that are read; `stic schema`.
+//! `stic kinds`: the kinds of node, their inputs and parameters, and the data formats they read; `stic schema`.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub fn print_schema(kinds: &Kinds) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-/// Lists all kinds and forms of data, or tells all of one kind.
+/// Lists all kinds and data formats, or the inputs and parameters of one kind.
 ///
 /// # Errors
 /// When there is no such kind.
@@ -47,14 +47,14 @@ pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, ui: &Ui) -> Result<Exit,
 }
 
 fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], ui: &Ui) -> Vec<String> {
-    let mut rows = vec![["kind", "takes", "makes", "what it does"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["kind", "inputs", "output", "description"].map(str::to_owned).to_vec()];
     for kind in kinds {
         let takes: Vec<&str> = kind.ports().iter().map(|port| port.name).collect();
         let takes = if takes.is_empty() { "-".to_owned() } else { takes.join(", ") };
         rows.push(vec![kind.name().to_owned(), takes, kind.output().name.to_owned(), kind.help().to_owned()]);
     }
     let mut lines = table(&rows, true, ui.width);
-    lines.extend([String::new(), "`stic kinds KIND` lists the inputs and parameters of one.".to_owned()]);
+    lines.extend([String::new(), "`stic kinds KIND` lists a kind's inputs and parameters".to_owned()]);
     lines.extend(formats(FORMATS.iter(), ui));
     lines
 }
@@ -79,7 +79,7 @@ fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
     lines
 }
 
-/// The parameters of `kind`, those of tables below by their dotted names.
+/// The parameters of `kind`, those of nested tables by their dotted names.
 fn rows(kind: &dyn NodeKind) -> Vec<(String, Declaration)> {
     let declared = [kind.declared(), NodeKeys::declared()].concat();
     declared.iter().flat_map(|declaration| declaration.flattened("")).collect()
@@ -89,7 +89,7 @@ fn formats<'a>(formats: impl Iterator<Item = &'a DataFormat>, ui: &Ui) -> Vec<St
     let mut lines = Vec::new();
     for DataFormat { name, help, example, .. } in formats {
         if lines.is_empty() {
-            lines.extend([String::new(), ui.paint(Paint::Dim, "data that is read")]);
+            lines.extend([String::new(), ui.paint(Paint::Dim, "data formats")]);
         }
         let name = ui.paint(Paint::Good, name);
         lines.extend(hanging(&format!("{name}  "), help, ui.width, 4));
@@ -108,7 +108,7 @@ fn takes(port: &Port) -> String {
     format!("{}: {count}", accepts.join(", or "))
 }
 
-/// Type, default and class in a line.
+/// Type, default and class in one line.
 fn about(Declaration { form, fallback, class, .. }: &Declaration) -> String {
     let fallback = match fallback {
         Fallback::Required => "required".to_owned(),
@@ -117,8 +117,8 @@ fn about(Declaration { form, fallback, class, .. }: &Declaration) -> String {
     };
     let class = match class {
         Class::Function => "",
-        Class::Selection => "; finished items stay",
-        Class::Execution => "; not in the key",
+        Class::Selection => "; changing it keeps finished items",
+        Class::Execution => "; not part of the key",
     };
     format!("{form}, {fallback}{class}")
 }

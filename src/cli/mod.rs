@@ -1,4 +1,4 @@
-//! The command line: one file a command. Here the engine meets the kinds of node and the model.
+//! The command line, one file per command. This is where the engine, the kinds of node and the model meet.
 
 mod args;
 mod cache;
@@ -32,7 +32,7 @@ use self::args::{Arguments, Command};
 use self::ui::{CliError, Exit, Ui};
 use stic_engine::node::Kinds;
 
-/// Runs the command that `arguments` (the program's name first) ask for, over these `kinds` of node.
+/// Runs the command in `arguments`, which start with the program's name, with these `kinds` of node.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> ExitCode {
     let matched = args::command().try_get_matches_from(arguments);
     let arguments = match matched.and_then(|matches| Arguments::from_arg_matches(&matches)) {
@@ -41,17 +41,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
             if let Some(ContextValue::String(written)) = error.get(ContextKind::InvalidArg)
                 && ["-S", "--set", "--override"].contains(&written.as_str())
             {
-                eprintln!("  x `--set` and `-S` are not there yet");
-                eprintln!("  help: edit the pipeline file; only what the edit touches runs again");
+                eprintln!("  x `--set` and `-S` are not supported yet");
+                eprintln!("  help: edit the pipeline file; only the nodes that the edit affects will run again");
                 return Exit::Usage.into();
             }
-            // Help that was asked for goes to standard output, everything else to standard error.
+            // Requested help goes to standard output, everything else to standard error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
     let ui = Ui::new(&arguments.global);
-    interrupt::fail_writes_that_are_too_long();
+    interrupt::ignore_file_size_signal();
     match dispatch(&arguments, kinds, &ui) {
         Ok(exit) => exit.into(),
         Err(problem) => {

@@ -1,4 +1,4 @@
-//! What `generate` and `score` have in common: a model out of a folder, its adapter, its template and its pictures.
+//! What `generate` and `score` share: loading a model, its adapter, its chat template and pictures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::model::{ModelError, device, families, peft};
 use stic_engine::diagnostic::did_you_mean;
 use stic_engine::digest::Digest;
 
-/// A model that is ready to be asked.
+/// A loaded model.
 pub struct Ready {
     /// The model.
     pub model: Arc<dyn Model>,
     /// Its adapter.
     pub adapter: Option<Adapter>,
-    /// How it reads and writes.
+    /// Its tokenizer, chat template and image processor.
     pub processor: Processor,
 }
 
-/// What to do about a model that is not there: a name such as `llava-hf/llava-1.5-7b-hf` is one of Hugging Face.
+/// Help for a missing model folder: a name such as `llava-hf/llava-1.5-7b-hf` is a Hugging Face id.
 fn of_hub(folder: &Path) -> String {
     let name = folder.to_string_lossy();
     let parts: Vec<&str> = name.split('/').collect();
     let is_part = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains(char::is_whitespace);
     let download = if parts.len() == 2 && parts.iter().all(is_part) && !folder.exists() {
-        format!("; nothing is downloaded here: hf download {name} --local-dir DIR")
+        format!("; stic does not download models: hf download {name} --local-dir DIR")
     } else {
         String::new()
     };
@@ -39,10 +39,10 @@ fn of_hub(folder: &Path) -> String {
 }
 
 impl Ready {
-    /// Loads what `arguments` ask for.
+    /// Loads the model and adapter named by `arguments`.
     ///
     /// # Errors
-    /// When the model, the adapter or the device cannot be used, or a name stands for nothing.
+    /// When the model, the adapter or the device cannot be used, or a name is unknown.
     pub fn load(arguments: &ModelArguments, ui: &Ui) -> Result<Self, CliError> {
         let folder = &arguments.model;
         if !folder.is_dir() {
@@ -71,7 +71,7 @@ impl Ready {
             })?;
             settings.insert(name, value);
         }
-        // What is cheap to refuse is refused before weights are read.
+        // Cheap checks come before the weights are read.
         let family = families::of(folder).map_err(problem)?;
         let shape = family.shape(folder).map_err(problem)?;
         let processor = Processor::read(folder, template, &settings).map_err(problem)?;
@@ -89,7 +89,7 @@ impl Ready {
         Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor })
     }
 
-    /// The picture in the file `path`, and the digest of the file.
+    /// The picture at `path`, and the digest of the file.
     ///
     /// # Errors
     /// When it cannot be read or is no picture.
@@ -101,7 +101,7 @@ impl Ready {
     }
 }
 
-/// A model that cannot be used, or cannot do what is asked.
+/// `error` as an error of the command.
 pub fn problem(error: ModelError) -> CliError {
     let made = if error.environment { CliError::failure(error.message) } else { CliError::usage(error.message) };
     made.help(error.help)

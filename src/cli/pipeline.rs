@@ -1,4 +1,4 @@
-//! A pipeline file from the disk: read, joined, and its data looked at.
+//! Reads a pipeline file, builds its graph and checks the data it names.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -19,24 +19,24 @@ use stic_engine::store::{Store, StoreError};
 
 /// A pipeline file without mistakes.
 pub struct PipelineFile {
-    /// What it says.
+    /// The graph of its nodes.
     pub graph: Graph,
     /// Its path as the user wrote it.
     pub path: PathBuf,
     source: Source,
 }
 
-/// Whether to look for data and models.
+/// Whether data and models are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// Look for them.
+    /// Check them.
     Wanted,
-    /// Leave it out.
+    /// Skip the checks.
     Ignored,
 }
 
 impl PipelineFile {
-    /// Reads `path`. Where it has no mistakes, [`PipelineFile::check_data`] looks for data and models.
+    /// Reads `path`. Once it has no mistakes, [`PipelineFile::check_data`] checks data and models.
     ///
     /// # Errors
     /// All mistakes of the file; with [`Data::Wanted`], files and models that are missing are among them.
@@ -61,7 +61,7 @@ impl PipelineFile {
                         let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
                         found.for_each(|mistake| add(mistake, &source, &mut mistakes));
                     }
-                    // A text with a mistake in it names nothing yet.
+                    // What a file with a syntax error names is not known yet.
                     let start = |mistake: &Diagnostic| mistake.labels.first().map(|label| label.span.start);
                     let is_text = |start: &usize| source.text[*start..].starts_with(['"', '\'']);
                     let strings: BTreeSet<usize> = written.iter().filter_map(start).filter(is_text).collect();
@@ -74,18 +74,18 @@ impl PipelineFile {
         }
     }
 
-    /// Looks for the data and the models of `targets` and all that they need, and whether parameters fit the inputs.
+    /// Checks that the data and models of `targets` and their ancestors exist, and that parameters fit the inputs.
     ///
     /// # Errors
-    /// What is missing or does not fit.
+    /// Everything that is missing or does not fit.
     pub fn check_data(&self, targets: &[usize]) -> Result<(), CliError> {
         self.check_found(targets, Data::Wanted)
     }
 
-    /// Looks whether the parameters of all nodes fit their inputs, as far as that is known without any data.
+    /// Checks that the parameters of all nodes fit their inputs, as far as that is known without reading data.
     ///
     /// # Errors
-    /// Those that do not.
+    /// All that do not.
     pub fn check_inputs(&self) -> Result<(), CliError> {
         self.check_found(&[], Data::Ignored)
     }
@@ -107,7 +107,7 @@ impl PipelineFile {
                     .flat_map(|index| promised[*index].clone())
                     .collect()
             };
-            // What a file that is imported or sampled holds is data, too.
+            // The content of a file that is imported or sampled is data, too.
             let known = *needed && (data == Data::Wanted || !node.ports.is_empty());
             let mut found = if known { node.node.promises(&above) } else { Vec::new() };
             name_items(&mut found, number, &node.name, node.ports.is_empty());
@@ -119,8 +119,8 @@ impl PipelineFile {
         if mistakes.is_empty() { Ok(()) } else { Err(CliError::mistakes(self.source.clone(), mistakes)) }
     }
 
-    /// Says what is worth knowing of the files of `targets` and all that they need, though nothing is wrong with them.
-    pub fn say_remarks(&self, targets: &[usize], ui: &Ui) {
+    /// Prints notes about the files of `targets` and their ancestors, such as records that will be left out.
+    pub fn print_notes(&self, targets: &[usize], ui: &Ui) {
         let needed = self.graph.needed(targets);
         for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
             for remark in node.node.remarks() {
@@ -145,7 +145,7 @@ impl PipelineFile {
     /// The indices of the nodes called `names`.
     ///
     /// # Errors
-    /// All that there are not.
+    /// All names that do not exist.
     pub fn nodes(&self, names: &[String]) -> Result<Vec<usize>, CliError> {
         let mut found = BTreeSet::new();
         let mut unknown: Vec<Diagnostic> = Vec::new();
@@ -161,10 +161,10 @@ impl PipelineFile {
         Err(CliError { mistakes: unknown, ..CliError::usage("") })
     }
 
-    /// The pools that `targets` and all that they need occupy.
+    /// The pools that `targets` and their ancestors use.
     ///
     /// # Errors
-    /// A device that cannot be had, at the place where the file asks for it.
+    /// An unusable device, at the place in the file that names it.
     pub fn pools(&self, targets: &[usize]) -> Result<Pools, CliError> {
         let machine = Machine::default();
         plan::open(&self.graph, targets, &machine).map_err(|UsageError { pool, message }| {
@@ -187,7 +187,7 @@ fn add_data_mistakes<'a>(
     }
 }
 
-/// Several nodes may name one model, or one file: it is missing once, and the lines of all places that name it are reported.
+/// Adds `mistake`, or the line of its label to the same mistake: several nodes may name one missing model or file.
 fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
     let same = |known: &&mut Diagnostic| known.message == mistake.message && known.help == mistake.help;
     let Some(known) = mistakes.iter_mut().find(same) else { return mistakes.push(mistake) };
@@ -199,7 +199,7 @@ fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The files and folders that a node with mistakes of its own names and that are not there.
+/// The missing files and folders that a node with other mistakes names.
 fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
     let is_glob = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
     named.paths.iter().filter(move |(_, path)| !path.exists() && !is_glob(path)).map(|(key, path)| FileProblem {
@@ -212,8 +212,8 @@ fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
 fn text_of(path: &Path) -> Result<String, CliError> {
     let name = path.display();
     if path.as_os_str() == "-" {
-        return Err(CliError::usage("a pipeline is not read from standard input")
-            .help("write it to a file: paths in it are relative to that".to_owned()));
+        return Err(CliError::usage("a pipeline cannot be read from standard input")
+            .help("save it to a file: paths in a pipeline are relative to the file".to_owned()));
     }
     let bytes = std::fs::read(path).map_err(|error| {
         let problem = CliError::io(format!("cannot read {name}: {error}"), &error);
@@ -236,7 +236,7 @@ fn text_of(path: &Path) -> Result<String, CliError> {
     String::from_utf8(text).map_err(|error| not_text(name.to_string(), error.as_bytes()))
 }
 
-/// Where a file that is not text is not.
+/// Points at the bytes of a file that are not UTF-8.
 fn not_text(name: String, bytes: &[u8]) -> CliError {
     let mut text = String::new();
     let mut places = Vec::new();
@@ -249,13 +249,13 @@ fn not_text(name: String, bytes: &[u8]) -> CliError {
     }
     let mut mistake = Diagnostic::new(format!("{name} is not text")).help("save the file as UTF-8".to_owned());
     if let Some((place, byte)) = places.first() {
-        let more = if places.len() > 1 { format!(" (nor is it in {} more)", places.len() - 1) } else { String::new() };
+        let more = if places.len() > 1 { format!(" (nor are {} more)", places.len() - 1) } else { String::new() };
         mistake = mistake.label(place.clone(), format!("the byte {byte:#04x} is not UTF-8{more}"));
     }
     CliError::mistakes(Source { name, text }, vec![mistake])
 }
 
-/// Opens the cache in `root` for reading: nothing is written, and no folder is made.
+/// Opens the cache in `root` for reading. Creates nothing.
 ///
 /// # Errors
 /// When it cannot be used.
@@ -263,7 +263,7 @@ pub fn read_cache(root: &Path) -> Result<Arc<Store>, CliError> {
     Store::open_for_reading(root).map(Arc::new).map_err(|error| cache_error(&error))
 }
 
-/// Opens the cache in `root`, and makes it when there is none.
+/// Opens the cache in `root`, and creates it if it does not exist.
 ///
 /// # Errors
 /// When it cannot be used.
@@ -283,7 +283,7 @@ pub fn cache_error(error: &StoreError) -> CliError {
 /// This machine's devices.
 #[derive(Default)]
 struct Machine {
-    /// What to do about the last request that could not be met.
+    /// Help for the last request that could not be met.
     help: Mutex<Option<String>>,
 }
 

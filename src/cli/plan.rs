@@ -1,4 +1,4 @@
-//! `stic plan`, `stic run -n`, `stic why` and `stic graph`: what would happen, as a list, for one node, as a picture.
+//! `stic plan`, `stic run -n`, `stic why` and `stic graph`: what would run, as a list, for one node, and as a graph.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use stic_engine::plan::{self, NodePlan};
 use stic_engine::pool::Pools;
 use stic_engine::store::Store;
 
-/// Plans and says so.
+/// Plans the pipeline and prints the plan.
 ///
 /// # Errors
 /// Mistakes in the file, a cache or a device that cannot be used.
@@ -28,12 +28,12 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, ui: &Ui) -> 
         ..plan::Options::default()
     };
     file.check_data(&options.targets)?;
-    file.say_remarks(&options.targets, ui);
+    file.print_notes(&options.targets, ui);
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
     show(&file, &store, &options, arguments.json, ui)
 }
 
-/// What would be done of `file`, for people or for programs.
+/// Prints what would run of `file`, for people or as JSON.
 ///
 /// # Errors
 /// A device that cannot be used, sources that cannot be read.
@@ -73,11 +73,14 @@ pub fn show(
         (0, 0) if all == 1 => "nothing to do: the result is in the cache".to_owned(),
         (0, 0) => format!("nothing to do: all {all} results are in the cache"),
         (run, 0) => format!("{run} of {} to run", counted(all, "node")),
-        (run, awaits) => format!("{run} of {} to run, then to be decided: {awaits}", counted(all, "node")),
+        (run, awaits) => format!("{run} of {} to run; {awaits} to be decided after that", counted(all, "node")),
     };
     lines.push(reported);
     if plan.iter().all(is_new) {
-        lines.extend(wrapped(&format!("nothing of it is in the cache `{}`", store.root().display()), ui.width));
+        lines.extend(wrapped(
+            &format!("the cache `{}` has no results of this pipeline", store.root().display()),
+            ui.width,
+        ));
     }
     write_lines(&lines)?;
     Ok(exit)
@@ -97,12 +100,12 @@ pub fn make(
         .map_err(|(node, failure)| node_error(&node, failure))
 }
 
-/// What a node's sources or inputs say against planning it.
+/// A node whose sources or inputs prevent planning.
 fn node_error(node: &str, failure: Failure) -> CliError {
     let message = format!("{node}: {failure}");
     match failure {
         Failure::Node { help, .. } => CliError::usage(message).help(help),
-        // The file may be as it should be: what surrounds it is not.
+        // The cause is not in the file.
         Failure::Environment { help, .. } => CliError::failure(message).help(help),
         Failure::Interrupted => CliError::failure(message),
     }
@@ -115,17 +118,17 @@ fn row(node: &NodePlan, ui: &Ui) -> Vec<String> {
         State::Awaits | State::Failed | State::Skipped => ("awaits", Paint::Dim),
     };
     let mut why = Vec::new();
-    // What is cached of a node that is to run is among its reasons.
+    // If items are cached, the node's reasons give the counts.
     if let Some(items) = node.items.filter(|items| node.state == State::Hit || items.cached == 0) {
         why.push(counted(items.total, "item"));
     }
-    // The first line of a reason; `why` says the rest.
+    // `stic why` prints the rest of the reason.
     let first = |why: &String| why.lines().next().unwrap_or_default().trim_start_matches("awaits ").to_owned();
     why.extend(node.why.iter().map(first));
     vec![ui.paint(paint, word), node.node.clone(), ui.paint(Paint::Dim, &node.kind), why.join("; ")]
 }
 
-/// Says why a node would run.
+/// Prints why a node would run.
 ///
 /// # Errors
 /// See [`plan`].
@@ -151,7 +154,10 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
             let record = record.map_err(|error| cache_error(&error))?.flatten();
             let made = record.map(|record| {
                 let of = record.provenance;
-                format!(": made {} by `{}` of {} in run {}", of.finished, of.node, of.pipeline, of.run)
+                format!(
+                    ": its result was computed {} by `{}` of {} in run {}",
+                    of.finished, of.node, of.pipeline, of.run
+                )
             });
             lines.extend(wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), ui.width));
             lines.extend(reasons(node, ui));
@@ -161,7 +167,7 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
             lines.extend(reasons(node, ui));
         }
         State::Awaits | State::Failed | State::Skipped => {
-            lines.push(format!("`{name}` is decided when these have run:"));
+            lines.push(format!("`{name}` depends on nodes that have to run first:"));
             for above in above() {
                 lines.push(format!("`{}` would run:", above.node));
                 lines.extend(reasons(above, ui));
@@ -170,13 +176,13 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
     }
     if plan.iter().all(is_new) {
         let cache = store.root().display();
-        lines.extend(wrapped(&format!("nothing of `{}` is in the cache `{cache}`", file.graph.name), ui.width));
+        lines.extend(wrapped(&format!("the cache `{cache}` has no results of `{}`", file.graph.name), ui.width));
     }
     write_lines(&lines)?;
     Ok(Exit::Success)
 }
 
-/// Whether nothing that the cache holds has to do with the node, as far as can be determined.
+/// Whether the cache has nothing related to the node, as far as is known.
 fn is_new(node: &NodePlan) -> bool {
     match node.state {
         State::Hit => false,
@@ -185,7 +191,7 @@ fn is_new(node: &NodePlan) -> bool {
     }
 }
 
-/// Why a node would run, a reason a paragraph; lines that came and went are painted.
+/// Why a node would run, one paragraph per reason; added and removed lines are colored.
 fn reasons(node: &NodePlan, ui: &Ui) -> Vec<String> {
     let mut lines = Vec::new();
     for reason in &node.why {
@@ -204,7 +210,7 @@ fn reasons(node: &NodePlan, ui: &Ui) -> Vec<String> {
     lines
 }
 
-/// Draws the graph to standard output. Where nothing can be planned, it is drawn without colours.
+/// Prints the graph to standard output, without colors if planning fails.
 ///
 /// # Errors
 /// Mistakes in the file.
@@ -214,7 +220,7 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -
         if ui.verbose {
             ui.print_error(&problem);
         }
-        let reported = "drawn without colours: what would run cannot be determined here; `stic plan` says why";
+        let reported = "drawn without colors, because planning failed; `stic plan` shows the error";
         ui.print_hanging("", reported, 2);
         Vec::new()
     });

@@ -1,5 +1,5 @@
-//! What a run tells while it goes on: a live line a running node on a terminal, plain lines elsewhere, and events as
-//! JSON lines for programs.
+//! Progress of a run: one live line per running node on a terminal, plain lines elsewhere, and events as JSON Lines for
+//! programs.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,44 +12,44 @@ use super::ui::{CliError, Paint, Ui, duration, printable, printable_with_colors,
 use stic_engine::event::{Event, ItemCounts, NodeReport, Observer, State};
 use stic_engine::node::Progress;
 
-/// How often a running node gets a plain line.
+/// How often the progress of a running node is printed without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
-/// How often the live line of a node is drawn again without news.
+/// How often a live line is redrawn when nothing changed.
 const TICK: Duration = Duration::from_millis(250);
-/// Where a line goes on that is wider than the terminal: below the node's name.
+/// Indent of wrapped lines: below the node's name.
 const INDENT: usize = 8;
 
-/// Tells people and programs what happens.
+/// Prints the events of a run.
 pub struct Watch {
     ui: Ui,
     json: bool,
     live: Option<MultiProgress>,
     running: Mutex<HashMap<String, Running>>,
-    /// Why the first event that was lost could not be written.
+    /// The error of the first event that could not be written.
     unwritten: Mutex<Option<CliError>>,
 }
 
-/// A node that runs.
+/// A running node.
 struct Running {
     kind: String,
     since: Instant,
-    /// When counting began in this process, and from where.
+    /// When counting started in this process, and at which count.
     first: Option<(Instant, usize)>,
     reported: Instant,
     bar: Option<ProgressBar>,
 }
 
 impl Watch {
-    /// A watch that prints through `ui`, and writes events to standard output if `json`.
+    /// Prints through `ui`, and writes events to standard output if `json`.
     pub fn new(ui: Ui, json: bool) -> Self {
         let live = (ui.terminal && !ui.quiet).then(MultiProgress::new);
         Self { ui, json, live, running: Mutex::default(), unwritten: Mutex::default() }
     }
 
-    /// Whether all events were written that were to be.
+    /// Checks that all events were written.
     ///
     /// # Errors
-    /// What the first that was not failed of.
+    /// The first event that could not be written.
     pub fn written(&self) -> Result<(), CliError> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
@@ -58,10 +58,10 @@ impl Watch {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says a line above the live ones.
+    /// Prints a line above the live ones.
     pub fn say(&self, line: &str) {
         match &self.live {
-            // Fails where the terminal is gone.
+            // Fails if the terminal was closed.
             Some(live) => drop(live.println(printable_with_colors(line))),
             None => self.ui.say(line),
         }
@@ -108,7 +108,7 @@ impl Watch {
 impl Observer for Watch {
     fn notice(&self, event: &Event) {
         if self.json {
-            // The run goes on; at its end this is reported.
+            // Reported at the end of the run.
             if let Err(problem) = write_json(event) {
                 self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(problem);
             }
@@ -118,8 +118,8 @@ impl Observer for Watch {
             Event::Progress { node, progress } => self.progress(node, progress),
             Event::Note { node, text } => self.line(Paint::Busy, "note", node, text),
             Event::Waiting { node, owner, items } => {
-                let what = if *items { "items of the same function" } else { "the same result" };
-                self.line(Paint::Dim, "waits", node, &format!("{owner} is making {what}"));
+                let what = if *items { "the same items" } else { "the same result" };
+                self.line(Paint::Dim, "waits", node, &format!("for {owner}, which is computing {what}"));
             }
             Event::Finished(NodeReport { node, how, items, seconds, summary, error, help, key, .. }) => {
                 if let Some(running) = self.running().remove(node)
@@ -134,7 +134,7 @@ impl Observer for Watch {
                         let time = duration(*seconds);
                         let parts = [line.to_owned(), items.map(counted).unwrap_or_default(), time];
                         let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-                        // What is warned of is not well.
+                        // A node with warnings is not shown in green.
                         let warned = summary.as_ref().is_some_and(|summary| !summary.warnings.is_empty());
                         self.line(if warned { Paint::Busy } else { Paint::Good }, "done", node, &parts.join(", "));
                     }
@@ -147,7 +147,7 @@ impl Observer for Watch {
                         let text = hanging(&format!("{word} {node}  "), &text, self.ui.width, INDENT).join("\n");
                         match &self.live {
                             Some(live) => drop(live.println(printable_with_colors(&text))),
-                            // Also when it must be quiet: something went wrong.
+                            // Errors are printed even with `--quiet`.
                             None => self.ui.print_always(text),
                         }
                     }
@@ -165,12 +165,12 @@ impl Observer for Watch {
     }
 }
 
-/// What of the items was there before. How many were skipped is in the node's own line: it outlives the run.
+/// How many items were computed and how many were cached. Skipped items are counted in the node's summary line.
 fn counted(items: ItemCounts) -> String {
-    if items.cached == 0 { String::new() } else { format!("{} new, {} from before", items.done, items.cached) }
+    if items.cached == 0 { String::new() } else { format!("{} new, {} cached", items.done, items.cached) }
 }
 
-/// `120/6000  3.2/s  410 tokens/s  loss 0.693  12 min 03 s left`. `first` is when counting began, and from where.
+/// `120/6000  3.2/s  410 tokens/s  loss 0.693  12 min 03 s left`. `first` is when counting started, and at which count.
 fn reported(progress: &Progress, first: (Instant, usize), now: Instant, since: Instant) -> String {
     let mut parts = vec![format!("{}/{}", progress.done, progress.total)];
     let counting = (now - first.0).as_secs_f64();
@@ -192,7 +192,7 @@ fn reported(progress: &Progress, first: (Instant, usize), now: Instant, since: I
     parts.join("  ")
 }
 
-/// Three digits or so.
+/// `rate` to about three digits.
 fn readable(rate: f64) -> String {
     match rate {
         100.0.. => format!("{rate:.0}"),
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_the_time_left_leave_out_what_was_there_before() {
+    fn rates_and_the_remaining_time_exclude_cached_items() {
         let since = Instant::now();
         let first = (since + Duration::from_secs(2), 100);
         let progress = Progress { done: 140, total: 200, tokens: Some(1200), loss: Some(0.75321) };
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_just_begun_has_no_rate() {
+    fn a_node_that_has_just_started_has_no_rate() {
         let since = Instant::now();
         let progress = Progress { done: 3, total: 9, ..Progress::default() };
         assert_eq!(reported(&progress, (since, 3), since, since), "3/9");

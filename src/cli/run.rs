@@ -1,4 +1,4 @@
-//! `stic run`: makes what is missing.
+//! `stic run`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use stic_engine::{plan, run as engine};
 /// Runs the pipeline.
 ///
 /// # Errors
-/// When nothing could be begun, or events could not be written. A node that fails is reported as it happens, and in the exit code.
+/// When the run could not start, or events could not be written. Failed nodes are reported when they fail, and by the exit code.
 pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let watch = Arc::new(Watch::new(*ui, arguments.json));
     let cache = global.cache(Some(&arguments.file));
@@ -25,11 +25,11 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let interrupt = Interrupt::listen(
         {
             let watch = Arc::clone(&watch);
-            move || watch.say("interrupted: finishing what is in flight; once more stops at once")
+            move || watch.say("interrupted: finishing what is in flight; interrupt again to stop immediately")
         },
         {
-            let (ui, go_on) = (*ui, summary::go_on(&arguments.go_on(&cache_option, &[])));
-            move || ui.print_always(&go_on)
+            let (ui, message) = (*ui, summary::interrupted(&arguments.resume_command(&cache_option, &[])));
+            move || ui.print_always(&message)
         },
     );
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
@@ -42,7 +42,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let accept_numerics = arguments.accept_numerics.clone();
     let plan = plan::Options { targets, force, accept_numerics, ..plan::Options::default() };
     if arguments.dry_run {
-        file.say_remarks(&plan.targets, ui);
+        file.print_notes(&plan.targets, ui);
         let store = read_cache(&cache)?;
         return super::plan::show(&file, &store, &plan, arguments.json, ui);
     }
@@ -60,22 +60,22 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     interrupt.run_ended();
     let report = report.map_err(|error| cache_error(&error))?;
     if let Some(cause) = &report.not_kept {
-        ui.print_always(format_args!("this run's summary is not kept: {cause}"));
+        ui.print_always(format_args!("cannot save this run's summary: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
-    let made: Vec<&str> =
+    let done: Vec<&str> =
         report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
-    let again = arguments.go_on(cache_option, &made);
+    let resume = arguments.resume_command(cache_option, &done);
     let summary =
-        RunSummary { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, again: &again };
+        RunSummary { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, resume: &resume };
     if !ui.quiet && !arguments.json {
-        let answer = summary.answer(&ui.for_stdout());
-        if !answer.is_empty() {
+        let results = summary.results(&ui.for_stdout());
+        if !results.is_empty() {
             ui.say("");
         }
-        write_lines(&answer)?;
+        write_lines(&results)?;
     }
-    summary.say(ui);
+    summary.print(ui);
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()
@@ -86,7 +86,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     })
 }
 
-/// Refuses to make again what is not made at all: it would pass in silence.
+/// Refuses `--force` for nodes that are not part of the run, where it would have no effect.
 fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>) -> Result<(), CliError> {
     let needed = file.graph.needed(targets);
     let outside: Vec<String> = force
@@ -99,5 +99,5 @@ fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>)
     }
     let it = if outside.len() == 1 { "it" } else { "them" };
     let message = format!("cannot force {}: the targets do not need {it}", outside.join(", "));
-    Err(CliError::usage(message).help(format!("name {it} among the targets, too, or leave out `--force` for {it}")))
+    Err(CliError::usage(message).help(format!("add {it} to the targets, or drop `--force` for {it}")))
 }

@@ -1,4 +1,4 @@
-//! `stic score`: the log-probabilities that a model gives to responses.
+//! `stic score`: the log-probabilities of responses under a model.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ struct Line {
     prompt: String,
     /// The answer to score.
     response: String,
-    /// What nothing reads.
+    /// Unknown keys.
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -36,7 +36,7 @@ struct Line {
 /// Scores the responses of a file, in its order.
 ///
 /// # Errors
-/// When the model cannot be used, or a line of the input cannot: all broken lines are reported before anything is scored.
+/// When the model or a line of the input cannot be used. All invalid lines are reported before anything is scored.
 pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     let lines = read(arguments, ui)?;
     let ready = Ready::load(&arguments.model, ui)?;
@@ -66,8 +66,8 @@ pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-/// The lines of the input, numbered from 1; blank ones are passed over. Where there is no picture, a key that is nearly `image` is a slip;
-/// others are said to be left alone.
+/// The lines of the input, numbered from 1, without blank ones. A misspelt `image` is an error if the line has no picture;
+/// other unknown keys get a note.
 fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
     let name = arguments.input.display();
     let text = std::fs::read(&arguments.input)
@@ -94,7 +94,10 @@ fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
                     Ok(Value::Object(_)) | Err(_) => error.to_string().replace(" at line 1 column", ", column"),
                     Ok(_) => "not an object".to_owned(),
                 };
-                wrong(cause, "a line is an object with `image` (a path or null), `prompt` and `response`".to_owned());
+                wrong(
+                    cause,
+                    "each line is an object with `image` (a path or null), `prompt` and `response`".to_owned(),
+                );
                 continue;
             }
         };
@@ -118,9 +121,9 @@ fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
         return Err(CliError { mistakes: broken, ..CliError::usage("") });
     }
     for (key, number) in others {
-        ui.print_hanging("note: ", &format!("{name}, line {number}: nothing reads `{key}`"), 6);
+        ui.print_hanging("note: ", &format!("{name}, line {number}: ignoring unknown key `{key}`"), 6);
     }
     Ok(lines)
 }
 
-const RELATIVE: &str = "relative paths are looked up in the folder that the command is run in";
+const RELATIVE: &str = "relative paths start from the working directory";

@@ -1,4 +1,4 @@
-//! A whole pipeline with a model that is nothing like LLaVA.
+//! Runs a whole pipeline with a model family other than LLaVA.
 
 use std::ffi::OsString;
 use std::fs;

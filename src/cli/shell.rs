@@ -1,4 +1,4 @@
-//! Commands that are shown to be copied: as a POSIX shell takes them.
+//! Quoting for commands that are printed to be copied into a POSIX shell.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub fn word(text: &str) -> String {
     }
 }
 
-/// `path` as one word of a command that is taken for no option.
+/// `path` as one word of a command that is not mistaken for an option.
 pub fn path(path: &Path) -> String {
     let text = path.to_string_lossy();
     if text.starts_with('-') { word(&format!("./{text}")) } else { word(&text) }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_come_back_from_a_shell_as_they_were() {
+    fn quoted_words_survive_a_shell() {
         for text in ["plain-1.toml", "my file's", "", "$HOME `x`", "a\nb", "photos/ä.toml"] {
             let said = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", word(text))]).output();
             assert_eq!(String::from_utf8(said.unwrap().stdout).unwrap(), text);

@@ -1,7 +1,6 @@
-//! What a run came to, for people: where each result is, tables of metrics, samples, and what to type next.
+//! The summary of a run: samples and tables of metrics, where each result is, and the command to type next.
 //!
-//! Nothing here knows what kinds of node there are: tables and samples are what nodes say in their
-//! [`Summary`].
+//! Does not know any kind of node: samples and metrics come from each node's [`Summary`].
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,9 +19,9 @@ use stic_engine::node::{Block, Metric, Sample, Summary};
 use stic_engine::run::RunReport;
 use stic_engine::store::is_cache;
 
-/// What the summary is about.
+/// A run to summarise.
 pub struct RunSummary<'a> {
-    /// What was run.
+    /// The report of the run.
     pub report: &'a RunReport,
     /// Its graph.
     pub graph: &'a Graph,
@@ -30,15 +29,15 @@ pub struct RunSummary<'a> {
     pub file: &'a Path,
     /// The cache folder.
     pub cache: &'a Path,
-    /// What further commands need to say of the cache: [`super::args::Global::cache_option`].
+    /// The option with which further commands find the cache: [`super::args::Global::cache_option`].
     pub cache_option: &'a str,
-    /// The command that goes on from here: [`super::args::Run::go_on`].
-    pub again: &'a str,
+    /// The command that continues the run: [`super::args::Run::resume_command`].
+    pub resume: &'a str,
 }
 
 impl RunSummary<'_> {
-    /// What a complete run was for: samples of results, tables of scores and of differences.
-    pub fn answer(&self, ui: &Ui) -> Vec<String> {
+    /// Samples of results and tables of metrics and differences. Empty unless the run is complete.
+    pub fn results(&self, ui: &Ui) -> Vec<String> {
         let report = self.report;
         if !report.is_complete() {
             return Vec::new();
@@ -50,27 +49,26 @@ impl RunSummary<'_> {
         blocks.join(&String::new())
     }
 
-    /// Says where the results are, how many nodes did what, and what to do next.
-    pub fn say(&self, ui: &Ui) {
-        // Where the cache was taken away under the run, nothing is left of it.
-        let gone = is_cache(self.cache).is_ok_and(|is_there| !is_there);
-        if !gone {
-            self.say_results(ui);
+    /// Prints where the results are, how many nodes ran, and what to do next.
+    pub fn print(&self, ui: &Ui) {
+        // The cache may have been removed during the run.
+        let removed = is_cache(self.cache).is_ok_and(|exists| !exists);
+        if !removed {
+            self.print_places(ui);
         }
-        self.say_count(ui);
-        if gone {
+        self.print_counts(ui);
+        if removed {
             let cache = self.cache.display();
             ui.print_always(format_args!(
-                "the cache `{cache}` is gone; put it back and run again: stic {}",
-                self.again
+                "the cache `{cache}` was removed; restore it and run again: stic {}",
+                self.resume
             ));
             return;
         }
-        self.say_next(ui);
+        self.print_next(ui);
     }
 
-    /// What pairs look like and how training went, or what the pipeline asks for; with `-v` what every node shows of its
-    /// result.
+    /// Samples of pairs and training curves, or those of the nodes in `[pipeline] show`; with `-v` those of all nodes.
     fn samples(&self, rows: &[Row<'_>], ui: &Ui) -> Vec<Vec<String>> {
         let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
         let wanted = |node: &str| match &self.graph.show {
@@ -92,14 +90,14 @@ impl RunSummary<'_> {
         rows.iter().filter(is_shown).map(block).collect()
     }
 
-    fn say_results(&self, ui: &Ui) {
+    fn print_places(&self, ui: &Ui) {
         let rows: Vec<Vec<String>> = self
             .report
             .nodes
             .iter()
             .filter_map(|node| {
                 let key = node.key.as_deref().filter(|_| matches!(node.how, State::Hit | State::Run))?;
-                // As a shell finds it: the whole key would fill the line.
+                // A glob, because a whole key would fill the line.
                 let place = format!("results/{}*.json", key.get(..12).unwrap_or(key));
                 Some(vec![node.node.clone(), place])
             })
@@ -112,7 +110,7 @@ impl RunSummary<'_> {
         }
     }
 
-    fn say_count(&self, ui: &Ui) {
+    fn print_counts(&self, ui: &Ui) {
         let report = self.report;
         let skipped = if report.interrupted { "not finished" } else { "not reached" };
         let counts = [("hit", State::Hit), ("ran", State::Run), ("failed", State::Failed), (skipped, State::Skipped)];
@@ -131,34 +129,34 @@ impl RunSummary<'_> {
         ));
     }
 
-    fn say_next(&self, ui: &Ui) {
+    fn print_next(&self, ui: &Ui) {
         let (file, cache) = (shell::path(self.file), self.cache_option);
         if self.report.interrupted {
-            ui.print_always(go_on(self.again));
+            ui.print_always(interrupted(self.resume));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == State::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
             ui.print_always(format_args!(
-                "{} failed; what is finished is kept. Once that is put right: stic {}",
+                "{} failed; finished work is in the cache. After fixing the problem, run: stic {}",
                 names.join(", "),
-                self.again
+                self.resume
             ));
             return;
         }
         if let Some(node) = self.last_result() {
-            // A command stays in one piece, to be copied.
+            // The command is not wrapped, so that it can be copied.
             let command = format!("next: stic export {file} {node} DIR{cache}");
-            let what = "(writes this result to a folder)";
+            let what = "(writes this result to a directory)";
             let beside = command.width() + 3 + what.width() <= ui.width;
             ui.say(format_args!("{command}{}{what}", if beside { "   " } else { "\n      " }));
-            let edit = format!("edit {file} and run it again: only what the edit touches runs");
+            let edit = format!("edit {file} and run it again: only what the edit affects will run");
             ui.print_hanging("      ", &edit, 6);
         }
     }
 
-    /// The adapter with the most work in it, otherwise the last result.
+    /// The adapter with the longest chain of ancestors, otherwise the last result.
     fn last_result(&self) -> Option<&str> {
         let depths = depths(self.graph);
         let wanted = |node: &NodeReport| self.graph.find(&node.node).filter(|index| !self.graph.nodes[*index].imported);
@@ -169,12 +167,12 @@ impl RunSummary<'_> {
     }
 }
 
-/// What is reported last of a run that was interrupted.
-pub fn go_on(again: &str) -> String {
-    format!("interrupted; what is finished is kept. Go on with: stic {again}")
+/// The last message of an interrupted run; `resume` is the command that continues it.
+pub fn interrupted(resume: &str) -> String {
+    format!("interrupted; finished work is in the cache. To continue, run: stic {resume}")
 }
 
-/// How many nodes stand above each node in its longest line of ancestors.
+/// The length of each node's longest chain of ancestors.
 fn depths(graph: &Graph) -> Vec<usize> {
     let mut depths: Vec<usize> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
@@ -183,14 +181,14 @@ fn depths(graph: &Graph) -> Vec<usize> {
     depths
 }
 
-/// A node and what it says.
+/// A node and its summary.
 type Row<'a> = (&'a str, &'a Summary);
 
-/// A table for each set of nodes that measure the same: a row a node, its labels, its metrics. A label that all rows
-/// share goes into the head line; a metric that is not defined for a row is a dash.
+/// One table per set of nodes with the same metrics, one row per node. A label that all rows share moves to the title; a
+/// metric that is undefined for a row is a dash.
 fn tables(rows: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec<String>> {
     let measured: Vec<&Row<'_>> = rows.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
-    // What was compared measures the same, whichever metrics are defined for it.
+    // Nodes that are compared share a table even if some of their metrics are undefined.
     let group = |node: &str, summary: &Summary| {
         let compared = |it: &&Difference| it.node == node || it.reference == node;
         match differences.iter().find(compared) {
@@ -209,12 +207,12 @@ fn tables(rows: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec
     groups.into_iter().map(|(_, rows)| one_table(&rows, differences, width)).collect()
 }
 
-/// What makes rows one table.
+/// What the rows of a table have in common.
 #[derive(PartialEq)]
 enum Group {
-    /// They are compared with this node.
+    /// The node they are compared with.
     Reference(String),
-    /// They have these metrics.
+    /// Their metrics.
     Metrics(Vec<String>),
 }
 
@@ -243,7 +241,7 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
     }
     lines.extend(beside_or_below(&cells, own.len() + 1, width));
     if rows.iter().any(|(_, summary)| summary.metrics.iter().any(|metric| metric.interval.is_some())) {
-        lines.push("in brackets: 95 % intervals".to_owned());
+        lines.push("in brackets: 95 % confidence intervals".to_owned());
     }
 
     let compared: Vec<&Difference> =
@@ -252,9 +250,12 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
         lines.push(String::new());
         let items = first.compared.items;
         let all_same = compared.iter().all(|difference| difference.compared.items == items);
-        let same =
-            if all_same { format!("the same {}", counted(items, "item")) } else { "what both answered".to_owned() };
-        let title = format!("difference from {}, on {same}, in brackets its 95 % interval", first.reference);
+        let same = if all_same {
+            format!("the same {}", counted(items, "item"))
+        } else {
+            "the items that both answered".to_owned()
+        };
+        let title = format!("difference from {} on {same}, with 95 % confidence intervals", first.reference);
         lines.extend(wrapped(&title, width));
         let rows = compared.iter().map(|Difference { node, compared, .. }| {
             let numbers = metrics.iter().map(|name| cell(&compared.metrics, name, &signed));
@@ -279,8 +280,8 @@ fn signed(metric: &Metric) -> String {
     }
 }
 
-/// A table, or several below each other where its columns do not fit: each begins with the columns that say what a row is,
-/// the first `keys`; those after the first table with the node alone.
+/// A table, or several below each other if its columns do not fit. The first starts with the `keys` leading columns, which
+/// identify a row, the others with the node alone.
 fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<String> {
     let columns = cells.first().map_or(0, Vec::len);
     let chosen = |columns: &[usize]| -> Vec<Vec<String>> {
@@ -317,7 +318,7 @@ fn shown(metric: &Metric) -> String {
     }
 }
 
-/// A block as text; what belongs to a line above is set in.
+/// A block as text; details are indented.
 fn shown_block(block: &Block) -> String {
     match block {
         Block::Curve { name, values } => curve::row(name, values),
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_measure_the_same_share_a_table() {
+    fn nodes_with_the_same_metrics_share_a_table() {
         let direct = [("data", "shapes"), ("form", "direct")];
         let described = [("data", "shapes"), ("form", "describe and respond")];
         let base = summary(&direct, &[("accuracy", 0.5, Some([0.4, 0.6]))]);
@@ -367,7 +368,7 @@ mod tests {
         node          form                  accuracy
         base          direct                0.500 [0.400, 0.600]
         after_stage1  describe and respond  0.000 [0.000, 4.00e-5]
-        in brackets: 95 % intervals
+        in brackets: 95 % confidence intervals
 
         node     margin  steps
         trained  0.250   30
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compared_stands_below_its_table_with_its_reference() {
+    fn differences_are_printed_below_their_table_with_the_reference() {
         let base = summary(&[("data", "shapes")], &[("recall", 0.5, Some([0.4, 0.6])), ("precision", 1.0, None)]);
         // Claims nothing, and so has no precision.
         let silent = summary(&[("data", "shapes")], &[("recall", 0.0, Some([0.0, 0.1]))]);
@@ -391,9 +392,9 @@ mod tests {
         node    recall                precision
         base    0.500 [0.400, 0.600]  1
         silent  0.000 [0.000, 0.100]  -
-        in brackets: 95 % intervals
+        in brackets: 95 % confidence intervals
 
-        difference from base, on the same 20 items, in brackets its 95 % interval
+        difference from base on the same 20 items, with 95 % confidence intervals
         node    recall                   precision
         silent  -0.500 [-0.600, -0.400]  -
         ");

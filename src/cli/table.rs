@@ -1,13 +1,12 @@
-//! Columns for people, in the width that there is: cells are broken between words, never inside of one, and where even the
-//! longest words do not fit beside each other, what would stand side by side stands below.
+//! Tables that fit the terminal: cells wrap between words, never inside one, and if even the longest words do not fit side
+//! by side, the cells of a row are printed below each other.
 
 use unicode_width::UnicodeWidthStr;
 
-/// Blanks between columns.
+/// Spaces between columns.
 const GAP: usize = 2;
 
-/// Columns, each as wide as its widest cell, in at most `width` columns of a terminal; the last is not filled up.
-/// `head` says whether the first row names the columns.
+/// The lines of a table at most `width` wide. The last column is not padded. With `head`, the first row names the columns.
 pub fn table(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |of: &dyn Fn(&str) -> usize, column: usize| {
@@ -17,7 +16,7 @@ pub fn table(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     let least: Vec<usize> = (0..columns).map(|column| widest(&longest_word, column)).collect();
     let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * columns.saturating_sub(1);
     while total(&widths) > width {
-        // The widest column that can give way does.
+        // Shrink the widest column that can wrap.
         let gives = (0..columns).filter(|column| widths[*column] > least[*column]).max_by_key(|column| widths[*column]);
         match gives {
             Some(column) => widths[column] -= 1,
@@ -27,7 +26,7 @@ pub fn table(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     rows.iter().flat_map(|row| beside(row, &widths)).collect()
 }
 
-/// How wide `rows` are side by side when nothing is broken.
+/// The width of `rows` without wrapping.
 pub fn natural_width(rows: &[Vec<String>]) -> usize {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max();
@@ -50,7 +49,7 @@ fn beside(row: &[String], widths: &[usize]) -> Vec<String> {
     (0..count).map(line).collect()
 }
 
-/// Rows as paragraphs. Under a head each cell has a line with the name of its column, without one cells follow each other.
+/// Rows as paragraphs, with one line per cell. With a head, each cell is labelled with its column's name.
 fn below(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     let names = if head { rows.first().map_or(&[][..], Vec::as_slice) } else { &[] };
     let mut lines = Vec::new();
@@ -75,15 +74,14 @@ fn below(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     lines
 }
 
-/// `text` in lines of at most `width`, broken between words; a longer word has a line of its own. What is painted is painted
-/// on every line.
+/// `text` wrapped to `width` between words; a longer word gets a line of its own. Colors are repeated on every line.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     flowing(text, width, width)
 }
 
-/// `text` behind `before`, in lines of at most `width` that are broken as in [`wrapped`]; all but the first are indented.
+/// `text` after `before`, wrapped as by [`wrapped`], with all lines but the first indented.
 pub fn hanging(before: &str, text: &str, width: usize, indent: usize) -> Vec<String> {
-    // Where hardly anything fits behind the indent, it helps nobody.
+    // No indent if hardly anything would fit after it.
     let indent = indent.min(width / 3);
     let lines = text.split('\n').enumerate().flat_map(|(index, line)| {
         let taken = if index == 0 { visible(before) } else { indent };
@@ -93,7 +91,7 @@ pub fn hanging(before: &str, text: &str, width: usize, indent: usize) -> Vec<Str
     lines.enumerate().map(|(index, line)| format!("{}{line}", start(index)).trim_end().to_owned()).collect()
 }
 
-/// `text` in lines of at most `width`, the first of at most `first`.
+/// `text` wrapped to `width`, the first line to `first`.
 fn flowing(text: &str, first: usize, width: usize) -> Vec<String> {
     let (before, inner, after) = match text.strip_prefix('\x1b').and_then(|rest| rest.split_once('m')) {
         Some((code, rest)) if rest.ends_with("\x1b[0m") => (format!("\x1b{code}m"), &rest[..rest.len() - 4], "\x1b[0m"),
@@ -119,7 +117,7 @@ fn longest_word(text: &str) -> usize {
     text.split(' ').map(visible).max().unwrap_or(0)
 }
 
-/// How many columns of a terminal `text` takes: colours take none.
+/// The width of `text` in terminal columns, without color sequences.
 fn visible(text: &str) -> usize {
     let mut seen = String::new();
     let mut hidden = false;
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_whatever_their_colour() {
+    fn columns_line_up_regardless_of_color() {
         let lines = table(&rows(&[&["\x1b[32mhit\x1b[0m", "a"], &["awaits", ""]]), false, 80);
         assert_eq!(lines, ["\x1b[32mhit\x1b[0m     a", "awaits"]);
         let lines = table(&rows(&[&["\u{732b}", "a"], &["cat", "b"]]), false, 80);
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_painted_is_painted_on_every_line() {
+    fn colors_are_repeated_on_every_line() {
         assert_eq!(wrapped("\x1b[2mone two\x1b[0m", 4), ["\x1b[2mone\x1b[0m", "\x1b[2mtwo\x1b[0m"]);
     }
 

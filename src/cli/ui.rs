@@ -1,6 +1,6 @@
-//! What a command answers (standard output), what is said beside it (standard error), and how a command ends.
+//! Results on standard output, progress and messages on standard error, and exit codes.
 //!
-//! A closed pipe ends the talking, never the work, and is no reason to panic.
+//! A closed pipe silences the output; the work continues.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -14,12 +14,11 @@ use stic_engine::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_mach
 
 /// How a command ends, as an exit code.
 ///
-/// One rule tells 64 from 1: what the user can put right before anything is begun (an argument, a file, missing data, a
-/// cache or device that cannot be used) is [`Exit::Usage`]; what fails once a run is under way, or because the machine
-/// does (a full disk, no memory), is [`Exit::Failure`].
+/// What the user can fix before anything starts (an argument, a file, missing data, an unusable cache or device) is
+/// [`Exit::Usage`]; what fails during a run, or because of the machine (a full disk, no memory), is [`Exit::Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All is well.
+    /// Success.
     Success = 0,
     /// A node failed.
     Failure = 1,
@@ -41,19 +40,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command stopped before its end.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct CliError {
-    /// How it ends.
+    /// The exit code.
     pub exit: Exit,
     /// What is wrong.
     pub mistakes: Vec<Diagnostic>,
-    /// The text that it is about.
+    /// The text that the labels point into.
     pub source: Option<Source>,
 }
 
 impl CliError {
-    /// Something that the user can put right.
+    /// An error that the user can fix.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, mistakes: vec![Diagnostic::new(message)], source: None }
     }
@@ -74,7 +73,7 @@ impl CliError {
         Self { exit: Exit::Usage, mistakes, source: Some(source) }
     }
 
-    /// The same with a remedy.
+    /// The same with advice on how to fix it.
     #[must_use]
     pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
         if let Some(mistake) = self.mistakes.last_mut() {
@@ -84,7 +83,7 @@ impl CliError {
     }
 }
 
-/// A colour with a meaning.
+/// What a color stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     /// Well.
@@ -99,29 +98,29 @@ pub enum Paint {
     Bold,
 }
 
-/// What is said to people, and how.
+/// How to print for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Ui {
-    /// Only what went wrong.
+    /// Only errors and warnings.
     pub quiet: bool,
-    /// More than usual.
+    /// More detail.
     pub verbose: bool,
-    /// Whether somebody watches.
+    /// Whether standard error is a terminal that can redraw lines.
     pub terminal: bool,
-    /// How wide tables are on standard error.
+    /// The width of tables on standard error.
     pub width: usize,
     style: Style,
     answer: Answer,
 }
 
-/// How answers look on standard output.
+/// The look of standard output.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     color: bool,
     width: usize,
 }
 
-/// How wide tables are where there is no terminal: nothing is broken that a program, or an editor, may want whole.
+/// The width of tables without a terminal: lines are never wrapped for a program or an editor.
 const WIDTH: usize = usize::MAX;
 
 impl Ui {
@@ -154,31 +153,31 @@ impl Ui {
         }
     }
 
-    /// The output for answers: it paints and measures for standard output.
+    /// The same with the colors and the width of standard output.
     #[must_use]
     pub fn for_stdout(&self) -> Self {
         Self { width: self.answer.width, style: Style { color: self.answer.color, ..self.style }, ..*self }
     }
 
-    /// Says a line, unless it must be quiet.
+    /// Prints a line to standard error unless `quiet` is set.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.quiet {
             self.print_always(line);
         }
     }
 
-    /// Says `text` behind `before`, broken between words where it is wider than the terminal, and then indented by `indent`.
+    /// Prints `text` after `before`, wrapped to the terminal with later lines indented by `indent`.
     pub fn print_hanging(&self, before: &str, text: &str, indent: usize) {
         self.say(hanging(before, text, self.width, indent).join("\n"));
     }
 
-    /// Says a line whatever was asked.
+    /// Prints a line to standard error even if `quiet` is set.
     pub fn print_always(&self, line: impl fmt::Display) {
-        // Nobody may be listening any more, and there is nobody else to tell.
+        // If standard error is closed there is nowhere to report it.
         let _ = writeln!(io::stderr(), "{}", printable_with_colors(&line.to_string()));
     }
 
-    /// `text` in a colour, where colours are wanted.
+    /// `text` in a color, where colors are enabled.
     pub fn paint(&self, paint: Paint, text: impl fmt::Display) -> String {
         let code = match paint {
             Paint::Good => 32,
@@ -190,7 +189,7 @@ impl Ui {
         if self.style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// Tells what is wrong, all of it.
+    /// Prints all mistakes of `problem`.
     pub fn print_error(&self, problem: &CliError) {
         let mut mistakes: Vec<&Diagnostic> = problem.mistakes.iter().collect();
         mistakes.sort_by_key(|mistake| mistake.start());
@@ -206,7 +205,7 @@ impl Ui {
     }
 }
 
-/// How wide the terminal behind `stream` is.
+/// The width of the terminal that `stream` writes to.
 #[cfg(unix)]
 fn columns(stream: impl std::os::fd::AsFd, terminal: bool) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(stream).ok().filter(|_| terminal)?;
@@ -221,7 +220,7 @@ fn columns(_: impl Sized, _: bool) -> Option<usize> {
 /// Writes text for programs to standard output.
 ///
 /// # Errors
-/// When it cannot be written; a reader that went away is none.
+/// When it cannot be written. A closed pipe is no error.
 pub fn write_out(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -232,7 +231,7 @@ pub fn write_out(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Writes the lines of an answer to standard output.
+/// Writes lines to standard output.
 ///
 /// # Errors
 /// See [`write_out`].
@@ -249,7 +248,7 @@ pub fn write_json(value: &impl Serialize) -> Result<(), CliError> {
     write_out(&format!("{line}\n"))
 }
 
-/// A length of time for people: `0.4 s`, `3 min 20 s`, `2 h 05 min`.
+/// A duration: `0.4 s`, `3 min 20 s`, `2 h 05 min`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -260,12 +259,12 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `text` with control characters shown as what they are not: a model's text must not move anybody's cursor.
+/// `text` with control characters replaced by visible ones, so that a model's output cannot control the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// As [`printable`], with the colours left that this program gives to its own words: names in files may hold anything.
+/// As [`printable`], but keeps this program's own color sequences: text from files may contain others.
 pub fn printable_with_colors(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for (index, part) in text.split('\x1b').enumerate() {
@@ -279,7 +278,7 @@ pub fn printable_with_colors(text: &str) -> String {
     shown
 }
 
-/// So many mistakes are shown at once: nobody reads more before putting some right.
+/// How many mistakes are printed at once.
 const MOST_MISTAKES: usize = 50;
 
 #[cfg(test)]
@@ -287,14 +286,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_as_what_they_are_not_but_for_colours() {
+    fn control_characters_other_than_colors_are_replaced() {
         let text = "a\x1b[2J\x1b]0;title\x07 \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\r\n\tc\x1b";
         let shown = "a\u{fffd}[2J\u{fffd}]0;title\u{fffd} \x1b[31mred\x1b[0m \x1b[1;31mb\x1b[0m\u{fffd}\n\tc\u{fffd}";
         assert_eq!(printable_with_colors(text), shown);
     }
 
     #[test]
-    fn times_are_reported_in_their_unit() {
+    fn durations_have_a_suitable_unit() {
         let reported: Vec<String> = [0.04, 9.94, 9.96, 59.4, 61.0, 3599.0, 7500.0].map(duration).to_vec();
         assert_eq!(reported, ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min"]);
     }

@@ -3,7 +3,7 @@
 
 use image::{Rgb, RgbImage};
 
-/// Pillow's `blend` of `from` towards `to` in single precision: cut off when `factor` leaves the way between them.
+/// Pillow's `blend` of `from` towards `to` in single precision, clamped if `factor` extrapolates.
 fn blend(from: u8, to: u8, factor: f32) -> u8 {
     let value = f32::from(from) + factor * f32::from(i16::from(to) - i16::from(from));
     value.clamp(0.0, 255.0) as u8
@@ -30,7 +30,7 @@ pub(super) fn saturation(picture: &mut RgbImage, factor: f64) {
     }
 }
 
-/// Turns the colour circle by `factor` turns.
+/// Shifts the hue by `factor` full turns.
 pub(super) fn hue(picture: &mut RgbImage, factor: f64) {
     let shift = (factor * 255.0) as i32 as u8;
     for pixel in picture.pixels_mut() {

@@ -1,8 +1,8 @@
-//! Corruptions h: what makes a picture worse, so that a model describes it worse.
+//! Corruptions h of pictures, about which a model gives worse descriptions.
 //!
-//! Operations that torchvision has are computed as torchvision 0.16 computes them on Pillow pictures, to the bit but
-//! for the Gaussian blur (whose sums torch takes in single precision and in no fixed order: at ties one level). Which
-//! operation an item gets, and with what values, is a function of (seed, item). This module does not know the node.
+//! Operations that torchvision has match torchvision 0.16 on Pillow pictures to the bit, except for the Gaussian blur:
+//! torch sums in single precision and no fixed order, which differs by one level at ties. Which operation an item gets, and
+//! with what values, is a function of (seed, item).
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::resample::{Filter, resize};
 use stic_engine::digest::Value;
 use stic_engine::draw::Draws;
 
-/// A kind of corruption and how strong it may be. Intervals are what each item draws from, uniformly.
+/// An operation and its parameters. Each item draws from intervals uniformly.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// The shorter side becomes `size` pixels, the longer keeps the aspect (torchvision's `Resize`, bilinear with
@@ -51,7 +51,7 @@ pub enum Operation {
     },
 }
 
-/// What colour jitter may do. `None` leaves a property alone.
+/// Ranges of color jitter. `None` leaves a property unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Jitter {
     /// Factor; 1 changes nothing.
@@ -60,16 +60,16 @@ pub struct Jitter {
     pub contrast: Option<[f64; 2]>,
     /// Factor; 1 changes nothing, 0 is greyscale.
     pub saturation: Option<[f64; 2]>,
-    /// Turns of the colour circle, −0.5 to 0.5; 0 changes nothing (but for rounding).
+    /// Shift of hue in full turns, −0.5 to 0.5; 0 changes nothing (except for rounding).
     pub hue: Option<[f64; 2]>,
 }
 
-/// An operation and how often it is drawn.
+/// An operation and its weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighted {
     /// The operation.
     pub operation: Operation,
-    /// Its share is its weight through the sum of all weights.
+    /// Relative frequency.
     pub weight: f64,
 }
 
@@ -97,7 +97,7 @@ pub fn choose<'a>(operations: &'a [Weighted], seed: u64, subject: &str) -> &'a O
     &found.or_else(|| rest.next_back()).expect("at least one operation has a weight").operation
 }
 
-/// The values that an operation drew, as they are recorded.
+/// The values that an operation drew, by name.
 pub type Values = Map<String, serde_json::Value>;
 
 impl Operation {
@@ -118,7 +118,7 @@ impl Operation {
         !matches!(self, Self::LowResolution { .. } | Self::Greyscale)
     }
 
-    /// Its name and parameters, which with the draws determine what it does.
+    /// Its name and parameters as key fields.
     pub fn fields(&self) -> BTreeMap<String, Value> {
         let mut fields = BTreeMap::from([("op".to_owned(), Value::from(self.name()))]);
         let mut add = |name: &str, value: Value| fields.insert(name.to_owned(), value);
@@ -147,10 +147,10 @@ impl Operation {
         fields
     }
 
-    /// What becomes of `picture`, and the values that were drawn for `subject`.
+    /// Applies it to `picture`. Also returns the values drawn for `subject`.
     ///
     /// # Errors
-    /// When the result would be larger than any picture that is read.
+    /// When the result would exceed the size limit of pictures.
     pub fn apply(&self, picture: &RgbImage, seed: u64, subject: &str) -> Result<(RgbImage, Values), TooLarge> {
         let mut draws = Draws::new(seed, self.name(), subject);
         let mut values = Values::new();
@@ -236,7 +236,7 @@ fn gaussian(sigma: f64, size: u32) -> Vec<f64> {
     weights.iter().map(|weight| f64::from(weight / sum)).collect()
 }
 
-/// The pixel that stands `at`, outside `0 … length − 1` mirrored at the borders, which are not repeated.
+/// The index `at`, reflected into `0 … length − 1` without repeating the borders.
 fn reflected(at: i64, length: usize) -> usize {
     let last = length as i64 - 1;
     if last == 0 {
@@ -282,8 +282,8 @@ fn noise(picture: &RgbImage, sigma: f64, draws: &mut Draws) -> RgbImage {
     picture
 }
 
-/// Left, top, width and height of a part that has a random share of the area and a random aspect; after ten attempts
-/// that do not fit, the largest middle part whose aspect is allowed.
+/// Left, top, width and height of a random crop with a random area and aspect ratio; after ten attempts that do not fit,
+/// the largest center crop whose aspect ratio is allowed.
 fn part((width, height): (u32, u32), scale: [f64; 2], ratio: [f64; 2], draws: &mut Draws) -> [u32; 4] {
     let area = f64::from(width) * f64::from(height);
     for _ in 0..10 {
@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(orders.len(), 2);
     }
 
-    /// What changes here makes cached pictures wrong: raise the item version of `corrupt`.
+    /// If these change, cached pictures are wrong: raise the item version of `corrupt`.
     #[test]
     fn draws_and_pixels_are_what_they_were() {
         let jitter = Jitter {

@@ -1,8 +1,8 @@
 //! Which fields of a record name its picture and hold its conversation.
 //!
-//! `image` and `conversations` are LLaVA's names; other tools write `images` and `messages`, and people write much else.
-//! What can only be meant one way is read; what looks like a picture or a conversation and is not understood is refused
-//! by name, since a record that is trained on without its picture teaches a model to make things up.
+//! LLaVA's names are `image` and `conversations`; other tools write `images`, `messages` and more. Unambiguous names are
+//! accepted. Other fields that look like a picture or a conversation are errors, because training on a record without its
+//! picture teaches a model to hallucinate.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ const IMAGE: &str = "image";
 /// The field that holds the conversation.
 const CONVERSATIONS: &str = "conversations";
 
-/// Other names of `image`, in lower case and without `_`, `-` and blanks, whatever they say.
+/// Other names of `image` whatever their value, in lower case and without `_`, `-` and spaces.
 const PICTURE_KEYS: [&str; 22] = [
     "image",
     "images",
@@ -40,36 +40,36 @@ const PICTURE_KEYS: [&str; 22] = [
     "imgurl",
 ];
 
-/// Fields that name what is no picture: a record that is read without it is about something that nobody sees.
+/// Fields that name other media, without which a record makes no sense.
 const OTHER_MEDIA: [&str; 8] =
     ["video", "videos", "videopath", "videofile", "audio", "audios", "audiopath", "audiofile"];
 
-/// Names that stand for a picture when what they say has the extension of one.
+/// Names that stand for a picture if their value has the extension of one.
 const FILE_KEYS: [&str; 6] = ["file", "filename", "filepath", "path", "src", "source"];
 
 /// Other names of `conversations`, written the same way.
 const CONVERSATION_KEYS: [&str; 9] =
     ["conversations", "conversation", "messages", "message", "dialogue", "dialogues", "dialog", "dialogs", "turns"];
 
-/// Names of an answer that some data sets write beside a question, in place of a conversation.
+/// Names of answers in data sets with questions and answers instead of conversations.
 const ANSWER_KEYS: [&str; 6] = ["answer", "answers", "response", "output", "completion", "chosen"];
 
-/// Extensions by which a text is known as the name of a picture, whether the format is read or not.
+/// Extensions of pictures, including unsupported formats.
 const EXTENSIONS: [&str; 22] = [
     "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo", "pbm", "pgm",
     "png", "pnm", "ppm", "svg", "tif", "tiff", "webp",
 ];
 
-/// That a record without a conversation has an answer in its fields, which is read as any other field.
+/// The remark that a record without a conversation has an answer in another field.
 pub fn unread_answer(fields: &Map<String, Value>) -> Option<Remark> {
     let key = fields.iter().find(|(key, value)| ANSWER_KEYS.contains(&plain(key).as_str()) && says(value));
     key.map(|(key, _)| Remark::UnreadAnswer(key.clone()))
 }
 
-/// The picture of a record, taken out of its fields. `inline` are the names that its conversation gives.
+/// Removes the picture's name from a record's fields. `inline` are the names in its conversation.
 ///
 /// # Errors
-/// When there are several, or what stands there is not the name of a file.
+/// When there are several, or a value is not the name of a file.
 pub fn take_picture(
     fields: &mut Map<String, Value>,
     inline: &[String],
@@ -77,7 +77,7 @@ pub fn take_picture(
     let mut named: Vec<(String, String)> = Vec::new();
     if let Some((key, _)) = fields.iter().find(|(key, value)| OTHER_MEDIA.contains(&plain(key).as_str()) && says(value))
     {
-        return Err(format!("`{key}` names what is no picture; records are read with a picture or with none"));
+        return Err(format!("`{key}` names something other than a picture; a record has one picture or none"));
     }
     for key in picture_keys(fields) {
         let found = names(&fields[&key]).map_err(|cause| format!("`{key}` {cause}"))?;
@@ -85,7 +85,7 @@ pub fn take_picture(
             [] => {}
             [name] => named.push((key, name.clone())),
             several => {
-                return Err(format!("`{key}` names {} pictures; a record is read with one", several.len()));
+                return Err(format!("`{key}` names {} pictures; a record can have only one", several.len()));
             }
         }
     }
@@ -106,14 +106,14 @@ pub fn take_picture(
         }
         None => match fields.iter().find_map(|(key, value)| near_picture(key, value)) {
             Some(key) => Err(format!(
-                "`{key}` looks like the name of a picture, which is read from `{IMAGE}`: rename one of them"
+                "`{key}` looks like the name of a picture, but that is read from `{IMAGE}`: rename one of them"
             )),
             None => Ok((None, None)),
         },
     }
 }
 
-/// The keys that name the picture: `image` and `images`, or where neither does any that can be meant so.
+/// The keys that name the picture: `image` and `images`, or otherwise any other name of these.
 fn picture_keys(fields: &Map<String, Value>) -> Vec<String> {
     let keys = |wanted: &dyn Fn(&str, &Value) -> bool| -> Vec<String> {
         fields.iter().filter(|(key, value)| wanted(key, value)).map(|(key, _)| key.clone()).collect()
@@ -128,12 +128,12 @@ fn picture_keys(fields: &Map<String, Value>) -> Vec<String> {
     })
 }
 
-/// Whether a field of this name stands for a picture, whatever it says.
+/// Whether a field of this name stands for a picture whatever its value.
 pub(super) fn is_picture_key(key: &str) -> bool {
     PICTURE_KEYS.contains(&plain(key).as_str())
 }
 
-/// Whether a field says anything.
+/// Whether a field has a non-empty value.
 pub(super) fn says(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -144,7 +144,7 @@ pub(super) fn says(value: &Value) -> bool {
     }
 }
 
-/// That a record has a system message beside its conversation.
+/// The remark that a record has a system message beside its conversation.
 pub(super) fn system_beside(fields: &Map<String, Value>) -> Option<Remark> {
     ["system", "system_prompt"]
         .into_iter()
@@ -153,7 +153,7 @@ pub(super) fn system_beside(fields: &Map<String, Value>) -> Option<Remark> {
         .then_some(Remark::System)
 }
 
-/// The key of what looks like a picture's name in a place where none is read: of the field itself, or of one in it.
+/// The key of a value that looks like a picture's name but is not read: the field itself, or one nested in it.
 fn near_picture(key: &str, value: &Value) -> Option<String> {
     if key == "id" {
         return None;
@@ -169,7 +169,7 @@ fn plain(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// The names of pictures that a value gives: a text, a list of such, or an object with `path`, as `datasets` writes it.
+/// The picture names in a value: a string, an object with `path` as `datasets` writes it, or a list of these.
 pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Null => Ok(Vec::new()),
@@ -186,7 +186,7 @@ pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
             match path.map(names).transpose()?.as_deref() {
                 Some([name]) => Ok(vec![name.clone()]),
                 _ if fields.get("bytes").is_some_and(|bytes| !bytes.is_null()) => {
-                    Err("holds the picture itself; write it to a file, and its name here".to_owned())
+                    Err("contains the picture itself; save it to a file and write the file name here".to_owned())
                 }
                 _ => Err("is not a picture's name".to_owned()),
             }
@@ -198,11 +198,9 @@ pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
 fn file_name(written: &str) -> Result<String, String> {
     let scheme = written.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
-        _ if written.trim().is_empty() => Err("is empty: leave it out of a record that has no picture".to_owned()),
-        Some("http" | "https" | "s3" | "gs" | "hf" | "ftp") => {
-            Err("is an address on the web; pictures are read from files".to_owned())
-        }
-        Some("data") => Err("holds the picture itself; write it to a file, and its name here".to_owned()),
+        _ if written.trim().is_empty() => Err("is empty: omit it if the record has no picture".to_owned()),
+        Some("http" | "https" | "s3" | "gs" | "hf" | "ftp") => Err("is a URL; pictures are read from files".to_owned()),
+        Some("data") => Err("contains the picture itself; save it to a file and write the file name here".to_owned()),
         Some("file") => Ok(written[5..].trim_start_matches("//").to_owned()),
         _ => Ok(written.to_owned()),
     }
@@ -220,10 +218,10 @@ fn looks_like_a_picture(value: &Value) -> bool {
     }
 }
 
-/// The conversation of a record, taken out of its fields.
+/// Removes the conversation from a record's fields.
 ///
 /// # Errors
-/// When several fields hold one, or one that should does not.
+/// When several fields hold one, or a field of that name does not.
 pub fn take_conversation(fields: &mut Map<String, Value>) -> Result<Option<Value>, String> {
     let said = |key: &str, fields: &Map<String, Value>| fields.get(key).is_some_and(|value| !value.is_null());
     let mut keys: Vec<String> = fields
@@ -252,7 +250,7 @@ pub fn take_conversation(fields: &mut Map<String, Value>) -> Result<Option<Value
             };
             match fields.iter().find(other) {
                 Some((key, value)) if is_conversation(value) => Err(format!(
-                    "`{key}` looks like a conversation, which is read from `{CONVERSATIONS}` or `messages`: rename it"
+                    "`{key}` looks like a conversation, but those are read from `{CONVERSATIONS}` or `messages`: rename it"
                 )),
                 Some((key, _)) => Err(format!("`{key}` is not a list of turns")),
                 None => Ok(None),
@@ -268,7 +266,7 @@ fn is_conversation(value: &Value) -> bool {
     value.as_array().is_some_and(|turns| !turns.is_empty() && turns.iter().all(turn))
 }
 
-/// What is reported of a record that lacks something: the fields that it has.
+/// The keys of a record, for messages about a missing one.
 pub fn fields_of(fields: &Map<String, Value>) -> String {
     const SHOWN: usize = 8;
     let mut keys: Vec<String> = fields.keys().take(SHOWN).map(|key| format!("`{key}`")).collect();
@@ -318,10 +316,10 @@ mod tests {
     #[test]
     fn what_names_no_picture_or_several_is_refused_by_its_key() {
         let cause = |value| picture(value).unwrap_err();
-        assert_eq!(cause(json!({"image": ["a.png", "b.png"]})), "`image` names 2 pictures; a record is read with one");
+        assert_eq!(cause(json!({"image": ["a.png", "b.png"]})), "`image` names 2 pictures; a record can have only one");
         assert_eq!(
             cause(json!({"images": ["a.png", "b.png"]})),
-            "`images` names 2 pictures; a record is read with one"
+            "`images` names 2 pictures; a record can have only one"
         );
         assert_eq!(
             cause(json!({"image": "a.png", "images": ["b.png"]})),
@@ -330,9 +328,9 @@ mod tests {
         assert_eq!(cause(json!({"img": "a.png", "file": "b.png"})), "`img` and `file` name different pictures");
         assert_eq!(cause(json!({"image": 3})), "`image` is not a picture's name");
         assert_eq!(cause(json!({"img": {"a": 3}})), "`img` is not a picture's name");
-        assert_eq!(cause(json!({"image": " "})), "`image` is empty: leave it out of a record that has no picture");
-        assert!(cause(json!({"image": "https://x.org/a.png"})).contains("an address on the web"));
-        assert!(cause(json!({"image": {"bytes": "iVBO", "path": null}})).contains("holds the picture itself"));
+        assert_eq!(cause(json!({"image": " "})), "`image` is empty: omit it if the record has no picture");
+        assert!(cause(json!({"image": "https://x.org/a.png"})).contains("is a URL"));
+        assert!(cause(json!({"image": {"bytes": "iVBO", "path": null}})).contains("contains the picture itself"));
         assert!(cause(json!({"screenshot": "a.png"})).starts_with("`screenshot` looks like the name of a picture"));
         assert!(cause(json!({"imgae": ["a.jpg"]})).starts_with("`imgae` looks like the name of a picture"));
     }
@@ -375,7 +373,7 @@ mod tests {
         assert!(
             cause(json!({"meta": {"image": "a.png"}})).starts_with("`meta.image` looks like the name of a picture")
         );
-        assert!(cause(json!({"image_url": "https://a.org/b"})).contains("an address on the web"));
+        assert!(cause(json!({"image_url": "https://a.org/b"})).contains("is a URL"));
         for value in [
             json!({"video": "a.mp4"}),
             json!({"image": "a.png", "videos": ["b.mp4"]}),
@@ -383,7 +381,7 @@ mod tests {
         ] {
             assert!(
                 cause(value.clone())
-                    .ends_with("names what is no picture; records are read with a picture or with none")
+                    .ends_with("names something other than a picture; a record has one picture or none")
             );
         }
         assert_eq!(

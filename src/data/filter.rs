@@ -1,4 +1,4 @@
-//! `where`: which entries of a source are taken, by what the source says of them.
+//! `where`: selects entries of a source by picture, path and fields.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde_json::Value;
@@ -10,13 +10,13 @@ use super::source::Entry;
 pub struct Filter {
     /// Whether there is a picture.
     pub image: Option<bool>,
-    /// Globs of which the picture's name, as the source writes it, matches one.
+    /// Globs, one of which must match the picture's name as the source writes it.
     pub path: Option<Globs>,
-    /// Fields by name (`id` among them), and the values of which each has one.
+    /// Accepted values by field, including `id`.
     pub fields: Vec<(String, Vec<Value>)>,
 }
 
-/// Globs, with their texts.
+/// Compiled globs.
 #[derive(Clone, Debug)]
 pub struct Globs {
     /// As written.
@@ -28,7 +28,7 @@ impl Globs {
     /// Compiles `patterns`: `*` and `?` stay within a component, `**` does not.
     ///
     /// # Errors
-    /// The first pattern that is none, and why.
+    /// The first invalid pattern, and why.
     pub fn new(patterns: Vec<String>) -> Result<Self, (String, String)> {
         let mut set = GlobSetBuilder::new();
         for pattern in &patterns {

@@ -1,8 +1,8 @@
-//! Where the picture is that a file names: files move between machines, with the paths in them.
+//! Finds the pictures that a data file names, even if the file comes from another machine.
 //!
-//! A whole path that is not here is found by its longest end that is; a name that differs from one on the disk in the
-//! form of its accents (macOS takes them apart), in capital letters, or by backslashes, by the only file that it can
-//! mean. What could be two files is none. This module does not open pictures.
+//! An absolute path that does not exist is found by its longest suffix that does. A name that differs from the file on disk
+//! in Unicode normalization (macOS decomposes accents), case or backslashes is found if the match is unique. Does not open
+//! pictures.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,21 +13,21 @@ use unicode_normalization::UnicodeNormalization;
 
 use stic_engine::diagnostic::nearest;
 
-/// Looks for pictures in one folder.
+/// Looks up pictures in one folder.
 pub struct Lookup<'a> {
     images: &'a Path,
     folders: Mutex<HashMap<PathBuf, Arc<Names>>>,
 }
 
-/// The names in a folder by what they come to when case and the form of accents are left aside.
+/// The names in a folder by their case-folded, normalized form.
 type Names = HashMap<String, Vec<OsString>>;
 
-/// Where a picture is.
+/// How a picture was found, and its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Where the file says.
     There(PathBuf),
-    /// By an end of the path that the file gives.
+    /// By a suffix of the path in the file.
     Elsewhere(PathBuf),
     /// Under another spelling.
     Respelled(PathBuf),
@@ -48,7 +48,7 @@ impl<'a> Lookup<'a> {
         Self { images, folders: Mutex::default() }
     }
 
-    /// The picture that a file calls `written`; `None` when there is none, or when it could be one of several.
+    /// The picture that a file calls `written`; `None` if there is none, or if several match.
     pub fn find(&self, written: &str) -> Option<Found> {
         let path = self.images.join(written);
         if path.is_file() {
@@ -65,25 +65,25 @@ impl<'a> Lookup<'a> {
         (!Path::new(written).is_absolute()).then(|| self.respelled(written))?.map(Found::Respelled)
     }
 
-    /// That there is no picture `written`, where it was looked for, and what is there instead.
+    /// The message that there is no picture `written`: where it was looked up, and similar names.
     pub fn missing(&self, written: &str) -> String {
         let joined = self.images.join(written);
         if joined.is_dir() {
-            return format!("there is no picture `{}`: it is a folder", joined.display());
+            return format!("no picture `{}`: it is a folder", joined.display());
         }
         if joined.exists() {
-            return format!("there is no picture `{}`: it is neither a file nor a link to one", joined.display());
+            return format!("no picture `{}`: it is not a regular file", joined.display());
         }
         if joined.is_symlink() {
-            return format!("there is no picture `{}`: it is a link to nothing", joined.display());
+            return format!("no picture `{}`: it is a broken symbolic link", joined.display());
         }
         let images = if self.images.as_os_str().is_empty() { Path::new(".") } else { self.images };
         let ends = ends(written);
         let reported = match ends.as_slice() {
-            [] => format!("there is no picture `{}`", joined.display()),
-            [name] => format!("there is no picture `{written}`, and no `{name}` in `{}`", images.display()),
+            [] => format!("no picture `{}`", joined.display()),
+            [name] => format!("no picture `{written}`, and no `{name}` in `{}`", images.display()),
             [longest, .., name] => format!(
-                "there is no picture `{written}`, and nothing in `{}` by an end of that path, from `{longest}` to `{name}`",
+                "no picture `{written}`, and none in `{}` by the end of that path, from `{longest}` to `{name}`",
                 images.display()
             ),
         };
@@ -93,12 +93,12 @@ impl<'a> Lookup<'a> {
         };
         match near.as_deref() {
             None | Some([]) => reported,
-            Some([name]) => format!("{reported}; there is `{name}`"),
-            Some([first, second, ..]) => format!("{reported}; it could be `{first}` or `{second}`"),
+            Some([name]) => format!("{reported}; did you mean `{name}`?"),
+            Some([first, second, ..]) => format!("{reported}; did you mean `{first}` or `{second}`?"),
         }
     }
 
-    /// The only file that `written`, a relative name, can mean.
+    /// The unique match of the relative name `written`.
     fn respelled(&self, written: &str) -> Option<PathBuf> {
         let mut path = self.images.to_owned();
         for part in parts(written)? {
@@ -110,8 +110,7 @@ impl<'a> Lookup<'a> {
         path.is_file().then_some(path)
     }
 
-    /// The names in `folder` that `part` can mean: the very name, else those that differ in the form of accents alone,
-    /// else those that differ in case, too.
+    /// The names in `folder` that match `part`: exactly, else up to normalization, else up to normalization and case.
     fn candidates(&self, folder: &Path, part: &str) -> Vec<OsString> {
         if part == ".." || folder.join(part).exists() {
             return vec![part.into()];
@@ -124,7 +123,7 @@ impl<'a> Lookup<'a> {
         if same.is_empty() { alike.to_vec() } else { same }
     }
 
-    /// What a person may have meant by `written`, relative to the folder.
+    /// Similar names to suggest for `written`, relative to the folder.
     fn near(&self, written: &str) -> Option<Vec<String>> {
         let parts = parts(written)?;
         let (last, above) = parts.split_last()?;
@@ -142,7 +141,7 @@ impl<'a> Lookup<'a> {
             let stem = folded(&stem(last));
             let mut same_stem: Vec<&str> = all().filter(|name| folded(&self::stem(name)) == stem).collect();
             same_stem.sort_unstable();
-            // Numbered names are all alike: another number is another picture.
+            // Numbered names are all similar, but another number is another picture.
             let nearest = || nearest(last, all().filter(|name| digits(name).eq(digits(last))));
             found.extend(same_stem.first().copied().or_else(nearest).map(OsString::from));
         }
@@ -175,7 +174,7 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// `name` without what file systems and people treat differently: the form of accents, and case.
+/// `name` normalized and case-folded.
 fn folded(name: &str) -> String {
     name.nfc().flat_map(char::to_lowercase).nfc().collect()
 }
@@ -189,7 +188,7 @@ fn stem(name: &str) -> String {
     Path::new(name).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-/// The parts of a relative name, whichever system's separators it has; `None` when there are none or it is not relative.
+/// The components of a relative name with the separators of any system; `None` if it is empty or not relative.
 fn parts(written: &str) -> Option<Vec<String>> {
     let slashes = written.replace('\\', "/");
     let mut parts = Vec::new();
@@ -204,7 +203,7 @@ fn parts(written: &str) -> Option<Vec<String>> {
     (!parts.is_empty()).then_some(parts)
 }
 
-/// The ends of a whole path, of this system or another, the longest first; none of a relative name.
+/// The suffixes of an absolute path of any system, longest first; none for a relative name.
 fn ends(written: &str) -> Vec<String> {
     let drive = matches!(written.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
     let foreign = drive || written.starts_with("\\\\");
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_path_is_found_by_its_longest_end_and_a_relative_one_is_not_guessed() {
+    fn an_absolute_path_is_found_by_its_longest_suffix_and_a_relative_one_is_not() {
         let folder = folder(&["b/c.png", "c.png", "d e\n.png"]);
         let found = |written: &str| found(folder.path(), written);
         let elsewhere = |path: &str| Some(("elsewhere", path.to_owned()));
@@ -261,12 +260,12 @@ mod tests {
         let reported = Lookup::new(Path::new("images")).missing("/a/b/c.png");
         assert_eq!(
             reported,
-            "there is no picture `/a/b/c.png`, and nothing in `images` by an end of that path, from `a/b/c.png` to `c.png`"
+            "no picture `/a/b/c.png`, and none in `images` by the end of that path, from `a/b/c.png` to `c.png`"
         );
     }
 
     #[test]
-    fn a_name_is_found_under_the_only_spelling_that_it_can_mean() {
+    fn a_name_is_found_under_a_unique_other_spelling() {
         let (composed, apart) = ("caf\u{e9}.png", "cafe\u{301}.png");
         let there = folder(&[apart, "Sub/b.png", "A.PNG", "x/Photo.JPG", "X/other.png"]);
         let found = |written: &str| found(there.path(), written);
@@ -282,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_two_is_none_and_reported() {
+    fn an_ambiguous_name_is_not_found_and_reported() {
         let there = folder(&["a.PNG", "A.png", "cat.jpeg", "sub/dog_01.jpg"]);
         let lookup = Lookup::new(there.path());
         assert_eq!(lookup.find("a.png"), None);
-        assert!(lookup.missing("a.png").ends_with("; it could be `A.png` or `a.PNG`"), "{}", lookup.missing("a.png"));
-        assert!(lookup.missing("cat.jpg").ends_with("/cat.jpg`; there is `cat.jpeg`"));
-        assert!(lookup.missing("Sub\\dog-01.jpg").ends_with("; there is `sub/dog_01.jpg`"));
-        assert!(lookup.missing("/gone/sub/dog_01.png").ends_with("; there is `sub/dog_01.jpg`"));
+        assert!(lookup.missing("a.png").ends_with("; did you mean `A.png` or `a.PNG`?"), "{}", lookup.missing("a.png"));
+        assert!(lookup.missing("cat.jpg").ends_with("/cat.jpg`; did you mean `cat.jpeg`?"));
+        assert!(lookup.missing("Sub\\dog-01.jpg").ends_with("; did you mean `sub/dog_01.jpg`?"));
+        assert!(lookup.missing("/gone/sub/dog_01.png").ends_with("; did you mean `sub/dog_01.jpg`?"));
         assert!(lookup.missing("zebra.webp").ends_with("/zebra.webp`"));
         // Of two that differ in case, the one that differs in accents alone is meant.
         let there = folder(&["cafe\u{301}.png", "CAF\u{c9}.png"]);
@@ -304,7 +303,7 @@ mod tests {
             if let Some(found) = lookup.find(&written) {
                 prop_assert!(found.into_path().is_file());
             }
-            prop_assert!(lookup.missing(&written).starts_with("there is no picture "));
+            prop_assert!(lookup.missing(&written).starts_with("no picture `"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pictures and records: decoding, resampling, corruption, prompts, and the readers of data files.
 //!
-//! Nothing here knows a model, the graph, the store or a run.
+//! Does not know models, the graph, the store or a run.
 
 mod colour;
 pub mod corrupt;

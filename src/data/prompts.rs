@@ -1,7 +1,6 @@
-//! Sets of prompts: the paper's own, a file's, or a list; and which one an item draws.
+//! Sets of prompts (built-in, from a file, or a list), and which one an item draws.
 //!
-//! The prompts are those of the published code, to the byte (the paper prints the same sentences with typographic
-//! apostrophes). This module does not know who sends them to which model.
+//! The built-in prompts are those of the published code, to the byte; the paper prints them with typographic apostrophes.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +32,7 @@ const CAPTIONS: [&str; 8] = [
     "Identify and describe the main focal points in the visual.",
 ];
 
-/// P_hallu: the prompts that ask for what is not there.
+/// P_hallu: the misleading prompts, which ask for what is not there.
 const HALLUCINATION: [&str; 8] = [
     "Describe the image with imaginative objects that may exist in the scene.",
     "Enrich the description by adding hypothetical objects or characters that could be part of the scene.",
@@ -48,7 +47,7 @@ const HALLUCINATION: [&str; 8] = [
 /// The names of the built-in sets.
 pub const BUILT_IN: [&str; 3] = ["stic:preferred", "stic:captions", "stic:hallucination"];
 
-/// The caption prompt whose answer describe-and-respond infuses (Appendix B): the fifth.
+/// The caption prompt of describe-and-respond (Appendix B): the fifth.
 pub const DESCRIBE_AND_RESPOND: &str = CAPTIONS[4];
 
 /// One or more prompts, from which each item draws one.
@@ -58,17 +57,17 @@ pub struct PromptSet {
     digest: Digest,
 }
 
-/// Why there is no prompt set.
+/// Why prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
     /// There is no prompt.
-    #[error("there is no prompt in it")]
+    #[error("it has no prompts")]
     Empty,
-    /// A prompt says nothing.
+    /// A prompt is blank.
     #[error("prompt {0} is empty")]
     Blank(usize),
-    /// The file is of another kind.
-    #[error("`{}` is neither `.txt` (one prompt a line) nor `.json` (a list of strings)", .0.display())]
+    /// The file has another extension.
+    #[error("`{}` is neither `.txt` (one prompt per line) nor `.json` (a list of strings)", .0.display())]
     Extension(PathBuf),
     /// The file cannot be read.
     #[error("{}: {cause}", .path.display())]
@@ -78,7 +77,7 @@ pub enum PromptError {
         /// Why.
         cause: std::io::Error,
     },
-    /// Something else stands in its place.
+    /// It is a file of another kind.
     #[error("{}: {found}", .path.display())]
     Other {
         /// The file.
@@ -123,7 +122,7 @@ impl PromptSet {
         Self::new(prompts.iter().map(|text| (*text).to_owned()).collect()).ok()
     }
 
-    /// The set in a file: `.txt` holds one prompt a line (blank lines are passed over), `.json` a list of strings.
+    /// The set in a file: `.txt` has one prompt per line, blank lines aside, `.json` a list of strings.
     ///
     /// # Errors
     /// When the file has another extension, cannot be read, or holds something else.
@@ -153,12 +152,12 @@ impl PromptSet {
         &self.prompts
     }
 
-    /// The digest of the prompts, which stands for the set in draws.
+    /// The digest of the prompts, which identifies the set in random draws.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Whether items draw at all: a set of one prompt gives it to all.
+    /// Whether there is more than one prompt.
     pub fn draws(&self) -> bool {
         self.prompts.len() > 1
     }
@@ -236,7 +235,7 @@ mod tests {
         assert!(ids.iter().any(|id| captions.draw(42, id) != captions.draw(43, id)));
     }
 
-    /// What changes here makes cached responses wrong: raise the versions of the kinds that draw prompts.
+    /// If these change, cached responses are wrong: raise the versions of the kinds that draw prompts.
     #[test]
     fn draws_are_what_they_were() {
         let captions = PromptSet::built_in("stic:captions").unwrap();
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn files_hold_one_prompt_a_line_or_a_list() {
+    fn files_have_one_prompt_per_line_or_a_list() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -263,7 +262,7 @@ mod tests {
         let cause = |path: PathBuf| PromptSet::read(&path).unwrap_err().to_string();
         assert!(cause(write("b.json", "{}")).contains("not a list of strings"));
         assert_eq!(cause(write("c.json", r#"["a", " "]"#)), "prompt 2 is empty");
-        assert_eq!(cause(write("d.txt", "\n")), "there is no prompt in it");
+        assert_eq!(cause(write("d.txt", "\n")), "it has no prompts");
         assert!(cause(write("e.md", "x")).contains("neither `.txt`"));
     }
 }

@@ -1,6 +1,5 @@
-//! Records of the published data files, one JSON value each: descriptions and preference data.
-//!
-//! Instruction data is [`super::source`]'s. This module does not know where pictures lie, nor identities.
+//! Parses descriptions and preference data in the formats of published data sets, one JSON value each. Instruction data is
+//! in [`super::source`].
 
 use serde_json::{Map, Value};
 
@@ -21,7 +20,7 @@ pub struct Description {
     pub text: String,
 }
 
-/// A preference record: `image`, `chosen`, `rejected`, and how the latter was made.
+/// A preference record: `image`, `chosen`, `rejected`, and the origin of the rejected response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
     /// The picture's name.
@@ -32,11 +31,11 @@ pub struct Preference {
     pub chosen: String,
     /// The rejected response.
     pub rejected: String,
-    /// How the rejected response was made.
+    /// The origin of the rejected response.
     pub origin: Origin,
 }
 
-/// Reads a description; and what was done to read it.
+/// Parses a description. Also returns remarks.
 ///
 /// # Errors
 /// What is wrong with the record.
@@ -51,12 +50,12 @@ pub fn read_description(record: RawRecord) -> Result<(Description, Vec<Remark>),
     Ok((Description { image, prompt, text: description }, remarks))
 }
 
-/// Where the question of a preference record may stand, when its responses are without it.
+/// The fields that may hold the question, if the responses do not contain it.
 const QUESTIONS: [&str; 7] =
     ["prompt", "question", "instruction", "query", "conversations", "messages", "conversation"];
 
-/// Reads a preference record; and what was done to read it. Its two sides are conversations of one question, the same,
-/// and one answer; or answers, with the question under `prompt`: texts, or messages, as TRL has them.
+/// Parses a preference record. Also returns remarks. Both sides are conversations of the same question and one answer, or
+/// answers (strings or, as in TRL, messages) with the question under `prompt`.
 ///
 /// # Errors
 /// What is wrong with the record.
@@ -75,7 +74,7 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     let (asked, chosen) = side("chosen")?;
     let (also_asked, rejected) = side("rejected")?;
     if let Some(name) = ["history", "input"].into_iter().find(|name| fields.get(*name).is_some_and(says)) {
-        return Err(format!("`{name}` belongs to the question, which is read from one field: put it into `prompt`"));
+        return Err(format!("`{name}` belongs to the question, which is read from one field: move it into `prompt`"));
     }
     remarks.extend(system_beside(&fields).filter(|remark| !remarks.contains(remark)));
     let mut asked_by: Option<(&str, String)> = None;
@@ -102,7 +101,7 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     if let (Some(name), Some(prompt)) = (given, prompt)
         && without_image(&prompt).trim() != instruction.trim()
     {
-        return Err(format!("`{name}` is another question than the one that `chosen` answers"));
+        return Err(format!("`{name}` is a different question from the one that `chosen` answers"));
     }
     let image = picture(&mut fields, &inline, &mut remarks)?;
     if chosen.trim().is_empty() {
@@ -126,12 +125,11 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     Ok((Preference { image, instruction, chosen, rejected, origin }, remarks))
 }
 
-/// A preference record of a published set or another tool with `chosen` and `rejected`, where it has them under other
-/// names: RLHF-V's (JSON in `text`), POVID's and ms-swift's (the rejected side beside the conversation), LLaVA-RLHF's (two
-/// outputs, and which is preferred).
+/// Renames the sides of a preference record to `chosen` and `rejected`. Supports RLHF-V (JSON in `text`), POVID and ms-swift
+/// (the rejected side beside the conversation) and LLaVA-RLHF (two outputs, and which one is preferred).
 ///
 /// # Errors
-/// When it does not say which side is preferred.
+/// When it is unclear which side is preferred.
 fn with_two_sides(mut fields: Map<String, Value>) -> Result<Map<String, Value>, String> {
     if fields.contains_key("chosen") {
         return Ok(fields);
@@ -173,13 +171,13 @@ fn with_two_sides(mut fields: Map<String, Value>) -> Result<Map<String, Value>, 
         return match given("preference").and_then(|preference| preference.as_u64()) {
             Some(1) => put(said(first), said(second), &["output_1", "output_2"]),
             Some(2) => put(said(second), said(first), &["output_1", "output_2"]),
-            _ => Err("`preference` says neither 1 nor 2, by which `output_1` or `output_2` is preferred".to_owned()),
+            _ => Err("`preference` is neither 1 nor 2, for `output_1` or `output_2`".to_owned()),
         };
     }
     Ok(fields)
 }
 
-/// A response, and the question before it where it has one.
+/// A response, and the question before it if there is one.
 fn read_side(
     value: &Value,
     pictures: &mut Vec<String>,
@@ -197,22 +195,22 @@ fn read_side(
             Ok((None, turns.into_iter().map(|turn| turn.value).collect()))
         }
         Err(turns) if turns.is_empty() => Err("the conversation has no human turn".to_owned()),
-        _ => Err("not one question and one answer: of several rounds none is read".to_owned()),
+        _ => Err("not one question and one answer: multiple rounds are not supported".to_owned()),
     }
 }
 
-/// A question: a text, or one message.
+/// A question: a string, or one message.
 fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<String, String> {
     if let Value::String(question) = value {
         return Ok(question.clone());
     }
     match <[Turn; 1]>::try_from(open_turns(value, pictures, remarks)?) {
         Ok([question]) if question.from == Speaker::Human => Ok(question.value),
-        _ => Err("not one question: of several rounds none is read".to_owned()),
+        _ => Err("not one question: multiple rounds are not supported".to_owned()),
     }
 }
 
-/// Turns, or one alone.
+/// A list of turns, or a single one.
 fn open_turns(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<Vec<Turn>, String> {
     let alone = value.is_object().then(|| Value::Array(vec![value.clone()]));
     let Conversed { turns, pictures: named, remarks: made } = read_open_turns(alone.as_ref().unwrap_or(value))?;
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_forms_of_preference_data_are_read_alike() {
+    fn published_formats_of_preference_data_are_read_alike() {
         let published = json!({
             "image": "COCO_train2014_000000000009.jpg", "image_corruption": false, "hallu_prompt": "Imagine.",
             "chosen": [{"role": "user", "content": "Explain."}, {"role": "assistant", "content": "A table."}],
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_of_other_tools_are_read_alike() {
+    fn formats_of_other_tools_are_read_alike() {
         let user = |content: Value| json!({"role": "user", "content": content});
         let assistant = |content: Value| json!({"role": "assistant", "content": content});
         let parts = |text: &str| json!([{"type": "text", "text": text}]);
@@ -331,7 +329,7 @@ mod tests {
             let fields = (read.image.as_str(), read.instruction.trim(), read.chosen.as_str(), read.rejected.as_str());
             assert_eq!(fields, ("a", "q", "c", "r"), "{value}");
         }
-        assert!(preference(outputs(0, "c", "r")).unwrap_err().starts_with("`preference` says neither 1 nor 2"));
+        assert!(preference(outputs(0, "c", "r")).unwrap_err().starts_with("`preference` is neither 1 nor 2"));
         let null = json!({"image": "a", "prompt": "q", "chosen": "c", "rejected": null});
         assert_eq!(preference(null).unwrap_err(), "`rejected` is null");
         let twice = json!({"image": "a", "prompt": "<image><image>q", "chosen": "c", "rejected": "r"});
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_record_is_said() {
+    fn mistakes_in_records_are_reported() {
         let round = |question: &str| json!([{"from": "human", "value": question}, {"from": "gpt", "value": "x"}]);
         let cause = |value| preference(value).unwrap_err();
         assert_eq!(cause(json!([])), "not a record");
@@ -355,16 +353,16 @@ mod tests {
         let long = [round("a").as_array().unwrap().as_slice(), round("b").as_array().unwrap()].concat();
         assert_eq!(
             cause(json!({"image": "a", "chosen": long, "rejected": long})),
-            "`chosen`: not one question and one answer: of several rounds none is read"
+            "`chosen`: not one question and one answer: multiple rounds are not supported"
         );
         let differ = json!({"image": "a", "chosen": round("a"), "rejected": round("b")});
         assert_eq!(cause(differ), "`chosen` and `rejected` answer different questions");
         let differ = json!({"image": "a", "prompt": "c", "chosen": round("a"), "rejected": round("a")});
-        assert_eq!(cause(differ), "`prompt` is another question than the one that `chosen` answers");
+        assert_eq!(cause(differ), "`prompt` is a different question from the one that `chosen` answers");
         assert_eq!(cause(json!({"image": "a", "chosen": "x", "rejected": "y"})), "the record has no `prompt`");
         assert_eq!(
             cause(json!({"images": ["a.png", "b.png"], "prompt": "a", "chosen": "x", "rejected": "y"})),
-            "`images` names 2 pictures; a record is read with one"
+            "`images` names 2 pictures; a record can have only one"
         );
         assert_eq!(description(json!({"image": "a"})).unwrap_err(), "the record has no `description`");
         let read = description(json!({"image": "/d/a.jpg", "prompt": "<image>\nSay.", "description": " So. "}));
@@ -372,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_belongs_to_a_question_is_never_dropped_in_silence() {
+    fn other_parts_of_a_question_are_never_dropped_silently() {
         let record = |extra: Value| {
             let mut value = json!({"image": "a", "instruction": "q", "chosen": "c", "rejected": "r"});
             value.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap());

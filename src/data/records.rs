@@ -1,7 +1,6 @@
-//! A file of records → JSON values, one by one: a JSON array, or one object a line.
+//! Streams the records of a JSON array or a JSON Lines file.
 //!
-//! A record that cannot be read costs itself, not the file: it is named by its place, and the next one is read. One
-//! record is held at a time, however long the file. This module does not know what records mean.
+//! An invalid record is reported with its place and the next one is read. Only one record is in memory at a time.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +13,7 @@ use super::remarks::Remark;
 use super::sniff::{Found, behind_mark};
 use super::source::SourceError;
 
-/// Where in a file a record stands, counted from 1.
+/// The place of a record in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A line.
@@ -32,20 +31,19 @@ impl fmt::Display for Place {
     }
 }
 
-/// A record as it stands in a file.
+/// A parsed record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawRecord {
-    /// What it says.
+    /// The JSON value.
     pub value: Value,
-    /// What was done to read it.
+    /// Remarks on reading it.
     pub remarks: Vec<Remark>,
 }
 
-/// Takes a record at its place, or what is wrong with it; an error ends the reading.
+/// Takes a record at its place, or its mistake; an error stops the reading.
 pub type TakeRecord<'a> = dyn FnMut(Place, Result<RawRecord, String>) -> Result<(), SourceError> + 'a;
 
-/// The longest record that is read, in bytes: beyond it a quote or a bracket is not closed, and the rest of the file would
-/// be held in memory.
+/// The longest record in bytes. A longer one has an unclosed quote or bracket, and would fill the memory.
 const LONGEST: usize = 64 << 20;
 
 /// Whether the file holds records rather than a list of paths, by its extension.
@@ -62,10 +60,10 @@ pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-/// Hands every element of an array, or every line of a `.jsonl` file that is none, to `take`; none is held.
+/// Calls `take` with every element of a JSON array, or every line of a JSON Lines file.
 ///
 /// # Errors
-/// When the file as a whole cannot be read (see [`SourceError`]), and what `take` reports.
+/// When the file as a whole cannot be read (see [`SourceError`]), and errors of `take`.
 pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = open(path)?;
@@ -98,8 +96,8 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
     Ok(())
 }
 
-/// Whether one object a line is what a file holds that is not called so, as `datasets` writes it: the first line is one,
-/// and another begins behind it.
+/// Whether a file without the extension is JSON Lines, as `datasets` writes it: the first line is an object, and another
+/// follows.
 fn is_lines_inside(mut reader: impl BufRead) -> bool {
     let mut line = Vec::new();
     let whole = reader.by_ref().take(LONGEST as u64).read_until(b'\n', &mut line).is_ok()
@@ -108,10 +106,10 @@ fn is_lines_inside(mut reader: impl BufRead) -> bool {
     whole && next() == Some(b'{')
 }
 
-/// Takes a line that is not empty, or what is wrong with it, at its number.
+/// Takes the number of a line and its content, or its mistake.
 pub(super) type TakeLine<'a> = dyn FnMut(usize, Result<&[u8], &'static str>) -> Result<(), SourceError> + 'a;
 
-/// Hands every line of a file that is not empty to `take`.
+/// Calls `take` with every line that is not empty.
 pub(super) fn each_line(path: &Path, take: &mut TakeLine<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = open(path)?;
@@ -131,12 +129,12 @@ pub(super) fn each_line(path: &Path, take: &mut TakeLine<'_>) -> Result<(), Sour
     Ok(())
 }
 
-/// Opens a text, behind the byte-order mark that editors on Windows put in front of it.
+/// Opens a text file and skips its byte-order mark, which Windows editors write.
 fn open(path: &Path) -> Result<BufReader<File>, SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
     let head = reader.fill_buf().map_err(unreadable)?;
-    // Looked at before anything is parsed: as a list of paths, a pointer or a page would be so many missing pictures.
+    // Checked first: parsed as a list of paths, an HTML page would be many missing pictures.
     if let Some(found) = Found::in_any(head).filter(|_| !head.is_empty()) {
         return Err(SourceError::Other { path: path.to_owned(), found });
     }
@@ -158,14 +156,14 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why the next element of an array cannot be distinguished from the rest.
+/// Why the next element of an array cannot be found.
 #[derive(Debug)]
 enum ScanError {
     Io(std::io::Error),
     Json(String),
 }
 
-/// The elements of a JSON array as texts: brackets and quotes tell where each ends, whatever else is wrong with it.
+/// Splits a JSON array into the texts of its elements by brackets and quotes alone, so that it works for invalid elements.
 struct Elements<R> {
     reader: R,
     /// The element that was found last.
@@ -189,7 +187,7 @@ impl<R: BufRead> Elements<R> {
         }
     }
 
-    /// Finds the next element and tells where it begins; `None` behind the last.
+    /// Reads the next element and returns where it begins; `None` after the last.
     fn next(&mut self) -> Result<Option<Position>, ScanError> {
         self.text.clear();
         if !self.begun {
@@ -209,9 +207,7 @@ impl<R: BufRead> Elements<R> {
         let begins = self.position;
         if matches!(first, b',' | b']') {
             let (what, after) = (char::from(first), self.number);
-            return Err(ScanError::Json(format!(
-                "{begins}: a record is expected before `{what}`, behind record {after}"
-            )));
+            return Err(ScanError::Json(format!("{begins}: expected a record before `{what}`, after record {after}")));
         }
         self.number += 1;
         self.read_element(begins)?;
@@ -222,7 +218,7 @@ impl<R: BufRead> Elements<R> {
         Ok(Some(begins))
     }
 
-    /// Reads up to the comma or bracket behind the element.
+    /// Reads up to the comma or bracket after the element.
     fn read_element(&mut self, begins: Position) -> Result<(), ScanError> {
         let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
         loop {
@@ -256,23 +252,25 @@ impl<R: BufRead> Elements<R> {
             if self.text.len() > LONGEST {
                 let number = self.number;
                 return Err(ScanError::Json(format!(
-                    "record {number}, which begins in {begins}, is longer than 64 MiB: a quote or a bracket in it is not closed"
+                    "record {number}, which begins in {begins}, is longer than 64 MiB: it has an unclosed quote or bracket"
                 )));
             }
         }
     }
 
-    /// Behind the array: nothing may follow.
+    /// Checks that nothing follows the array.
     fn close(&mut self) -> Result<(), ScanError> {
         self.step();
         self.ended = true;
         match self.peek()? {
             None => Ok(()),
-            Some(_) => Err(ScanError::Json(format!("{}: something follows the array of records", self.position))),
+            Some(_) => {
+                Err(ScanError::Json(format!("{}: unexpected content after the array of records", self.position)))
+            }
         }
     }
 
-    /// The next byte that is no blank, which is left where it is.
+    /// The next byte that is not white space, without consuming it.
     fn peek(&mut self) -> Result<Option<u8>, ScanError> {
         loop {
             let buffer = self.reader.fill_buf().map_err(ScanError::Io)?;
@@ -295,12 +293,12 @@ impl<R: BufRead> Elements<R> {
     }
 
     fn ends(&self, what: &str) -> ScanError {
-        ScanError::Json(format!("EOF in {}: {what} does not end", self.position))
+        ScanError::Json(format!("unexpected end of file in {}: {what} is not closed", self.position))
     }
 }
 
 impl Position {
-    /// Goes behind `text`.
+    /// Advances past `text`.
     fn pass(&mut self, text: &[u8]) {
         match text.iter().rposition(|byte| *byte == b'\n') {
             Some(last) => {
@@ -315,19 +313,19 @@ impl Position {
 /// A line that holds one record.
 ///
 /// # Errors
-/// What is wrong with it, with the column.
+/// Its mistake, with the column.
 pub fn read_line(line: &[u8]) -> Result<RawRecord, String> {
     read_record(line.trim_ascii_end(), None)
 }
 
-/// Reads one record; `begins` is where in its file, unless it is a line of its own.
+/// Parses one record; `begins` is its position in the file, unless it is a line.
 fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, String> {
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(RawRecord { value, remarks: Vec::new() }),
         Err(error) => error,
     };
     if let Some(value) = without_halves(text).and_then(|text| serde_json::from_slice(&text).ok()) {
-        return Ok(RawRecord { value, remarks: vec![Remark::HalfCharacter] });
+        return Ok(RawRecord { value, remarks: vec![Remark::UnpairedSurrogate] });
     }
     let place = |line: usize, column: usize| match begins {
         None => format!("column {column}"),
@@ -342,15 +340,15 @@ fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, Strin
         return Err(format!("not UTF-8: the byte {byte:#04x} ({place}); save the file as UTF-8"));
     }
     if let Some(number) = python_number(text) {
-        return Err(format!("`{number}` is no JSON, though Python writes it: write `null`, or leave the field out"));
+        return Err(format!("`{number}` is not valid JSON, though Python writes it: use `null`, or omit the field"));
     }
     let (line, column) = (error.line(), error.column().max(1));
     let reported = error.to_string();
     let cause = reported.strip_suffix(&format!(" at line {line} column {}", error.column())).unwrap_or(&reported);
-    Err(format!("not sound JSON: {cause} ({})", place(line, column)))
+    Err(format!("not valid JSON: {cause} ({})", place(line, column)))
 }
 
-/// `text` with each half of a surrogate pair, which Python writes for half an emoji, as U+FFFD; `None` when there is none.
+/// `text` with unpaired surrogates, which Python writes for half an emoji, replaced by U+FFFD; `None` if there are none.
 fn without_halves(text: &[u8]) -> Option<Vec<u8>> {
     let unit = |at: usize| -> Option<u16> {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
@@ -379,7 +377,7 @@ fn without_halves(text: &[u8]) -> Option<Vec<u8>> {
     mended
 }
 
-/// The first of the numbers outside quotes that Python's `json` writes and JSON does not have.
+/// The first number outside quotes that Python's `json` writes but JSON does not allow.
 fn python_number(text: &[u8]) -> Option<&'static str> {
     let (mut quoted, mut at) = (false, 0);
     while at < text.len() {
@@ -423,21 +421,21 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_record_costs_itself_and_no_other() {
+    fn one_bad_record_does_not_affect_others() {
         let good = json!({ "image": "a.png" });
         for (bad, cause) in [
-            ("{\"a\": }", "not sound JSON: expected value (line 2, column 7)"),
-            ("{\"a\": NaN}", "`NaN` is no JSON, though Python writes it: write `null`, or leave the field out"),
+            ("{\"a\": }", "not valid JSON: expected value (line 2, column 7)"),
+            ("{\"a\": NaN}", "`NaN` is not valid JSON, though Python writes it: use `null`, or omit the field"),
             (
                 "{\"a\": [1, -Infinity]}",
-                "`-Infinity` is no JSON, though Python writes it: write `null`, or leave the field out",
+                "`-Infinity` is not valid JSON, though Python writes it: use `null`, or omit the field",
             ),
             (
                 "{\"a\": \"x\ty\"}",
-                "not sound JSON: control character (\\u0000-\\u001F) found while parsing a string (line 2, column 9)",
+                "not valid JSON: control character (\\u0000-\\u001F) found while parsing a string (line 2, column 9)",
             ),
-            ("oops", "not sound JSON: expected value (line 2, column 1)"),
-            ("{\"a\": 1} {\"b\": 2}", "not sound JSON: trailing characters (line 2, column 10)"),
+            ("oops", "not valid JSON: expected value (line 2, column 1)"),
+            ("{\"a\": 1} {\"b\": 2}", "not valid JSON: trailing characters (line 2, column 10)"),
         ] {
             let (reported, end) = records("a.json", format!("[{good},\n{bad},\n{good}]"));
             assert_eq!(end, None, "{bad}");
@@ -452,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_cost_their_record() {
+    fn invalid_utf_8_fails_only_its_record() {
         let bytes = [b"[{\"a\": 1}, {\"a\": \"caf\xe9\"}, {\"a\": 3}]".as_slice()].concat();
         let (reported, end) = records("a.json", bytes);
         assert_eq!((reported.len(), end), (3, None));
@@ -477,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_and_commas_in_texts_part_nothing() {
+    fn brackets_and_commas_in_strings_do_not_split_records() {
         let values = json!([{"a": "]},{[\"\\"}, "b,]", 3, null, [], [[1, 2], {"c": ["d"]}]]);
         for text in [values.to_string(), format!(" \n{}\n", serde_json::to_string_pretty(&values).unwrap())] {
             let (reported, end) = records("a.json", text);
@@ -491,17 +489,20 @@ mod tests {
     #[test]
     fn an_array_that_is_none_is_reported_by_line_and_column() {
         let end = |text: &str| records("a.json", text).1.unwrap();
-        assert_eq!(end("[1,\n"), "is not sound JSON: EOF in line 2, column 1: the array of records does not end");
+        assert_eq!(
+            end("[1,\n"),
+            "is not valid JSON: unexpected end of file in line 2, column 1: the array of records is not closed"
+        );
         assert_eq!(
             end("[1,\n {\"a\": \"b"),
-            "is not sound JSON: EOF in line 2, column 10: record 2, which begins in line 2, column 2, does not end"
+            "is not valid JSON: unexpected end of file in line 2, column 10: record 2, which begins in line 2, column 2, is not closed"
         );
+        assert_eq!(end("[1,]"), "is not valid JSON: line 1, column 4: expected a record before `]`, after record 1");
         assert_eq!(
-            end("[1,]"),
-            "is not sound JSON: line 1, column 4: a record is expected before `]`, behind record 1"
+            end("[1]\n[2]"),
+            "is not valid JSON: line 2, column 1: unexpected content after the array of records"
         );
-        assert_eq!(end("[1]\n[2]"), "is not sound JSON: line 2, column 1: something follows the array of records");
-        assert_eq!(end("[] x"), "is not sound JSON: line 1, column 4: something follows the array of records");
+        assert_eq!(end("[] x"), "is not valid JSON: line 1, column 4: unexpected content after the array of records");
         assert!(end("{\"a\": 1}").starts_with("is not a JSON array of records"));
     }
 

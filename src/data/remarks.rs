@@ -1,20 +1,20 @@
-//! What was done to records so that they could be read: reported once with a count, not record by record.
+//! Remarks on records, such as what was left out of them: reported once with a count, not record by record.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// Something that was done to a record, or is worth knowing of it. The record is read all the same.
+/// A remark on a record that is read anyway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remark {
-    /// Its picture stands under this key, not under `image`.
+    /// Its picture is named by this key instead of `image`.
     Key(String),
     /// It has no conversation, but an answer in a field of this name.
     UnreadAnswer(String),
-    /// Half of a surrogate pair reads as U+FFFD.
-    HalfCharacter,
+    /// An unpaired surrogate was replaced by U+FFFD.
+    UnpairedSurrogate,
     /// The conversation begins with a system message, or has one beside it.
     System,
-    /// An answer is marked as not to be trained on.
+    /// An answer is marked as excluded from training.
     Weighted,
     /// The conversation begins with an answer.
     LeadingAnswer,
@@ -22,35 +22,35 @@ pub enum Remark {
     TrailingQuestion,
     /// The conversation has no answer at all.
     Unanswered,
-    /// An answer says nothing.
+    /// An answer is empty.
     EmptyAnswer,
-    /// The preferred response says nothing.
+    /// The preferred response is empty.
     EmptyChosen,
-    /// The prompt of a preference record says nothing.
+    /// The prompt of a preference record is empty.
     EmptyPrompt,
     /// The preferred and the rejected response are the same.
     EqualResponses,
-    /// A question to a model says nothing.
+    /// A question is empty.
     EmptyQuestion,
-    /// Of the right answers to a question none says anything.
+    /// All reference answers to a question are empty.
     EmptyRight,
-    /// The picture's name is spelled otherwise on the disk.
+    /// The picture's name is spelled differently on disk.
     Spelling,
 }
 
 impl Remark {
-    fn reported(&self, count: usize) -> String {
+    fn message(&self, count: usize) -> String {
         let (records, conversations) =
             if count == 1 { ("record", "conversation") } else { ("records", "conversations") };
         let s = if count == 1 { "s" } else { "" };
         match self {
-            Self::Key(key) => format!("{count} {records} name{s} the picture by `{key}`, which is read as `image`"),
+            Self::Key(key) => format!("{count} {records} name{s} the picture in `{key}`, which is used as `image`"),
             Self::UnreadAnswer(key) => {
                 let (have, are, pictures) =
                     if count == 1 { ("has", "is", "a picture") } else { ("have", "are", "pictures") };
-                format!("{count} {records} {have} `{key}` but no `conversations`, and {are} read as {pictures} alone")
+                format!("{count} {records} {have} `{key}` but no `conversations`, and {are} read as {pictures} only")
             }
-            Self::HalfCharacter => format!("{count} {records} with half of a surrogate pair, which is read as U+FFFD"),
+            Self::UnpairedSurrogate => format!("{count} {records} with an unpaired surrogate, which is read as U+FFFD"),
             Self::System => {
                 format!(
                     "{count} {conversations} begin{s} with a system message, which is left out: the template has its own"
@@ -58,7 +58,7 @@ impl Remark {
             }
             Self::Weighted => {
                 format!(
-                    "{count} {conversations} with answers marked as not to be trained on, which are trained on all the same"
+                    "{count} {conversations} with answers marked as excluded from training, which are included anyway"
                 )
             }
             Self::LeadingAnswer => format!("{count} {conversations} begin{s} with an answer, which is left out"),
@@ -68,14 +68,14 @@ impl Remark {
             Self::EmptyChosen => format!("{count} {records} with an empty `chosen`"),
             Self::EmptyPrompt => format!("{count} {records} with an empty prompt"),
             Self::EqualResponses => {
-                format!("{count} {records} whose `chosen` and `rejected` are equal, from which nothing is learned")
+                format!("{count} {records} with equal `chosen` and `rejected`, from which nothing is learned")
             }
             Self::EmptyQuestion => {
                 format!("{count} {} with an empty question", if count == 1 { "entry" } else { "entries" })
             }
             Self::EmptyRight => {
                 let entries = if count == 1 { "entry" } else { "entries" };
-                format!("{count} {entries} with an empty right answer, which only a model that says nothing gives")
+                format!("{count} {entries} with an empty reference answer, which only an empty response matches")
             }
             Self::Spelling => {
                 let pictures = if count == 1 { "picture is" } else { "pictures are" };
@@ -85,22 +85,22 @@ impl Remark {
     }
 }
 
-/// Remarks of many records: how many of each, and where the first is.
+/// Remarks on many records: the count of each, and the first record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Remarks(BTreeMap<Remark, (usize, String)>);
 
 impl Remarks {
-    /// Adds a remark about what is called `name`.
+    /// Adds a remark on the record called `name`.
     pub fn add(&mut self, remark: Remark, name: impl Display) {
         self.0.entry(remark).and_modify(|(count, _)| *count += 1).or_insert_with(|| (1, name.to_string()));
     }
 
-    /// How many there are of one.
+    /// The count of one.
     pub fn count(&self, remark: &Remark) -> usize {
         self.0.get(remark).map_or(0, |(count, _)| *count)
     }
 
-    /// Where the first record is whose answer stands in a field, and in which.
+    /// The first record with [`Remark::UnreadAnswer`], and the field.
     pub fn unread_answer(&self) -> Option<(&str, &str)> {
         self.0.iter().find_map(|(remark, (_, first))| match remark {
             Remark::UnreadAnswer(key) => Some((first.as_str(), key.as_str())),
@@ -108,11 +108,11 @@ impl Remarks {
         })
     }
 
-    /// A line for each.
+    /// One line per remark.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(remark, (count, first))| {
             let which = if *count == 1 { "" } else { "first " };
-            format!("{}: {which}{first}", remark.reported(*count))
+            format!("{}: {which}{first}", remark.message(*count))
         })
     }
 }

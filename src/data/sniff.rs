@@ -1,20 +1,18 @@
-//! What a file really is when it does not hold what its name promises, and what to do about it.
+//! Recognizes files that are not what their name says: Git LFS pointers, HTML pages, archives, interrupted downloads.
 //!
-//! Files get replaced on their way: by a Git LFS pointer, by the page that a server sent instead, by an archive or an
-//! interrupted download. Every reader of a format asks here before it reports what its parser says. Only the beginning
-//! of a file is looked at. This module does not know who reads the file, nor what for.
+//! Readers check this before they report parse errors. Only the beginning of a file is read.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// What stands in place of what was expected.
+/// The actual kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is, to be put behind the file's name and a colon.
+    /// What it is, for messages of the form `name: what`.
     pub what: &'static str,
-    /// What to do.
+    /// How to fix it.
     pub help: &'static str,
 }
 
@@ -29,28 +27,24 @@ const fn found(what: &'static str, help: &'static str) -> Found {
 }
 
 const EMPTY: Found =
-    found("an empty file", "copy or download it again; an interrupted download or a full disk leaves this");
+    found("an empty file", "copy or download it again; interrupted downloads and full disks leave such files");
 const ZEROS: Found = found("nothing but zero bytes", EMPTY.help);
-const POINTER: Found = found(
-    "a Git LFS pointer, not the file that it stands for",
-    "run `git lfs pull` in the folder, or download the file itself",
-);
-const ANNEX: Found = found(
-    "a git-annex pointer, not the file that it stands for",
-    "run `git annex get` in the folder, or copy the file itself",
-);
+const POINTER: Found =
+    found("a Git LFS pointer instead of the file", "run `git lfs pull` in the folder, or download the file itself");
+const ANNEX: Found =
+    found("a git-annex pointer instead of the file", "run `git annex get` in the folder, or copy the file itself");
 const LINK: Found = found(
-    "the text of a symbolic link, not the file that it leads to",
-    "copy the folder with its links followed (`cp -rL`), or download the file again",
+    "the text of a symbolic link instead of its target",
+    "copy the folder with links followed (`cp -rL`), or download the file again",
 );
 const HTML: Found = found(
-    "an HTML page, not the file",
-    "a server sent a page in its place (a login, an error, a preview): download the file itself, for example with `hf download`",
+    "an HTML page instead of the file",
+    "a server sent a page instead (a login, an error, a preview): download the file itself, for example with `hf download`",
 );
-const XML: Found = found("XML, as servers answer in place of a file", HTML.help);
+const XML: Found = found("XML, such as a server sends instead of a file", HTML.help);
 const REFUSED: Found = found(
-    "a server's refusal, not the file",
-    "check the file's address and your access to it, then download it again, for example with `hf download`",
+    "a server's error message instead of the file",
+    "check the URL and your access, then download it again, for example with `hf download`",
 );
 const UTF_16: Found = found("text in UTF-16", "save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`");
 const UTF_32: Found = found("text in UTF-32", "save it as UTF-8, for example with `iconv -f UTF-32 -t UTF-8`");
@@ -59,12 +53,12 @@ pub const NOT_UTF_8: Found = found(
     "text that is not UTF-8",
     "save it as UTF-8; files from Windows are often in `windows-1252`: `iconv -f WINDOWS-1252 -t UTF-8`",
 );
-const BINARY: Found = found("not text", "name the text file, or copy it again");
+const BINARY: Found = found("binary data, not text", "name a text file, or copy it again");
 const TEXT: Found = found("text, not tensors", "copy or download the file again");
 const SAFETENSORS: Found = found("a file of tensors (safetensors), not text", "name the text file");
 const PICKLED: Found = found(
-    "a pickle of PyTorch, not safetensors",
-    "pickles can run code and are not read: in Python, `safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)`",
+    "a PyTorch pickle, not safetensors",
+    "pickles can run code and are not supported: in Python, `safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)`",
 );
 
 /// Formats that begin with a mark of their own.
@@ -79,19 +73,16 @@ const MARKS: [(&[u8], Found); 12] = [
     (
         b"PAR1",
         found(
-            "a Parquet table",
-            "write it as lines of JSON: in Python, `pandas.read_parquet(FILE).to_json(NEW, orient=\"records\", lines=True)`",
+            "a Parquet file",
+            "convert it to JSON Lines: in Python, `pandas.read_parquet(FILE).to_json(NEW, orient=\"records\", lines=True)`",
         ),
     ),
     (
         b"ARROW1",
-        found(
-            "an Arrow table",
-            "write it as lines of JSON: in Python, `datasets.Dataset.from_file(FILE).to_json(NEW)`",
-        ),
+        found("an Arrow file", "convert it to JSON Lines: in Python, `datasets.Dataset.from_file(FILE).to_json(NEW)`"),
     ),
     (b"\x89HDF\r\n", found("an HDF5 file", "convert it first")),
-    (b"GGUF", found("a GGUF file, as llama.cpp reads it", "use the checkpoint's safetensors files")),
+    (b"GGUF", found("a GGUF file (for llama.cpp)", "use the checkpoint's safetensors files")),
     (b"%PDF-", found("a PDF document", "copy or download the file again")),
 ];
 
@@ -106,24 +97,21 @@ const REFUSALS: [&str; 6] = [
 ];
 
 /// Records as other programs write them, in a file of one object a line.
-const SPREAD: Found = found(
-    "records that go over several lines each, where one line is one record",
-    "write each on one line: `jq -c . FILE > NEW`",
-);
-const RETURNS: Found =
-    found("lines that end with a carriage return alone", "write line feeds: `tr '\\r' '\\n' < FILE > NEW`");
+const SPREAD: Found =
+    found("records that span several lines; each must be on one line", "convert it: `jq -c . FILE > NEW`");
+const RETURNS: Found = found("lines that end with a bare carriage return", "convert it: `tr '\\r' '\\n' < FILE > NEW`");
 const PYTHON: Found = found(
-    "Python's own notation of objects, not JSON",
+    "Python object syntax, not JSON",
     "write records with `json.dumps(record)`, not with `str(record)` or `print`",
 );
 const WRAPPED: Found = found(
-    "one object with the records under a key of it, not an array of them",
-    "write that array alone: `jq .KEY FILE > NEW`, with its key",
+    "one object with the records under a key, not an array of records",
+    "extract the array: `jq .KEY FILE > NEW`, with its key",
 );
 /// A table where records or a list of paths are expected.
 pub const TABLE: Found = found(
-    "a table, neither records nor a list of paths",
-    "write it as lines of JSON: in Python, `pandas.read_csv(FILE).to_json(NEW, orient=\"records\", lines=True)`, with `sep=\"\\t\"` for tabs",
+    "a table, not records or a list of paths",
+    "convert it to JSON Lines: in Python, `pandas.read_csv(FILE).to_json(NEW, orient=\"records\", lines=True)`, with `sep=\"\\t\"` for tabs",
 );
 
 /// How much of a file is looked at.
@@ -289,21 +277,24 @@ mod tests {
         for (bytes, what) in [
             (&b""[..], "an empty file"),
             (&[0; 100], "nothing but zero bytes"),
-            (LFS, "a Git LFS pointer, not the file that it stands for"),
-            (b"/annex/objects/SHA256E-s1--00.safetensors\n", "a git-annex pointer, not the file that it stands for"),
-            (b"../../blobs/0f4a", "the text of a symbolic link, not the file that it leads to"),
-            (b"\n<!DOCTYPE html><html lang=\"en\">", "an HTML page, not the file"),
-            ("\u{feff}<HTML>".as_bytes(), "an HTML page, not the file"),
-            (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>", "XML, as servers answer in place of a file"),
-            (b"Entry not found", "a server's refusal, not the file"),
+            (LFS, "a Git LFS pointer instead of the file"),
+            (b"/annex/objects/SHA256E-s1--00.safetensors\n", "a git-annex pointer instead of the file"),
+            (b"../../blobs/0f4a", "the text of a symbolic link instead of its target"),
+            (b"\n<!DOCTYPE html><html lang=\"en\">", "an HTML page instead of the file"),
+            ("\u{feff}<HTML>".as_bytes(), "an HTML page instead of the file"),
+            (
+                b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code>",
+                "XML, such as a server sends instead of a file",
+            ),
+            (b"Entry not found", "a server's error message instead of the file"),
             (&utf_16("{\"a\": \"bcdefghi\"}", true), "text in UTF-16"),
             (&utf_16("{\"a\": \"bcdefghi\"}", false), "text in UTF-16"),
             (b"\xff\xfe\0\0{\0\0\0", "text in UTF-32"),
             (b"\x1f\x8b\x08\0", "a gzip archive"),
             (b"PK\x03\x04\x14\0\0\0model/", "a ZIP archive"),
-            (torch, "a pickle of PyTorch, not safetensors"),
-            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a pickle of PyTorch, not safetensors"),
-            (b"PAR1\x15\x04\x15", "a Parquet table"),
+            (torch, "a PyTorch pickle, not safetensors"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch pickle, not safetensors"),
+            (b"PAR1\x15\x04\x15", "a Parquet file"),
         ] {
             for found in [Found::instead_of_text(bytes), Found::instead_of_tensors(bytes)] {
                 assert_eq!(found.map(|found| found.what), Some(what), "{}", bytes.escape_ascii());
@@ -329,7 +320,7 @@ mod tests {
         let text = |bytes: &[u8]| Found::instead_of_text(bytes).map(|found| found.what);
         assert_eq!(text(&safetensors()), Some("a file of tensors (safetensors), not text"));
         assert_eq!(text(b"{\"name\": \"caf\xe9\"}"), Some("text that is not UTF-8"));
-        assert_eq!(text(b"\x7fELF\x02\x01\x01\0\0"), Some("not text"));
+        assert_eq!(text(b"\x7fELF\x02\x01\x01\0\0"), Some("binary data, not text"));
         let tensors = Found::instead_of_tensors(b"{\"error\": \"rate limited\"}");
         assert_eq!(tensors.map(|found| found.what), Some("text, not tensors"));
     }

@@ -55,14 +55,14 @@ pub enum SourceError {
         cause: std::io::Error,
     },
     /// It is not JSON; the cause names line and column.
-    #[error("`{}` is not sound JSON: {cause}", .path.display())]
+    #[error("`{}` is not valid JSON: {cause}", .path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Why.
         cause: String,
     },
-    /// Something else stands in its place.
+    /// It is a file of another kind.
     #[error("`{}`: {found}", .path.display())]
     Other {
         /// The file.
@@ -71,9 +71,9 @@ pub enum SourceError {
         found: Found,
     },
     /// It is JSON, but not an array of records.
-    #[error("`{}` is not a JSON array of records (one object a line is read from a file called `.jsonl`)", .0.display())]
+    #[error("`{}` is not a JSON array of records (JSON Lines files must have the extension `.jsonl`)", .0.display())]
     NoArray(PathBuf),
-    /// A record is not as it should be.
+    /// A record is invalid.
     #[error("`{}`, {place}: {cause}", .path.display())]
     Record {
         /// The file.
@@ -83,7 +83,7 @@ pub enum SourceError {
         /// Why.
         cause: String,
     },
-    /// The glob is not one.
+    /// An invalid glob.
     #[error("`{pattern}` is not a glob: {cause}")]
     Glob {
         /// What is written.
@@ -93,7 +93,7 @@ pub enum SourceError {
     },
 }
 
-/// What is wrong with a file, record by record: all is counted, the first of it kept.
+/// Mistakes in the records of a file: the count of all, and the first few.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     count: usize,
@@ -101,29 +101,29 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// How many are kept to be reported.
-    const TOLD: usize = 10;
+    /// How many are listed.
+    const LISTED: usize = 10;
 
-    /// Adds what is wrong at `place`.
+    /// Adds a mistake at `place`.
     pub fn add(&mut self, place: impl fmt::Display, cause: impl fmt::Display) {
         self.add_with(place, || cause);
     }
 
-    /// Adds what is wrong at `place`; `cause` is asked for when it is kept to be reported.
+    /// Adds a mistake at `place`; `cause` is only called if it will be listed.
     pub fn add_with<C: fmt::Display>(&mut self, place: impl fmt::Display, cause: impl FnOnce() -> C) {
         self.count += 1;
-        if self.first.len() < Self::TOLD {
+        if self.first.len() < Self::LISTED {
             self.first.push(format!("{place}: {}", cause()));
         }
     }
 
-    /// How many there are.
+    /// The number of mistakes.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// What is wrong with the file called `name`, for people: behind its name, or a line each below `headline` when
-    /// there are several; `None` when there is nothing.
+    /// The mistakes in the file called `name`: one after its name, several on lines below `headline`; `None` if there are
+    /// none.
     pub fn reported(&self, name: impl fmt::Display, headline: impl FnOnce(usize) -> String) -> Option<String> {
         if let ([only], 1) = (self.first.as_slice(), self.count) {
             return Some(format!("{name}, {only}"));
@@ -136,15 +136,15 @@ impl Faults {
     }
 }
 
-/// Takes an entry, or what is wrong where one should be; an error ends the reading.
+/// Takes an entry, or a mistake in its place; an error stops the reading.
 pub type TakeEntry<'a> = dyn FnMut(Result<Entry, SourceError>) -> Result<(), SourceError> + 'a;
 
-/// What a folder holds beside its pictures, hidden files aside.
+/// The other files in a folder of pictures, except hidden ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassedOver {
-    /// How many files by extension, in lower case, `""` for none.
+    /// The number of files by extension in lower case, `""` for none.
     files: BTreeMap<String, usize>,
-    /// The caches in it: folders with a `CACHEDIR.TAG`, into which nothing is looked.
+    /// Folders with a `CACHEDIR.TAG`, which are skipped.
     pub caches: Vec<PathBuf>,
 }
 
@@ -153,7 +153,7 @@ const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 impl PassedOver {
     /// How many kinds are reported.
-    const TOLD: usize = 8;
+    const KINDS: usize = 8;
 
     /// Formats of pictures that are not read, by their extensions.
     const UNREAD: [&str; 9] = ["avif", "heic", "heif", "jp2", "jxl", "pdf", "psd", "raw", "svg"];
@@ -183,13 +183,13 @@ impl fmt::Display for PassedOver {
         let count: usize = kinds.iter().map(|(_, count)| count).sum();
         let mut reported: Vec<String> = kinds
             .iter()
-            .take(Self::TOLD)
+            .take(Self::KINDS)
             .map(|(extension, count)| match extension.as_str() {
                 "" => format!("{count} without extension"),
                 extension => format!("{count} .{extension}"),
             })
             .collect();
-        let rest: usize = kinds.iter().skip(Self::TOLD).map(|(_, count)| count).sum();
+        let rest: usize = kinds.iter().skip(Self::KINDS).map(|(_, count)| count).sum();
         reported.extend((rest > 0).then(|| format!("{rest} of other kinds")));
         match count {
             0 => Ok(()),
@@ -367,7 +367,7 @@ fn read_entry(record: RawRecord, place: Place, images: &Path) -> Result<Entry, S
             let picture = images.join(&written);
             return Ok(Entry { remarks, ..picture_entry(written, picture, place) });
         }
-        _ => return Err("neither a record nor a picture's name".to_owned()),
+        _ => return Err("neither a record nor the name of a picture".to_owned()),
     };
     let name = match fields.shift_remove("id") {
         None | Some(Value::Null) => None,
@@ -522,17 +522,17 @@ mod tests {
             folder(&[("list.txt", "# mine\na.jpg\n"), ("web.txt", "https://x.org/a.jpg\n"), ("t.csv", "image,a\n")]);
         assert_eq!(written(&folder.path().join("list.txt")), ["a.jpg"]);
         let cause = |name: &str| entries(&folder.path().join(name), None).unwrap_err();
-        assert!(cause("web.txt").contains("line 1: `https://x.org/a.jpg` is an address on the web"));
-        assert!(cause("t.csv").ends_with("a table, neither records nor a list of paths"));
+        assert!(cause("web.txt").contains("line 1: `https://x.org/a.jpg` is a URL"));
+        assert!(cause("t.csv").ends_with("a table, not records or a list of paths"));
     }
 
     #[test]
     fn one_slip_that_spoils_every_line_is_one_message() {
         for (name, text, reported) in [
-            ("a.jsonl", "{\n \"image\": \"a\"\n}\n", "records that go over several lines each"),
-            ("a.jsonl", "{\"image\": \"a\"}\r{\"image\": \"b\"}", "lines that end with a carriage return alone"),
-            ("a.jsonl", "{'image': 'a'}\n", "Python's own notation"),
-            ("a.json", "[{'image': 'a'}]", "Python's own notation"),
+            ("a.jsonl", "{\n \"image\": \"a\"\n}\n", "records that span several lines"),
+            ("a.jsonl", "{\"image\": \"a\"}\r{\"image\": \"b\"}", "lines that end with a bare carriage return"),
+            ("a.jsonl", "{'image': 'a'}\n", "Python object syntax"),
+            ("a.json", "[{'image': 'a'}]", "Python object syntax"),
             ("a.json", "{\"data\": [{\"image\": \"a\"}]}", "one object with the records under a key"),
         ] {
             let folder = folder(&[(name, text)]);
@@ -567,10 +567,12 @@ mod tests {
             entries(&folder.path().join(name), None).unwrap_err().rsplit('/').next().unwrap().to_owned()
         };
         assert!(
-            cause("a.jsonl", "{\"image\": \"a\"}\n\n{\"image\": }\n").starts_with("a.jsonl`, line 3: not sound JSON")
+            cause("a.jsonl", "{\"image\": \"a\"}\n\n{\"image\": }\n").starts_with("a.jsonl`, line 3: not valid JSON")
         );
         assert!(cause("a.json", "{\"image\": \"a\"}").starts_with("a.json` is not a JSON array of records"));
-        assert!(cause("a.jsonl", "[{\"image\": \"a\"},").starts_with("a.jsonl` is not sound JSON: EOF"));
+        assert!(
+            cause("a.jsonl", "[{\"image\": \"a\"},").starts_with("a.jsonl` is not valid JSON: unexpected end of file")
+        );
         assert!(cause("a.json", "").starts_with("a.json`: an empty file"));
         assert_eq!(
             cause("a.json", "[{\"image\": \"a\"}, {\"file\": 3}]"),
@@ -578,9 +580,9 @@ mod tests {
         );
         assert_eq!(
             cause("a.json", "[{\"image\": [\"a\", \"b\"]}]"),
-            "a.json`, record 1: `image` names 2 pictures; a record is read with one"
+            "a.json`, record 1: `image` names 2 pictures; a record can have only one"
         );
-        assert_eq!(cause("a.jsonl", "3"), "a.jsonl`, line 1: neither a record nor a picture's name");
+        assert_eq!(cause("a.jsonl", "3"), "a.jsonl`, line 1: neither a record nor the name of a picture");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn read_open_turns(value: &Value) -> Result<Conversed, String> {
         match speaker {
             Role::Speaker(from) => read.turns.push(Turn { from, value }),
             Role::System if !read.turns.is_empty() => {
-                return Err(named("a system message stands in front of a conversation, or nowhere".to_owned()));
+                return Err(named("a system message can only come first".to_owned()));
             }
             Role::System if !read.remarks.contains(&Remark::System) && !value.trim().is_empty() => {
                 read.remarks.push(Remark::System);
@@ -103,8 +103,8 @@ pub fn check_order(turns: &[Turn]) -> Result<(), String> {
 fn check_order_after(turns: &[Turn], dropped: usize) -> Result<(), String> {
     let expected = [Speaker::Human, Speaker::Gpt].into_iter().cycle();
     match turns.iter().zip(expected).position(|(turn, expected)| turn.from != expected) {
-        Some(0) if dropped == 0 => Err("turn 1 is not a human one".to_owned()),
-        Some(index) => Err(format!("turn {} is the same speaker's as the one before", index + dropped + 1)),
+        Some(0) if dropped == 0 => Err("turn 1 is not by the human".to_owned()),
+        Some(index) => Err(format!("turn {} has the same speaker as the one before", index + dropped + 1)),
         None if turns.is_empty() => Err("the conversation has no human turn".to_owned()),
         None => Ok(()),
     }
@@ -119,9 +119,7 @@ enum Role {
 fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String, bool), String> {
     let given = |name: &str| value.get(name).filter(|value| !value.is_null());
     let field = |[name, other]: [&str; 2]| match (given(name), given(other)) {
-        (Some(one), Some(two)) if name == "value" && one != two => {
-            Err(format!("its `{name}` and `{other}` say different things"))
-        }
+        (Some(one), Some(two)) if name == "value" && one != two => Err(format!("its `{name}` and `{other}` differ")),
         (one, two) => {
             one.or(two).ok_or_else(|| match [name, other].into_iter().find(|name| value.get(*name).is_some()) {
                 Some(name) => format!("its `{name}` is null"),
@@ -131,7 +129,7 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
     };
     let speaker = field(["from", "role"])?.as_str().ok_or("it has neither `from` nor `role`")?;
     if let Some(name) = ["tool_calls", "function_call"].into_iter().find(|name| given(name).is_some_and(says)) {
-        return Err(format!("it calls a tool (`{name}`); only text and pictures are read"));
+        return Err(format!("it calls a tool (`{name}`); only text and pictures are supported"));
     }
     let said = field(["value", "content"])?;
     let role = match speaker.to_ascii_lowercase().as_str() {
@@ -149,13 +147,13 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
         }
         images += 1;
         if named.len() > 1 {
-            return Err(format!("`{key}` names {} pictures; a record is read with one", named.len()));
+            return Err(format!("`{key}` names {} pictures; a record can have only one", named.len()));
         }
         pictures.extend(named);
     }
     if images > 0 && !matches!(role, Role::Speaker(Speaker::Human)) {
         pictures.truncate(before);
-        return Err("a picture stands where nobody asks about it".to_owned());
+        return Err("a picture is in a turn other than a question".to_owned());
     }
     let ignored = matches!(role, Role::Speaker(Speaker::Gpt))
         && NOT_TRAINED
@@ -183,7 +181,7 @@ fn read_content(value: &Value, pictures: &mut Vec<String>) -> Result<(String, us
         Value::String(text) => return Ok((text.clone(), 0)),
         Value::Array(parts) => parts.as_slice(),
         Value::Object(_) => std::slice::from_ref(value),
-        _ => return Err(format!("what it says is `{value}`, not a string")),
+        _ => return Err(format!("its content is `{value}`, not a string")),
     };
     let (mut text, mut images, mut after_image) = (String::new(), 0, false);
     for part in parts {
@@ -221,26 +219,26 @@ fn read_part(part: &Value) -> Result<Part<'_>, String> {
         Value::Null => return Ok(Part::Nothing),
         Value::String(text) => return Ok(Part::Text(text)),
         Value::Object(fields) => fields,
-        _ => return Err("a part of it is neither text nor a picture".to_owned()),
+        _ => return Err("one of its parts is neither text nor a picture".to_owned()),
     };
     let given = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)).filter(|value| !value.is_null());
     let kind = match given(&["type"]).and_then(Value::as_str) {
         Some(kind) => kind,
         None if fields.contains_key("text") => "text",
         None if fields.contains_key("image") || fields.contains_key("image_url") => "image",
-        None => return Err("a part of it has no `type`".to_owned()),
+        None => return Err("one of its parts has no `type`".to_owned()),
     };
     match kind {
         "text" | "input_text" => {
             let text = given(&["text", "content", "value"]).and_then(Value::as_str);
-            text.map(Part::Text).ok_or("a part of it has no `text`".to_owned())
+            text.map(Part::Text).ok_or("one of its parts has no `text`".to_owned())
         }
         "image" | "image_url" | "input_image" => {
             let name = given(&["image", "image_url", "path", "url", "file_name"]);
-            let names = name.map(names).transpose().map_err(|cause| format!("the picture of a part {cause}"))?;
+            let names = name.map(names).transpose().map_err(|cause| format!("one of its pictures {cause}"))?;
             Ok(Part::Picture(names.unwrap_or_default()))
         }
-        other => Err(format!("a part of it is of type `{other}`; only text and pictures are read")),
+        other => Err(format!("one of its parts has type `{other}`; only text and pictures are supported")),
     }
 }
 
@@ -320,15 +318,11 @@ mod tests {
         }
         assert_eq!(
             content(json!([{"type": "video"}])).unwrap_err(),
-            "turn 1: a part of it is of type `video`; only text and pictures are read"
+            "turn 1: one of its parts has type `video`; only text and pictures are supported"
         );
-        assert!(
-            content(json!([{"type": "image", "url": "https://a.org/b.png"}]))
-                .unwrap_err()
-                .contains("an address on the web")
-        );
+        assert!(content(json!([{"type": "image", "url": "https://a.org/b.png"}])).unwrap_err().contains("is a URL"));
         let answer = json!([turn("human", "a"), {"from": "gpt", "value": [image]}]);
-        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture stands where nobody asks about it");
+        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture is in a turn other than a question");
     }
 
     #[test]
@@ -370,13 +364,14 @@ mod tests {
         let cause = |user| content(user).unwrap_err();
         assert_eq!(
             cause(json!({"role": "user", "content": "a", "images": ["a.png", "b.png"]})),
-            "turn 1: `images` names 2 pictures; a record is read with one"
+            "turn 1: `images` names 2 pictures; a record can have only one"
         );
         assert!(
-            cause(json!({"role": "user", "content": "a", "image": "data:image/png;base64,"})).contains("`image` holds")
+            cause(json!({"role": "user", "content": "a", "image": "data:image/png;base64,"}))
+                .contains("`image` contains")
         );
         let answer = json!([turn("human", "a"), {"from": "gpt", "value": "b", "image": "a.png"}]);
-        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture stands where nobody asks about it");
+        assert_eq!(read_turns(&answer).unwrap_err(), "turn 2: a picture is in a turn other than a question");
     }
 
     #[test]
@@ -394,12 +389,9 @@ mod tests {
         }
         assert_eq!(
             read(json!({"tool_calls": [{"id": "x"}]})).unwrap_err(),
-            "turn 2: it calls a tool (`tool_calls`); only text and pictures are read"
+            "turn 2: it calls a tool (`tool_calls`); only text and pictures are supported"
         );
-        assert_eq!(
-            read(json!({"content": "c"})).unwrap_err(),
-            "turn 2: its `value` and `content` say different things"
-        );
+        assert_eq!(read(json!({"content": "c"})).unwrap_err(), "turn 2: its `value` and `content` differ");
         assert_eq!(read(json!({"content": "b"})), Ok(vec![]));
         let other = json!([{"role": "user", "value": null, "content": "a"}, turn("gpt", "b")]);
         assert_eq!(read_turns(&other).unwrap().turns[0].value, "a");
@@ -411,7 +403,7 @@ mod tests {
         assert_eq!(cause(json!("a")), "the conversation is not a list of turns");
         assert_eq!(cause(json!([])), "the conversation has no human turn");
         assert_eq!(cause(json!([turn("gpt", "a")])), "the conversation has no human turn");
-        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: what it says is `3`, not a string");
+        assert_eq!(cause(json!([{"from": "human", "value": 3}])), "turn 1: its content is `3`, not a string");
         assert_eq!(cause(json!([{"from": "human", "value": null}])), "turn 1: its `value` is null");
         assert_eq!(
             cause(json!([turn("tool", "")])),
@@ -419,12 +411,12 @@ mod tests {
         );
         assert_eq!(
             cause(json!([turn("human", "a"), turn("system", "b")])),
-            "turn 2: a system message stands in front of a conversation, or nowhere"
+            "turn 2: a system message can only come first"
         );
         let twice = json!([turn("human", "a"), turn("human", "b")]);
-        assert_eq!(cause(twice), "turn 2 is the same speaker's as the one before");
+        assert_eq!(cause(twice), "turn 2 has the same speaker as the one before");
         let twice = json!([turn("system", "s"), turn("human", "a"), turn("human", "b")]);
-        assert_eq!(cause(twice), "turn 3 is the same speaker's as the one before");
+        assert_eq!(cause(twice), "turn 3 has the same speaker as the one before");
     }
 
     #[test]

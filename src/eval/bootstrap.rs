@@ -1,14 +1,13 @@
-//! 95 % intervals by the percentile bootstrap, over pictures.
+//! 95 % confidence intervals by the percentile bootstrap over pictures.
 //!
-//! Questions about one picture are not independent, so whole pictures are drawn, not questions. Every statistic is a
-//! function of sums over pictures; ratios such as F1 are therefore resampled as ratios of sums. Where all pictures come
-//! to 0, or all to 1, resampling finds no spread, as if nothing were uncertain: such a share gets Wilson's interval for
-//! as many trials as there are pictures; a difference that is the same for all pictures is widened likewise. This module does not know what is summed.
+//! Questions about one picture are not independent, so pictures are resampled, not questions. Every statistic is a function
+//! of sums over pictures; ratios such as F1 are resampled as ratios of sums. If all pictures score 0, or all score 1,
+//! resampling has no spread: such a share gets Wilson's interval with one trial per picture, and a difference that is the
+//! same for all pictures is widened likewise.
 
 use stic_engine::draw::Draws;
 
-/// How many times the pictures are drawn anew: enough that the ends of an interval move by less than a tenth of its
-/// width from one sequence of draws to another.
+/// Number of resamples: enough that the bounds of an interval vary by less than a tenth of its width between seeds.
 pub const RESAMPLES: usize = 2000;
 
 /// A statistic and its 95 % interval.
@@ -16,8 +15,8 @@ pub const RESAMPLES: usize = 2000;
 pub struct Estimate {
     /// The statistic of all clusters.
     pub value: f64,
-    /// Its 2.5 % and 97.5 % percentiles over the resamples, or Wilson's interval; none where one cluster is all there
-    /// is and comes neither to 0 nor to 1.
+    /// Its 2.5 % and 97.5 % percentiles over the resamples, or Wilson's interval; none for a single cluster that scores
+    /// neither 0 nor 1.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -31,13 +30,13 @@ pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
 /// not finite for all clusters (a ratio without a denominator). Resamples in which a statistic is not finite are left
 /// out of its interval.
 ///
-/// One sequence of resamples serves all statistics. It depends on the number of clusters alone, so two models that
-/// were asked about the same pictures are resampled alike. Percentiles are interpolated linearly between order
+/// All statistics share one sequence of resamples. It depends only on the number of clusters, so that models evaluated on
+/// the same pictures are resampled alike. Percentiles are interpolated linearly between order
 /// statistics. See B. Efron, *Bootstrap methods: another look at the jackknife*, 1979.
 ///
 /// # Shapes
-/// - `clusters`: one row of `N` counts a picture
-/// - returns: one estimate a statistic, in order
+/// - `clusters`: one row of `N` sums per picture
+/// - returns: one estimate per statistic, in order
 pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
     let widened = |(estimate, statistic): (Option<Estimate>, &Statistic<N>)| {
         let Estimate { value, interval } = estimate?;
@@ -49,8 +48,8 @@ pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N
     resampled(clusters, statistics).into_iter().zip(statistics).map(widened).collect()
 }
 
-/// As [`estimate`], for differences of two shares, −1 … 1. One that is the same in all resamples is widened by the most
-/// that may lie in pictures of another kind when as many as there are have shown none.
+/// As [`estimate`], for differences of two shares, −1 … 1. One that is the same in all resamples is widened by the upper
+/// Wilson bound of a share of pictures that would differ, none of which was seen.
 ///
 /// # Shapes
 /// See [`estimate`].
@@ -69,7 +68,7 @@ pub fn estimate_difference<const N: usize>(
     resampled(clusters, statistics).into_iter().zip(statistics).map(widened).collect()
 }
 
-/// How many clusters `statistic` says something about.
+/// The number of clusters for which `statistic` is defined.
 fn trials<const N: usize>(clusters: &[[f64; N]], statistic: &Statistic<N>) -> usize {
     clusters.iter().filter(|row| statistic(row).is_finite()).count()
 }
@@ -81,16 +80,16 @@ fn wilson(share: f64, trials: usize) -> [f64; 2] {
     let centre = share + squared / (2.0 * n);
     let half = NORMAL * (share * (1.0 - share) / n + squared / (4.0 * n * n)).sqrt();
     let ends = [centre - half, centre + half].map(|end| (end / (1.0 + squared / n)).clamp(0.0, 1.0));
-    // What was seen is possible, whatever rounding says.
+    // The interval contains the share despite rounding.
     [ends[0].min(share), ends[1].max(share)]
 }
 
-/// As [`estimate`], with an interval that resampling gives, whatever its width.
+/// As [`estimate`], with the interval from resampling alone.
 fn resampled<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N>]) -> Vec<Option<Estimate>> {
     let all: [f64; N] = clusters.iter().fold([0.0; N], add);
     let mut samples: Vec<Vec<f64>> = vec![Vec::with_capacity(RESAMPLES); statistics.len()];
     if clusters.len() > 1 {
-        // The draws are no part of the experiment: their seed is fixed, not the pipeline's.
+        // A fixed seed, not the pipeline's: resampling is not part of the experiment.
         let mut draws = Draws::new(0, "bootstrap", "pictures");
         for _ in 0..RESAMPLES {
             let sums = (0..clusters.len()).map(|_| &clusters[draws.below(clusters.len())]).fold([0.0; N], add);

@@ -1,32 +1,31 @@
-//! Objects in descriptions: which a description claims, and which of them the picture has.
+//! Objects in descriptions: which ones a description mentions, and which of those the picture has.
 //!
-//! In the manner of CHAIR (<https://arxiv.org/abs/1809.02156>), without its fixed list of objects: the words that can be
-//! claims come from the data ([`Vocabulary`]). A text claims an object when one of its phrases stands in it; each
-//! object counts once per description, however often it is named (CHAIR counts every mention). Singular and plural are the same
-//! ([`plural`](super::plural)), but a word that stands in the plural only is claimed by itself alone. The longest phrase that fits is taken, so `polar bear` is no `bear`. A denial ("no dog")
-//! is read as a claim. This module does not know where replies come from.
+//! Similar to CHAIR (<https://arxiv.org/abs/1809.02156>), but the objects come from the data ([`Vocabulary`]) instead of a
+//! fixed list. A text claims an object if it contains one of its phrases; each object counts once per description (CHAIR
+//! counts every mention). Singular and plural match each other ([`plural`](super::plural)), except for words that only have
+//! a plural. The longest phrase wins, so `polar bear` is not a `bear`. A denial ("no dog") counts as a claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bootstrap::{Estimate, estimate};
 use super::plural::{is_only_plural, singulars};
 
-/// An object as data names it: phrases that mean the same, of which the first is its name.
+/// An object: a list of synonyms, the first of which is its name.
 pub type Phrases = Vec<String>;
 
-/// A phrase that stands for two objects.
+/// A phrase that means two objects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{phrase}` stands for `{first}` and for `{second}`")]
+#[error("`{phrase}` means both `{first}` and `{second}`")]
 pub struct Ambiguous {
     /// The phrase.
     pub phrase: String,
-    /// The object that it stood for first.
+    /// The object listed first.
     pub first: String,
     /// The other.
     pub second: String,
 }
 
-/// The phrases that are claims, and what object each stands for.
+/// The phrases of all objects.
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
     phrases: Tree,
@@ -63,8 +62,7 @@ impl Tree {
 }
 
 impl Vocabulary {
-    /// The vocabulary of all `objects`: what one of them lists as meaning the same means the same in all, and a phrase
-    /// that nobody lists beside another is an object of its own.
+    /// The vocabulary of all `objects`. Synonyms in one list are synonyms everywhere.
     ///
     /// # Errors
     /// When a phrase is listed under two objects.
@@ -110,18 +108,18 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// Whether these very words are a phrase.
+    /// Whether exactly these words are a phrase.
     fn has(&self, words: &[String]) -> bool {
         let found = words.iter().try_fold(&self.phrases, |tree, word| tree.longer.get(word));
         found.is_some_and(|tree| tree.name.is_some())
     }
 
-    /// Whether no phrase is a claim.
+    /// Whether there are no phrases.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// The name of the object that `phrase` stands for.
+    /// The name of the object that `phrase` means.
     pub fn name(&self, phrase: &str) -> Option<&str> {
         let words = words(phrase);
         let readings = self.readings(&words);
@@ -168,25 +166,24 @@ impl Vocabulary {
     }
 }
 
-/// Whether two names that may be singular and plural of each other are different things where data list them apart:
-/// `glasses` and `glass`.
+/// Whether two names that look like singular and plural mean different things, such as `glass` and `glasses`.
 fn apart(one: &str, other: &str) -> bool {
     one != other && (is_only_plural(one) || is_only_plural(other))
 }
 
-/// What a description claims of a picture whose objects are known, by the names of objects.
+/// The objects that a description claims, by name, compared with those of the picture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims {
-    /// Objects that it claims, in the order in which it does.
+    /// Claimed objects, in the order of the text.
     pub claimed: Vec<String>,
-    /// Those of them that the picture does not have.
+    /// Claimed objects that the picture does not have.
     pub invented: Vec<String>,
-    /// Objects that the picture has and it does not claim.
+    /// Objects of the picture that are not claimed.
     pub missed: Vec<String>,
 }
 
 impl Claims {
-    /// What `text` claims of a picture with these `objects`.
+    /// The claims of `text` about a picture with these `objects`.
     pub fn new(vocabulary: &Vocabulary, text: &str, objects: &[Phrases]) -> Self {
         let claimed = vocabulary.claims(text);
         let mut present: Vec<&str> = Vec::new();
@@ -215,11 +212,11 @@ impl Claims {
 /// One description's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Objects that it claims and the picture has.
+    /// Claimed objects that the picture has.
     pub found: f64,
-    /// Objects that it claims.
+    /// Claimed objects.
     pub claimed: f64,
-    /// Objects that the picture has.
+    /// Objects of the picture.
     pub present: f64,
 }
 
@@ -231,11 +228,10 @@ impl Counts {
     }
 }
 
-/// Recall, precision, F1 and hallucination rate of all descriptions, one row of counts a picture; a number that is not
-/// defined (the precision of replies that claim nothing) is `None`.
+/// Recall, precision, F1 and hallucination rate, from one row of counts per picture; `None` if undefined, such as the
+/// precision of descriptions without claims.
 ///
-/// All are ratios of sums over pictures (micro averages). The hallucination rate is the share of claims that the
-/// picture does not have, 1 − precision; it is named because that is what people look for.
+/// All are ratios of sums over pictures (micro averages). The hallucination rate is 1 − precision.
 pub fn metrics(pictures: &[Counts]) -> [(&'static str, Option<Estimate>); 4] {
     let rows: Vec<[f64; 3]> = pictures.iter().map(|counts| [counts.found, counts.claimed, counts.present]).collect();
     let estimates = estimate(
@@ -251,8 +247,7 @@ pub fn metrics(pictures: &[Counts]) -> [(&'static str, Option<Estimate>); 4] {
     std::array::from_fn(|index| (names[index], estimates[index]))
 }
 
-/// The words of a phrase or text, lower case. A hyphen parts words, as any other mark does, so that `red-circle` is two;
-/// a possessive `'s` goes.
+/// The words of a text in lower case, split at hyphens and other punctuation; a possessive `'s` is removed.
 fn words(text: &str) -> Vec<String> {
     text.to_lowercase()
         .replace("'s", "")
@@ -305,7 +300,7 @@ mod tests {
     #[test]
     fn a_phrase_for_two_objects_is_refused() {
         let error = Vocabulary::new(&objects(&[&["shore", "bank"], &["building", "bank"]])).unwrap_err();
-        assert_eq!(error.to_string(), "`bank` stands for `shore` and for `building`");
+        assert_eq!(error.to_string(), "`bank` means both `shore` and `building`");
     }
 
     #[test]
@@ -351,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_stands_in_the_plural_only_is_claimed_by_itself_alone() {
+    fn a_word_that_only_has_a_plural_matches_only_itself() {
         let vocabulary =
             Vocabulary::new(&objects(&[&["shorts"], &["overalls"], &["greens"], &["glass"], &["glasses"]])).unwrap();
         assert_eq!(vocabulary.claims("A short man in the overall green scene drinks a glass."), ["glass"]);
@@ -377,7 +372,7 @@ mod tests {
         let vocabulary = Vocabulary::new(&objects(&[&["sofa", "couch"], &["sofas", "settee"]])).unwrap();
         assert_eq!(vocabulary.claims("a settee"), ["sofa"]);
         let error = Vocabulary::new(&objects(&[&["dog", "puppy"], &["animal", "puppies"]])).unwrap_err();
-        assert_eq!(error.to_string(), "`puppies` stands for `dog` and for `animal`");
+        assert_eq!(error.to_string(), "`puppies` means both `dog` and `animal`");
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! Reads questions and annotations out of a folder (see [`super`] for the files and their fields).
+//! Reads questions and annotations from a folder (see [`super`] for the files and their fields).
 //!
-//! Every mistake names its file and its line; in a file that is one JSON array, its entry. Pictures are looked for, not
-//! opened: this module does not decode, digest or score anything.
+//! Mistakes name their file and line or, in a JSON array, the entry. Pictures are looked up but not opened.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,46 +20,46 @@ use crate::data::source::{Faults, SourceError};
 /// A question about a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
-    /// What the data calls it.
+    /// Its id in the data.
     pub label: Option<String>,
     /// The picture's file.
     pub picture: PathBuf,
     /// The question.
     pub question: String,
-    /// Right answers, at least one.
+    /// The reference answers, at least one.
     pub right: Right,
-    /// What kind of question it is.
+    /// The kind of question, if given.
     pub kind: Option<String>,
 }
 
 /// The objects of a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Annotation {
-    /// What the data calls it.
+    /// Its id in the data.
     pub label: Option<String>,
     /// The picture's file.
     pub picture: PathBuf,
-    /// What is in it.
+    /// Its objects.
     pub objects: Vec<Phrases>,
 }
 
-/// Annotations, and the phrases that are claims in a description of any of the pictures.
+/// Annotations and their vocabulary.
 #[derive(Clone, Debug)]
 pub struct Annotations {
-    /// One a picture.
+    /// One per picture.
     pub pictures: Vec<Annotation>,
     /// Of the annotations and `vocabulary.json`.
     pub vocabulary: Vocabulary,
     /// What `vocabulary.json` lists, if it is there.
     pub listed: Vec<Phrases>,
-    /// What was done to read them.
+    /// Remarks on reading them.
     pub remarks: Remarks,
 }
 
-/// Where in a file an entry stands, counted from 1.
+/// The place of an entry in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A line of a file with one object a line.
+    /// A line of a JSON Lines file.
     Line(usize),
     /// An entry of a file that is one array.
     Entry(usize),
@@ -75,18 +74,18 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with data.
+/// A mistake in the data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// `data` is no folder.
+    /// `data` is not a folder.
     #[error("{}: {}", .0.display(), if .0.exists() { "a file, not a folder" } else { "no such folder" })]
     NoFolder(PathBuf),
-    /// Neither form of the file is there.
-    #[error("{}: there is no `{file}`", .folder.display())]
+    /// The file is missing.
+    #[error("{}: no `{file}`", .folder.display())]
     NoFile {
         /// The folder.
         folder: PathBuf,
-        /// The file that was looked for first.
+        /// Its name.
         file: &'static str,
     },
     /// A file cannot be read.
@@ -97,7 +96,7 @@ pub enum DataError {
         /// Why.
         cause: std::io::Error,
     },
-    /// Something else stands in a file's place.
+    /// It is a file of another kind.
     #[error("{}: {found}", .path.display())]
     Other {
         /// The file.
@@ -106,16 +105,16 @@ pub enum DataError {
         found: Found,
     },
     /// A file has no entries.
-    #[error("{}: there are no entries in it", .0.display())]
+    #[error("{}: it has no entries", .0.display())]
     Empty(PathBuf),
-    /// Entries are not what they should be.
+    /// Entries are invalid.
     #[error("{}", reported(.path, .faults))]
     Entries {
         /// The file.
         path: PathBuf,
-        /// What is wrong, entry by entry.
+        /// The mistakes.
         faults: Faults,
-        /// Whether nothing is wrong but that pictures are not there.
+        /// Whether all of them are missing pictures.
         pictures: bool,
     },
     /// A phrase is listed under two objects.
@@ -130,12 +129,12 @@ pub enum DataError {
 
 fn reported(path: &Path, faults: &Faults) -> String {
     let name = path.display();
-    faults.reported(&name, |count| format!("{name}: {count} entries are not as they should be:")).unwrap_or_default()
+    faults.reported(&name, |count| format!("{name}: {count} entries are invalid:")).unwrap_or_default()
 }
 
-/// Names of the file of questions; the first that is there counts.
+/// Names of the file of questions; the first one that exists is read.
 pub const QUESTIONS: [&str; 2] = ["questions.jsonl", "questions.json"];
-/// Names of the file of annotations; the first that is there counts.
+/// Names of the file of annotations; the first one that exists is read.
 pub const ANNOTATIONS: [&str; 2] = ["annotations.jsonl", "annotations.json"];
 /// The name of the file of further objects.
 pub const VOCABULARY: &str = "vocabulary.json";
@@ -145,7 +144,7 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The questions of `folder`; and what was done to read them.
+/// The questions in `folder`, with remarks.
 ///
 /// # Errors
 /// See [`DataError`].
@@ -158,8 +157,8 @@ pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
         let right = match (entry.answer, entry.answers) {
             (Some(answer), None) => Right::Accepted(vec![answer.0]),
             (None, Some(answers)) => right(answers, entry.answer_type.as_deref())?,
-            (Some(_), Some(_)) => return Err(Wrong::Entry("there is an `answer` and there are `answers`")),
-            (None, None) => return Err(Wrong::Entry("there is neither `answer` nor `answers`")),
+            (Some(_), Some(_)) => return Err(EntryError::Entry("both `answer` and `answers` are given")),
+            (None, None) => return Err(EntryError::Entry("neither `answer` nor `answers` is given")),
         };
         if right.answers().iter().all(|answer| answer.trim().is_empty()) {
             pictures.remarks.push((Remark::EmptyRight, String::new()));
@@ -174,7 +173,7 @@ pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
     })
 }
 
-/// The annotations of `folder`, and their vocabulary.
+/// The annotations in `folder` and their vocabulary.
 ///
 /// # Errors
 /// See [`DataError`].
@@ -214,7 +213,7 @@ struct QuestionEntry {
 
 /// One of `answers`.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a string, a number, or an object with `answer` is expected")]
+#[serde(untagged, expecting = "expected a string, a number, or an object with `answer`")]
 enum Answer {
     /// As it is.
     Plain(Scalar),
@@ -225,27 +224,27 @@ enum Answer {
 /// How many annotators answered each question of VQA and TextVQA.
 const ANNOTATORS: usize = 10;
 
-/// `answers` by what the data say of them: whether they are annotators' is never concluded from how many there are.
-fn right(answers: Vec<Answer>, answer_type: Option<&str>) -> Result<Right, Wrong> {
+/// `answers` according to `answer_type`; their number never decides whether they are annotators'.
+fn right(answers: Vec<Answer>, answer_type: Option<&str>) -> Result<Right, EntryError> {
     let annotated = answers.iter().any(|answer| matches!(answer, Answer::Annotator { .. }));
     let answers = answers.into_iter().map(|answer| match answer {
         Answer::Plain(text) | Answer::Annotator { answer: text } => text.0,
     });
     let answers: Vec<String> = answers.collect();
     if answers.is_empty() {
-        return Err(Wrong::Entry("`answers` is empty"));
+        return Err(EntryError::Entry("`answers` is empty"));
     }
     match answer_type {
-        // Of VQA and VizWiz, where every question has annotators.
+        // The types of VQA and VizWiz, whose answers are annotators'.
         Some("annotators" | "yes/no" | "number" | "other" | "unanswerable") => Ok(Right::Annotators(answers)),
         Some("accepted") => Ok(Right::Accepted(answers)),
-        Some(_) => Err(Wrong::Entry(
-            "`answer_type` says neither `annotators` (or a type of VQA: `yes/no`, `number`, `other`) nor `accepted`",
+        Some(_) => Err(EntryError::Entry(
+            "`answer_type` is neither `annotators` (or a type of VQA: `yes/no`, `number`, `other`) nor `accepted`",
         )),
         None if annotated => Ok(Right::Annotators(answers)),
         None if answers.len() == ANNOTATORS && (1..answers.len()).any(|at| answers[..at].contains(&answers[at])) => {
-            Err(Wrong::Entry(
-                "ten `answers`, some of them equal, and nothing says whose: add `\"answer_type\": \"annotators\"` for \
+            Err(EntryError::Entry(
+                "ten `answers`, some of them equal, without an `answer_type`: add `\"answer_type\": \"annotators\"` for \
                  soft accuracy, `\"accepted\"` if each is right",
             ))
         }
@@ -261,13 +260,13 @@ struct AnnotationEntry {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a phrase or a list of phrases is expected")]
+#[serde(untagged, expecting = "expected a phrase or a list of phrases")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
-fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, Wrong> {
+fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, EntryError> {
     let lists = entries.into_iter().map(|entry| match entry {
         OneOrMore::One(phrase) => vec![phrase],
         OneOrMore::More(phrases) => phrases,
@@ -275,12 +274,12 @@ fn phrases(entries: Vec<OneOrMore>) -> Result<Vec<Phrases>, Wrong> {
     lists
         .map(|list| {
             let sound = !list.is_empty() && list.iter().all(|phrase| phrase.chars().any(char::is_alphanumeric));
-            if sound { Ok(list) } else { Err(Wrong::Entry("an object has no words")) }
+            if sound { Ok(list) } else { Err(EntryError::Entry("an object has no words")) }
         })
         .collect()
 }
 
-/// A text, or what people write without quotation marks.
+/// A string, or a number or boolean written without quotes.
 struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {
@@ -288,30 +287,30 @@ impl<'de> Deserialize<'de> for Scalar {
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::String(text) => Ok(Self(text)),
             value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Ok(Self(value.to_string())),
-            _ => Err(serde::de::Error::custom("a string or a number is expected")),
+            _ => Err(serde::de::Error::custom("expected a string or a number")),
         }
     }
 }
 
-/// What is wrong with an entry.
-enum Wrong {
-    /// Its own fields.
+/// A mistake in an entry.
+enum EntryError {
+    /// Invalid fields.
     Entry(&'static str),
-    /// Its picture is not there: what is reported of it.
+    /// A missing picture, with the message.
     NoPicture(String),
 }
 
-/// Finds the pictures that entries name, as those of records are found.
+/// Looks up the pictures of entries, like those of records.
 struct Pictures<'a> {
     lookup: Lookup<'a>,
-    /// What is worth knowing of the entry that was read last, and what follows its place there.
+    /// Remarks on the last entry, with text that follows its place.
     remarks: Vec<(Remark, String)>,
 }
 
 impl Pictures<'_> {
-    fn find(&mut self, name: &str) -> Result<PathBuf, Wrong> {
+    fn find(&mut self, name: &str) -> Result<PathBuf, EntryError> {
         if name.is_empty() {
-            return Err(Wrong::Entry("`image` is empty"));
+            return Err(EntryError::Entry("`image` is empty"));
         }
         match self.lookup.find(name) {
             Some(Located::There(path)) => Ok(path),
@@ -319,13 +318,13 @@ impl Pictures<'_> {
                 self.remarks.push((Remark::Spelling, format!(", `{name}`")));
                 Ok(path)
             }
-            // Only names below the folder mean its pictures.
-            Some(Located::Elsewhere(_)) | None => Err(Wrong::NoPicture(self.lookup.missing(name))),
+            // Only relative names can match the folder's pictures.
+            Some(Located::Elsewhere(_)) | None => Err(EntryError::NoPicture(self.lookup.missing(name))),
         }
     }
 }
 
-/// A file of entries, with their places: those that have the fields that they need, and what is wrong with the others.
+/// The valid entries of a file with their places, and the mistakes in the others.
 struct Entries<T> {
     path: PathBuf,
     entries: Vec<(Place, T)>,
@@ -334,7 +333,7 @@ struct Entries<T> {
 }
 
 impl<T: DeserializeOwned> Entries<T> {
-    /// Reads the first of `names` that is in `folder`.
+    /// Reads the first of `names` that exists in `folder`.
     fn read(folder: &Path, names: [&'static str; 2]) -> Result<Self, DataError> {
         if !folder.is_dir() {
             return Err(DataError::NoFolder(folder.to_owned()));
@@ -392,9 +391,11 @@ impl<T: DeserializeOwned> Entries<T> {
         if empty { Err(DataError::Empty(path)) } else { Ok(Self { path, entries, faults, remarks }) }
     }
 
-    /// What `make` makes of all entries and the pictures of the file's folder, and what was done to read them;
-    /// everything that is wrong with any is reported.
-    fn each<U>(self, make: impl Fn(&mut Pictures<'_>, T) -> Result<U, Wrong>) -> Result<(Vec<U>, Remarks), DataError> {
+    /// Converts all entries with `make`. Also returns remarks; the error reports all mistakes.
+    fn each<U>(
+        self,
+        make: impl Fn(&mut Pictures<'_>, T) -> Result<U, EntryError>,
+    ) -> Result<(Vec<U>, Remarks), DataError> {
         let Self { path, entries, mut faults, mut remarks } = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut found = Pictures { lookup: Lookup::new(folder), remarks: Vec::new() };
@@ -403,8 +404,8 @@ impl<T: DeserializeOwned> Entries<T> {
         for (place, entry) in entries {
             match make(&mut found, entry) {
                 Ok(entry) => made.push(entry),
-                Err(Wrong::NoPicture(reported)) => faults.add(place, reported),
-                Err(Wrong::Entry(cause)) => {
+                Err(EntryError::NoPicture(reported)) => faults.add(place, reported),
+                Err(EntryError::Entry(cause)) => {
                     pictures = false;
                     faults.add(place, cause);
                 }
@@ -417,7 +418,7 @@ impl<T: DeserializeOwned> Entries<T> {
     }
 }
 
-/// An entry whose picture stands under `image`, whatever names it, as that of a record is found.
+/// The entry with its picture moved to `image` from any other name of that field.
 fn with_one_picture(value: serde_json::Value) -> Result<(serde_json::Value, Option<Remark>), String> {
     let serde_json::Value::Object(mut fields) = value else { return Ok((value, None)) };
     if fields.get("image").is_some_and(serde_json::Value::is_string) {
@@ -493,10 +494,10 @@ mod tests {
         assert_eq!(read(serde_json::to_string(&given).unwrap(), "").unwrap(), Right::Annotators(owned(&["2"; 10])));
         // Both readings are possible, and they give different numbers.
         let error = read(list(&people), "").unwrap_err().to_string();
-        assert!(error.contains("ten `answers`, some of them equal, and nothing says whose"), "{error}");
+        assert!(error.contains("ten `answers`, some of them equal, without an `answer_type`"), "{error}");
         assert!(read(list(&people[..9]), "").is_ok());
         let error = read(list(&people), r#", "answer_type": "boolean""#).unwrap_err().to_string();
-        assert!(error.contains("`answer_type` says neither"), "{error}");
+        assert!(error.contains("`answer_type` is neither"), "{error}");
     }
 
     #[test]
@@ -514,7 +515,7 @@ mod tests {
         assert_eq!(counts.map(|remark| remarks.count(&remark)), [1, 1, 1]);
         assert_eq!(
             mistake("questions.jsonl", r#"{"images": ["a.jpg", "b.jpg"], "question": "q", "answer": "a"}"#),
-            "DIR/questions.jsonl, line 1: `images` names 2 pictures; a record is read with one"
+            "DIR/questions.jsonl, line 1: `images` names 2 pictures; a record can have only one"
         );
     }
 
@@ -533,16 +534,16 @@ mod tests {
             let (read, remarks) = questions(folder.path()).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(read[0].picture, folder.path().join(on_disk));
             assert_eq!(read[0].question, "q\u{fffd}");
-            assert_eq!((remarks.count(&Remark::Spelling), remarks.count(&Remark::HalfCharacter)), (1, 1));
+            assert_eq!((remarks.count(&Remark::Spelling), remarks.count(&Remark::UnpairedSurrogate)), (1, 1));
         }
         let good = r#"{"image": "a.jpg", "question": "q", "answer": 1}"#;
         assert_eq!(
             mistake("questions.json", &format!("[{good}, {{\"image\": NaN}}, {good}]")),
-            "DIR/questions.json, entry 2: `NaN` is no JSON, though Python writes it: write `null`, or leave the field out"
+            "DIR/questions.json, entry 2: `NaN` is not valid JSON, though Python writes it: use `null`, or omit the field"
         );
         assert_eq!(
             mistake("questions.jsonl", &good.replace("a.jpg", "a.png")),
-            "DIR/questions.jsonl, line 1: there is no picture `DIR/a.png`; there is `a.jpg`"
+            "DIR/questions.jsonl, line 1: no picture `DIR/a.png`; did you mean `a.jpg`?"
         );
     }
 
@@ -550,18 +551,18 @@ mod tests {
     fn a_mistake_names_its_file_and_line() {
         let good = r#"{"image": "a.jpg", "question": "q", "answer": "a"}"#;
         for (second, message) in [
-            ("{\"image\": \"a.jpg\", ", "line 2: not sound JSON: EOF while parsing a value (column 18)"),
+            ("{\"image\": \"a.jpg\", ", "line 2: not valid JSON: EOF while parsing a value (column 18)"),
             (r#"{"image": "a.jpg", "answer": "a"}"#, "line 2: missing field `question`"),
-            (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: there is neither `answer` nor `answers`"),
+            (r#"{"image": "a.jpg", "question": "q"}"#, "line 2: neither `answer` nor `answers` is given"),
             (r#"{"image": "a.jpg", "question": "q", "answers": []}"#, "line 2: `answers` is empty"),
-            (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: a string or a number is expected"),
+            (r#"{"image": "a.jpg", "question": "q", "answer": []}"#, "line 2: expected a string or a number"),
             (
                 r#"{"image": "a.jpg", "question": "q", "answers": [[]]}"#,
-                "line 2: a string, a number, or an object with `answer` is expected",
+                "line 2: expected a string, a number, or an object with `answer`",
             ),
             (
                 r#"{"image": "b.jpg", "question": "q", "answer": 1}"#,
-                "line 2: there is no picture `DIR/b.jpg`; there is `a.jpg`",
+                "line 2: no picture `DIR/b.jpg`; did you mean `a.jpg`?",
             ),
         ] {
             assert_eq!(
@@ -575,12 +576,9 @@ mod tests {
         );
         let bad = "{}\n".repeat(12);
         let reported = mistake("questions.jsonl", &format!("{good}\n{bad}{}\n", good.replace("a.jpg", "b.jpg")));
-        assert!(
-            reported.starts_with("DIR/questions.jsonl: 13 entries are not as they should be:\nline 2: missing"),
-            "{reported}"
-        );
+        assert!(reported.starts_with("DIR/questions.jsonl: 13 entries are invalid:\nline 2: missing"), "{reported}");
         assert!(reported.ends_with("line 11: missing field `image`\nand 3 more"), "{reported}");
-        assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: there are no entries in it");
+        assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: it has no entries");
         assert_eq!(mistake("other", ""), "DIR: there is no `questions.jsonl`");
     }
 

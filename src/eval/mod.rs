@@ -1,4 +1,4 @@
-//! What a model's replies are worth: data with known answers, scores, and how sure they are.
+//! Evaluation: data with known answers, scores of responses, and confidence intervals.
 //!
 //! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score replies against them, [`bootstrap`] puts
 //! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was made, nor what a node is.

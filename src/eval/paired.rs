@@ -1,8 +1,7 @@
-//! The difference between two models that were asked the same: more can be said of it than their intervals show, since
-//! what is hard for one is hard for the other.
+//! Paired differences between two models on the same items. They are more precise than the models' own intervals, because
+//! items that are hard for one model tend to be hard for the other.
 //!
-//! Only what both answered counts. Pictures are resampled for both at once ([`bootstrap`](super::bootstrap)). This
-//! module does not know who answered.
+//! Only items that both answered count. Pictures are resampled for both at once ([`bootstrap`](super::bootstrap)).
 
 use std::collections::BTreeMap;
 
@@ -11,32 +10,32 @@ use super::captions::Counts;
 use super::suite::Benchmark;
 use stic_engine::digest::Digest;
 
-/// What one text came to.
+/// A scored response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Marked {
-    /// The digest of the picture that it is about.
+    /// The digest of its picture.
     pub picture: Digest,
     /// Its score, 0 … 1.
     pub score: f64,
-    /// What it claims.
+    /// Its claims.
     pub counts: Counts,
 }
 
-/// How two models differ.
+/// The difference between two models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// How many replies of each were compared.
+    /// Number of compared items.
     pub items: usize,
-    /// About how many pictures.
+    /// Number of their pictures.
     pub pictures: usize,
-    /// By metric: the one's minus the other's. `None` where it is not defined.
+    /// By metric: `one` minus `other`; `None` if undefined.
     pub metrics: Vec<(&'static str, Option<Estimate>)>,
 }
 
-/// Sums over a picture: score, found, claimed and present of the one, the same of the other, and how many replies.
+/// Sums over a picture: score, found, claimed and present of each model, and the number of items.
 type Sums = [f64; 9];
 
-/// Of both models' sums, what the one has more than the other.
+/// The difference of a metric, from the sums of both models.
 const ACCURACY: [(&str, Statistic<9>); 1] = [("accuracy", |s| s[0] / s[8] - s[4] / s[8])];
 const CAPTIONS: [(&str, Statistic<9>); 4] = [
     ("recall", |s| s[1] / s[3] - s[5] / s[7]),
@@ -45,7 +44,7 @@ const CAPTIONS: [(&str, Statistic<9>); 4] = [
     ("hallucination", |s| (s[2] - s[1]) / s[2] - (s[6] - s[5]) / s[6]),
 ];
 
-/// `one` minus `other`, over the items (by id) that both have.
+/// `one` minus `other`, over the items that both have, by id.
 pub fn difference<Id: Ord>(
     benchmark: Benchmark,
     one: &BTreeMap<Id, Marked>,

@@ -1,8 +1,7 @@
-//! Singulars of English nouns: by the rules of spelling, and by a table where there is none.
+//! Singulars of English nouns, by spelling rules and a table of irregular ones.
 //!
-//! A rule says what a word may be the plural of, not whether such a word exists; who asks compares with words that are
-//! known. What no rule says (`knives`, `cacti`) is in the table word by word, because a rule for it would fit other
-//! words as well: `saves` is not of `safe`.
+//! The rules give possible singulars, which need not be words: callers compare them with known words. Irregular plurals
+//! (`knives`, `cacti`) are listed, because a rule would match other words as well: `saves` is not a plural of `safe`.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -21,14 +20,14 @@ const RULES: [(&str, &str, usize); 9] = [
     ("men", "man", 3),
 ];
 
-/// What the rules do not say, from WordNet: a plural and its singulars, none where there is no singular.
+/// Irregular plurals from WordNet, each with its singulars (none if there is no singular).
 static TABLE: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     let lines = include_str!("plurals.tsv").lines().filter_map(|line| line.split_once('\t'));
     lines.map(|(plural, singulars)| (plural, singulars.split_whitespace().collect())).collect()
 });
 
-/// What `word`, in lower case, may be the plural of, likely ones first; none where it ends in `ss` or has fewer than
-/// three letters.
+/// Possible singulars of `word` (in lower case), likely ones first; none if it ends in `ss` or is shorter than three
+/// letters.
 pub fn singulars(word: &str) -> Vec<String> {
     if word.ends_with("ss") || word.chars().count() < 3 {
         return Vec::new();
@@ -50,7 +49,7 @@ pub fn singulars(word: &str) -> Vec<String> {
     found
 }
 
-/// Whether `word`, in lower case, has no singular that means the same: `shorts` are nothing `short`.
+/// Whether `word` (in lower case) has no singular of the same meaning, such as `shorts`.
 pub fn is_only_plural(word: &str) -> bool {
     TABLE.get(word).is_some_and(Vec::is_empty)
 }

@@ -1,6 +1,4 @@
-//! A benchmark with its data: what is asked about which picture, and what answers are worth.
-//!
-//! This module does not know who answers. What names the data ([`Suite::identity`]) leaves paths and labels out.
+//! A benchmark with its data: questions about pictures, and the scoring of responses.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,10 +34,10 @@ impl Benchmark {
     }
 }
 
-/// One thing that is asked.
+/// A question about a picture, or a picture to describe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestItem {
-    /// What the data calls it.
+    /// Its id in the data.
     pub label: Option<String>,
     /// The picture's file.
     pub picture: PathBuf,
@@ -55,7 +53,7 @@ enum Gold {
 }
 
 impl TestItem {
-    /// The right answers as the data have them (of annotators each one's), or the names of the objects.
+    /// The reference answers as in the data (one per annotator), or the names of the objects.
     pub fn gold(&self) -> Vec<String> {
         match &self.gold {
             Gold::Answers { right, .. } => right.answers().to_vec(),
@@ -63,7 +61,7 @@ impl TestItem {
         }
     }
 
-    /// What kind of question it is, where the data say so.
+    /// The kind of question, if the data has one.
     pub fn kind(&self) -> Option<&str> {
         match &self.gold {
             Gold::Answers { kind, .. } => kind.as_deref(),
@@ -77,11 +75,11 @@ impl TestItem {
 pub struct Suite {
     /// The benchmark.
     pub benchmark: Benchmark,
-    /// What is asked, in the order of the data.
-    pub asked: Vec<TestItem>,
-    /// The files that were read, without the pictures.
+    /// The items, in the order of the data.
+    pub items: Vec<TestItem>,
+    /// The data files, without the pictures.
     pub files: Vec<PathBuf>,
-    /// What was done to read them, for people.
+    /// Notes on reading them.
     pub notes: Vec<String>,
     vocabulary: Vocabulary,
     listed: Vec<Phrases>,
@@ -90,20 +88,20 @@ pub struct Suite {
 /// How short answers are scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scoring {
-    /// Which part of a reply is the answer.
+    /// How to extract the answer from a response.
     pub extract: Extract,
-    /// What compares it with annotators' answers.
+    /// How to compare it with annotators' answers.
     pub scorer: Scorer,
 }
 
-/// What one text came to.
+/// The score of a response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// What was read out of the text: the answer, or the objects that it claims.
+    /// What was extracted: the answer, or the claimed objects.
     pub answer: String,
     /// 0 … 1: the answer's score, or the F1 of the claims.
     pub score: f64,
-    /// What a description claims; none of an answer.
+    /// The claims of a description; `None` for an answer.
     pub claims: Option<Claims>,
 }
 
@@ -113,18 +111,18 @@ impl Mark {
     }
 }
 
-/// What all replies came to.
+/// The scores of all responses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The benchmark's name.
     pub benchmark: String,
-    /// How many replies were scored.
+    /// Number of scored responses.
     pub items: usize,
-    /// How many pictures they are about: what intervals are drawn over.
+    /// Number of their pictures, over which intervals are resampled.
     pub pictures: usize,
-    /// Shares, 0 … 1, in the order in which people read them.
+    /// Metrics, 0 … 1, in the order of the table.
     pub metrics: Vec<Score>,
-    /// Metrics of the benchmark that are not defined for these replies.
+    /// Metrics that are undefined for these responses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undefined: Vec<String>,
     /// Accuracy by kind of question.
@@ -135,25 +133,25 @@ pub struct Scores {
 /// A measured share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Of what.
+    /// Its name.
     pub name: String,
     /// The share.
     pub value: f64,
     /// Its 95 % interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// How many replies it is of.
+    /// Number of responses.
     pub items: usize,
 }
 
-/// A line for each remark, with the name of the first of `files`, which it is about.
+/// A line per remark, starting with the name of the first of `files`.
 fn notes(files: &[PathBuf], remarks: &Remarks) -> Vec<String> {
     let name = files.first().and_then(|file| file.file_name()).unwrap_or_default().to_string_lossy();
     remarks.lines().map(|line| format!("`{name}`: {line}")).collect()
 }
 
 impl Suite {
-    /// The data of `benchmark` in `folder`. `describe_prompt` is what is asked where descriptions are measured.
+    /// The data of `benchmark` in `folder`. `describe_prompt` is the prompt of `captions`.
     ///
     /// # Errors
     /// See [`DataError`].
@@ -161,20 +159,20 @@ impl Suite {
         match benchmark {
             Benchmark::Vqa => {
                 let (questions, remarks) = data::questions(folder)?;
-                let asked = questions.into_iter().map(|entry| TestItem {
+                let items = questions.into_iter().map(|entry| TestItem {
                     label: entry.label,
                     picture: entry.picture,
                     question: entry.question,
                     gold: Gold::Answers { right: entry.right, kind: entry.kind },
                 });
-                let asked = asked.collect();
+                let items = items.collect();
                 let files: Vec<PathBuf> = data::find(folder, &QUESTIONS).into_iter().collect();
                 let notes = notes(&files, &remarks);
-                Ok(Self { benchmark, asked, files, vocabulary: Vocabulary::default(), listed: Vec::new(), notes })
+                Ok(Self { benchmark, items, files, vocabulary: Vocabulary::default(), listed: Vec::new(), notes })
             }
             Benchmark::Captions => {
                 let read = data::annotations(folder)?;
-                let asked = read.pictures.into_iter().map(|entry| TestItem {
+                let items = read.pictures.into_iter().map(|entry| TestItem {
                     label: entry.label,
                     picture: entry.picture,
                     question: describe_prompt.to_owned(),
@@ -184,17 +182,17 @@ impl Suite {
                 let files: Vec<PathBuf> = files.into_iter().flatten().collect();
                 let notes = notes(&files, &read.remarks);
                 let (vocabulary, listed) = (read.vocabulary, read.listed);
-                Ok(Self { benchmark, asked: asked.collect(), files, vocabulary, listed, notes })
+                Ok(Self { benchmark, items: items.collect(), files, vocabulary, listed, notes })
             }
         }
     }
 
-    /// What the data are, wherever they lie: questions, answers, objects, and `pictures`, the digest of each one's
-    /// picture.
+    /// The digest of the data, independent of paths and labels: questions, answers, objects, and `pictures`, the digest of
+    /// each item's picture.
     pub fn identity(&self, pictures: &[Digest]) -> Digest {
         let lists = |objects: &[Phrases]| Value::from(objects.to_vec());
-        let entry = |(asked, picture): (&TestItem, &Digest)| {
-            let gold = match &asked.gold {
+        let entry = |(item, picture): (&TestItem, &Digest)| {
+            let gold = match &item.gold {
                 Gold::Answers { right, kind } => {
                     let kind = kind.iter().cloned().collect::<Vec<_>>();
                     let mut gold = vec![Value::from(right.answers().to_vec()), kind.into()];
@@ -205,18 +203,18 @@ impl Suite {
                 }
                 Gold::Objects(objects) => vec![lists(objects)],
             };
-            // What is asked where descriptions are measured is a parameter, not data.
-            let question = if self.benchmark == Benchmark::Vqa { asked.question.as_str() } else { "" };
+            // The prompt of `captions` is a parameter, not data.
+            let question = if self.benchmark == Benchmark::Vqa { item.question.as_str() } else { "" };
             Value::List(vec![Value::from(*picture), question.into(), Value::List(gold)])
         };
-        let entries: Vec<Value> = self.asked.iter().zip(pictures).map(entry).collect();
+        let entries: Vec<Value> = self.items.iter().zip(pictures).map(entry).collect();
         let fields = vec![("entries".to_owned(), Value::List(entries)), ("vocabulary".to_owned(), lists(&self.listed))];
         Digest::of_fields("stic evaluation data v1", &fields)
     }
 
-    /// What `text`, said to `asked`, is worth.
-    pub fn mark(&self, asked: &TestItem, text: &str, scoring: Scoring) -> Mark {
-        match &asked.gold {
+    /// Scores the response `text` to `item`.
+    pub fn mark(&self, item: &TestItem, text: &str, scoring: Scoring) -> Mark {
+        match &item.gold {
             Gold::Answers { right, .. } => {
                 let answer = scoring.extract.answer(text);
                 Mark { answer: answer.to_owned(), score: vqa::score(answer, right, scoring.scorer), claims: None }
@@ -228,17 +226,16 @@ impl Suite {
         }
     }
 
-    /// Whether `text` is wrong for VQA's scorer, and right for one that normalises answers also where all annotators
-    /// said the same.
-    pub fn is_spelling(&self, asked: &TestItem, text: &str, scoring: Scoring) -> bool {
-        let Gold::Answers { right: right @ Right::Annotators(_), .. } = &asked.gold else { return false };
+    /// Whether `text` is wrong for VQA's scorer, but right for one that normalizes answers even if all annotators agree.
+    pub fn is_spelling(&self, item: &TestItem, text: &str, scoring: Scoring) -> bool {
+        let Gold::Answers { right: right @ Right::Annotators(_), .. } = &item.gold else { return false };
         let answer = scoring.extract.answer(text);
         scoring.scorer == Scorer::Vqa
             && vqa::score(answer, right, Scorer::Vqa) == 0.0
             && vqa::score(answer, right, Scorer::TextVqa) > 0.0
     }
 
-    /// What a reader of the scores has to know of the data.
+    /// A caveat about the scores, if the data calls for one.
     pub fn caveat(&self) -> Option<String> {
         if self.benchmark != Benchmark::Captions || !self.listed.is_empty() {
             return None;
@@ -248,14 +245,13 @@ impl Suite {
              not defined"
                 .to_owned()
         } else {
-            "there is no `vocabulary.json`: objects that no annotation names are never claimed, so precision and f1 come \
+            "there is no `vocabulary.json`: objects that no annotation names are not recognized, so precision and f1 come \
              out too high and hallucination too low"
                 .to_owned()
         })
     }
 
-    /// What the marks of `marked` come to: indices into what is asked, with marks and the digests of the pictures. A
-    /// metric that is not defined (the precision of replies that claim nothing) is named as such.
+    /// The scores of `marked`: indices of items with the digests of their pictures and their marks.
     pub fn scores(&self, marked: &[(usize, Digest, Mark)]) -> Scores {
         let score = |name: &str, estimate: Estimate, items| Score {
             name: name.to_owned(),
@@ -266,7 +262,7 @@ impl Suite {
         let all: Vec<&(usize, Digest, Mark)> = marked.iter().collect();
         let mut by_kind: BTreeMap<&str, Vec<&(usize, Digest, Mark)>> = BTreeMap::new();
         for row in marked {
-            if let Some(TestItem { gold: Gold::Answers { kind: Some(kind), .. }, .. }) = self.asked.get(row.0) {
+            if let Some(TestItem { gold: Gold::Answers { kind: Some(kind), .. }, .. }) = self.items.get(row.0) {
                 by_kind.entry(kind).or_default().push(row);
             }
         }
@@ -329,13 +325,13 @@ mod tests {
 "#;
 
     fn pictures(suite: &Suite) -> Vec<Digest> {
-        suite.asked.iter().map(|asked| Digest::of_file(&asked.picture).unwrap()).collect()
+        suite.items.iter().map(|item| Digest::of_file(&item.picture).unwrap()).collect()
     }
 
     fn scores(suite: &Suite, replies: &[&str]) -> Scores {
         let scoring = Scoring { extract: Extract::FinalAnswer, ..Scoring::default() };
-        let rows = suite.asked.iter().zip(pictures(suite)).zip(replies).enumerate();
-        let marked = rows.map(|(index, ((asked, picture), text))| (index, picture, suite.mark(asked, text, scoring)));
+        let rows = suite.items.iter().zip(pictures(suite)).zip(replies).enumerate();
+        let marked = rows.map(|(index, ((item, picture), text))| (index, picture, suite.mark(item, text, scoring)));
         suite.scores(&marked.collect::<Vec<_>>())
     }
 
@@ -358,9 +354,9 @@ mod tests {
         let lines = "{\"image\": \"a.jpg\", \"objects\": [\"dog\", \"ball\"]}\n{\"image\": \"b.jpg\", \"objects\": [\"cat\"]}\n";
         let folder = folder(&[("annotations.jsonl", lines)]);
         let suite = Suite::read(Benchmark::Captions, folder.path(), "Describe.").unwrap();
-        assert_eq!(suite.asked[0].question, "Describe.");
+        assert_eq!(suite.items[0].question, "Describe.");
         let marks: Vec<Mark> = suite
-            .asked
+            .items
             .iter()
             .zip(["Two dogs.", "A cat with a ball."])
             .map(|(a, text)| suite.mark(a, text, Scoring::default()))

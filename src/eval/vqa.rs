@@ -1,21 +1,20 @@
-//! Short answers: what a reply answers, and whether that is right.
+//! Short answers: extraction from responses, and scoring.
 //!
-//! Right answers are of two kinds ([`Right`]). What *annotators* said is scored as VQA's own evaluation code does it, or
-//! as that of TextVQA ([`Scorer`]): both give VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in
-//! what they take for the same answer. *Accepted* answers are each right: the score is 1 for a reply that is the same as
-//! one of them. This module does not know where answers come from.
+//! Reference answers are of two kinds ([`Right`]). *Annotators'* answers are scored like VQA's or TextVQA's evaluation code
+//! ([`Scorer`]): both compute VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in normalization.
+//! *Accepted* answers are all right: the score is 1 if the response matches one of them.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// The right answers to a question.
+/// The reference answers to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Right {
-    /// What each of several people answered, ten in VQA and TextVQA: how often an answer was given counts.
+    /// One answer per annotator, ten in VQA and TextVQA; the score depends on how many agree.
     Annotators(Vec<String>),
-    /// Spellings of the right answer, each as good as the others.
+    /// Equally accepted spellings.
     Accepted(Vec<String>),
 }
 
@@ -28,11 +27,11 @@ impl Right {
     }
 }
 
-/// What compares an answer with those of annotators.
+/// How answers are compared with those of annotators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scorer {
-    /// VQA's evaluation code (<https://github.com/GT-Vision-Lab/VQA>, `vqaEval.py`). Where all annotators said the same
-    /// it normalises nothing: `Yes` is wrong then if all said `yes`.
+    /// VQA's evaluation code (<https://github.com/GT-Vision-Lab/VQA>, `vqaEval.py`). If all annotators
+    /// agree it does not normalize: `Yes` is then wrong if all answered `yes`.
     #[default]
     Vqa,
     /// That of TextVQA, which LLaVA uses (`m4c_evaluator.py`).
@@ -52,14 +51,14 @@ impl Scorer {
     }
 }
 
-/// Which part of a reply is taken for the answer.
+/// How to extract the answer from a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extract {
-    /// All of it, as the official scorers do.
+    /// The whole response, as the official scorers do.
     #[default]
     None,
-    /// What follows the last `answer is` or `answer:` in it, up to the end of that line, with neither quotation marks
-    /// around it nor a full stop after it; all of it where nothing does.
+    /// The text after the last `answer is` or `answer:` up to the end of that line, without quotation marks and a final
+    /// full stop; the whole response if there is none.
     FinalAnswer,
 }
 
@@ -75,7 +74,7 @@ impl Extract {
         }
     }
 
-    /// What `text` answers.
+    /// The answer in `text`.
     pub fn answer(self, text: &str) -> &str {
         match self {
             Self::None => text.trim(),
@@ -98,7 +97,7 @@ fn final_answer(text: &str) -> &str {
     if answer.is_empty() { text.trim() } else { answer }
 }
 
-/// The score of `answer` against the `right` ones: 0 … 1. The scorer is that of annotators' answers.
+/// The score of `answer` against the `right` ones: 0 … 1. `scorer` applies to annotators' answers.
 pub fn score(answer: &str, right: &Right, scorer: Scorer) -> f64 {
     match right {
         Right::Annotators(given) => {
@@ -127,9 +126,8 @@ fn compared(answer: &str, given: &[String], scorer: Scorer) -> (String, Vec<Stri
     (normal(answer), given.iter().map(|given| normal(given)).collect())
 }
 
-/// VQA's soft accuracy of an answer that `agreeing` of `all` annotators gave. Each of them in turn is left out, and the
-/// answer is worth min(1, agreeing others / 3); the mean of that is, of ten, 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and
-/// more who gave it.
+/// VQA's soft accuracy of an answer that `agreeing` of `all` annotators gave: the mean of min(1, agreeing others / 3) over
+/// leaving out each annotator. With ten it is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more who agree.
 fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     let others = |agreeing: usize| (agreeing as f64 / 3.0).min(1.0);
     let left_out = |count: usize| if count == 0 { 0.0 } else { count as f64 * others(count - 1) };
@@ -138,9 +136,9 @@ fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     (mean * 1e12).round() / 1e12
 }
 
-/// [`normalise`] where it can tell answers apart, for accepted answers. It drops a minus sign, and `A` for an article;
-/// with one right answer that would make `5` out of `-5`, and nothing out of the option `A`. So the sign stays, and an
-/// article at the end, which has no noun to belong to, is none: `(A)` and `a.` are the option `A`.
+/// [`normalise`] for accepted answers. It would drop a minus sign, and `A` as an article, and so turn `-5` into `5` and the
+/// option `A` into nothing. Here the sign stays, and an article at the end, without a noun, is kept: `(A)` and `a.` are the
+/// option `A`.
 fn comparable(answer: &str) -> String {
     let trimmed = answer.trim();
     let normal = words(&spaced(trimmed), Articles::GoBeforeWords);
@@ -152,12 +150,12 @@ fn comparable(answer: &str) -> String {
     }
 }
 
-/// The normal form of an answer, as TextVQA's evaluation code makes it (`EvalAIAnswerProcessor`).
+/// Normalizes an answer like TextVQA's evaluation code (`EvalAIAnswerProcessor`).
 pub fn normalise(answer: &str) -> String {
     words(&spaced(answer), Articles::Go)
 }
 
-/// The normal form of an answer, as VQA's evaluation code makes it where annotators disagree.
+/// Normalizes an answer like VQA's evaluation code if annotators disagree.
 pub fn normalise_as_vqa(answer: &str) -> String {
     words(&without_periods(&without_punctuation(&one_line(answer))), Articles::Go)
 }
@@ -168,14 +166,14 @@ fn spaced(answer: &str) -> String {
     without_periods(&without_punctuation(&one_line(strip(&text))))
 }
 
-/// What is done with `a`, `an` and `the`.
+/// What to do with `a`, `an` and `the`.
 #[derive(Clone, Copy, PartialEq)]
 enum Articles {
     Go,
     GoBeforeWords,
 }
 
-/// Number words as digits, articles away, contractions spelled alike.
+/// Replaces number words by digits, removes articles, and unifies contractions.
 fn words(text: &str, articles: Articles) -> String {
     let text = text.to_lowercase();
     let mut words = text.split(is_space).filter(|word| !word.is_empty()).peekable();
@@ -190,7 +188,7 @@ fn words(text: &str, articles: Articles) -> String {
     kept.join(" ")
 }
 
-/// Line feeds and tabs as blanks, and none around the text.
+/// Replaces line feeds and tabs by spaces, and trims.
 fn one_line(text: &str) -> String {
     strip(&text.replace(['\n', '\t'], " ")).to_owned()
 }
@@ -200,19 +198,19 @@ fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// What Python takes for white space: the separators of ASCII, too.
+/// Python's white space, which includes the ASCII separators.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 
-/// What Python's regular expressions take for a digit.
+/// A digit in Python's regular expressions.
 fn is_digit(character: char) -> bool {
     static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d").expect("a pattern"));
     if character.is_ascii() { character.is_ascii_digit() } else { DIGIT.is_match(character.encode_utf8(&mut [0; 4])) }
 }
 
-/// A mark beside a blank goes; one between letters becomes a blank. A comma between digits makes all marks go. The text
-/// as it was decides.
+/// Removes punctuation next to a space, and replaces other punctuation by a space. If the original text has a comma between
+/// digits, all punctuation is removed.
 fn without_punctuation(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let comma = characters.windows(3).any(|three| is_digit(three[0]) && three[1] == ',' && is_digit(three[2]));
@@ -224,8 +222,8 @@ fn without_punctuation(text: &str) -> String {
     result
 }
 
-/// A full stop goes unless a digit follows it. Only the first 32 do: both scorers hand a flag over where the number of
-/// replacements is expected, and scores are compared with theirs.
+/// Removes the first 32 full stops that no digit follows. The limit reproduces a bug in both scorers, which pass a flag where
+/// `re.sub` expects a count.
 fn without_periods(text: &str) -> String {
     let mut dropped = 0;
     let mut result = String::with_capacity(text.len());
@@ -255,8 +253,8 @@ const NUMBERS: [(&str, &str); 12] = [
     ("ten", "10"),
 ];
 
-/// Both scorers' table of contractions, one a line: as written without an apostrophe or with one in the wrong place, and
-/// as it should be. Some entries cannot be reached after the steps before; they are the scorers'.
+/// Both scorers' table of contractions, one per line: without an apostrophe or with a misplaced one, and corrected. Some
+/// entries are unreachable after the previous steps; they are kept as in the scorers.
 static CONTRACTIONS: LazyLock<HashMap<&str, &str>> =
     LazyLock::new(|| include_str!("contractions.txt").lines().filter_map(|line| line.split_once(' ')).collect());
 

@@ -1,7 +1,7 @@
-//! Adapters as results: what their parts are, read back into a model, imported from a PEFT folder and exported to one.
+//! Adapters as results: writing, loading, and import from and export to PEFT folders.
 //!
-//! The identity is the tensors and the settings that they mean something by. The base model's name, the dropout and the
-//! training log go beside it: they change nothing that the adapter does.
+//! Tensors and settings are the identity. The base model's name, the dropout and the training log are side parts: they do
+//! not change what the adapter computes.
 
 use std::fs;
 use std::path::Path;
@@ -17,9 +17,9 @@ use stic_engine::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, P
 pub const TENSORS: &str = peft::TENSORS;
 /// The identity part with rank, alpha and targets.
 pub const SETTINGS: &str = "adapter.json";
-/// The side part with what an export says of the adapter's origin.
+/// The side part about the adapter's origin, for exports.
 pub const ORIGIN: &str = "base.json";
-/// The side part with a line for each step of the training that made the adapter.
+/// The side part with one line per training step.
 pub const LOG: &str = "log.jsonl";
 
 /// What is not in the tensors.
@@ -34,10 +34,10 @@ struct Settings {
 /// Where an adapter comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The base model's name, where the adapter was imported. What a pipeline trained is named by the pipeline file.
+    /// The base model's name, for imported adapters. For trained ones it comes from the pipeline file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_model: Option<String>,
-    /// The dropout that it was trained with.
+    /// The dropout used in training.
     pub dropout: f64,
 }
 
@@ -70,7 +70,7 @@ pub fn part(name: &str, content: &[u8], objects: &dyn Objects) -> Result<Part, F
 /// The adapter on `port`, if one is connected, for the decoder of `model` and on its device.
 ///
 /// # Errors
-/// When it was made for another model, or its parts cannot be read.
+/// When it does not fit the model, or its parts cannot be read.
 pub fn load(inputs: &Inputs, port: &str, model: &dyn Model) -> Result<Option<Adapter>, Failure> {
     let Some(artifact) = inputs.artifacts(port).first() else { return Ok(None) };
     let named = |message: &str| format!("the adapter of `{}`: {message}", artifact.node);
@@ -83,22 +83,21 @@ pub fn load(inputs: &Inputs, port: &str, model: &dyn Model) -> Result<Option<Ada
     Ok(Some(read.adapter))
 }
 
-/// The shape of the PEFT adapter in `folder`, as the parameters of a node that trains on from it would repeat it. Reads
-/// no tensor.
+/// The shape of the PEFT adapter in `folder` as parameters of a node that continues training it. Reads no tensors.
 ///
 /// # Errors
-/// When the folder holds no adapter, or one of a form that is not supported.
+/// When the folder holds no adapter, or an unsupported one.
 pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
     let settings = peft::check(folder)?;
     let targets = targets(folder, &settings, &peft::open_tensors(folder)?)?;
     Ok(shape(settings.rank, settings.alpha, &targets))
 }
 
-/// The PEFT adapter in `folder` as a result, and what a person should know about it.
+/// The PEFT adapter in `folder` as a result, and notes on it.
 ///
 /// # Errors
-/// When the folder holds no adapter, or one of a form that is not supported. Whether it fits a model shows when it is
-/// loaded.
+/// When the folder holds no adapter, or an unsupported one. Whether it fits a model is checked when
+/// it is loaded.
 pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<String>), Failure> {
     let settings = peft::check(folder)?;
     let path = folder.join(peft::TENSORS);
@@ -161,7 +160,7 @@ fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<V
     peft::targets(settings, tensors).map_err(|error| error.of(&path))
 }
 
-/// An adapter's shape as parameters: what a node that trains on from it may repeat.
+/// An adapter's shape as parameters.
 pub fn shape(rank: usize, alpha: f64, targets: &[String]) -> Vec<Parameter> {
     vec![
         Parameter::function("lora.rank", rank),
@@ -181,27 +180,27 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::*;
-    use crate::nodes::harness::Trial;
+    use crate::nodes::harness::TestContext;
 
     #[test]
     fn an_import_of_wrapped_names_is_the_import_of_plain_ones_and_says_so() {
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava/adapter");
-        let harness = Trial::new();
-        let (plain, notes) = import(&reference, &*harness.shelf).unwrap();
+        let harness = TestContext::new();
+        let (plain, notes) = import(&reference, &*harness.objects).unwrap();
         assert_eq!(notes, Vec::<String>::new());
 
         let folder = tempfile::tempdir().unwrap();
         fs::copy(reference.join(peft::SETTINGS), folder.path().join(peft::SETTINGS)).unwrap();
-        let bytes = harness.shelf.read(&plain.identity[0].digest).unwrap();
+        let bytes = harness.objects.read(&plain.identity[0].digest).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let wrapped = |name: &str| format!("_orig_mod.module.{}", name.replace(".lora_A.", ".lora_A.default."));
         let views = file.tensors().into_iter().map(|(name, view)| (wrapped(&name), view));
         let text = safetensors::serialize(views, None).unwrap();
         fs::write(folder.path().join(peft::TENSORS), text).unwrap();
-        let (found, notes) = import(folder.path(), &*harness.shelf).unwrap();
+        let (found, notes) = import(folder.path(), &*harness.objects).unwrap();
         assert_eq!(notes.len(), 3, "{notes:?}");
         assert_eq!(found.identity[1], plain.identity[1]);
-        let bytes = harness.shelf.read(&found.identity[0].digest).unwrap();
+        let bytes = harness.objects.read(&found.identity[0].digest).unwrap();
         let found = SafeTensors::deserialize(&bytes).unwrap();
         for (name, view) in file.tensors() {
             assert_eq!(found.tensor(&name).unwrap(), view, "{name}");

@@ -13,11 +13,11 @@ use stic_engine::spec::syntax::{Located, Syntax};
 use stic_engine::spec::{FromToml, Mistake, Mistakes, Reader};
 
 parameters! {
-    /// The conditions that have names of their own.
+    /// The conditions that are not on a field.
     struct Named {
         /// Whether there is a picture
         image: Option<bool> = boolean().optional("either").selection(),
-        /// Globs of which the picture's name, as the source writes it, matches one; `**` crosses folders
+        /// Globs, one of which must match the picture's name as the source writes it; `**` matches any number of folders
         path: Option<Globs> = Setting::new(globs_form(), read_globs, |globs| Some(globs.patterns.clone().into()))
             .optional("any")
             .selection(),
@@ -76,7 +76,7 @@ impl Parameters for Filter {
     }
 }
 
-/// A text, number or truth, or a list of them.
+/// A string, number or boolean, or a list of them.
 struct OneOrMany(Vec<Json>);
 
 impl FromToml for OneOrMany {

@@ -1,6 +1,6 @@
-//! `corrupt`: gives every picture one corruption, drawn in proportion to the operations' weights.
+//! `corrupt`: applies one corruption to each picture, drawn in proportion to the operations' weights.
 //!
-//! The item keeps its id and its picture; what became of it stands beside, as an altered picture in the store.
+//! The item keeps its id and its picture; the altered picture is stored beside it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -46,7 +46,7 @@ impl NodeKind for CorruptKind {
     }
 
     fn help(&self) -> &'static str {
-        "gives every picture one corruption, drawn in proportion to the operations' weights"
+        "applies one corruption to each picture, drawn in proportion to the operations' weights"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -61,7 +61,7 @@ impl NodeKind for CorruptKind {
 parameters! {
     /// A node of the kind.
     struct Corrupt {
-        /// The corruptions, of which each picture gets one (Section 3: low resolution or colour jitter)
+        /// The corruptions; one is drawn for each picture (Section 3: low resolution or color jitter)
         operations: Vec<Weighted> = operations::setting(),
         /// Shared
         fraction: Fraction = group(),
@@ -100,7 +100,7 @@ impl Node for Corrupt {
     }
 }
 
-/// A record, the picture that is altered, and how.
+/// A record, the picture to alter, and the operation.
 struct Subject<'a> {
     record: Record,
     label: Label,
@@ -109,7 +109,7 @@ struct Subject<'a> {
 }
 
 impl Corrupt {
-    /// The records that the node takes; those without a picture are left out.
+    /// The records in the node's share, without those that have no picture.
     fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Subject<'_>>, LeftOut), Failure> {
         let records = labelled::<Record>(inputs, "images")?;
         let all = records.len();
@@ -123,8 +123,8 @@ impl Corrupt {
                 continue;
             };
             if !seen.insert(record.id.clone()) {
-                return Err(Failure::node(format!("{} comes in twice", item_name(&record.id, &label)))
-                    .help("connect each picture once: leave it out of one of the inputs that hold it"));
+                return Err(Failure::node(format!("{} occurs twice in the inputs", item_name(&record.id, &label)))
+                    .help("remove it from one of the inputs that contain it"));
             }
             let operation = choose(&self.operations, pipeline_seed, &drawn_for(&record));
             subjects.push(Subject { record, label, shown, operation });
@@ -135,8 +135,7 @@ impl Corrupt {
     }
 }
 
-/// What draws are made for: the item, and what became of its picture before, or a chain of corruptions would draw the
-/// same at every link.
+/// What random draws depend on: the item and its current picture, so that chained corruptions draw independently.
 fn drawn_for(record: &Record) -> String {
     match &record.altered {
         None => record.id.to_string(),
@@ -150,7 +149,7 @@ impl Subject<'_> {
             ("picture".to_owned(), Value::from(self.shown)),
             ("operation".to_owned(), Value::Table(self.operation.fields())),
         ];
-        // What became of the picture before is part of the value.
+        // An earlier alteration is part of the value.
         if let Some(before) = &self.record.altered {
             let before = json!({ "operation": before.operation, "values": before.values }).to_string();
             fields.push(("after".to_owned(), Value::from(before)));
@@ -188,7 +187,7 @@ impl Subject<'_> {
     }
 }
 
-/// How many pictures are in memory at a time.
+/// How many pictures are in memory at once.
 const TOGETHER: usize = 16;
 
 impl ItemWork for Corrupt {
@@ -264,10 +263,10 @@ impl ItemWork for Corrupt {
     }
 }
 
-/// How many pictures are shown of a result.
+/// How many pictures a summary shows.
 const SAMPLES: usize = 3;
 
-/// A picture before and after: its sizes in pixels, and what was done.
+/// A picture's size before and after, and the operation.
 fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<Block> {
     let size = |bytes: &[u8]| decode(bytes).ok().map(|picture| format!("{}×{}", picture.width(), picture.height()));
     let before = size(&context.content(&record.shown()?).ok()?)?;
@@ -278,7 +277,7 @@ fn sample(record: &Record, altered: &Altered, context: &dyn Context) -> Option<B
     Some(Block::Sample(Sample { file: record.picture?, name: None, text, fields: Vec::new() }))
 }
 
-/// A value that was drawn, to three digits where it is a number.
+/// A drawn value, numbers to three digits.
 fn readable(value: &Json) -> String {
     match value {
         Json::Array(values) => values.iter().map(readable).collect::<Vec<_>>().join(" then "),
@@ -294,7 +293,7 @@ fn readable(value: &Json) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::harness::{Trial, read};
+    use super::super::harness::{TestContext, read};
     use super::*;
     use crate::artifact::{ItemId, read_lines, write_lines};
     use crate::data::resample::tests::ramps;
@@ -311,9 +310,9 @@ mod tests {
     }
 
     /// Pictures in the store, as records.
-    fn images(harness: &Trial, count: u32) -> (Vec<Record>, Artifact) {
+    fn images(harness: &TestContext, count: u32) -> (Vec<Record>, Artifact) {
         let record = |n: u32| {
-            let picture = harness.shelf.put(&encode_png(&ramps(8 + n, 9))).unwrap();
+            let picture = harness.objects.put(&encode_png(&ramps(8 + n, 9))).unwrap();
             Record {
                 id: ItemId::new(picture),
                 picture: Some(picture),
@@ -327,13 +326,13 @@ mod tests {
         (records, artifact)
     }
 
-    fn inputs(harness: &Trial, artifact: Artifact) -> Inputs {
-        Inputs::new([("images", vec![artifact])].into(), harness.shelf.clone())
+    fn inputs(harness: &TestContext, artifact: Artifact) -> Inputs {
+        Inputs::new([("images", vec![artifact])].into(), harness.objects.clone())
     }
 
     type Made = Vec<(usize, Result<ItemValue, BadItem>)>;
 
-    fn mapped(harness: &Trial, node: &dyn Node, inputs: &Inputs) -> (Vec<Item>, Made) {
+    fn mapped(harness: &TestContext, node: &dyn Node, inputs: &Inputs) -> (Vec<Item>, Made) {
         let Work::Items(work) = node.work() else { panic!("items") };
         let items = work.items(inputs, 7, harness).unwrap();
         let pending: Vec<usize> = (0..items.len()).collect();
@@ -348,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_picture_gets_one_operation_and_keeps_its_id() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let (records, artifact) = images(&harness, 40);
         let inputs = inputs(&harness, artifact);
         let node = node(BOTH);
@@ -357,10 +356,10 @@ mod tests {
         let values: Vec<_> = made.into_iter().map(|(index, value)| (index, value.unwrap())).collect();
         let Work::Items(work) = node.work() else { panic!("items") };
         let output = work.collect(&inputs, &mut values.into_iter(), &harness).unwrap();
-        let altered: Vec<Record> = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        let altered: Vec<Record> = read_lines(&harness.objects.read(&output.identity[0].digest).unwrap()).unwrap();
         for (before, after) in records.iter().zip(&altered) {
             assert_eq!((&before.id, before.picture), (&after.id, after.picture));
-            let picture = decode(&harness.shelf.read(&after.shown().unwrap()).unwrap()).unwrap();
+            let picture = decode(&harness.objects.read(&after.shown().unwrap()).unwrap()).unwrap();
             let small = after.altered.as_ref().unwrap().operation == "low_resolution";
             assert_eq!(picture.dimensions().1 == 3 || picture.dimensions().0 == 3, small);
         }
@@ -376,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_share_takes_what_its_complement_leaves() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let (records, artifact) = images(&harness, 30);
         let inputs = inputs(&harness, artifact);
         let ids = |text: &str| -> Vec<ItemId> {
@@ -391,7 +390,7 @@ mod tests {
 
     #[test]
     fn items_read_the_operation_that_they_drew_and_no_other() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let (_, artifact) = images(&harness, 30);
         let inputs = inputs(&harness, artifact);
         let items = |text: &str| {
@@ -405,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_a_picture_before_is_part_of_what_an_item_reads() {
-        let harness = Trial::new();
+    fn an_item_reads_the_earlier_alterations_of_its_picture() {
+        let harness = TestContext::new();
         let (mut records, plain) = images(&harness, 1);
         let node = node("operations = [{ op = \"greyscale\" }]");
         let mut made = |sigma: f64| {
@@ -420,7 +419,7 @@ mod tests {
         let ((reads, value), (other_reads, other_value)) = (made(0.1), made(0.2));
         assert_ne!(value, other_value, "the same pixels, but another way to them");
         assert_ne!(reads, other_reads);
-        // What an untouched picture reads is what it was: caches stay.
+        // Unaltered pictures keep the digest of earlier versions, so that caches stay valid.
         let (items, _) = mapped(&harness, node.as_ref(), &inputs(&harness, plain));
         let operation = Operation::Greyscale;
         let fields = vec![
@@ -431,8 +430,8 @@ mod tests {
     }
 
     #[test]
-    fn the_links_of_a_chain_draw_apart_from_one_another() {
-        let harness = Trial::new();
+    fn chained_corruptions_draw_independently() {
+        let harness = TestContext::new();
         let (records, artifact) = images(&harness, 20);
         let jitter = "{ op = \"color_jitter\", brightness = [0.5, 1.5] }";
         let node = node(&format!("operations = [{jitter}, {{ op = \"noise\", sigma = [0.01, 0.1] }}]"));
@@ -455,7 +454,7 @@ mod tests {
 
     #[test]
     fn records_without_a_picture_are_left_out_and_counted() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let (mut records, _) = images(&harness, 2);
         let node = node("operations = [{ op = \"greyscale\" }]");
         let turns = vec![artifact::Turn { from: artifact::Speaker::Human, value: "What?".to_owned() }];
@@ -482,16 +481,13 @@ mod tests {
         assert!(work.items(&none, 7, &harness).is_err());
         let promised = |count: usize| move |_: &str| vec![Parameter::selection("pictures", count)];
         assert!(node.check_inputs(&promised(1)).is_empty());
-        assert_eq!(
-            node.check_inputs(&promised(0))[0].message,
-            "none of the records that come in by `images` has a picture"
-        );
+        assert_eq!(node.check_inputs(&promised(0))[0].message, "none of the records in `inputs.images` has a picture");
     }
 
     #[test]
     fn a_picture_that_cannot_be_decoded_is_a_bad_item() {
-        let harness = Trial::new();
-        let picture = harness.shelf.put(b"no picture").unwrap();
+        let harness = TestContext::new();
+        let picture = harness.objects.put(b"no picture").unwrap();
         let record = Record {
             id: ItemId::new(picture),
             picture: Some(picture),

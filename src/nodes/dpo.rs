@@ -24,13 +24,13 @@ parameters! {
         training: TrainingParameters = group(),
         /// Strength of the preference term (Equation 7 of DPO; the published trainer's default, which the paper does not state)
         beta: f64 = number(above(0.0)).default(0.1),
-        /// Weight of the preferred response's own log-probability: alpha of Table 6
+        /// Weight of the preferred response's log-probability (alpha in Table 6)
         chosen_weight: f64 = number(0.0..).default(1.0 / 1024.0),
-        /// What the policy is compared with: the base model, or the base model with the input adapter
+        /// The reference policy: the base model, without or with the input adapter
         reference: Reference = choice([("base", Reference::Base), ("input", Reference::Input)]).default(Reference::Base),
-        /// What is rejected; nothing else is there yet
+        /// What the rejected side differs in; only `text` so far
         rejected: () = only("text"),
-        /// The loss; nothing else is there yet
+        /// The loss; only `sigmoid` so far
         loss: () = only("sigmoid"),
     }
 }
@@ -65,7 +65,7 @@ impl NodeKind for DpoKind {
     }
 
     fn help(&self) -> &'static str {
-        "trains an adapter on pairs by DPO with the paper's regulariser"
+        "trains an adapter on preference pairs by DPO with the paper's regularizer"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -122,7 +122,7 @@ fn only(known: &'static str) -> Setting<()> {
             table.reject(
                 key,
                 format!("`{key}` can only be `{known}`"),
-                "nothing else is there yet",
+                "not supported yet",
                 Some(format!("write `{key} = \"{known}\"`, or leave it out")),
             );
         }

@@ -1,8 +1,8 @@
-//! `evaluate`: what a model answers about pictures whose answers are known, and what that is worth.
+//! `evaluate`: runs a model on questions with known answers, and scores its responses.
 //!
-//! An item is one thing asked: its value is what the model said. Scoring comes after, over all items, so a corrected
-//! scorer or other gold answers score what was said before. With describe-and-respond the model first describes the
-//! picture in a conversation of its own; one description serves all questions about the picture.
+//! An item is a question and its value the model's response. Scoring happens afterwards over all items, so that a changed
+//! scorer or corrected gold answers reuse the responses. With describe-and-respond the model first describes the picture in
+//! a separate conversation; one description serves all questions about the picture.
 
 mod answer;
 mod compare;
@@ -22,7 +22,7 @@ use self::answer::{Run, Subject};
 use self::outcome::outcome;
 use super::device;
 use super::labels::absolute;
-use super::listing::{MEND_OR_SKIP, look_for_deep_grey};
+use super::listing::{FIX_OR_SKIP, look_for_deep_grey};
 use super::model::ModelParameters;
 use super::{adapter, infuse};
 use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
@@ -49,14 +49,13 @@ use stic_engine::spec::parameter::{
 /// The paper's benchmarks, which need readers, prompts and scorers of their own.
 const NOT_YET: [&str; 7] = ["scienceqa", "textvqa", "chartqa", "llava-bench", "mmbench", "mm-vet", "mathvista"];
 
-/// Among how many tokens an answer is drawn when the temperature is above 0: the default of the library that the
-/// published scripts call.
+/// Top-k of sampling at a temperature above 0: transformers' default, which the published scripts use.
 const TOP_K: usize = 50;
 
-/// How many bytes of prepared pictures wait for their descriptions at once.
+/// Upper limit of preprocessed pictures in memory, in bytes.
 const PREPARED: usize = 256 << 20;
 
-/// How many pictures do at most: what a kill may cost is their descriptions.
+/// Upper limit of pictures per batch: a crash may lose their descriptions.
 const PICTURES: usize = 512;
 
 /// The kind.
@@ -67,22 +66,22 @@ parameters! {
     struct EvaluateNode {
         /// Shared
         model: ModelParameters = group(),
-        /// What is measured: short answers (`vqa`) or the objects that descriptions name (`captions`)
+        /// What to measure: short answers (`vqa`) or the objects in descriptions (`captions`)
         benchmark: Benchmark = benchmark(),
         /// The folder with the pictures and the questions or annotations
         data: PathBuf = path().selection(),
-        /// Whether the model first describes the picture, and how the description meets the question
+        /// Whether the model first describes the picture, and how the description is added to the question
         describe_and_respond: Form = form().default(Form::Direct),
-        /// The prompt that asks for a description (Appendix B; of `captions`, for what is measured)
+        /// The prompt for descriptions (Appendix B); for `captions`, the one that is measured
         describe_prompt: String = filled_string("a prompt").default(DESCRIBE_AND_RESPOND.to_owned()),
-        /// Sampling temperature; 0 takes the likeliest token
+        /// Sampling temperature; 0 is greedy decoding
         temperature: f64 = number(0.0..).default(0.0),
-        /// The longest answer and the longest description, in tokens (the published scripts')
+        /// Maximum length of an answer or a description in tokens (as in the published scripts)
         max_new_tokens: usize = integer(1..=1_000_000).default(1024),
-        /// What of a response to `vqa` is taken for the answer
+        /// How to extract the answer from a response (`vqa` only)
         extract: Extract =
             choice(Extract::ALL.map(|way| (way.name(), way))).default(Extract::default()).selection(),
-        /// Whose normalisation compares answers of `vqa` with annotators'
+        /// How answers are normalized before they are compared (`vqa` only)
         scorer: Scorer =
             choice(Scorer::ALL.map(|scorer| (scorer.name(), scorer))).default(Scorer::default()).selection(),
         /// Shared
@@ -90,7 +89,7 @@ parameters! {
     }
 }
 
-/// `describe_and_respond`: whether a description is made first, and how it meets the question.
+/// `describe_and_respond`: whether the model describes the picture first, and how the description is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// `false`: the question alone.
@@ -104,7 +103,7 @@ enum Form {
 }
 
 impl Form {
-    /// What people call it.
+    /// Its name in tables.
     fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -146,7 +145,7 @@ impl NodeKind for EvaluateKind {
     }
 
     fn help(&self) -> &'static str {
-        "measures a model on data of your own, with 95 % intervals and differences on the same items"
+        "scores a model on your own data, with 95 % confidence intervals and paired differences"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -155,15 +154,15 @@ impl NodeKind for EvaluateKind {
 
     fn read(&self, table: &mut Reader<'_>, _connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
         let node = EvaluateNode::read(table);
-        table.refuse("judge", "the benchmarks that are there, `vqa` and `captions`, need no judge");
+        table.refuse("judge", "the supported benchmarks, `vqa` and `captions`, need no judge");
         let node = node?;
         if node.benchmark == Benchmark::Captions {
             for key in ["extract", "scorer"] {
                 if !table.has(key) {
                     continue;
                 }
-                let message = format!("`{key}` is for short answers, and `captions` measures descriptions");
-                table.reject(key, message, "nothing reads this here", None);
+                let message = format!("`{key}` applies to short answers, but `captions` measures descriptions");
+                table.reject(key, message, "not used here", None);
             }
         }
         Some(Box::new(node))
@@ -193,8 +192,8 @@ fn read_benchmark(table: &mut Reader<'_>, key: &str) -> Option<Benchmark> {
     let written = table.string(key, "the name of a benchmark")?;
     let found = Benchmark::ALL.into_iter().find(|benchmark| benchmark.name() == written);
     if found.is_none() && NOT_YET.contains(&written.as_str()) {
-        let help = "`vqa` and `captions` are there, on questions and annotations of your own";
-        let message = format!("the benchmark `{written}` is not there yet");
+        let help = "`vqa` and `captions` are supported, with your own questions and annotations";
+        let message = format!("the benchmark `{written}` is not supported yet");
         table.reject("benchmark", message, "one of the paper's seven", Some(help.to_owned()));
     } else if found.is_none() {
         table.reject_name("benchmark", "benchmark", &written, &names);
@@ -239,7 +238,7 @@ impl Node for EvaluateNode {
     fn check_files(&self) -> Vec<FileProblem> {
         let mut problems = self.model.check_files();
         match Suite::read(self.benchmark, &self.data, &self.describe_prompt) {
-            Ok(suite) => problems.extend(self.unlike_pictures(&suite)),
+            Ok(suite) => problems.extend(self.check_pictures(&suite)),
             Err(error) => {
                 let message = error.to_string();
                 problems.push(FileProblem { parameter: "data".to_owned(), message, help: self.remedy(&error) });
@@ -277,12 +276,12 @@ impl Node for EvaluateNode {
     fn labels(&self, files: &dyn FileDigests) -> Result<Vec<Labelled>, Failure> {
         let loaded = self.load(files)?;
         let items = self.item_list(&loaded);
-        let rows = loaded.suite.asked.iter().zip(&loaded.pictures).zip(items);
+        let rows = loaded.suite.items.iter().zip(&loaded.pictures).zip(items);
         Ok(rows
-            .map(|((asked, picture), item)| Labelled {
+            .map(|((test, picture), item)| Labelled {
                 id: item.id,
                 file: Some(*picture),
-                label: Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None },
+                label: Label { name: test.label.clone(), path: Some(absolute(&test.picture)), place: None },
             })
             .collect())
     }
@@ -301,21 +300,21 @@ impl Node for EvaluateNode {
     }
 }
 
-/// What is asked, and the digest of each one's picture.
+/// The test items, and the digest of each one's picture.
 struct Loaded {
     suite: Suite,
     pictures: Vec<Digest>,
 }
 
 impl Loaded {
-    /// The entry `index` of a list that was made from the same files.
-    fn asked(&self, index: usize) -> Result<(&TestItem, Digest), Failure> {
-        let entry = self.suite.asked.get(index).zip(self.pictures.get(index).copied());
-        entry.ok_or_else(|| Failure::environment("the data changed under the run").help("run it again"))
+    /// The entry `index`, from a list of the same files.
+    fn entry(&self, index: usize) -> Result<(&TestItem, Digest), Failure> {
+        let entry = self.suite.items.get(index).zip(self.pictures.get(index).copied());
+        entry.ok_or_else(|| Failure::environment("the data changed during the run").help("run it again"))
     }
 }
 
-/// What the model wrote: an item's value.
+/// The model's response, the value of an item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -340,11 +339,11 @@ impl EvaluateNode {
                 self.remedy(&error).map_or(failure.clone(), |help| failure.help(help))
             }
         })?;
-        // Asked for so that the engine notices a change under the run.
+        // Requested so that the engine notices if a file changes during the run.
         for file in &suite.files {
             digests.file(file).map_err(|cause| Failure::io(file, &cause))?;
         }
-        let paths: Vec<PathBuf> = suite.asked.iter().map(|asked| asked.picture.clone()).collect();
+        let paths: Vec<PathBuf> = suite.items.iter().map(|item| item.picture.clone()).collect();
         let found = digests.files(&paths);
         let pictures = std::iter::zip(&paths, found).map(|(path, digest)| digest.map_err(|it| Failure::io(path, &it)));
         Ok(Loaded { pictures: pictures.collect::<Result<_, _>>()?, suite })
@@ -353,10 +352,10 @@ impl EvaluateNode {
     fn item_list(&self, loaded: &Loaded) -> Vec<Item> {
         let Loaded { suite, pictures } = loaded;
         let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
-        let item = |(asked, picture): (&TestItem, &Digest)| {
+        let item = |(item, picture): (&TestItem, &Digest)| {
             let fields: Vec<(String, Value)> = vec![
                 ("picture".to_owned(), (*picture).into()),
-                ("question".to_owned(), asked.question.as_str().into()),
+                ("question".to_owned(), item.question.as_str().into()),
                 ("form".to_owned(), self.describe_and_respond.name().into()),
             ];
             let reads = Digest::of_fields("stic evaluate reads v1", &fields);
@@ -368,12 +367,12 @@ impl EvaluateNode {
             *ordinal += 1;
             Item { id: ItemId::repeated(id, *ordinal), reads }
         };
-        suite.asked.iter().zip(pictures).map(item).collect()
+        suite.items.iter().zip(pictures).map(item).collect()
     }
 
-    /// That more of the pictures that are asked about are none, by their beginnings, than may be left out.
-    fn unlike_pictures(&self, suite: &Suite) -> Option<FileProblem> {
-        let paths: BTreeSet<&Path> = suite.asked.iter().map(|asked| asked.picture.as_path()).collect();
+    /// The problem that more files than `on_bad_item` allows are not pictures, judged by their headers.
+    fn check_pictures(&self, suite: &Suite) -> Option<FileProblem> {
+        let paths: BTreeSet<&Path> = suite.items.iter().map(|item| item.picture.as_path()).collect();
         let paths: Vec<&Path> = paths.into_iter().collect();
         let look = |path: &&Path| check_beginning(path).err().map(|cause| (path.display().to_string(), cause));
         let unlike: Vec<_> = paths.par_iter().filter_map(look).collect();
@@ -381,12 +380,12 @@ impl EvaluateNode {
         unlike.iter().for_each(|(path, cause)| faults.add(format_args!("`{path}`"), cause));
         let data = format!("`{}`", self.data.display());
         let reported =
-            faults.reported(&data, |count| format!("{count} pictures of {} in {data} cannot be read:", paths.len()));
+            faults.reported(&data, |count| format!("{count} of {} pictures in {data} cannot be read:", paths.len()));
         let allowed = self.bad_items.on_bad_item.allows(unlike.len(), paths.len());
         reported.filter(|_| !allowed).map(|message| FileProblem {
             parameter: "data".to_owned(),
             message,
-            help: Some(MEND_OR_SKIP.to_owned()),
+            help: Some(FIX_OR_SKIP.to_owned()),
         })
     }
 
@@ -398,17 +397,17 @@ impl EvaluateNode {
             }
         };
         let text = match error {
-            // The folder of a file that is there.
+            // The user named a file in the folder.
             DataError::NoFolder(file) if file.exists() => {
-                return Some(format!("name the folder that holds it and the pictures; {form}"));
+                return Some(format!("name the folder with this file and the pictures; {form}"));
             }
             DataError::NoFolder(_) => "paths are relative to the pipeline file",
             DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
             DataError::Empty(path) | DataError::Entries { path, .. } if path.ends_with(VOCABULARY) => {
-                r#"`vocabulary.json` is a list of objects, each a phrase or a list of those that mean it: ["cat", ["dog", "puppy"]]"#
+                r#"`vocabulary.json` is a list of objects, each a phrase or a list of synonyms: ["cat", ["dog", "puppy"]]"#
             }
             DataError::NoFile { .. } | DataError::Empty(_) | DataError::Entries { .. } => form,
-            DataError::Ambiguous { .. } => "a phrase may mean one object only: take it out of one of the lists",
+            DataError::Ambiguous { .. } => "a phrase can only mean one object: remove it from one of the lists",
             DataError::Other { found, .. } => found.help,
             DataError::Unreadable { .. } => return None,
         };
@@ -459,19 +458,19 @@ impl ItemWork for EvaluateNode {
         };
 
         let mut group: Vec<Subject> = Vec::new();
-        for (picture, asked) in pictures {
-            let path = &loaded.suite.asked[asked[0]].picture;
+        for (picture, questions) in pictures {
+            let path = &loaded.suite.items[questions[0]].picture;
             let decoded = context.content(&picture).and_then(|bytes| {
                 decode(&bytes).map_err(|error| BadItem { what: path.display().to_string(), cause: error.to_string() })
             });
             match decoded {
                 Ok(decoded) => {
                     let image = Arc::new(processor.image(&decoded));
-                    group.push(Subject { image, picture, asked });
+                    group.push(Subject { image, picture, questions });
                 }
                 Err(bad) => {
                     run.advance(usize::from(self.describe_and_respond.describes()));
-                    for index in asked {
+                    for index in questions {
                         if run.finish(index, Err(bad.clone())) == ControlFlow::Break(()) {
                             return Ok(());
                         }
@@ -497,19 +496,19 @@ impl ItemWork for EvaluateNode {
         context: &dyn Context,
     ) -> Result<Output, Failure> {
         let loaded = self.load(context.files())?;
-        let pictures = loaded.suite.asked.iter().map(|asked| asked.picture.as_path());
+        let pictures = loaded.suite.items.iter().map(|item| item.picture.as_path());
         look_for_deep_grey(pictures).iter().for_each(|note| context.note(note));
         outcome(self, &loaded, &self.item_list(&loaded), values, context.objects())
     }
 }
 
-/// What is pending, by picture, in the order of the first question about each: all questions about a picture go
-/// together, so that it is prepared and described once.
+/// The pending items grouped by picture, in the order of each picture's first question, so that it is preprocessed and
+/// described once.
 fn by_picture(loaded: &Loaded, pending: &[usize]) -> Result<Vec<(Digest, Vec<usize>)>, Failure> {
     let mut pictures: Vec<(Digest, Vec<usize>)> = Vec::new();
     let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
     for index in pending {
-        let (_, picture) = loaded.asked(*index)?;
+        let (_, picture) = loaded.entry(*index)?;
         let place = *places.entry(picture).or_insert(pictures.len());
         if place == pictures.len() {
             pictures.push((picture, Vec::new()));

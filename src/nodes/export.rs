@@ -1,8 +1,8 @@
-//! Results as other programs read them: an adapter as a PEFT folder, everything else as JSON lines, with the pictures
-//! that were made beside them.
+//! Writes results for other programs: an adapter as a PEFT folder, everything else as JSON Lines, with generated pictures
+//! beside them.
 //!
-//! A row can be used on its own: beside what identifies it, it says what its source calls it (`source_id`) and where
-//! its picture lies (`image`), both as they are today, whenever the result was made.
+//! Each row is self-contained: it has the id in its source (`source_id`) and the path of its picture (`image`) at the time
+//! of the export.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,7 +16,7 @@ use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use stic_engine::digest::Digest;
 use stic_engine::node::{Artifact, Failure, Labelled, Objects, Part};
 
-/// The folder of pictures that were made, in an export.
+/// The folder of generated pictures in an export.
 const PICTURES: &str = "pictures";
 
 /// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model of an
@@ -65,15 +65,19 @@ pub fn export(
     Ok(())
 }
 
-/// The name of a part, which is that of a file and of nothing outside of a folder.
+/// The name of a part, checked to be a plain file name.
 fn file_name<'a>(artifact: &Artifact, part: &'a Part) -> Result<&'a str, Failure> {
     let mut components = Path::new(&part.name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(name)), None) if name == part.name.as_str() && !part.name.contains(['\\', '\0']) => {
             Ok(&part.name)
         }
-        _ => Err(Failure::node(format!("a part of the result of `{}` is called `{}`", artifact.node, part.name))
-            .help(format!("that is no file name: the cache is damaged; `stic run FILE --force {}`", artifact.node))),
+        _ => Err(Failure::node(format!("the result of `{}` has a part named `{}`", artifact.node, part.name)).help(
+            format!(
+                "that is not a valid file name, so the cache is damaged: run `stic run FILE --force {}`",
+                artifact.node
+            ),
+        )),
     }
 }
 
@@ -85,7 +89,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     fs::write(path, content).map_err(|cause| Failure::io(path, &cause))
 }
 
-/// What sources call items and where pictures lie.
+/// The sources' ids of items, and the paths of pictures.
 struct Sources<'a> {
     by_id: HashMap<&'a ItemId, &'a Labelled>,
     /// Paths of pictures.
@@ -94,27 +98,27 @@ struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     fn new(labels: &'a [Labelled]) -> Self {
-        // The first of several that have the same.
+        // The first wins.
         let by_id = labels.iter().rev().map(|it| (&it.id, it)).collect();
         let path = |it: &'a Labelled| Some((it.file?, it.label.path.as_deref()?));
         Self { by_id, paths: labels.iter().rev().filter_map(path).collect() }
     }
 
-    /// `row` with its source's id and its picture's path; pictures that were made are named as they lie in the export,
-    /// and noted in `made`.
+    /// `row` with its source's id and its picture's path. Generated pictures get their path in the export, and are added
+    /// to `made`.
     fn row(&self, mut row: Map<String, Json>, objects: &dyn Objects, made: &mut BTreeSet<Digest>) -> Map<String, Json> {
         let text = |row: &Map<String, Json>, key: &str| row.get(key).and_then(Json::as_str).map(str::to_owned);
         let id: Option<ItemId> = row.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
         let source = id.as_ref().and_then(|id| self.by_id.get(id));
         let name = source.and_then(|source| source.label.name.as_deref());
         let image = text(&row, "picture").and_then(|digest| digest.parse().ok()).and_then(|picture: Digest| {
-            // Of several files with this content the one that the row came from.
+            // Several files may have this content; take the row's own.
             let own = source.filter(|source| source.file == Some(picture));
             let path = own.and_then(|source| source.label.path.as_deref()).or(self.paths.get(&picture).copied());
             if let Some(path) = path {
                 return Some(path.to_owned());
             }
-            // A picture that was stored without its orientation is no file of the source.
+            // A picture stored without its orientation is not a file of the source.
             let stored = made.contains(&picture) || objects.read(&picture).is_ok();
             stored.then(|| {
                 made.insert(picture);
@@ -151,20 +155,24 @@ impl<'a> Sources<'a> {
 mod tests {
     use super::*;
     use crate::artifact::Label;
-    use crate::nodes::harness::{Shelf, Trial};
+    use crate::nodes::harness::{MemoryObjects, TestContext};
 
-    fn exported(artifact: &Artifact, shelf: &Shelf, labels: &[Labelled]) -> Result<tempfile::TempDir, Failure> {
+    fn exported(
+        artifact: &Artifact,
+        objects: &MemoryObjects,
+        labels: &[Labelled],
+    ) -> Result<tempfile::TempDir, Failure> {
         let folder = tempfile::tempdir().unwrap();
-        export(artifact, shelf, labels, None, folder.path()).map(|()| folder)
+        export(artifact, objects, labels, None, folder.path()).map(|()| folder)
     }
 
     #[test]
     fn rows_say_their_source_and_where_their_pictures_lie() {
-        let harness = Trial::new();
-        let (clean, altered) = (Digest::of(b"clean"), harness.shelf.put(b"altered").unwrap());
+        let harness = TestContext::new();
+        let (clean, altered) = (Digest::of(b"clean"), harness.objects.put(b"altered").unwrap());
         let id = ItemId::new(clean);
         let alteration = serde_json::json!({"picture": altered, "operation": "crop", "values": {}});
-        let stored = harness.shelf.put(b"stored").unwrap();
+        let stored = harness.objects.put(b"stored").unwrap();
         let rows = [
             serde_json::json!({"id": id, "picture": clean, "altered": alteration, "fields": {"image": "kept"}}),
             serde_json::json!({"id": "other", "picture": clean, "origin": {"kind": "corrupted", "altered": alteration}}),
@@ -174,7 +182,7 @@ mod tests {
         let artifact = harness.artifact(artifact::RECORDS, &write_lines(&rows));
         let label = Label { name: Some("7".to_owned()), path: Some("/today/a.jpg".to_owned()), place: None };
         let labels = [Labelled { id, file: Some(clean), label }];
-        let folder = exported(&artifact, &harness.shelf, &labels).unwrap();
+        let folder = exported(&artifact, &harness.objects, &labels).unwrap();
         let text = fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
         let read: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&read[0]["source_id"], &read[0]["image"]), (&"7".into(), &"/today/a.jpg".into()));
@@ -190,12 +198,12 @@ mod tests {
 
     #[test]
     fn a_part_whose_name_leads_out_of_the_folder_is_refused() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         for name in ["../out", "/out", "a/b", "..", ".", "", "./a", "a/", "a\\b"] {
             let mut artifact = harness.artifact(artifact::PAIRS, b"");
-            artifact.side.push(Part { name: name.to_owned(), digest: harness.shelf.put(b"x").unwrap() });
-            let error = exported(&artifact, &harness.shelf, &[]).err().map(|error| error.to_string());
-            assert_eq!(error, Some(format!("a part of the result of `above` is called `{name}`")));
+            artifact.side.push(Part { name: name.to_owned(), digest: harness.objects.put(b"x").unwrap() });
+            let error = exported(&artifact, &harness.objects, &[]).err().map(|error| error.to_string());
+            assert_eq!(error, Some(format!("the result of `above` has a part named `{name}`")));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which folder was meant by one that is nearly it: the cache of a hub, a trainer's output, an adapter under a name of its
-//! own. Looks at names only.
+//! Suggests the right folder for one that is almost right: in a hub's cache, a trainer's output, or a folder of adapters.
+//! Looks at names only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ fn folders(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A text for a pipeline file: `key = "written/found"`, and how many more there are.
+/// Help for a pipeline file: `key = "written/found"`, and how many more there are.
 pub fn written(key: &str, written: &str, found: &[PathBuf]) -> Option<String> {
     let first = Path::new(written).join(found.first()?);
     let more = match found.len() - 1 {
@@ -75,9 +75,9 @@ pub fn is_on_hub(source: &str) -> bool {
     HUBS.iter().any(|hub| source.starts_with(hub))
 }
 
-/// The organisation and name under which a hub knows what `source` may name.
+/// The Hugging Face id that `source` may name, and its revision.
 pub fn hub_id(source: &str) -> Option<(String, Option<String>)> {
-    /// Folders that people keep models in.
+    /// Common names of model folders.
     const FOLDERS: [&str; 16] = [
         "models",
         "model",

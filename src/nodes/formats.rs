@@ -1,11 +1,11 @@
-//! The files that a user brings: what they hold, with a row of each. A test has every row read.
+//! The formats of the user's data files, each with an example that a test reads.
 
-/// A form of file that is read.
+/// A data format.
 #[derive(Clone, Copy, Debug)]
 pub struct DataFormat {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What is in it.
+    /// What it contains.
     pub help: &'static str,
     /// The kinds that read it.
     pub read_by: &'static [&'static str],
@@ -17,43 +17,43 @@ pub struct DataFormat {
 pub const FORMATS: [DataFormat; 7] = [
     DataFormat {
         name: "records",
-        help: "instruction data as LLaVA has it, in a JSON list or a JSON object per line; ShareGPT's and chat messages are read too",
+        help: "LLaVA's instruction data, as a JSON array or JSON Lines; ShareGPT and chat messages are supported, too",
         read_by: &["sample", "infuse", "sft"],
         example: r#"{"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]}"#,
     },
     DataFormat {
         name: "descriptions",
-        help: "descriptions made elsewhere, in a JSON list or a JSON object per line",
+        help: "descriptions generated elsewhere, as a JSON array or JSON Lines",
         read_by: &["pair", "infuse"],
         example: r#"{"image": "a.jpg", "prompt": "Describe the image.", "description": "A dog on a sofa."}"#,
     },
     DataFormat {
         name: "preference pairs",
-        help: "the published pairs, or TRL's: in a JSON list or a JSON object per line",
+        help: "preference data in STIC's or TRL's format, as a JSON array or JSON Lines",
         read_by: &["dpo", "sft"],
         example: r#"{"image": "a.jpg", "prompt": "Describe the image.", "chosen": "A dog on a sofa.", "rejected": "A cat."}"#,
     },
     DataFormat {
         name: "prompt file",
-        help: "`.txt` with a prompt per line, or `.json` with a list of strings",
+        help: "`.txt` with one prompt per line, or `.json` with an array of strings",
         read_by: &["describe", "mislead", "pair"],
         example: r#"["Describe the image.", "What is in it?"]"#,
     },
     DataFormat {
         name: "questions.jsonl",
-        help: "in the folder `data` for `vqa`, a JSON object per line; `answers` in place of `answer` lists spellings that are all right, or with an `answer_type` what annotators said",
+        help: "the questions of `vqa`, in the folder `data`; instead of `answer`, `answers` lists all accepted spellings or, with `answer_type`, the answers of annotators",
         read_by: &["evaluate"],
         example: r#"{"image": "a.jpg", "question": "What is it?", "answer": "a dog"}"#,
     },
     DataFormat {
         name: "annotations.jsonl",
-        help: "in the folder `data` for `captions`, a JSON object per line; an object is a phrase or a list of those that mean it",
+        help: "the annotations of `captions`, in the folder `data`; an object is a phrase or a list of synonyms",
         read_by: &["evaluate"],
         example: r#"{"image": "a.jpg", "objects": ["dog", ["sofa", "couch"]]}"#,
     },
     DataFormat {
         name: "vocabulary.json",
-        help: "optional, beside `annotations.jsonl`: a list of what else a description may claim",
+        help: "optional, beside `annotations.jsonl`: further objects that a description may mention",
         read_by: &["evaluate"],
         example: r#"["cat", ["dog", "puppy"]]"#,
     },

@@ -1,4 +1,4 @@
-//! For tests of kinds: reading one node's table, and a context that keeps everything in memory.
+//! A test harness for kinds: reads a node's table, and provides a context that keeps everything in memory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,9 +42,9 @@ fn reported(mistake: &Diagnostic) -> String {
 
 /// Objects by digest.
 #[derive(Default)]
-pub struct Shelf(Mutex<BTreeMap<Digest, Vec<u8>>>);
+pub struct MemoryObjects(Mutex<BTreeMap<Digest, Vec<u8>>>);
 
-impl Objects for Shelf {
+impl Objects for MemoryObjects {
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
         let objects = self.0.lock().unwrap();
         objects.get(digest).cloned().ok_or_else(|| Failure::environment(format!("no object {}", digest.short())))
@@ -61,30 +61,30 @@ impl Objects for Shelf {
     }
 }
 
-/// A context on the processor, with seed 7.
-pub struct Trial {
+/// A context on the CPU, with seed 7.
+pub struct TestContext {
     /// The device.
     pub slots: Vec<serde_json::Value>,
-    /// The store, pictures included.
-    pub shelf: Arc<Shelf>,
-    /// What was saved last, by name.
+    /// The objects, including pictures.
+    pub objects: Arc<MemoryObjects>,
+    /// The last content saved under each name.
     pub checkpoints: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Set to interrupt.
     pub stop: AtomicBool,
     /// Interrupts when this many steps or items are done.
     pub stop_after: Option<usize>,
-    /// What was said.
+    /// All notes.
     pub notes: Mutex<Vec<String>>,
-    /// How far it said to be.
+    /// All progress reports.
     pub progress: Mutex<Vec<Progress>>,
 }
 
-impl Trial {
+impl TestContext {
     /// A context with an empty store.
     pub fn new() -> Self {
         Self {
             slots: device::pool(DeviceChoice { backend: Backend::Cpu, index: 0, precision: Precision::F32 }).slots,
-            shelf: Arc::default(),
+            objects: Arc::default(),
             checkpoints: Mutex::default(),
             stop: AtomicBool::new(false),
             stop_after: None,
@@ -96,7 +96,7 @@ impl Trial {
     /// Runs a node that runs as a whole.
     pub fn run(&self, node: &dyn Node, ports: BTreeMap<&'static str, Vec<Artifact>>) -> Result<Output, Failure> {
         let Work::Whole(work) = node.work() else { panic!("the node maps items") };
-        work.run(&Inputs::new(ports, self.shelf.clone()), self)
+        work.run(&Inputs::new(ports, self.objects.clone()), self)
     }
 
     /// An artifact whose only identity part is `content`.
@@ -104,11 +104,11 @@ impl Trial {
         let name = kind.rows_part().to_owned();
         self.made(
             kind,
-            Output { identity: vec![Part { name, digest: self.shelf.put(content).unwrap() }], ..Output::default() },
+            Output { identity: vec![Part { name, digest: self.objects.put(content).unwrap() }], ..Output::default() },
         )
     }
 
-    /// The artifact that a node's output is to those who read it.
+    /// A node's output as an artifact.
     pub fn made(&self, kind: crate::artifact::ArtifactKind, output: Output) -> Artifact {
         let text = format!("{:?}", output.identity);
         let Output { identity, side, .. } = output;
@@ -116,7 +116,7 @@ impl Trial {
     }
 }
 
-impl Context for Trial {
+impl Context for TestContext {
     fn node(&self) -> &str {
         "harness"
     }
@@ -134,7 +134,7 @@ impl Context for Trial {
     }
 
     fn objects(&self) -> &dyn Objects {
-        &*self.shelf
+        &*self.objects
     }
 
     fn files(&self) -> &dyn FileDigests {
@@ -142,7 +142,7 @@ impl Context for Trial {
     }
 
     fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem> {
-        self.shelf.read(digest).map_err(|cause| BadItem { what: digest.short(), cause: cause.to_string() })
+        self.objects.read(digest).map_err(|cause| BadItem { what: digest.short(), cause: cause.to_string() })
     }
 
     fn content_path(&self, _: &Digest) -> Option<PathBuf> {
@@ -169,7 +169,7 @@ impl Context for Trial {
     }
 }
 
-impl Checkpoints for Trial {
+impl Checkpoints for TestContext {
     fn save(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         self.checkpoints.lock().unwrap().insert(name.to_owned(), content.to_owned());
         Ok(())
@@ -181,7 +181,7 @@ impl Checkpoints for Trial {
     }
 }
 
-impl FileDigests for Trial {
+impl FileDigests for TestContext {
     fn file(&self, path: &Path) -> io::Result<Digest> {
         Digest::of_file(path)
     }

@@ -158,9 +158,9 @@ impl Node for Import {
             _ if self.file.is_dir() => problem(
                 "file",
                 format!("`{shown}` is a folder"),
-                "name the file in it, such as the `.jsonl` of an export",
+                "name a file in it, such as the `.jsonl` of an export",
             ),
-            _ if !self.file.is_file() => problem("file", format!("there is no file `{shown}`"), relative),
+            _ if !self.file.is_file() => problem("file", format!("the file `{shown}` does not exist"), relative),
             _ => self.surveyed().problems.clone(),
         };
         images.into_iter().chain(problems).collect()
@@ -221,13 +221,13 @@ impl WholeWork for Import {
         }
         let Rows { text, count, labels, wanted, notes } = self.rows(context.files())?;
         if count == 0 {
-            return Err(Failure::node(format!("there is nothing in `{}`", self.file.display())));
+            return Err(Failure::node(format!("`{}` is empty", self.file.display())));
         }
         let deep = look_for_deep_grey(labels.iter().filter_map(|label| label.path.as_deref()).map(Path::new));
         notes.iter().chain(&deep).for_each(|note| context.note(note));
         if let Some(digest) = wanted.iter().find(|digest| context.content_path(digest).is_none()) {
             let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());
-            return Err(Failure::node(message).help("say with `images` in which folder the pictures are"));
+            return Err(Failure::node(message).help("set `images` to the folder of the pictures"));
         }
         let name = self.kind.rows_part();
         Ok(Output {
@@ -252,8 +252,7 @@ impl Import {
         self.surveyed.get_or_init(|| {
             let mut surveyed = if is_records(&self.file) { self.survey_rows() } else { self.survey_entries() };
             if surveyed.entries == 0 && surveyed.problems.is_empty() {
-                let (parameter, message) =
-                    ("file".to_owned(), format!("there is nothing in `{}`", self.file.display()));
+                let (parameter, message) = ("file".to_owned(), format!("`{}` is empty", self.file.display()));
                 surveyed.problems.push(FileProblem { parameter, message, help: None });
             }
             surveyed

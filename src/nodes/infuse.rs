@@ -1,6 +1,5 @@
-//! `infuse`: puts a picture's description in front of the question of its instruction record.
-//!
-//! Only the first human turn changes, as in the paper's second stage; the answers stay what they are.
+//! `infuse`: prepends a picture's description to the first question of its instruction record, as in the paper's second
+//! stage. Nothing else in the record changes.
 
 use std::collections::HashMap;
 
@@ -18,9 +17,9 @@ use stic_engine::parameters;
 use stic_engine::spec::Reader;
 use stic_engine::spec::parameter::{Declaration, Parameters, string};
 
-/// What stands before a description, by default: the published code's words.
+/// The default text before a description, from the published code.
 pub const PREFIX: &str = "Image description:\n";
-/// What stands between description and question, by default.
+/// The default text between description and question.
 pub const SEPARATOR: &str = "\n\n";
 
 /// The kind `infuse`.
@@ -47,7 +46,7 @@ impl NodeKind for InfuseKind {
     }
 
     fn help(&self) -> &'static str {
-        "puts the model's own description in front of each record's first question"
+        "prepends the model's own description to the first question of each record"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -62,9 +61,9 @@ impl NodeKind for InfuseKind {
 parameters! {
     /// A node of the kind.
     struct Infuse {
-        /// What stands before the description (the published code's words)
+        /// Text before the description (as in the published code)
         prefix: String = string("a string").default(PREFIX.to_owned()),
-        /// What stands between description and question (the published code's)
+        /// Text between description and question (as in the published code)
         separator: String = string("a string").default(SEPARATOR.to_owned()),
     }
 }
@@ -84,8 +83,7 @@ impl Node for Infuse {
     }
 }
 
-/// `question` with `description` in front: behind the placeholder when a line of its own opens with it, else in front
-/// of everything.
+/// `question` with `description` prepended: after the placeholder if the question starts with that on a line of its own.
 pub fn infused(question: &str, description: &str, prefix: &str, separator: &str) -> String {
     let placeholder = format!("{IMAGE}\n");
     let infusion = format!("{prefix}{description}{separator}");
@@ -104,7 +102,7 @@ impl WholeWork for Infuse {
             first.get_or_insert_with(|| item_name(&response.id, &label));
             if descriptions.insert(response.id.clone(), response.text).is_some() {
                 return Err(Failure::node(format!("{} has two descriptions", item_name(&response.id, &label)))
-                    .help("connect one description a record"));
+                    .help("connect one description per record"));
             }
         }
         let mut conversations = Vec::new();
@@ -120,7 +118,7 @@ impl WholeWork for Infuse {
                 text_only.add(&record.id, &label);
                 continue;
             };
-            // A description that was made of the picture alone serves every record about it.
+            // A description of the picture alone fits every record about it.
             let described = descriptions.get(&record.id).or_else(|| descriptions.get(&ItemId::new(picture)));
             let Some(description) = described else {
                 undescribed.add(&record.id, &label);
@@ -138,7 +136,7 @@ impl WholeWork for Infuse {
             let Some(record) = undescribed.first() else {
                 unanswered.check_rest(0)?;
                 text_only.check_rest(0)?;
-                return Err(Failure::node("there is nothing to infuse: no record comes in"));
+                return Err(Failure::node("there is nothing to infuse: the inputs have no records"));
             };
             let from =
                 |port: &str| listed(&inputs.artifacts(port).iter().map(|it| it.node.as_str()).collect::<Vec<_>>());
@@ -148,9 +146,9 @@ impl WholeWork for Infuse {
                 None => format!("{described} describes nothing"),
             };
             return Err(Failure::node(format!(
-                "no record of {records} has a description, first {record}: {described}"
+                "none of the records of {records} has a description, for example {record}: {described}"
             ))
-            .help("describe the very records that are infused: connect one `sample` to both"));
+            .help("describe the same records that are infused: connect one `sample` to both"));
         }
         let mut line = counted(conversations.len(), "conversation");
         for left_out in [&undescribed, &text_only, &unanswered] {
@@ -171,7 +169,7 @@ impl WholeWork for Infuse {
 mod tests {
     use std::path::Path;
 
-    use super::super::harness::{Trial, read};
+    use super::super::harness::{TestContext, read};
     use super::*;
     use crate::artifact::{Finish, read_lines};
     use stic_engine::digest::Digest;
@@ -200,14 +198,14 @@ mod tests {
     }
 
     fn run(text: &str, records: &[Record], descriptions: &[Response]) -> Result<(Vec<Conversation>, String), Failure> {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let ports = [
             ("instructions", vec![harness.artifact(artifact::RECORDS, &write_lines(records))]),
             ("descriptions", vec![harness.artifact(artifact::RESPONSES, &write_lines(descriptions))]),
         ];
         let node = read(&InfuseKind, text, &["instructions", "descriptions"], Path::new("m")).unwrap();
         let output = harness.run(node.as_ref(), ports.into())?;
-        let rows = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        let rows = read_lines(&harness.objects.read(&output.identity[0].digest).unwrap()).unwrap();
         Ok((rows, output.summary.line))
     }
 
@@ -256,7 +254,7 @@ mod tests {
         assert_eq!(
             reported(&[description(theirs.id.clone(), "D")]),
             format!(
-                "no record of `above` has a description, first the item {first}: `above` describes others, first the item {other}"
+                "none of the records of `above` has a description, for example the item {first}: `above` describes others, first the item {other}"
             )
         );
         assert!(reported(&[]).ends_with(": `above` describes nothing"), "{}", reported(&[]));

@@ -1,4 +1,4 @@
-//! Where rows come from, and what messages call them: a digest tells a person nothing.
+//! Where rows come from, and readable names for them in messages.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use stic_engine::diagnostic::counted;
 use stic_engine::digest::Digest;
 use stic_engine::node::{Artifact, Context, Failure, Inputs};
 
-/// What a person would look for: the source's id, the picture's path, and where in `from` it stands.
+/// The source's id of an entry, its picture's path, and its place in `from`.
 pub fn label(entry: &Entry, from: &Path) -> Label {
     Label {
         name: entry.name.clone(),
@@ -30,7 +30,7 @@ pub fn placed(file: &Path, place: Place) -> String {
     format!("`{}`, {place}", file.display())
 }
 
-/// The label of a row that was made of the one labelled `label`, with the current path of its picture.
+/// The label of a row derived from the one labelled `label`, with the current path of its picture.
 pub fn carried(label: Label, picture: Option<Digest>, context: &dyn Context) -> Label {
     let path = picture.and_then(|picture| context.content_path(&picture));
     Label { path: path.as_deref().map(absolute).or(label.path), ..label }
@@ -59,8 +59,8 @@ pub fn labelled_of<T: DeserializeOwned>(inputs: &Inputs, artifact: &Artifact) ->
     Ok(rows.into_iter().zip(labels).collect())
 }
 
-/// What to call an item in messages: where it stands in its file, else its picture's path, else the source's name for
-/// it, else the beginning of its id.
+/// The name of an item in messages: its place in a file, else its picture's path, else the source's name for it, else its
+/// short id.
 pub fn item_name(id: &ItemId, label: &Label) -> String {
     match label {
         Label { place: Some(place), .. } => place.clone(),
@@ -70,7 +70,7 @@ pub fn item_name(id: &ItemId, label: &Label) -> String {
     }
 }
 
-/// Records that a node leaves out for one reason: how many, and which is the first.
+/// Records that a node leaves out for one reason: their number, and the first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftOut {
     what: &'static str,
@@ -80,21 +80,21 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Records without a picture, where pictures are looked at.
+    /// Records without a picture, where one is needed.
     pub fn without_picture() -> Self {
-        let help = "sample with `where = { image = true }` to take those with a picture alone";
+        let help = "sample with `where = { image = true }` to take only records with a picture";
         Self { what: "without a picture", help, count: 0, first: String::new() }
     }
 
-    /// Records without an answer, where answers are trained on.
+    /// Records without an answer to train on.
     pub fn without_answer() -> Self {
-        let help = "records to train on have `conversations` of questions and answers";
+        let help = "training needs `conversations` with questions and answers";
         Self { what: "without an answer", help, count: 0, first: String::new() }
     }
 
-    /// Records without a description, where descriptions are put in front.
+    /// Records without a description to prepend.
     pub fn without_description() -> Self {
-        let help = "describe the very records that are infused: connect one `sample` to both";
+        let help = "describe the same records that are infused: connect one `sample` to both";
         Self { what: "without a description", help, count: 0, first: String::new() }
     }
 
@@ -106,12 +106,12 @@ impl LeftOut {
         self.count += 1;
     }
 
-    /// What the first is called, if there is any.
+    /// The name of the first, if there are any.
     pub fn first(&self) -> Option<&str> {
         (self.count > 0).then_some(self.first.as_str())
     }
 
-    /// Says so, if there are any.
+    /// Notes them, if there are any.
     pub fn report(&self, context: &dyn Context) {
         let Self { what, help, count, first } = self;
         match count {
@@ -121,7 +121,7 @@ impl LeftOut {
         }
     }
 
-    /// What the line of a summary says of them, with a semicolon in front.
+    /// The clause about them in a summary line, starting with a semicolon.
     pub fn clause(&self) -> String {
         match self.count {
             0 => String::new(),
@@ -130,10 +130,10 @@ impl LeftOut {
         }
     }
 
-    /// Fails when nothing but what is left out came in.
+    /// Checks that not all records were left out: `rest` is the number of others.
     ///
     /// # Errors
-    /// See there.
+    /// When all were.
     pub fn check_rest(&self, rest: usize) -> Result<(), Failure> {
         if rest > 0 || self.count == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a source holds, by content: its entries with the digests of their pictures, and so with their identities.
+//! The entries of a source with the digests of their pictures, from which their ids follow.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,55 +26,55 @@ pub struct Source {
     pub from: PathBuf,
     /// Where relative picture names in files are looked up; `None`: the file's folder.
     pub images: Option<PathBuf>,
-    /// Which entries are taken.
+    /// Which entries to take.
     pub filter: Filter,
 }
 
-/// An entry whose identity is known.
+/// An entry and its id.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Its identity.
+    /// Its id.
     pub id: ItemId,
     /// The digest of the picture's file.
     pub picture: Option<Digest>,
-    /// What the source says of it.
+    /// The entry as read.
     pub entry: Entry,
 }
 
-/// The entries of a source: of a list or a file of records in the order in which they stand there, of a folder or a
-/// glob in the order of their contents' digests, so that names and nesting play no part.
+/// The entries of a source: those of a list or a file of records in its order, those of a folder or a glob in the order of
+/// their content digests, so that names and subfolders do not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// Those that could be read, and their pictures.
+    /// The readable entries.
     pub items: Vec<Listed>,
-    /// What is reported of those that could not, and why.
+    /// A message for each unreadable one.
     pub unreadable: Vec<String>,
-    /// How many of these are records that are not as they should be, not pictures.
+    /// How many of these are invalid records, as opposed to pictures.
     pub faults: usize,
-    /// What was done to read the others.
+    /// Remarks on the others.
     pub remarks: Remarks,
-    /// How many pictures were found by an end of the path that their entry gives.
+    /// How many pictures were found by the end of their path.
     pub elsewhere: usize,
     /// How many entries were left out because they repeat another.
     pub repeats: usize,
-    /// How many of the source's own ids name different things.
+    /// How many of the source's own ids belong to several entries.
     pub shared_names: usize,
-    /// The files of a folder that are no pictures.
+    /// The files in a folder that are not pictures.
     pub passed_over: PassedOver,
 }
 
-/// What is kept of the conversations of a listing: a file of records may be larger than the memory.
+/// Whether a listing keeps conversations in memory: a file of records may be larger than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conversations {
-    /// All of them.
+    /// Keep all.
     Kept,
-    /// None: [`Source::read_again`] gives those that are wanted.
+    /// Keep none; [`Source::read_again`] reads the selected ones.
     Dropped,
 }
 
 impl Source {
-    /// Reads the source. With `dedupe`, of entries of the same content the first is kept; without, later ones carry
-    /// their ordinal in their ids.
+    /// Reads the source. With `dedupe`, only the first entry of each content is kept; without it, the ids of later ones
+    /// contain their ordinal.
     ///
     /// # Errors
     /// When the source itself cannot be read.
@@ -85,7 +85,7 @@ impl Source {
         digests: &dyn FileDigests,
     ) -> Result<Listing, Failure> {
         if self.from.is_file() {
-            // Asked for so that the engine notices a change under the run.
+            // Requested so that the engine notices if the file changes during the run.
             digests.file(&self.from).map_err(|cause| Failure::io(&self.from, &cause))?;
         }
         let mut lister = Lister {
@@ -110,10 +110,10 @@ impl Source {
         Ok(listing)
     }
 
-    /// Gives the conversations back to `items`, out of a listing without them.
+    /// Reads the conversations of `items`, which come from a listing without them.
     ///
     /// # Errors
-    /// When the source cannot be read, or is not what it was.
+    /// When the source cannot be read, or has changed.
     pub fn read_again(&self, items: &mut [Listed]) -> Result<(), Failure> {
         let places: HashMap<Place, usize> =
             items.iter().enumerate().filter_map(|(index, item)| Some((item.entry.place?, index))).collect();
@@ -135,7 +135,7 @@ impl Source {
         if same == places.len() {
             return Ok(());
         }
-        Err(Failure::environment(format!("`{}` changed while it was read", self.from.display())))
+        Err(Failure::environment(format!("`{}` changed while it was being read", self.from.display())))
     }
 
     /// Where relative picture names in the source are looked up.
@@ -144,10 +144,10 @@ impl Source {
     }
 }
 
-/// How many entries wait for the digests of their pictures at a time.
+/// How many entries are digested per batch.
 const IDENTIFIED: usize = 8192;
 
-/// A listing on its way: entries wait in batches, so that pictures are digested on all threads.
+/// Builds a listing. Entries are batched, so that pictures are digested on all threads.
 struct Lister<'a> {
     source: &'a Source,
     dedupe: bool,
@@ -155,7 +155,7 @@ struct Lister<'a> {
     digests: &'a dyn FileDigests,
     lookup: Lookup<'a>,
     waiting: Vec<Entry>,
-    /// A picture that many records are about is read once.
+    /// Digests by path: a picture of many records is read once.
     pictures: HashMap<PathBuf, Digest>,
     seen: HashMap<Digest, usize>,
     names: HashMap<String, Digest>,
@@ -183,7 +183,7 @@ impl Lister<'_> {
         Ok(())
     }
 
-    /// Gives the entries that wait their identities.
+    /// Computes the ids of the waiting entries.
     fn identify(&mut self) {
         let mut entries = std::mem::take(&mut self.waiting);
         self.look_elsewhere(&mut entries);
@@ -222,7 +222,7 @@ impl Lister<'_> {
         }
     }
 
-    /// Gives entries whose pictures are not where their file says the pictures that are found by what it says.
+    /// Looks up the pictures of entries that are not where their file says.
     fn look_elsewhere(&mut self, entries: &mut [Entry]) {
         if !self.source.from.is_file() {
             return;
@@ -249,8 +249,8 @@ impl Lister<'_> {
     }
 }
 
-/// The digests of the pictures at `paths`. What cannot be a picture is reported here, file by file, or of hundreds of pictures
-/// that were replaced by the same page one alone would count.
+/// The digests of the pictures at `paths`. Files that cannot be pictures are reported here, one by one: if hundreds were
+/// replaced by the same HTML page, all of them count.
 pub(super) fn digested_pictures(
     paths: Vec<PathBuf>,
     digests: &dyn FileDigests,
@@ -262,7 +262,7 @@ pub(super) fn digested_pictures(
     paths.into_iter().zip(both.collect::<Vec<_>>())
 }
 
-/// What to call an entry: its place in its file, or the picture's name in its folder.
+/// The name of an entry in messages: its place in its file, or the picture's name in its folder.
 pub(super) fn named(entry: &Entry) -> String {
     match (entry.place, &entry.written) {
         (Some(place), _) => place.to_string(),
@@ -270,12 +270,12 @@ pub(super) fn named(entry: &Entry) -> String {
     }
 }
 
-/// What to call an entry whose picture, as it calls it, is found under another spelling.
+/// The name of an entry whose picture was found under another spelling.
 pub(super) fn respelled(name: impl fmt::Display, written: &str) -> String {
     format!("{name}, `{written}`")
 }
 
-/// What is reported of a picture at `path` that cannot be read, which `file` calls `written` at `place`.
+/// The message for an unreadable picture at `path`, which `file` calls `written` at `place`.
 pub fn unreadable(
     file: &Path,
     lookup: &Lookup<'_>,
@@ -292,18 +292,18 @@ pub fn unreadable(
     format!("`{}`, {place}: {cause}", file.display())
 }
 
-/// What to do about pictures that are not there.
-pub(super) const LOOKED_UP: &str = "say in which folder they are with `images = \"…\"`, by default the file's own: relative names are \
+/// Help for missing pictures.
+pub(super) const LOOKED_UP: &str = "set the pictures' folder with `images = \"…\"` (default: the file's own): relative names are \
                          looked up there, whole paths that are not here by their ends";
 
-/// What to do about pictures and records that cannot be read.
-pub(super) const MEND: &str = "mend or remove what is named";
+/// Help for unreadable pictures and records.
+pub(super) const FIX: &str = "fix or remove what is named";
 
-/// The same where the node may leave some out.
-pub(super) const MEND_OR_SKIP: &str =
-    "mend or remove what is named, or leave any number out with `on_bad_item = \"skip\"`";
+/// The same for nodes that may skip some.
+pub(super) const FIX_OR_SKIP: &str =
+    "fix or remove what is named, or skip any number of them with `on_bad_item = \"skip\"`";
 
-/// The content that identifies an item: the picture's, or of an instruction record that of picture and conversations.
+/// The content that identifies an item: the picture, for an instruction record together with its conversations.
 pub fn identity(picture: Option<Digest>, conversations: Option<&[Turn]>) -> Digest {
     let Some(turns) = conversations else { return picture.unwrap_or_else(|| Digest::of(b"")) };
     let speaker = |turn: &Turn| if turn.from == Speaker::Human { "human" } else { "gpt" };
@@ -316,7 +316,7 @@ pub fn identity(picture: Option<Digest>, conversations: Option<&[Turn]>) -> Dige
 }
 
 impl Listing {
-    /// The digest of all that the listing says of its entries, in order, but names and paths.
+    /// The digest of everything the listing says about its entries, in order, except names and paths.
     pub fn digest(&self) -> Digest {
         let items = self.items.iter().map(|item| {
             let fields = serde_json::to_string(&item.entry.fields).unwrap_or_default();
@@ -325,7 +325,7 @@ impl Listing {
         Digest::of_fields("stic listing v1", &vec![("items".to_owned(), Value::List(items.collect()))])
     }
 
-    /// What the source, called `from`, calls its entries.
+    /// The labels of the entries of the source called `from`.
     pub fn labels(&self, from: &Path) -> Vec<Labelled> {
         let named = |Listed { id, picture, entry }: &Listed| Labelled {
             id: id.clone(),
@@ -335,16 +335,16 @@ impl Listing {
         self.items.iter().map(named).collect()
     }
 
-    /// Fails when more cannot be read than `on_bad_item` allows, and names the first.
+    /// Checks that no more entries are unreadable than `on_bad_item` allows.
     ///
     /// # Errors
-    /// See there.
+    /// When there are; the message names the first.
     pub fn check_unreadable(&self, on_bad_item: OnBadItem) -> Result<(), Failure> {
         let what = if self.faults > 0 { "records" } else { "pictures" };
         check_unreadable(&self.unreadable, what, self.items.len() + self.repeats, on_bad_item)
     }
 
-    /// What is worth knowing of how the source, called `from`, was read.
+    /// Notes on how the source called `from` was read.
     pub fn notes(&self, from: &Path) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(first) = self.unreadable.first() {
@@ -357,11 +357,11 @@ impl Listing {
     }
 }
 
-/// Fails when there are more `unreadable` pictures (or records: `what`) beside `readable` ones than `on_bad_item` allows,
-/// and names the first.
+/// Checks that there are no more `unreadable` pictures or records (`what`) beside `readable` ones than `on_bad_item`
+/// allows.
 ///
 /// # Errors
-/// See there.
+/// When there are; the message names the first.
 pub fn check_unreadable(
     unreadable: &[String],
     what: &str,
@@ -371,7 +371,7 @@ pub fn check_unreadable(
     let (bad, all) = (unreadable.len(), unreadable.len() + readable);
     match unreadable.first() {
         Some(first) if !allows(on_bad_item, bad, all) => {
-            let help = if first.contains("there is no picture ") { LOOKED_UP } else { MEND };
+            let help = if first.contains("no picture `") { LOOKED_UP } else { FIX };
             Err(Failure::node(format!("{bad} of {all} {what} cannot be read, first {first}")).help(help))
         }
         _ => Ok(()),
@@ -383,15 +383,14 @@ pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
     on_bad_item.allows(bad, all)
 }
 
-/// What is said of the files of a folder that are no pictures, and of the caches in it.
+/// Notes on the files of a folder that are not pictures, and on caches in it.
 pub(super) fn passed_over_notes(passed_over: &PassedOver) -> Vec<String> {
-    let files =
-        (!passed_over.is_empty()).then(|| format!("passed over {passed_over}: not in a picture format that is read"));
-    let caches = passed_over.caches.iter().map(|cache| format!("passed over the cache `{}`", cache.display()));
+    let files = (!passed_over.is_empty()).then(|| format!("ignoring {passed_over}: not in a supported picture format"));
+    let caches = passed_over.caches.iter().map(|cache| format!("ignoring the cache `{}`", cache.display()));
     files.into_iter().chain(caches).collect()
 }
 
-/// What is wrong with the folder that `images` names.
+/// The problem with the folder that `images` names.
 pub fn images_problem(images: Option<&Path>) -> Option<FileProblem> {
     let images = images.filter(|images| !images.is_dir())?;
     let what = if images.exists() { "is not a folder" } else { "does not exist" };
@@ -402,7 +401,7 @@ pub fn images_problem(images: Option<&Path>) -> Option<FileProblem> {
     })
 }
 
-/// What is said once of pictures that are grey of more than 8 bits: `deep` of `all` are.
+/// The note on greyscale pictures of more than 8 bits: `deep` of `all`.
 pub fn deep_grey_note(deep: usize, all: usize) -> Option<String> {
     (deep > 0).then(|| {
         format!(
@@ -414,19 +413,21 @@ pub fn deep_grey_note(deep: usize, all: usize) -> Option<String> {
     })
 }
 
-/// [`deep_grey_note`] of the pictures at `paths`, which are read for it, each once. One that cannot be read is left to
-/// who decodes it.
+/// [`deep_grey_note`] for the pictures at `paths`, each read once. Unreadable ones are reported where they are decoded.
 pub fn look_for_deep_grey<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<String> {
     let paths: Vec<&Path> = paths.collect::<BTreeSet<_>>().into_iter().collect();
     let is_deep = |path: &&&Path| std::fs::read(path).is_ok_and(|bytes| has_deep_grey(&bytes));
     deep_grey_note(paths.par_iter().filter(is_deep).count(), paths.len())
 }
 
-/// What is said once of pictures that were found by an end of their paths.
+/// The note on pictures that were found by the end of their path.
 pub fn elsewhere_note(elsewhere: usize) -> Option<String> {
     (elsewhere > 0).then(|| {
-        let were =
-            if elsewhere == 1 { "is not where the file says and was" } else { "are not where the file says and were" };
+        let were = if elsewhere == 1 {
+            "is not where the file says, but was"
+        } else {
+            "are not where the file says, but were"
+        };
         format!("{} {were} found in `images` by the end of the path", counted(elsewhere, "picture"))
     })
 }
@@ -452,7 +453,7 @@ pub fn failure(error: SourceError) -> Failure {
     }
 }
 
-/// What to do about a source that cannot be read.
+/// Help for a source that cannot be read.
 pub(super) fn help(error: &SourceError) -> Option<&'static str> {
     match error {
         SourceError::NoArray(_) => Some("wrap the records in `[` and `]`, or name the file `.jsonl`"),
@@ -466,7 +467,7 @@ pub(super) fn help(error: &SourceError) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// What changes here gives every item another id, and loses every cache.
+    /// If this changes, every item gets another id and all caches are lost.
     #[test]
     fn identities_are_what_they_were() {
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };

@@ -1,4 +1,4 @@
-//! The kinds of node, one a file. Here the engine's contract meets data, model, training and evaluation.
+//! The kinds of node, one per file. They connect the engine's contract to data, model, training and evaluation.
 
 pub mod adapter;
 mod conditions;
@@ -16,12 +16,10 @@ mod import;
 pub mod infuse;
 mod labels;
 mod listing;
-mod mislead;
 mod model;
 mod operations;
 mod pair;
 mod prompts;
-mod response;
 mod sample;
 mod sft;
 mod share;
@@ -35,25 +33,24 @@ use stic_engine::node::{Kinds, NodeKind};
 use stic_engine::spec::Declared;
 
 pub use corrupt::CorruptKind;
-pub use describe::DescribeKind;
+pub use describe::{DESCRIBE, MISLEAD, ResponseKind};
 pub use dpo::DpoKind;
 pub use evaluate::EvaluateKind;
 pub use export::export;
 pub use import::FileImporter;
 pub use infuse::InfuseKind;
-pub use mislead::MisleadKind;
 pub use pair::PairKind;
 pub use sample::SampleKind;
 pub use sft::SftKind;
 pub use share::name_items;
 
-/// The nine kinds of node, and what imports files.
+/// The nine kinds of node, and the importer of files.
 pub fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn NodeKind>> = vec![
         Arc::new(SampleKind),
-        Arc::new(DescribeKind),
+        Arc::new(DESCRIBE),
         Arc::new(CorruptKind),
-        Arc::new(MisleadKind),
+        Arc::new(MISLEAD),
         Arc::new(PairKind),
         Arc::new(DpoKind),
         Arc::new(InfuseKind),

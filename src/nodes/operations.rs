@@ -1,4 +1,4 @@
-//! `operations` as a parameter: the corruptions that pictures may get, and how often.
+//! The parameter `operations`: corruptions of pictures and their weights.
 
 use std::ops::Bound::{self, Excluded, Included};
 
@@ -8,7 +8,7 @@ use stic_engine::parameters;
 use stic_engine::spec::Reader;
 use stic_engine::spec::parameter::{Class, Declaration, Fallback, Form, Parameters, Setting, integer, number};
 
-/// What such a parameter must be.
+/// What the parameter expects.
 const EXPECTED: &str = "a list of operations such as `[{ op = \"low_resolution\", size = 20 }]`";
 
 /// The parameter; at least one of the operations has a weight.
@@ -37,7 +37,7 @@ fn read(table: &mut Reader<'_>) -> Option<Vec<Weighted>> {
     for mut table in table.tables("operations") {
         let Some(declared) = table.required_choice("op", &OPERATIONS.map(|operation| (operation.name, operation)))
         else {
-            // Of an unknown operation nobody can say which keys it has.
+            // The keys of an unknown operation are unknown, too.
             table.remaining_keys();
             continue;
         };
@@ -52,7 +52,7 @@ fn read(table: &mut Reader<'_>) -> Option<Vec<Weighted>> {
             "write `operations = [{ op = \"low_resolution\", size = 20 }]`, with a `weight` each if there are several";
         table.reject(
             "operations",
-            "`operations` has nothing to draw",
+            "`operations` has nothing to draw from",
             "expected an operation with a weight above 0",
             Some(help.to_owned()),
         );
@@ -61,7 +61,7 @@ fn read(table: &mut Reader<'_>) -> Option<Vec<Weighted>> {
     Some(operations)
 }
 
-/// An operation as it is declared.
+/// A declared operation.
 #[derive(Clone, Copy)]
 struct Declared {
     name: &'static str,
@@ -103,9 +103,9 @@ fn form<T: Parameters>(name: &'static str) -> Form {
 }
 
 parameters! {
-    /// What every operation has.
+    /// The parameters of every operation.
     struct Weight {
-        /// How often the operation is drawn: its share is this through the sum of all weights
+        /// How often the operation is drawn, relative to the other weights
         weight: f64 = number(0.0..).default(1.0),
     }
 }
@@ -123,11 +123,11 @@ parameters! {
     struct ColorJitter {
         /// Factors: from 1 - value to 1 + value, or [low, high] (torchvision's ColorJitter)
         brightness: Option<[f64; 2]> = factor().optional("unchanged"),
-        /// As `brightness`; 0 is the mean grey
+        /// As `brightness`; 0 is the mean gray
         contrast: Option<[f64; 2]> = factor().optional("unchanged"),
         /// As `brightness`; 0 is greyscale
         saturation: Option<[f64; 2]> = factor().optional("unchanged"),
-        /// Turns of the colour circle: from -value to value, or [low, high]
+        /// Shift of the hue in full turns: from -value to value, or [low, high]
         hue: Option<[f64; 2]> = Setting::new(one_or_two((Included(0.0), Included(0.5)), (-0.5, 0.5)), read_hue, range)
             .optional("unchanged"),
     }
@@ -138,15 +138,15 @@ parameters! {
     struct GaussianBlur {
         /// Standard deviation in pixels, or [low, high] (torchvision's GaussianBlur)
         sigma: [f64; 2] = positive(1000.0),
-        /// Odd length of the kernel in pixels
-        kernel_size: Option<u32> = integer(1..=6001).optional("three deviations to each side"),
+        /// Kernel size in pixels, odd
+        kernel_size: Option<u32> = integer(1..=6001).optional("three standard deviations to each side"),
     }
 }
 
 parameters! {
     /// Of [`Operation::Noise`].
     struct Noise {
-        /// Standard deviation as a share of the whole range, or [low, high] (torchvision's GaussianNoise)
+        /// Standard deviation as a fraction of the full range, or [low, high] (torchvision's GaussianNoise)
         sigma: [f64; 2] = positive(10.0),
     }
 }
@@ -159,9 +159,9 @@ parameters! {
 parameters! {
     /// Of [`Operation::Crop`].
     struct Crop {
-        /// Share of the area, or [low, high] (torchvision's RandomResizedCrop)
+        /// Fraction of the area to keep, or [low, high] (torchvision's RandomResizedCrop)
         scale: [f64; 2] = positive(1.0).default([0.08, 1.0]),
-        /// Width through height, or [low, high] (torchvision's RandomResizedCrop)
+        /// Aspect ratio (width / height), or [low, high] (torchvision's RandomResizedCrop)
         ratio: [f64; 2] = positive(100.0).default([3.0 / 4.0, 4.0 / 3.0]),
     }
 }
@@ -186,12 +186,7 @@ fn interval(table: &mut Reader<'_>, key: &str, from: f64, to: f64) -> Option<[f6
         return Some([low, high]);
     }
     let message = format!("`{key}` is out of range");
-    table.reject(
-        key,
-        message,
-        format!("expected two numbers from {from} to {to}, the first not above the second"),
-        None,
-    );
+    table.reject(key, message, format!("expected two numbers from {from} to {to} in ascending order"), None);
     None
 }
 
@@ -229,10 +224,10 @@ fn positive(to: f64) -> Setting<[f64; 2]> {
 
 fn read_blur(table: &mut Reader<'_>) -> Option<Operation> {
     let GaussianBlur { sigma, kernel_size } = GaussianBlur::read(table)?;
-    // Three deviations to each side, beyond which a Gaussian has less than half a level of 255.
+    // Beyond three standard deviations a Gaussian contributes less than half a level of 255.
     let kernel_size = kernel_size.unwrap_or(2 * (3.0 * sigma[1]).ceil() as u32 + 1);
     if kernel_size.is_multiple_of(2) {
-        let label = "expected an odd number: a pixel and its neighbours on both sides";
+        let label = "expected an odd number: a pixel and its neighbors on both sides";
         table.reject("kernel_size", "`kernel_size` is even", label, None);
         return None;
     }

@@ -10,7 +10,7 @@ use stic_engine::parameters;
 use stic_engine::spec::Reader;
 use stic_engine::spec::parameter::{Form, Parameters, Setting, path};
 
-/// What the value of such a parameter may be.
+/// What such a parameter expects.
 const FORMS: &str = "the name of a prompt set, a list of strings, or `{ file = \"…\" }`";
 
 /// The value of a parameter that names prompts.
@@ -18,20 +18,20 @@ const FORMS: &str = "the name of a prompt set, a list of strings, or `{ file = \
 pub enum Prompts {
     /// A built-in set or a list.
     Given(PromptSet),
-    /// The set that a file holds.
+    /// The set in a file.
     File(PathBuf),
 }
 
 parameters! {
-    /// The table in which a file of prompts is named.
+    /// The table that names a file of prompts.
     struct PromptFile {
-        /// `.txt` with one prompt a line, or `.json` with a list of strings
+        /// `.txt` with one prompt per line, or `.json` with a list of strings
         file: PathBuf = path(),
     }
 }
 
 fn file_help(key: &str, file: &str) -> String {
-    format!("prompts in a file: `{key} = {{ file = \"{file}\" }}`")
+    format!("to read prompts from a file, write `{key} = {{ file = \"{file}\" }}`")
 }
 
 impl Prompts {
@@ -54,7 +54,7 @@ impl Prompts {
         BUILT_IN.into_iter().find(is_set).map(Value::from)
     }
 
-    /// Reads the prompts under `key`; `None` when there are none, or they are unsound (which is reported).
+    /// Reads the prompts under `key`; `None` if there are none, or if they are invalid, which is reported.
     fn read(table: &mut Reader<'_>, key: &str) -> Option<Self> {
         if !table.has(key) {
             return None;
@@ -65,7 +65,7 @@ impl Prompts {
             if set.is_none() && looks_like_path(&name) {
                 table.reject(key, "a string names a prompt set", "this looks like a file", Some(file_help(key, &name)));
             } else if set.is_none() && name.contains(char::is_whitespace) {
-                let help = format!("a prompt of one's own stands in a list: `{key} = [\"…\"]`");
+                let help = format!("write custom prompts as a list: `{key} = [\"…\"]`");
                 table.reject(key, "a string names a prompt set", "no prompt set has this name", Some(help));
             } else if set.is_none() {
                 table.reject_name(key, "prompt set", &name, &BUILT_IN);
@@ -94,7 +94,7 @@ impl Prompts {
         None
     }
 
-    /// Whether items may draw one of several.
+    /// Whether there may be several prompts to draw from.
     pub fn draws(&self) -> bool {
         match self {
             Self::Given(set) => set.draws(),
@@ -102,14 +102,14 @@ impl Prompts {
         }
     }
 
-    /// What is wrong with the file of the parameter `name`.
+    /// The problem with the file of the parameter `name`.
     pub fn problem(&self, name: &str) -> Option<FileProblem> {
         let Self::File(path) = self else { return None };
         let error = PromptSet::read(path).err()?;
         let help = match error {
             PromptError::Other { found, .. } => found.help,
             PromptError::Unreadable { .. } => "paths are relative to the pipeline file",
-            _ => "`.txt` holds one prompt a line, `.json` a list of strings",
+            _ => "`.txt` has one prompt per line, `.json` a list of strings",
         };
         Some(FileProblem { parameter: name.to_owned(), message: error.to_string(), help: Some(help.to_owned()) })
     }
@@ -128,14 +128,14 @@ impl Prompts {
         }
     }
 
-    /// The parameter `name`: the prompts, wherever they come from. It selects: the prompt that an item draws is part of
-    /// what the item reads.
+    /// The parameter `name`: the prompts themselves, wherever they come from. A selection, because the prompt that an item
+    /// draws is part of what the item reads.
     ///
     /// # Errors
     /// As [`Prompts::load`].
     pub fn parameter(&self, name: &str, digests: &dyn FileDigests) -> Result<Parameter, Failure> {
         if let Self::File(path) = self {
-            // Asked for so that the engine notices a change under the run.
+            // Requested so that the engine notices if the file changes during the run.
             digests.file(path).map_err(|cause| Failure::io(path, &cause))?;
         }
         Ok(Parameter::selection(name, self.load()?.prompts().to_vec()))

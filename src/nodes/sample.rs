@@ -1,9 +1,8 @@
-//! `sample`: pictures or instruction records out of a folder, a glob, a list or a LLaVA-style file.
+//! `sample`: pictures or instruction records from a folder, a glob, a list or a file of records.
 //!
-//! With `count`, the k entries are taken whose hashes of (seed, id) are the smallest, in the order of these hashes: adding
-//! pictures to a source disturbs few picks. Without, the pictures of a folder or a glob come in the order of their
-//! contents' digests, the entries of a list or a file of records in the order in which they stand there. So renaming,
-//! moving or nesting pictures changes nothing, neither which are taken nor what is trained on them below.
+//! With `count`, takes the entries with the smallest hashes of (seed, id), in the order of these hashes, so that adding
+//! pictures to a source changes few picks. Otherwise the pictures of a folder or a glob are ordered by content digest, and
+//! the entries of a list or a file of records keep their order. Renaming or moving pictures therefore changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -54,7 +53,7 @@ impl NodeKind for SampleKind {
     }
 
     fn help(&self) -> &'static str {
-        "takes pictures or instruction records from a folder, glob, list or JSON file; filters; chooses `count`"
+        "reads pictures or instruction records from a folder, glob, list or JSON file, filters them and samples `count`"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -70,19 +69,19 @@ impl NodeKind for SampleKind {
 }
 
 parameters! {
-    /// What a node of the kind is reported.
+    /// The parameters.
     struct SampleParameters {
         /// A folder, a glob, a list file, or records in JSON
         from: PathBuf = path().selection(),
-        /// The folder in which picture names are looked up
+        /// The folder that picture names are relative to
         images: Option<PathBuf> = path().optional("the folder of `from`").execution(),
-        /// How many to take: the same every time, and nearly the same when pictures are added
+        /// Number of entries to sample: the same ones every time, and almost the same after pictures are added
         count: Option<usize> = integer(1..).optional("all").selection(),
-        /// Conditions that entries must meet: `image`, `path`, or any field of a record
+        /// Conditions that entries must meet, on `image`, `path` or any field of a record
         r#where: Filter = below(Class::Selection),
-        /// Takes entries of the same content once
+        /// Whether to drop entries with the same content as an earlier one
         dedupe: bool = boolean().default(true).selection(),
-        /// Turns pictures as their EXIF data says (as transformers does; LLaVA's loader ignores it)
+        /// Whether to apply the EXIF orientation (transformers does, LLaVA's loader does not)
         orientation: ExifOrientation = choice([("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)])
             .default(ExifOrientation::Apply),
         /// Shared
@@ -90,12 +89,12 @@ parameters! {
     }
 }
 
-/// What is done about the orientation that a picture's EXIF data gives.
+/// What to do with a picture's EXIF orientation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExifOrientation {
-    /// The picture is turned.
+    /// Apply it.
     Apply,
-    /// It is left as it is stored.
+    /// Keep the pixels as stored.
     Ignore,
 }
 
@@ -103,7 +102,7 @@ enum ExifOrientation {
 struct Sample {
     source: Source,
     parameters: SampleParameters,
-    /// What was seen of the source before anything runs: it is looked through once.
+    /// The check of the source before a run; done once.
     surveyed: OnceLock<Surveyed>,
 }
 
@@ -118,7 +117,7 @@ impl Node for Sample {
 
     fn check_files(&self) -> Vec<FileProblem> {
         let images = images_problem(self.source.images.as_deref());
-        // Without the folder, a file that is there would have nothing but missing pictures.
+        // If `images` is missing, do not report every picture as missing, too.
         if images.is_some() && self.source.from.exists() {
             return Vec::from_iter(images);
         }
@@ -191,33 +190,33 @@ impl Sample {
         Ok(listing)
     }
 
-    /// What is wrong with there being `found` entries: the parameter, the message and the remedy.
+    /// The problem with a source of `found` entries, if any: parameter, message and help.
     fn too_few(&self, found: usize, passed_over: &PassedOver) -> Option<(&'static str, String, &'static str)> {
         let from = self.source.from.display();
-        let filtered = if self.source.filter.is_empty() { "" } else { " that `where` takes" };
+        let filtered = if self.source.filter.is_empty() { "" } else { " that match `where`" };
         match self.parameters.count {
             _ if found == 0 && self.source.filter.is_empty() && !passed_over.is_empty() => Some((
                 "from",
-                format!("there is no picture that can be read in `{from}`, only {passed_over}"),
+                format!("no readable picture in `{from}`, only {passed_over}"),
                 if passed_over.has_unread_pictures() {
-                    "JPEG, PNG, GIF, WebP, BMP, TIFF and PNM are read; convert other formats, HEIC among them, to JPEG or PNG"
+                    "supported formats are JPEG, PNG, GIF, WebP, BMP, TIFF and PNM; convert others, such as HEIC, to JPEG or PNG"
                 } else {
                     "name a folder with pictures"
                 },
             )),
             _ if found == 0 && !self.source.filter.is_empty() => {
-                Some(("from", format!("there is nothing in `{from}`{filtered}"), "loosen `where`"))
+                Some(("from", format!("`{from}` has no entries{filtered}"), "loosen `where`"))
             }
             _ if found == 0 && !self.source.from.exists() => Some((
                 "from",
                 format!("no file matches `{from}`"),
-                "`*` stands for any part of a name, `**` for folders to any depth",
+                "`*` matches any part of a name, `**` any number of folders",
             )),
-            _ if found == 0 => Some(("from", format!("there is nothing in `{from}`"), "name a folder with pictures")),
+            _ if found == 0 => Some(("from", format!("`{from}` is empty"), "name a folder with pictures")),
             Some(count) if count > found => Some((
                 "count",
-                format!("`count` is {count}, but there are only {found} in `{from}`{filtered}"),
-                "lower `count`, or leave it out to take all",
+                format!("`count` is {count}, but `{from}` has only {found} entries{filtered}"),
+                "lower `count`, or omit it to take all",
             )),
             _ => None,
         }
@@ -243,7 +242,7 @@ impl WholeWork for Sample {
             let (count, share) =
                 (listing.shared_names, if listing.shared_names == 1 { "shares its" } else { "share their" });
             let records = counted(count, "record");
-            context.note(&format!("{records} {share} `id` with another; records are distinguished by content"));
+            context.note(&format!("{records} {share} `id` with another record; content identifies records"));
         }
         let mut side = Vec::new();
         if self.parameters.count.is_some() {
@@ -263,7 +262,7 @@ impl WholeWork for Sample {
             context.note(&format!(
                 "{turned} of {} {} an EXIF orientation, which is {done}",
                 counted(looks.len(), "picture"),
-                if turned == 1 { "carries" } else { "carry" }
+                if turned == 1 { "has" } else { "have" }
             ));
         }
         let conversations = chosen.iter().any(|item| item.entry.conversations.is_some());
@@ -299,7 +298,7 @@ fn record(item: Listed, picture: Option<Digest>, from: &Path) -> (Record, Label)
     (Record { id, picture, altered: None, conversations: entry.conversations, fields: entry.fields }, label)
 }
 
-/// What is said once of all pictures.
+/// Notes about all pictures together.
 struct Look {
     turn: Orientation,
     has_deep_grey: bool,
@@ -312,8 +311,8 @@ impl Look {
     }
 }
 
-/// The picture as it is stored, without the metadata that would turn it, so that nobody below need know of them.
-/// `None` where there are none; a picture that cannot be decoded is left to who decodes it.
+/// The picture as stored, without its orientation, so that nodes below see the same pixels. `None` if it has no
+/// orientation, or cannot be decoded: the node that decodes it reports that.
 fn unturned(item: &Listed, turn: Orientation, context: &dyn Context) -> Result<Option<Digest>, Failure> {
     if turn == Orientation::NoTransforms {
         return Ok(None);
@@ -328,7 +327,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use super::super::harness::{Trial, read};
+    use super::super::harness::{TestContext, read};
     use super::*;
     use crate::artifact::read_lines;
     use crate::data::picture::{decode, encode_png};
@@ -352,15 +351,15 @@ mod tests {
         read(&SampleKind, text, &[], Path::new("m")).err().unwrap()
     }
 
-    fn sampled(node: &dyn Node) -> Result<(Vec<Record>, Output, Trial), Failure> {
-        let harness = Trial::new();
+    fn sampled(node: &dyn Node) -> Result<(Vec<Record>, Output, TestContext), Failure> {
+        let harness = TestContext::new();
         let output = harness.run(node, BTreeMap::new())?;
-        let records = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+        let records = read_lines(&harness.objects.read(&output.identity[0].digest).unwrap()).unwrap();
         Ok((records, output, harness))
     }
 
     fn key(node: &dyn Node) -> Vec<Parameter> {
-        node.sources(&Trial::new()).unwrap()
+        node.sources(&TestContext::new()).unwrap()
     }
 
     #[test]
@@ -372,7 +371,7 @@ mod tests {
         let at = records.iter().position(|record| record.picture == Some(Digest::of(&bytes))).unwrap();
         assert_eq!(records[at].id.as_str(), Digest::of(&bytes).to_string());
         assert_eq!(output.summary.line, "3 of 3 pictures");
-        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.objects.read(&output.side[0].digest).unwrap()).unwrap();
         assert_eq!(labels[at].path, Some(folder.path().join("1.png").to_str().unwrap().to_owned()));
     }
 
@@ -404,12 +403,12 @@ mod tests {
         std::fs::write(folder.path().join("list.txt"), "3.png\n0.png\n2.png\n1.png\n0.png\n").unwrap();
         let (_, output, harness) =
             sampled(node(&format!("from = {:?}", folder.path().join("list.txt"))).as_ref()).unwrap();
-        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.objects.read(&output.side[0].digest).unwrap()).unwrap();
         let names = labels.iter().map(|label| label.path.as_deref().unwrap().rsplit('/').next().unwrap());
         assert_eq!(names.collect::<Vec<_>>(), ["3.png", "0.png", "2.png", "1.png"]);
     }
 
-    /// What changes here changes what people's pipelines train on: raise the version of the kind.
+    /// If these picks change, the pipelines of users train on other data: raise the kind's version.
     #[test]
     fn what_is_taken_is_what_it_was() {
         let folder = tempfile::tempdir().unwrap();
@@ -448,7 +447,7 @@ mod tests {
         std::fs::copy(folder.path().join("0.png"), folder.path().join("copy.png")).unwrap();
         let (records, output, harness) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
         assert_eq!((records.len(), output.summary.line.as_str()), (2, "2 of 2 pictures (1 repeat left out)"));
-        let labels: Vec<Label> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let labels: Vec<Label> = read_lines(&harness.objects.read(&output.side[0].digest).unwrap()).unwrap();
         let paths: Vec<_> = labels.iter().filter_map(|label| label.path.as_deref()).collect();
         assert!(paths.iter().any(|path| path.ends_with("/0.png")), "the first path stays its label: {paths:?}");
         let (records, ..) = sampled(node(&format!("from = {:?}\ndedupe = false", folder.path())).as_ref()).unwrap();
@@ -464,12 +463,12 @@ mod tests {
         let node = node(&format!("from = {:?}\ncount = 5", folder.path()));
         let problem = &node.check_files()[0];
         assert_eq!(problem.parameter, "count");
-        assert!(problem.message.starts_with("`count` is 5, but there are only 2 in "), "{}", problem.message);
-        assert!(matches!(node.sources(&Trial::new()), Err(Failure::Node { .. })), "a plan says so too");
+        assert!(problem.message.starts_with("`count` is 5, but `"), "{}", problem.message);
+        assert!(matches!(node.sources(&TestContext::new()), Err(Failure::Node { .. })), "a plan says so too");
         assert!(matches!(sampled(node.as_ref()), Err(Failure::Node { .. })));
         let empty = tempfile::tempdir().unwrap();
         let problem = &self::node(&format!("from = {:?}", empty.path())).check_files()[0];
-        assert!(problem.message.starts_with("there is nothing in "), "{}", problem.message);
+        assert!(problem.message.ends_with("is empty"), "{}", problem.message);
         assert_eq!(problem.help.as_deref(), Some("name a folder with pictures"), "nothing is filtered");
         let problem = &self::node(&format!("from = {:?}", folder.path().join("*.tiff"))).check_files()[0];
         assert!(problem.message.starts_with("no file matches "), "{}", problem.message);
@@ -525,10 +524,7 @@ mod tests {
         let from = format!("from = {:?}", folder.path());
         let (records, _, harness) = sampled(node(&from).as_ref()).unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!(
-            *harness.notes.lock().unwrap(),
-            ["passed over 1 file (1 .txt): not in a picture format that is read"]
-        );
+        assert_eq!(*harness.notes.lock().unwrap(), ["ignoring 1 file (1 .txt): not in a supported picture format"]);
 
         let folder = tempfile::tempdir().unwrap();
         (0..3).for_each(|n| std::fs::write(folder.path().join(format!("{n}.HEIC")), "\0\0\0\u{18}ftypheic").unwrap());
@@ -556,13 +552,13 @@ mod tests {
         let text = format!("from = {:?}", odd.join("jpeg_orientation_6.jpg"));
         let (records, output, harness) = sampled(node(&text).as_ref()).unwrap();
         assert_eq!(records[0].id.as_str(), records[0].picture.unwrap().to_string());
-        assert_eq!(*harness.notes.lock().unwrap(), ["1 of 1 picture carries an EXIF orientation, which is applied"]);
+        assert_eq!(*harness.notes.lock().unwrap(), ["1 of 1 picture has an EXIF orientation, which is applied"]);
         assert!(output.objects.is_empty());
 
         let (ignored, output, harness) = sampled(node(&(text + "\norientation = \"ignore\"")).as_ref()).unwrap();
         assert_eq!(ignored[0].id, records[0].id);
         assert_eq!(output.objects, [ignored[0].picture.unwrap()]);
-        let picture = decode(&harness.shelf.read(&output.objects[0]).unwrap()).unwrap();
+        let picture = decode(&harness.objects.read(&output.objects[0]).unwrap()).unwrap();
         let source = std::fs::read(odd.join("jpeg_orientation_6.jpg")).unwrap();
         assert_eq!(picture, decode_unturned(&source).unwrap());
         assert_eq!(decode(&source).unwrap().dimensions(), (picture.height(), picture.width()));

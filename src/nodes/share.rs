@@ -1,4 +1,4 @@
-//! `fraction` as a parameter: which share of the items a node takes, and what shares say of a pipeline before it runs.
+//! The parameter `fraction`: which share of the items a node takes, and checks of shares before a run.
 
 use crate::artifact::ItemId;
 use stic_engine::diagnostic::counted;
@@ -11,10 +11,10 @@ use stic_engine::spec::parameter::interval;
 const WHOLE: [f64; 2] = [0.0, 1.0];
 
 parameters! {
-    /// `fraction = [a, b]`: an item is kept when a ≤ u < b, u being the item's own number of [0, 1). It depends on the
-    /// pipeline's seed and the item alone, so that [0, 0.5] and [0.5, 1] complement each other in any two nodes.
+    /// `fraction = [a, b]`: takes the items with a ≤ u < b. The number u in [0, 1) depends only on the pipeline's seed and
+    /// the item, so that [0, 0.5] and [0.5, 1] are complementary in any two nodes.
     pub struct Fraction {
-        /// Keeps the items whose own random number u has a ≤ u < b: `[0, 0.5]` and `[0.5, 1]` are complements
+        /// Takes the items with a ≤ u < b, where u is a fixed random number per item: `[0, 0.5]` and `[0.5, 1]` are complementary
         fraction: [f64; 2] = interval(0.0..=1.0).default(WHOLE).selection(),
     }
 }
@@ -32,38 +32,38 @@ impl Fraction {
         self.fraction != WHOLE
     }
 
-    /// Fails when none of `all` items is kept: a result without rows is nobody's wish.
+    /// Checks that some of `all` items are taken.
     ///
     /// # Errors
-    /// See there.
+    /// When none is.
     pub fn check_kept(&self, kept: usize, all: usize) -> Result<(), Failure> {
         let [low, high] = self.fraction;
         match (kept, all) {
             (1.., _) => Ok(()),
-            (0, 0) => Err(Failure::node("there is nothing to work on: no picture comes in")),
+            (0, 0) => Err(Failure::node("there is nothing to do: the inputs have no pictures")),
             (0, _) => {
-                Err(Failure::node(format!("`fraction = [{low}, {high}]` takes none of {}", counted(all, "picture")))
-                    .help("widen `fraction`, or sample more pictures: few of them may all fall to the other share"))
+                Err(Failure::node(format!("`fraction = [{low}, {high}]` selects none of {}", counted(all, "picture")))
+                    .help("widen `fraction`, or sample more pictures: if there are few, all of them may belong to the other share"))
             }
         }
     }
 
-    /// The promises of the shares that are taken of what comes in with the promises `above`.
+    /// The promises of the shares taken from inputs with the promises `above`.
     pub fn promises(&self, above: &[Parameter]) -> Vec<Parameter> {
         let taken = self.of(above);
-        // What comes in twice is a mistake here, and none of the nodes below.
+        // A duplicate is reported here, not again in the nodes below.
         let first = |n: &usize| taken[..*n].iter().all(|before| before.meets(&taken[*n]).is_none());
         (0..taken.len()).filter(first).map(|n| taken[n].promise()).collect()
     }
 
-    /// That this takes nothing of what comes in by `port` with the promises `above`, or an item twice.
+    /// The mistake that this takes nothing from `port`, or an item twice, given the promises `above`.
     pub fn check(&self, port: &str, above: &[Parameter]) -> Option<FileProblem> {
         let (all, taken) = (Stream::all(above), self.of(above));
         if taken.is_empty() && !all.is_empty() {
             let shares: Vec<String> = all.iter().map(|stream| stream.described()).collect();
             return Some(FileProblem {
                 parameter: "fraction".to_owned(),
-                message: format!("`fraction` takes nothing of what comes in: {}", shares.join(", ")),
+                message: format!("`fraction` selects nothing from the inputs: {}", shares.join(", ")),
                 help: Some(SAME_EVERYWHERE.to_owned()),
             });
         }
@@ -79,13 +79,13 @@ impl Fraction {
 /// The promise of the items that come from one source.
 const ITEMS: &str = "items";
 
-const SAME_EVERYWHERE: &str = "an item falls to the same share in every node of a pipeline";
+const SAME_EVERYWHERE: &str = "an item belongs to the same share in every node of a pipeline";
 
-/// A share of the items of a source. Shares of one source have items in common where they overlap; of different sources
-/// nothing is known.
+/// A share of the items of a source. Overlapping shares of one source have items in common; nothing is known about those of
+/// different sources.
 #[derive(Clone, Debug, PartialEq)]
 struct Stream {
-    /// The number of the node that the items come from, and its name. An imported file's name need not be its own.
+    /// The number and name of the node the items come from. Names of imported files may repeat.
     source: (i64, String),
     /// The node through which they come.
     node: String,
@@ -129,7 +129,7 @@ impl Stream {
         format!("`{}` has {} of `{}`", self.node, shown(self.share), self.source.1)
     }
 
-    /// The share that both take, where they are of one source.
+    /// The overlap, if both are of one source.
     fn meets(&self, other: &Self) -> Option<[f64; 2]> {
         if self.source.0 == other.source.0 { overlap(self.share, other.share) } else { None }
     }
@@ -145,8 +145,7 @@ fn shown(share: [f64; 2]) -> String {
     if share == WHOLE { "all".to_owned() } else { format!("the share [{low}, {high}]") }
 }
 
-/// Says of the result of `node`, the one with this `number`, what its items are called and where they come from:
-/// `is_source` where they come from itself.
+/// Completes the promises `found` of `node` with its name and `number`: with `is_source`, its items come from itself.
 pub fn name_items(promises: &mut Vec<Parameter>, number: usize, node: &str, is_source: bool) {
     if is_source {
         promises.push(Stream { source: (number as i64, node.to_owned()), node: String::new(), share: WHOLE }.promise());
@@ -158,7 +157,7 @@ pub fn name_items(promises: &mut Vec<Parameter>, number: usize, node: &str, is_s
     }
 }
 
-/// That an item comes in by `port` twice, where that is known.
+/// The mistake that `port` gets an item twice, if that is known.
 pub fn check_once(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
     repeated(port, &Stream::all(&above(port)))
 }
@@ -171,12 +170,9 @@ fn repeated(port: &str, streams: &[Stream]) -> Option<FileProblem> {
     } else {
         let (source, both) = (&one.source.1, shown(both));
         (
+            format!("`{port}` gets the same items from `{}` and `{}`: {both} of `{source}`", one.node, other.node),
             format!(
-                "the same items come in by `{port}` from `{}` and `{}`: {both} of `{source}`",
-                one.node, other.node
-            ),
-            format!(
-                "give the two nodes shares that complement each other, such as `fraction = [0.0, 0.5]` and `[0.5, 1.0]`, \
+                "give the two nodes complementary shares, such as `fraction = [0.0, 0.5]` and `[0.5, 1.0]`, \
                  or leave one out; {SAME_EVERYWHERE}"
             ),
         )
@@ -184,18 +180,18 @@ fn repeated(port: &str, streams: &[Stream]) -> Option<FileProblem> {
     Some(FileProblem { parameter: format!("inputs.{port}"), message, help: Some(help) })
 }
 
-/// That no item comes in by `port` and by `other` as well, where that is known.
+/// The mistake that `port` and `other` have no item in common, if that is known.
 pub fn check_meeting(port: &str, other: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
     let (ours, theirs) = (Stream::all(&above(port)), Stream::all(&above(other)));
     let meet = |one: &Stream, other: &Stream| one.source.0 != other.source.0 || one.meets(other).is_some();
-    // An input of which nothing is known may hold anything.
+    // An input without promises may hold any item.
     let apart = !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|one| theirs.iter().any(|it| meet(one, it)));
     apart.then(|| {
         let described: Vec<String> = theirs.iter().chain(&ours).map(Stream::described).collect();
         FileProblem {
             parameter: format!("inputs.{port}"),
             message: format!("`{port}` and `{other}` have no item in common: {}", described.join(", ")),
-            help: Some(format!("let the `fraction`s of one side cover the other's; {SAME_EVERYWHERE}")),
+            help: Some(format!("choose `fraction`s on one side that cover the other's; {SAME_EVERYWHERE}")),
         }
     })
 }
@@ -221,8 +217,8 @@ mod tests {
             Fraction { fraction: [0.0, 0.01] }.check_kept(kept, all).err().map(|failure| failure.to_string())
         };
         assert_eq!(reported(1, 5), None);
-        assert_eq!(reported(0, 5).as_deref(), Some("`fraction = [0, 0.01]` takes none of 5 pictures"));
-        assert_eq!(reported(0, 0).as_deref(), Some("there is nothing to work on: no picture comes in"));
+        assert_eq!(reported(0, 5).as_deref(), Some("`fraction = [0, 0.01]` selects none of 5 pictures"));
+        assert_eq!(reported(0, 0).as_deref(), Some("there is nothing to do: the inputs have no pictures"));
     }
 
     /// Promises of shares of the source 0, each of a node of its own.
@@ -244,7 +240,7 @@ mod tests {
         assert_eq!(reported(&[("a", [0.0, 0.5]), ("b", [0.5, 1.0])]), None);
         assert_eq!(
             reported(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]).as_deref(),
-            Some("the same items come in by `rejected` from `a` and `b`: the share [0.4, 0.6] of `images`")
+            Some("`rejected` gets the same items from `a` and `b`: the share [0.4, 0.6] of `images`")
         );
         assert_eq!(reported(&[("a", WHOLE), ("a", WHOLE)]).as_deref(), Some("`inputs.rejected` names `a` twice"));
         let mut other = Vec::new();
@@ -272,13 +268,13 @@ mod tests {
         let narrowed = Fraction { fraction: [0.0, 0.5] }.check("images", &shares(&[("a", [0.5, 1.0])])).unwrap();
         assert_eq!(
             (narrowed.parameter.as_str(), narrowed.message.as_str()),
-            ("fraction", "`fraction` takes nothing of what comes in: `a` has the share [0.5, 1] of `images`")
+            ("fraction", "`fraction` selects nothing from the inputs: `a` has the share [0.5, 1] of `images`")
         );
         let both = shares(&[("a", [0.0, 0.6]), ("b", [0.4, 1.0])]);
         assert_eq!(Fraction { fraction: [0.0, 0.3] }.check("images", &both), None);
     }
 
-    /// What changes here gives every cached pipeline other items: raise the versions of the kinds that take shares.
+    /// If this changes, cached pipelines get other items: raise the versions of the kinds that take shares.
     #[test]
     fn shares_are_what_they_were() {
         let share = |n: u8| (Draws::new(42, "share", ItemId::new(Digest::of(&[n])).as_str()).uniform() * 1000.0) as u32;

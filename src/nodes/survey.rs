@@ -1,12 +1,12 @@
-//! A look at a source before anything runs: what is wrong with its records, what is worth knowing of them, and what they
-//! can serve for below. Of pictures the beginning alone is read.
+//! Checks a source before a run: mistakes in its records, notes on them, and what nodes below can expect. Reads only the
+//! headers of pictures.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::listing::{LOOKED_UP, MEND, MEND_OR_SKIP, Source, allows, help, named, passed_over_notes, respelled};
+use super::listing::{FIX, FIX_OR_SKIP, LOOKED_UP, Source, allows, help, named, passed_over_notes, respelled};
 use crate::data::lookup::{Found, Lookup};
 use crate::data::picture::check_beginning;
 use crate::data::records::Place;
@@ -17,8 +17,8 @@ use stic_engine::digest::Value;
 use stic_engine::node::{FileProblem, OnBadItem, Parameter};
 
 impl Source {
-    /// Looks at what `parameter` names, as far as it can be determined without decoding a picture. `wrong` says what is wrong
-    /// with an entry that is sound in itself.
+    /// Checks the source that `parameter` names without decoding pictures. `wrong` gives the problem that the caller has with
+    /// an otherwise valid entry.
     pub fn survey(
         &self,
         parameter: &str,
@@ -56,7 +56,7 @@ impl Source {
     }
 }
 
-/// A look at a file of records before anything runs: keeps what is wrong, and nothing of what is sound.
+/// Checks a file of records before a run. Keeps problems and counts, not records.
 pub struct Survey<'a> {
     file: &'a Path,
     lookup: Lookup<'a>,
@@ -68,40 +68,40 @@ pub struct Survey<'a> {
     waiting: Vec<Waiting>,
 }
 
-/// A picture that must be looked at.
+/// A picture to be checked.
 struct Waiting {
-    /// Where its record stands; `None` for what is found in a folder.
+    /// The place of its record; `None` for a picture in a folder.
     place: Option<Place>,
-    /// Its name, as its record or its folder has it.
+    /// Its name in the record or the folder.
     written: String,
-    /// Where it is, when that is known.
+    /// Its path, if known.
     path: Option<PathBuf>,
 }
 
-/// What came of a look at a source: counts of its sound records, what is wrong, and what is worth knowing.
+/// The outcome of a check: counts of valid records, problems and notes.
 #[derive(Clone, Debug, Default)]
 pub struct Surveyed {
-    /// How many records there are.
+    /// Number of valid records.
     pub entries: usize,
-    /// How many of them are about a picture.
+    /// How many of them have a picture.
     pub pictures: usize,
     /// How many have a conversation with an answer.
     pub answered: usize,
-    /// The first record whose answer stands in a field that is not read, and the field.
+    /// The first record with an answer in a field that is not read, and that field.
     pub unread: Option<String>,
-    /// The files of a folder that are no pictures.
+    /// The files in a folder that are not pictures.
     pub passed_over: PassedOver,
-    /// What is wrong.
+    /// Mistakes.
     pub problems: Vec<FileProblem>,
-    /// What is worth knowing.
+    /// Notes.
     pub notes: Vec<String>,
 }
 
-/// How many pictures are looked for at a time, on all threads.
+/// How many pictures are checked per batch, on all threads.
 const LOOKED_FOR: usize = 4096;
 
 impl<'a> Survey<'a> {
-    /// A look at `file`, whose pictures are in `images`.
+    /// Starts the check of `file`, whose pictures are in `images`.
     pub fn new(file: &'a Path, images: &'a Path) -> Self {
         Self {
             file,
@@ -115,28 +115,28 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Something is wrong with the record called `name`.
+    /// Adds a mistake in the record called `name`.
     pub fn fault(&mut self, name: impl fmt::Display, cause: &str) {
         self.faults.add(name, cause);
     }
 
-    /// The record called `name` is sound, and this was done to read it.
+    /// Adds remarks on the valid record called `name`.
     pub fn remarks(&mut self, remarks: Vec<Remark>, name: impl fmt::Display) {
         remarks.into_iter().for_each(|remark| self.remarks.add(remark, &name));
     }
 
-    /// A record is sound, and where its picture lies is known, if it has one.
+    /// Adds a valid record; `picture`: whether it has one that is known to exist.
     pub fn sound(&mut self, picture: bool) {
         self.found.entries += 1;
         self.found.pictures += usize::from(picture);
     }
 
-    /// A sound record has a conversation with an answer, or not.
+    /// Counts a record with a conversation that has an answer.
     pub fn answered(&mut self, answered: bool) {
         self.found.answered += usize::from(answered);
     }
 
-    /// The record at `place` is about a picture.
+    /// Adds a valid record at `place`, whose picture is to be checked.
     pub fn picture(&mut self, place: Place, written: String) {
         self.wait(Waiting { place: Some(place), written, path: None });
     }
@@ -172,7 +172,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// What came of reading the file (`read`), with problems of `parameter`. What `on_bad_item` skips is none.
+    /// Finishes the check: `read` is how reading the file ended; problems are reported for `parameter`, or as notes where
+    /// `on_bad_item` allows them.
     pub fn surveyed(mut self, parameter: &str, on_bad_item: OnBadItem, read: Result<(), SourceError>) -> Surveyed {
         self.look();
         let problem = |message: String, help: Option<&str>| FileProblem {
@@ -183,11 +184,10 @@ impl<'a> Survey<'a> {
         let name = format!("`{}`", self.file.display());
         let entries = self.found.entries;
         let faults = self.faults.reported(&name, |count| format!("{count} records of {name} cannot be read:"));
-        let missing = self
-            .missing
-            .reported(&name, |count| format!("{count} pictures of {entries} that {name} names are not there:"));
+        let missing =
+            self.missing.reported(&name, |count| format!("{count} of {entries} pictures named in {name} are missing:"));
         let unlike =
-            self.unlike.reported(&name, |count| format!("{count} pictures of {entries} in {name} cannot be read:"));
+            self.unlike.reported(&name, |count| format!("{count} of {entries} pictures in {name} cannot be read:"));
         let bad = self.faults.count() + self.missing.count() + self.unlike.count();
         let all = self.faults.count() + entries;
         let mut found = self.found;
@@ -200,7 +200,7 @@ impl<'a> Survey<'a> {
             found.problems.extend(faults.map(|message| problem(message, None)));
             found.problems.extend(missing.map(|message| problem(message, Some(LOOKED_UP))));
             found.problems.extend(
-                unlike.map(|message| problem(message, Some(if parameter == "from" { MEND_OR_SKIP } else { MEND }))),
+                unlike.map(|message| problem(message, Some(if parameter == "from" { FIX_OR_SKIP } else { FIX }))),
             );
         }
         found.notes.extend(self.remarks.lines().map(|line| format!("{name}: {line}")));
@@ -216,9 +216,9 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// What a survey tells of a result before it is made: how many of its records have a picture, and how many an answer.
 impl Surveyed {
-    /// As promises to the nodes that read it; none while there are problems.
+    /// What nodes below can expect of the result: how many records have a picture, and how many an answer. Empty if there
+    /// are problems.
     pub fn promises(&self) -> Vec<Parameter> {
         if !self.problems.is_empty() || self.entries == 0 {
             return Vec::new();
@@ -229,28 +229,27 @@ impl Surveyed {
     }
 }
 
-/// The promise of how many records have a picture.
+/// Promise: the number of records with a picture.
 const PICTURES: &str = "pictures";
-/// The promise of how many records have a conversation with an answer.
+/// Promise: the number of records with an answer.
 const ANSWERED: &str = "answered";
-/// The promise of where an answer stands that is not read as one.
+/// Promise: where an answer is in a field that is not read.
 const UNREAD: &str = "unread";
-/// The promise that pictures are altered ones.
+/// Promise: pictures are altered.
 pub const ALTERED: &str = "altered";
-/// The promise of the prompts that altered pictures are described with.
+/// Promise: the prompts that altered pictures are described with.
 pub const ALTERED_PROMPTS: &str = "altered_prompts";
 
-/// That what comes in by `port` has no picture at all, where that is known.
+/// The mistake that no record in `port` has a picture, if that is known.
 pub fn check_pictures(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
     let help = "connect records that have pictures, or a folder of pictures";
-    promised_none(port, PICTURES, above, "has a picture", help)
+    check_some(port, PICTURES, above, "has a picture", help)
 }
 
-/// That what comes in by `port` has no answer at all, where that is known.
+/// The mistake that no record in `port` has an answer, if that is known.
 pub fn check_answers(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
-    let help = "connect instruction records, whose `conversations` are questions and answers by turns";
-    let mut problem =
-        promised_none(port, ANSWERED, above, "has a conversation with an answer that says something", help)?;
+    let help = "connect instruction records, whose `conversations` alternate questions and answers";
+    let mut problem = check_some(port, ANSWERED, above, "has a conversation with a non-empty answer", help)?;
     let unread = above(port).into_iter().find(|promise| promise.name == UNREAD);
     if let Some(Value::String(reported)) = unread.map(|promise| promise.value) {
         problem.message += &format!("; {reported}, which is not read as an answer");
@@ -258,7 +257,7 @@ pub fn check_answers(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Opti
     Some(problem)
 }
 
-fn promised_none(
+fn check_some(
     port: &str,
     name: &str,
     above: &dyn Fn(&str) -> Vec<Parameter>,
@@ -268,7 +267,7 @@ fn promised_none(
     let none = above(port).iter().any(|promise| promise.name == name && promise.value == Value::from(0usize));
     none.then(|| FileProblem {
         parameter: format!("inputs.{port}"),
-        message: format!("none of the records that come in by `{port}` {lacking}"),
+        message: format!("none of the records in `inputs.{port}` {lacking}"),
         help: Some(help.to_owned()),
     })
 }

@@ -286,7 +286,7 @@ mod tests {
     use crate::artifact::{
         self, Conversation, ItemId, Origin as PairOrigin, OriginKind, Pair, Speaker, Turn, read_lines,
     };
-    use crate::nodes::harness::{Trial, read};
+    use crate::nodes::harness::{TestContext, read};
     use crate::nodes::{DpoKind, SftKind};
     use crate::train::log::Line;
     use stic_engine::node::{Artifact, Block, NodeKind, Objects};
@@ -301,11 +301,11 @@ mod tests {
         read(kind, &format!("{REQUIRED}{text}"), connected, &reference("llava"))
     }
 
-    pub(super) fn harness() -> (Trial, Vec<Digest>) {
-        let harness = Trial::new();
+    pub(super) fn harness() -> (TestContext, Vec<Digest>) {
+        let harness = TestContext::new();
         let pictures = ["square", "tall", "wide"].map(|name| {
             let bytes = std::fs::read(reference("pictures").join(format!("{name}.png"))).unwrap();
-            harness.shelf.put(&bytes).unwrap()
+            harness.objects.put(&bytes).unwrap()
         });
         (harness, pictures.to_vec())
     }
@@ -334,7 +334,7 @@ mod tests {
         let text = format!("model = 'base'\nbatch_size = 2\n{text}");
         let node = read(&DpoKind, &text, &[], &reference("llava")).unwrap();
         let output = harness.run(&*node, connect("pairs", rows.clone())).unwrap();
-        let log: Vec<Line> = read_lines(&harness.shelf.read(&output.side[0].digest).unwrap()).unwrap();
+        let log: Vec<Line> = read_lines(&harness.objects.read(&output.side[0].digest).unwrap()).unwrap();
         assert_eq!(log.len(), 12);
         let margin = |line: &Line| line.preference.unwrap().margin;
         assert!(margin(&log[0]) == 0.0 && margin(&log[11]) > margin(&log[4]), "{log:?}");
@@ -343,9 +343,9 @@ mod tests {
         assert_eq!(harness.progress.lock().unwrap().last().unwrap().done, 12);
 
         // Interrupted and run again: the same identity.
-        let parts = Trial { shelf: harness.shelf.clone(), stop_after: Some(5), ..Trial::new() };
+        let parts = TestContext { objects: harness.objects.clone(), stop_after: Some(5), ..TestContext::new() };
         assert_eq!(parts.run(&*node, connect("pairs", rows.clone())).unwrap_err(), Failure::Interrupted);
-        let parts = Trial { stop_after: None, stop: false.into(), ..parts };
+        let parts = TestContext { stop_after: None, stop: false.into(), ..parts };
         let resumed = parts.run(&*node, connect("pairs", rows)).unwrap();
         assert_eq!(parts.notes.lock().unwrap()[..], ["goes on after step 5 of 12"]);
         assert_eq!(resumed.identity, output.identity);
@@ -358,7 +358,7 @@ mod tests {
         for kind in [&DpoKind as &dyn NodeKind, &SftKind] {
             let port = kind.ports()[0].name;
             let run = |rate: &str| {
-                let harness = Trial { shelf: harness.shelf.clone(), ..Trial::new() };
+                let harness = TestContext { objects: harness.objects.clone(), ..TestContext::new() };
                 let text = format!(
                     "model = 'base'\nbatch_size = 2\nepochs = 6\nlearning_rate = {rate}\nlora = {{ rank = 2 }}"
                 );
@@ -396,7 +396,7 @@ mod tests {
                 {% if add_generation_prompt %}ASSISTANT:{% endif %}";
             let path = model.path().join("chat_template.jinja");
             std::fs::write(path, template.replace("CLOSE", close)).unwrap();
-            let harness = Trial { shelf: harness.shelf.clone(), ..Trial::new() };
+            let harness = TestContext { objects: harness.objects.clone(), ..TestContext::new() };
             let text = format!("{REQUIRED}lora = {{ rank = 2 }}\ntemplate = 'checkpoint'");
             let node = read(&DpoKind, &text, &[], model.path()).unwrap();
             harness.run(&*node, connect("pairs", rows.clone())).unwrap();
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn sft_goes_on_from_the_input_adapter() {
         let (harness, pictures) = harness();
-        let imported = adapter::import(&reference("llava/adapter"), &*harness.shelf).unwrap().0;
+        let imported = adapter::import(&reference("llava/adapter"), &*harness.objects).unwrap().0;
         let input = harness.made(artifact::ADAPTER, imported);
         let turn = |from, value: &str| Turn { from, value: value.to_owned() };
         let conversations = [Conversation {
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn an_adapter_of_another_model_is_refused() {
         let (harness, pictures) = harness();
-        let imported = adapter::import(&reference("llava_next/adapter"), &*harness.shelf).unwrap().0;
+        let imported = adapter::import(&reference("llava_next/adapter"), &*harness.objects).unwrap().0;
         let ports = BTreeMap::from([
             ("pairs", vec![harness.artifact(artifact::PAIRS, &write_lines(&pairs(&pictures)))]),
             ("adapter", vec![harness.made(artifact::ADAPTER, imported)]),
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     fn nothing_to_train_on_is_an_error() {
-        let harness = Trial::new();
+        let harness = TestContext::new();
         let rows = harness.artifact(artifact::PAIRS, b"");
         let error = harness.run(&*node(&DpoKind, "", &[]).unwrap(), connect("pairs", rows)).unwrap_err();
         assert!(error.to_string().starts_with("there is nothing to train on"));

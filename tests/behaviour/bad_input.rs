@@ -303,14 +303,14 @@ fn a_text_that_is_called_a_picture() {
     insta::assert_snapshot!(with_picture("text.jpg", "no picture", 64));
 }
 
-/// Of equal contents one alone is kept; files that were all replaced by one page are many, not one.
+/// Pictures of equal content are one item, but files replaced by the same page must all count.
 #[test]
 fn pictures_that_were_replaced_by_the_same_page_are_counted_one_by_one() {
     let workspace = corruption();
     (0..9).for_each(|n| workspace.write(&format!("pictures/page{n}.jpg"), "<!DOCTYPE html><html>"));
     let said = workspace.stic(&["check", "p.toml"]);
     assert_eq!(said.code, Some(64), "{said}");
-    assert!(said.to_string().contains("9 pictures of 12 in `pictures` cannot be read:"), "{said}");
+    assert!(said.to_string().contains("9 of 12 pictures in `pictures` cannot be read:"), "{said}");
     workspace.edit("p.toml", "kind = \"sample\"", "kind = \"sample\"\non_bad_item = \"skip\"");
     let said = run(&workspace, 0);
     assert!(said.err.contains("left out 9 that cannot be read") && said.err.contains("3 of 3 pictures"), "{said}");

@@ -309,11 +309,11 @@ fn help_is_a_command_too_and_names_the_options_of_all_commands_once() {
         let asked = workspace.stic(&["help", command]);
         assert_eq!(asked.code, Some(0), "{asked}");
         assert_eq!(asked.out, workspace.stic(&[command, "--help"]).out, "{command}");
-        assert!(!asked.out.contains("When to use colours"), "{asked}");
+        assert!(!asked.out.contains("When to use colors"), "{asked}");
         assert!(asked.out.contains("--cache, --quiet, --verbose, --color"), "{asked}");
     }
     assert_eq!(workspace.stic(&["help"]).out, workspace.stic(&["--help"]).out);
-    assert!(workspace.stic(&["help"]).out.contains("When to use colours"));
+    assert!(workspace.stic(&["help"]).out.contains("When to use colors"));
     assert!(workspace.stic(&["help", "cache", "stats"]).out.contains("--json"));
     insta::assert_snapshot!(workspace.stic(&["help", "plan"]));
 }
@@ -392,7 +392,7 @@ fn the_nearest_cache_at_or_above_the_pipeline_file_is_used() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     // What is named wins, and where nothing is found the cache is named.
     let said = workspace.stic(&["plan", file, "--cache", "other"]);
-    assert!(said.out.contains("nothing of it is in the cache `other`"), "{said}");
+    assert!(said.out.contains("the cache `other` has no results of this pipeline"), "{said}");
 }
 
 #[test]

@@ -78,8 +78,8 @@ fn an_interrupted_run_says_how_to_go_on_and_goes_on() {
     let workspace = slow();
     let (code, err) = interrupted(&workspace, &[Signal::INT]);
     assert_eq!(code, Some(130), "{err}");
-    assert!(err.contains("once more stops at once"), "{err}");
-    assert!(err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+    assert!(err.contains("interrupt again to stop immediately"), "{err}");
+    assert!(err.trim_end().ends_with("To continue, run: stic run p.toml"), "{err}");
     let cached = found(&workspace);
     assert!((2..40).contains(&cached), "{cached} items were kept");
 }
@@ -126,7 +126,7 @@ fn a_batch_of_long_answers_is_let_go_of() {
     let generating = |event: &serde_json::Value| event["event"] == "progress" && event["tokens"].as_u64() >= Some(1);
     let (code, err) = interrupted_at(&workspace, generating);
     assert_eq!(code, Some(130), "{err}");
-    assert!(err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+    assert!(err.trim_end().ends_with("To continue, run: stic run p.toml"), "{err}");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn reading_large_files_is_left_off() {
     };
     let (code, err) = interrupted_at(&workspace, reading);
     assert_eq!(code, Some(130), "{err}");
-    assert!(err.contains("not finished") && err.trim_end().ends_with("Go on with: stic run p.toml"), "{err}");
+    assert!(err.contains("not finished") && err.trim_end().ends_with("To continue, run: stic run p.toml"), "{err}");
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn a_run_whose_cache_is_moved_away_says_so_and_leaves_nothing_in_its_place() {
         std::fs::rename(workspace.path("cache"), workspace.path("elsewhere")).expect("moved");
     });
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("the cache `cache` is gone"), "{err}");
-    assert!(!err.contains("another took the node over") && !err.contains("what is finished is kept"), "{err}");
+    assert!(err.contains("the cache `cache` was removed"), "{err}");
+    assert!(!err.contains("another took the node over") && !err.contains("finished work is in the cache"), "{err}");
     assert!(!workspace.path("cache").exists(), "nothing is made that is no cache");
     std::fs::rename(workspace.path("elsewhere"), workspace.path("cache")).expect("moved back");
     assert!(found(&workspace) >= 2);

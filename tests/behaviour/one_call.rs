@@ -146,7 +146,7 @@ fn keys_that_nothing_reads_are_said_to_be_left_alone() {
     workspace.write("input.jsonl", "{\"prompt\": \"a\", \"response\": \"b\", \"id\": 3}\n".repeat(2));
     let said = workspace.stic(&["score", "--model", "model", "--input", "input.jsonl"]);
     assert_eq!((said.code, said.out.lines().count()), (Some(0), 2), "{said}");
-    assert_eq!(said.err, "note: input.jsonl, line 1: nothing reads `id`\n");
+    assert_eq!(said.err, "note: input.jsonl, line 1: ignoring unknown key `id`\n");
 }
 
 #[test]

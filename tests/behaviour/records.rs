@@ -155,7 +155,7 @@ fn what_names_no_picture_or_several_is_refused_by_its_key_and_place() {
         (json!({ "images": ["0.png", "1.png"], "conversations": plain }), "`images` names 2 pictures"),
         (json!({ "img": "0.png", "picture": "1.png", "conversations": plain }), "`img` and `picture` name different"),
         (json!({ "thumbnail": "0.png", "conversations": plain }), "`thumbnail` looks like the name of a picture"),
-        (json!({ "image": "https://example.org/0.png", "conversations": plain }), "`image` is an address on the web"),
+        (json!({ "image": "https://example.org/0.png", "conversations": plain }), "`image` is a URL"),
         (json!({ "image": "0.png", "talk": plain }), "`talk` looks like a conversation"),
         (json!({ "image": "0.png", "messages": "What?" }), "`messages` is not a list of turns"),
     ] {
@@ -192,10 +192,10 @@ fn one_bad_record_of_many_costs_itself() {
         [b"[", before.as_bytes(), b",\n", bad, b",\n", after.as_bytes(), b"]"].concat()
     };
     for (bad, cause) in [
-        (br#"{"image": "0.png", "score": NaN}"#.as_slice(), "`NaN` is no JSON, though Python writes it"),
+        (br#"{"image": "0.png", "score": NaN}"#.as_slice(), "`NaN` is not valid JSON, though Python writes it"),
         (b"{\"image\": \"caf\xe9.png\"}", "not UTF-8: the byte 0xe9 (line 101, column 15)"),
-        (br#"{"image": "0.png", }"#, "not sound JSON: trailing comma (line 101, column 20)"),
-        (br#"{"image": "9.png"}"#, "there is no picture `9.png`"),
+        (br#"{"image": "0.png", }"#, "not valid JSON: trailing comma (line 101, column 20)"),
+        (br#"{"image": "9.png"}"#, "no picture `9.png`"),
     ] {
         let workspace = workspace(with(bad));
         let reported = check(&workspace, 0);
@@ -212,7 +212,7 @@ fn one_bad_record_of_many_costs_itself() {
         assert!(check(&workspace, 64).contains(cause));
     }
     let workspace = workspace(with(br#"{"image": "0.png", "conversations": [{"from": "human", "value": "What? \ud83d"}, {"from": "gpt", "value": "That."}]}"#));
-    assert!(check(&workspace, 0).contains("half of a surrogate pair, which is read as U+FFFD: record 101"));
+    assert!(check(&workspace, 0).contains("an unpaired surrogate, which is read as U+FFFD: record 101"));
     assert!(rows(&workspace).contains("What? \u{fffd}"));
 }
 
@@ -240,7 +240,7 @@ fn records_that_serve_for_nothing_below_are_found_before_anything_runs() {
     let pictures = workspace("");
     pictures.copy("tests/reference/llava", "model");
     pictures.write("p.toml", PIPELINE.replace("records.json", ".") + TRAINING);
-    assert!(check(&pictures, 64).contains("none of the records that come in by `conversations` has a"));
+    assert!(check(&pictures, 64).contains("none of the records in `inputs.conversations` has a"));
 }
 
 #[test]
@@ -260,7 +260,10 @@ fn pictures_are_found_under_another_spelling() {
     workspace.write("a.Png", bytes("2.png"));
     workspace.write("records.json", json!([record("a.png"), record("0.jpg")]).to_string());
     let reported = check(&workspace, 64);
-    assert!(reported.contains("it could be `A.PNG` or `a.Png`") && reported.contains("there is `0.png`"), "{reported}");
+    assert!(
+        reported.contains("did you mean `A.PNG` or `a.Png`?") && reported.contains("did you mean `0.png`?"),
+        "{reported}"
+    );
 }
 
 #[test]

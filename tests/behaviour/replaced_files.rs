@@ -158,7 +158,7 @@ fn pickles_and_empty_files_are_reported_where_tensors_are_expected() {
     for name in TENSORS {
         let before = fs::read(workspace.path(name)).unwrap();
         for (content, what, remedy) in [
-            (&pickle[..], "a pickle of PyTorch", "safetensors.torch.save_file"),
+            (&pickle[..], "a PyTorch pickle", "safetensors.torch.save_file"),
             (b"", "an empty file", "download it again"),
             (&[0; 4096], "nothing but zero bytes", "download it again"),
             (b"{\"error\": \"rate limited\"}", "text, not tensors", "download the file again"),

@@ -90,7 +90,7 @@ impl Header {
         let bits = half(bytes, start + if size == 12 { 10 } else { 14 })?;
         let bits = match bits {
             1 | 4 | 8 | 16 | 24 | 32 => bits as u8,
-            other => return Err(broken("BMP", format_args!("pixels of {other} bits are not read"))),
+            other => return Err(broken("BMP", format_args!("pixels of {other} bits are not supported"))),
         };
         if size == 12 {
             let (width, height) = (half(bytes, start + 4)?.into(), half(bytes, start + 6)?.into());
@@ -98,7 +98,7 @@ impl Header {
             return Ok(Self { size, width, height, top_down: false, bits, compression, colours });
         }
         if !matches!(size, 40 | 52 | 56 | 64 | 108 | 124) {
-            return Err(broken("BMP", format_args!("a header of {size} bytes is not read")));
+            return Err(broken("BMP", format_args!("a header of {size} bytes is not supported")));
         }
         let height = word(bytes, start + 8)? as i32;
         let compression = match word(bytes, start + 16)? {
@@ -106,7 +106,7 @@ impl Header {
             1 if bits == 8 => Compression::Runs { half_bytes: false },
             2 if bits == 4 => Compression::Runs { half_bytes: true },
             3 => Compression::Masks,
-            other => return Err(broken("BMP", format_args!("compression {other} of {bits} bits is not read"))),
+            other => return Err(broken("BMP", format_args!("compression {other} of {bits} bits is not supported"))),
         };
         let colours = match word(bytes, start + 32)? {
             0 => 1 << bits.min(16),
@@ -145,7 +145,7 @@ impl Layout {
                 (32, [0xFF00_0000, 0xFF00, 0xFF, 0 | 0xFF_0000]) => Ok(Self::Bytes([3, 1, 0])),
                 (32, [0xFF, 0xFF00, 0xFF_0000, 0xFF00_0000]) => Ok(Self::Bytes([0, 1, 2])),
                 (_, [red, green, blue, _]) => {
-                    Err(broken("BMP", format_args!("the masks {red:#x}, {green:#x}, {blue:#x} are not read")))
+                    Err(broken("BMP", format_args!("the masks {red:#x}, {green:#x}, {blue:#x} are not supported")))
                 }
             },
             (_, 16) => Ok(FIFTEEN),

@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
     fn indices(&mut self, count: usize) -> Result<Vec<u8>, PictureError> {
         let bits = self.take(1)?[0];
         if !(1..=8).contains(&bits) {
-            return Err(broken("GIF", format_args!("codes for {bits} bits are not read")));
+            return Err(broken("GIF", format_args!("codes for {bits} bits are not supported")));
         }
         let mut codes = Vec::new();
         // A file may end before its last block does.

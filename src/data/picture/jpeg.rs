@@ -60,7 +60,7 @@ fn read(source: Counted<'_>) -> Result<Samples, PictureError> {
         (1, _) => (ColorSpace::JCS_GRAYSCALE, 1),
         (3, _) => (ColorSpace::JCS_RGB, 3),
         (4, _) => (ColorSpace::JCS_CMYK, 4),
-        (count, _) => return Err(broken("JPEG", format_args!("{count} components are not read"))),
+        (count, _) => return Err(broken("JPEG", format_args!("{count} components are not supported"))),
     };
     let mut started = decoder.to_colorspace(space).map_err(fail)?;
     let values = started.read_scanlines::<u8>().map_err(fail)?;

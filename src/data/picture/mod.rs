@@ -76,7 +76,7 @@ pub enum PictureError {
     #[error("the picture has no pixels")]
     NoPixels,
     /// The header asks for more pixels than are allowed.
-    #[error("{width} × {height} pixels are more than the limit of {MAX_PIXELS}")]
+    #[error("{width} × {height} pixels exceed the limit of {MAX_PIXELS}")]
     TooLarge {
         /// Pixels across.
         width: u64,
@@ -84,7 +84,7 @@ pub enum PictureError {
         height: u64,
     },
     /// The header asks for a side that is longer than allowed.
-    #[error("{width} × {height} pixels: a side is longer than the limit of {MAX_SIDE}")]
+    #[error("{width} × {height} pixels: a side exceeds the limit of {MAX_SIDE}")]
     TooLong {
         /// Pixels across.
         width: u64,
@@ -200,7 +200,7 @@ fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
         _ => Err(match (unread(bytes), Found::in_any(bytes)) {
             (Some(format), _) => PictureError::Unknown(format),
             (None, Some(found)) => PictureError::Instead(found),
-            (None, None) => PictureError::Unknown("its content is none of JPEG, PNG, GIF, WebP, BMP, TIFF, PNM"),
+            (None, None) => PictureError::Unknown("the content is not JPEG, PNG, GIF, WebP, BMP, TIFF or PNM"),
         }),
     }
 }
@@ -209,15 +209,15 @@ fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
 fn unread(bytes: &[u8]) -> Option<&'static str> {
     let starts = |prefix: &[u8]| bytes.starts_with(prefix);
     match bytes.get(4..8) {
-        Some(b"ftyp") => Some("HEIF, AVIF and video files are not read; convert it to JPEG or PNG"),
-        Some(b"jP  ") => Some("JPEG 2000 is not read; convert it to JPEG or PNG"),
-        _ if starts(b"\xFF\x0A") => Some("JPEG XL is not read; convert it to JPEG or PNG"),
-        _ if starts(b"P7\n") || starts(b"PF\n") => Some("PAM and PFM in colour are not read; convert it to PNG"),
-        _ if starts(b"8BPS") => Some("Photoshop's format is not read; convert it to JPEG or PNG"),
+        Some(b"ftyp") => Some("HEIF, AVIF and video files are not supported; convert it to JPEG or PNG"),
+        Some(b"jP  ") => Some("JPEG 2000 is not supported; convert it to JPEG or PNG"),
+        _ if starts(b"\xFF\x0A") => Some("JPEG XL is not supported; convert it to JPEG or PNG"),
+        _ if starts(b"P7\n") || starts(b"PF\n") => Some("PAM and color PFM are not supported; convert it to PNG"),
+        _ if starts(b"8BPS") => Some("Photoshop files are not supported; convert it to JPEG or PNG"),
         _ if starts(b"%PDF") => Some("a PDF file; convert its pages to JPEG or PNG"),
-        _ if starts(b"\0\0\x01\0") => Some("icons are not read; convert it to PNG"),
+        _ if starts(b"\0\0\x01\0") => Some("icons are not supported; convert it to PNG"),
         _ if bytes.trim_ascii_start().starts_with(b"<") && bytes.windows(4).take(4096).any(|part| part == b"<svg") => {
-            Some("a drawing in SVG; convert it to PNG")
+            Some("SVG is not supported; convert it to PNG")
         }
         _ => None,
     }
@@ -373,14 +373,14 @@ pub(crate) mod tests {
 
     /// Files that Pillow reads and we refuse, with a part of what is said.
     const REFUSED: [(&str, &str); 8] = [
-        ("avif.avif", "HEIF, AVIF and video files are not read"),
-        ("icon.ico", "icons are not read"),
-        ("jpeg2000.jp2", "JPEG 2000 is not read"),
+        ("avif.avif", "HEIF, AVIF and video files are not supported"),
+        ("icon.ico", "icons are not supported"),
+        ("jpeg2000.jp2", "JPEG 2000 is not supported"),
         ("rows_missing.png", "does not have enough data"),
-        ("tiff_jpeg_old.tif", "JPEG of the old kind is not read"),
-        ("tiff_lab.tif", "the Lab colour space is not read"),
-        ("tiff_lzma_rgb.tif", "LZMA compression is not read"),
-        ("tiff_tiff_ccitt.tif", "modified Huffman codes is not read"),
+        ("tiff_jpeg_old.tif", "old-style JPEG compression is not supported"),
+        ("tiff_lab.tif", "the Lab color space is not supported"),
+        ("tiff_lzma_rgb.tif", "LZMA compression is not supported"),
+        ("tiff_tiff_ccitt.tif", "modified Huffman compression is not supported"),
     ];
 
     /// Files that Pillow garbles: bytes taken for bits, and numbers swapped once too often.
@@ -442,10 +442,10 @@ pub(crate) mod tests {
     fn what_is_no_picture_is_named() {
         let cause = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
         assert_eq!(cause(b""), "the file is empty");
-        assert_eq!(cause(b"hello"), "not a picture: its content is none of JPEG, PNG, GIF, WebP, BMP, TIFF, PNM");
+        assert_eq!(cause(b"hello"), "not a picture: the content is not JPEG, PNG, GIF, WebP, BMP, TIFF or PNM");
         assert!(cause(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
-        assert!(cause(b"<!DOCTYPE html>").contains("an HTML page, not the file; "));
-        assert!(cause(b"<?xml version=\"1.0\"?>\n<svg>").contains("a drawing in SVG"));
+        assert!(cause(b"<!DOCTYPE html>").contains("an HTML page instead of the file; "));
+        assert!(cause(b"<?xml version=\"1.0\"?>\n<svg>").contains("SVG is not supported"));
         assert!(cause(b"\0\0\0\x18ftypheic").contains("HEIF"));
         assert!(cause(b"\xFF\xD8\xFF").contains("truncated"));
         assert!(cause(b"\x89PNG\r\n\x1a\n").contains("truncated"));

@@ -19,7 +19,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         _ => {
             let most = header.number()?;
             let most = u16::try_from(most).ok().filter(|most| *most > 0);
-            let most = most.ok_or_else(|| broken("PNM", "the greatest value is not between 1 and 65535"))?;
+            let most = most.ok_or_else(|| broken("PNM", "the maximum value is not between 1 and 65535"))?;
             let samples = if matches!(kind, b'2' | b'5') { 1 } else { 3 };
             // Pillow takes grey of more than eight bits for integers, and cuts those off at 255.
             let scale = scale(most, samples == 1 && most > 255);

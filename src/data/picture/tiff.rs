@@ -15,7 +15,7 @@ use super::{PictureError, Pixels, broken, check_size, clipped_real, jpeg, lzw, p
 const TRUNCATED: PictureError = PictureError::Truncated("TIFF");
 
 fn unread(what: impl std::fmt::Display) -> PictureError {
-    broken("TIFF", format_args!("{what} is not read; convert it to PNG"))
+    broken("TIFF", format_args!("{what} is not supported; convert it to PNG"))
 }
 
 /// The first page of `bytes`.
@@ -91,7 +91,7 @@ struct Page {
 impl Page {
     fn read(directory: &Directory<'_>) -> Result<Self, PictureError> {
         let (Some(width), Some(height)) = (directory.integer(256), directory.integer(257)) else {
-            return Err(broken("TIFF", "it does not say its width and height"));
+            return Err(broken("TIFF", "its width or height is missing"));
         };
         check_size(width, height)?;
         let compression = directory.integer(259).unwrap_or(1);
@@ -188,7 +188,7 @@ impl Colour {
             // libjpeg makes colours of them.
             (6, Unsigned, 8, 3) if page.is_jpeg() => Self::Rgb { shift, premultiplied: false },
             (6, Unsigned, 8, 3) => Self::ycc(directory, page)?,
-            (8, ..) => return Err(unread("the Lab colour space")),
+            (8, ..) => return Err(unread("the Lab color space")),
             (photometric, _, bits, samples) => {
                 let what = format_args!("{samples} samples of {bits} bits, photometric interpretation {photometric},");
                 return Err(unread(what));
@@ -209,7 +209,7 @@ impl Colour {
             return Ok(Self::Ycc);
         }
         if page.planar {
-            return Err(unread("subsampled chroma in planes of its own"));
+            return Err(unread("subsampled chroma in separate planes"));
         }
         Ok(Self::SharedYcc { across, down, tables: Box::new(YccTables::read(directory)) })
     }
@@ -427,7 +427,7 @@ fn read_part(
         let stream = jpeg::in_tiff(tables, &rest[..length], page.photometric == 6 && !page.planar);
         let read = jpeg::samples(&stream).map_err(|error| broken("TIFF", error))?;
         if read.width < width || read.height < height || read.count != samples || bits != 8 {
-            return Err(broken("TIFF", "a JPEG stream in it has another size than it says"));
+            return Err(broken("TIFF", "a JPEG stream in it has the wrong size"));
         }
         return Ok(Rows { data: read.values, stride: read.width * samples, ..rows });
     }
@@ -488,8 +488,8 @@ fn uncompressed(
         }
         other => {
             let name = match other {
-                2 => "compression by modified Huffman codes",
-                6 => "JPEG of the old kind",
+                2 => "modified Huffman compression",
+                6 => "old-style JPEG compression",
                 34925 => "LZMA compression",
                 50001 => "WebP compression",
                 _ => return Err(unread(format_args!("compression {other}"))),
@@ -523,7 +523,7 @@ fn unpacked_bits(mut data: &[u8], size: usize) -> Vec<u8> {
 fn fax(page: &Page, data: &[u8], width: usize, height: usize) -> Result<Vec<u8>, PictureError> {
     let stride = width.div_ceil(8);
     let (Ok(across), Ok(down)) = (u16::try_from(width), u16::try_from(height)) else {
-        return Err(unread("a fax of more than 65535 pixels a side"));
+        return Err(unread("a fax with a side of more than 65535 pixels"));
     };
     let mut out = Vec::with_capacity(stride * height);
     let mut line = |changes: &[u16]| {

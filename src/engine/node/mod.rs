@@ -328,9 +328,9 @@ crate::parameters! {
     /// What kinds have in common whose items may be bad.
     #[derive(PartialEq)]
     pub struct BadItems {
-        /// What to do with items that cannot be read: `skip` leaves out any number, `fail` ends the node
+        /// What to do with unreadable items: `skip` any number of them, or `fail` on the first
         on_bad_item: OnBadItem = choice([("skip", OnBadItem::Skip { at_most: 1.0 }), ("fail", OnBadItem::Fail)])
-            .otherwise("up to 1 % are left out", OnBadItem::default())
+            .otherwise("skip up to 1 %", OnBadItem::default())
             .execution(),
     }
 }

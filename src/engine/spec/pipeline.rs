@@ -50,9 +50,9 @@ crate::parameters! {
 crate::parameters! {
     /// What every node may have beside `kind`, `inputs` and the parameters of its kind.
     pub struct NodeKeys {
-        /// The node's own seed; shares and prompts that items draw keep to the pipeline's
+        /// The node's seed; the shares and prompts of items depend on the pipeline's seed only
         seed: Option<u64> = integer(..).optional("the pipeline's"),
-        /// How often the node is tried again after a transient failure
+        /// Number of times to retry the node after a transient failure
         retries: Option<u32> = integer(..=100).optional("what `--retries` says").execution(),
     }
 }

@@ -56,12 +56,12 @@ impl Family for LlavaFamily {
             ImageSetting {
                 name: "image_mode",
                 values: &["crop", "pad", "anyres"],
-                help: "How pictures are fitted to the vision tower: centre crop, padding to a square, or tiles (LLaVA-1.6)",
+                help: "How pictures are fitted to the vision tower: center crop, padding to a square, or tiles (LLaVA-1.6)",
             },
             ImageSetting {
                 name: "anyres_rule",
                 values: &["checkpoint", "original", "huggingface"],
-                help: "Whose rule chooses the tiles of `anyres`: they differ on ties and for small pictures",
+                help: "Which rule chooses the tiles of `anyres`; they differ for ties and small pictures",
             },
         ]
     }

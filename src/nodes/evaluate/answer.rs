@@ -1,4 +1,4 @@
-//! Describing and answering: what is asked about a group of pictures, put to a model.
+//! Generates descriptions of pictures and answers to the questions about them.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -13,14 +13,14 @@ use crate::model::processor::{Processor, round};
 use stic_engine::digest::Digest;
 use stic_engine::node::{BadItem, Context, Item, ItemValue, Progress};
 
-/// A picture and what is asked about it.
+/// A picture and the questions about it.
 pub(super) struct Subject {
     /// The picture.
     pub image: Arc<ImageInput>,
     /// Its digest.
     pub picture: Digest,
-    /// Indices of what is asked.
-    pub asked: Vec<usize>,
+    /// Indices of the questions about it.
+    pub questions: Vec<usize>,
 }
 
 /// What is needed to answer the questions of one `map`.
@@ -46,14 +46,14 @@ struct Written {
 }
 
 impl Run<'_> {
-    /// Describes the pictures of a group where the form asks for it, then answers what is asked about them.
+    /// Describes the pictures of a group if the form needs it, then answers the questions about them.
     pub fn group(&mut self, group: &[Subject]) -> ControlFlow<()> {
         let descriptions = self.describe(group)?;
         let (node, loaded, processor) = (self.node, self.loaded, self.processor);
         let mut prompts: BTreeMap<usize, (Option<String>, String)> = BTreeMap::new();
         let mut requests = Vec::new();
         for (subject, description) in std::iter::zip(group, descriptions) {
-            for index in subject.asked.iter().copied() {
+            for index in subject.questions.iter().copied() {
                 let description = match &description {
                     Ok(description) => description.clone(),
                     Err(cause) => {
@@ -62,7 +62,7 @@ impl Run<'_> {
                     }
                 };
                 let prompt =
-                    node.describe_and_respond.prompt(description.as_deref(), &loaded.suite.asked[index].question);
+                    node.describe_and_respond.prompt(description.as_deref(), &loaded.suite.items[index].question);
                 let sequence = processor.tokenize(&round(&prompt, None), &[&subject.image.layout]);
                 let request = sequence.map(|sequence| Request {
                     tag: index,
@@ -156,5 +156,5 @@ impl Run<'_> {
 }
 
 fn bad(loaded: &Loaded, index: usize, cause: &str) -> BadItem {
-    BadItem { what: loaded.suite.asked[index].picture.display().to_string(), cause: cause.to_owned() }
+    BadItem { what: loaded.suite.items[index].picture.display().to_string(), cause: cause.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! How two evaluations differ that asked the same of two models.
+//! Compares two evaluations with the same questions.
 
 use std::collections::BTreeMap;
 

@@ -46,30 +46,30 @@ pub(super) fn outcome(
     let (mut predictions, mut labels, mut marked) = (Vec::new(), Vec::new(), Vec::new());
     let (mut cut, mut spelled) = (0, 0);
     for (index, value) in values {
-        let (asked, picture) = loaded.asked(index)?;
+        let (item, picture) = loaded.entry(index)?;
         let reply: Reply = serde_json::from_value(value.value)
             .map_err(|cause| Failure::node(format!("a finished item is broken: {cause}")))?;
-        let mark = loaded.suite.mark(asked, &reply.text, node.scoring());
-        spelled += usize::from(loaded.suite.is_spelling(asked, &reply.text, node.scoring()));
+        let mark = loaded.suite.mark(item, &reply.text, node.scoring());
+        spelled += usize::from(loaded.suite.is_spelling(item, &reply.text, node.scoring()));
         cut += usize::from(reply.finish == Finish::Length);
         let lists = |Claims { claimed, invented, missed }: Claims| (Some(claimed), Some(invented), Some(missed));
         let (claimed, invented, missed) = mark.claims.clone().map(lists).unwrap_or_default();
         predictions.push(Prediction {
             id: items[index].id.clone(),
             picture,
-            question: asked.question.clone(),
-            question_type: asked.kind().map(str::to_owned),
+            question: item.question.clone(),
+            question_type: item.kind().map(str::to_owned),
             description: reply.description,
             prompt: reply.prompt,
             text: reply.text,
             answer: mark.answer.clone(),
-            gold: asked.gold(),
+            gold: item.gold(),
             score: mark.score,
             claimed,
             invented,
             missed,
         });
-        labels.push(Label { name: asked.label.clone(), path: Some(absolute(&asked.picture)), place: None });
+        labels.push(Label { name: item.label.clone(), path: Some(absolute(&item.picture)), place: None });
         marked.push((index, picture, mark));
     }
     let measured = Measured {
@@ -120,8 +120,8 @@ fn scoring(node: &EvaluateNode) -> BTreeMap<String, String> {
 fn notes(loaded: &Loaded, spelled: usize) -> Vec<String> {
     let spelled = (spelled > 0).then(|| {
         format!(
-            "{spelled} are what all annotators say but for case, punctuation or articles, and score 0 as in VQA's own \
-             evaluation; `scorer = \"textvqa\"` counts them"
+            "{spelled} differ from what all annotators say only in case, punctuation or articles, and score 0 as in VQA's own \
+             evaluation; `scorer = \"textvqa\"` accepts them"
         )
     });
     loaded.suite.caveat().into_iter().chain(spelled).collect()
@@ -157,11 +157,11 @@ fn line(measured: &Measured, cut: usize) -> String {
         }
     }
     if !scores.undefined.is_empty() && scores.items > 0 {
-        let why = if scores.undefined.len() > 2 { "" } else { " (nothing is claimed)" };
-        line += &format!("; {} not defined{why}", scores.undefined.join(", "));
+        let why = if scores.undefined.len() > 2 { "" } else { " (no objects mentioned)" };
+        line += &format!("; {} undefined{why}", scores.undefined.join(", "));
     }
     if cut > 0 {
-        line += &format!("; {cut} cut at the limit of new tokens");
+        line += &format!("; {cut} cut at `max_new_tokens`");
     }
     for note in &measured.notes {
         line += &format!("; {note}");
@@ -175,9 +175,9 @@ fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Pre
     let right = rows().find(|((_, _, mark), _)| mark.score == 1.0);
     let wrong = rows().find(|((_, _, mark), _)| mark.score < 1.0);
     let shown = |((index, picture, mark), prediction): (&(usize, Digest, Mark), &Prediction)| {
-        let (asked, _) = loaded.asked(*index).ok()?;
+        let (item, _) = loaded.entry(*index).ok()?;
         let (question, text) = (one_line(&prediction.question), one_line(&prediction.text));
-        let right = one_line(&distinct(asked.gold()).join(" | "));
+        let right = one_line(&distinct(item.gold()).join(" | "));
         let text = format!("{question} → {text} (score {:.2}, right: {right})", mark.score);
         Some(Block::Sample(Sample { file: *picture, name: None, text, fields: Vec::new() }))
     };

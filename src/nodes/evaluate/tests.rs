@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::artifact::{self, read_lines};
-use crate::nodes::harness::{Trial, read};
+use crate::nodes::harness::{TestContext, read};
 
 /// The checkpoint with random weights that the project carries.
 fn checkpoint() -> PathBuf {
@@ -51,12 +51,12 @@ fn work(node: &dyn Node) -> &dyn ItemWork {
     work
 }
 
-fn inputs(harness: &Trial) -> Inputs {
-    Inputs::new(BTreeMap::new(), harness.shelf.clone())
+fn inputs(harness: &TestContext) -> Inputs {
+    Inputs::new(BTreeMap::new(), harness.objects.clone())
 }
 
 /// The values of the items `pending`.
-fn values(node: &dyn Node, harness: &Trial, pending: &[usize]) -> BTreeMap<usize, Result<Reply, BadItem>> {
+fn values(node: &dyn Node, harness: &TestContext, pending: &[usize]) -> BTreeMap<usize, Result<Reply, BadItem>> {
     let mut values = BTreeMap::new();
     work(node)
         .map(&inputs(harness), pending, harness, &mut |index, value| {
@@ -68,10 +68,10 @@ fn values(node: &dyn Node, harness: &Trial, pending: &[usize]) -> BTreeMap<usize
     values
 }
 
-fn harness(data: &Path) -> Trial {
-    let harness = Trial::new();
+fn harness(data: &Path) -> TestContext {
+    let harness = TestContext::new();
     for name in ["a.png", "b.png"] {
-        Objects::put(&*harness.shelf, &std::fs::read(data.join(name)).unwrap()).unwrap();
+        Objects::put(&*harness.objects, &std::fs::read(data.join(name)).unwrap()).unwrap();
     }
     harness
 }
@@ -170,7 +170,7 @@ fn what_was_said_is_scored_afterwards() {
         output.identity.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
         ["predictions.jsonl", "scores.json"]
     );
-    let read_part = |index: usize| Objects::read(&*harness.shelf, &output.identity[index].digest).unwrap();
+    let read_part = |index: usize| Objects::read(&*harness.objects, &output.identity[index].digest).unwrap();
     let predictions: Vec<crate::artifact::Prediction> = read_lines(&read_part(0)).unwrap();
     let rows: Vec<_> = predictions.iter().map(|row| (row.answer.as_str(), row.score)).collect();
     assert_eq!(rows, [("red", 1.0), ("Blue", 1.0), ("three", 0.0)]);
@@ -178,7 +178,7 @@ fn what_was_said_is_scored_afterwards() {
     assert_eq!((scores.items, scores.pictures), (3, 2));
     assert_eq!(
         output.summary.line,
-        "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 cut at the limit of new tokens"
+        "3 questions about 2 pictures: accuracy 0.667 [0.500, 1.000]; 1 cut at `max_new_tokens`"
     );
     assert_eq!(output.summary.labels["form"], "direct");
     assert_eq!(output.summary.labels["extract"], "final_answer");
@@ -210,7 +210,7 @@ fn reply(text: &str) -> ItemValue {
     ItemValue { value: serde_json::to_value(reply).unwrap(), objects: Vec::new() }
 }
 
-fn collected(node: &dyn Node, harness: &Trial, texts: &[&str]) -> Output {
+fn collected(node: &dyn Node, harness: &TestContext, texts: &[&str]) -> Output {
     let values: Vec<_> = texts.iter().map(|text| reply(text)).enumerate().collect();
     work(node).collect(&inputs(harness), &mut values.into_iter(), harness).unwrap()
 }
@@ -233,7 +233,7 @@ fn nothing_is_taken_out_of_an_answer_unless_that_is_asked_for() {
     assert_eq!(scoring, ["benchmark", "max_new_tokens", "extract", "scorer"]);
     assert_eq!(
         mistakes("benchmark = \"captions\"\ndata = \"d\"\nextract = \"none\""),
-        ["`extract` is for short answers, and `captions` measures descriptions: nothing reads this here"]
+        ["`extract` applies to short answers, but `captions` measures descriptions: not used here"]
     );
 }
 
@@ -258,13 +258,13 @@ fn two_models_that_were_asked_the_same_are_compared_question_by_question() {
     let direct = node(data.path(), "");
     let base = made(&*direct, &["red", "green", "3", "green"]);
     let better = made(&*node(data.path(), "describe_and_respond = true"), &["red", "blue", "2", "green"]);
-    let compared = direct.differences(&better, &base, &*harness.shelf).unwrap().unwrap();
+    let compared = direct.differences(&better, &base, &*harness.objects).unwrap().unwrap();
     assert_eq!((compared.items, compared.counts["pictures"]), (4, 2));
     assert_eq!((compared.metrics[0].name.as_str(), compared.metrics[0].value), ("accuracy", 0.5));
     let [low, high] = compared.metrics[0].interval.unwrap();
     assert!(low < 0.0 && high == 1.0, "each of two pictures brings one more of two: {low} {high}");
     let otherwise = made(&*node(data.path(), "extract = \"final_answer\""), &["red", "blue", "2", "green"]);
-    assert_eq!(direct.differences(&otherwise, &base, &*harness.shelf).unwrap(), None, "scored otherwise");
+    assert_eq!(direct.differences(&otherwise, &base, &*harness.objects).unwrap(), None, "scored otherwise");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_description_is_kept_with_what_it_claims_and_invents() {
     let node = read(&EvaluateKind, &more, &[], &checkpoint()).unwrap();
     let output = collected(&*node, &harness, &["Two dogs and a cat.", "Nothing."]);
     let rows: Vec<crate::artifact::Prediction> =
-        read_lines(&Objects::read(&*harness.shelf, &output.identity[0].digest).unwrap()).unwrap();
+        read_lines(&Objects::read(&*harness.objects, &output.identity[0].digest).unwrap()).unwrap();
     let lists = |row: &crate::artifact::Prediction| {
         [&row.claimed, &row.invented, &row.missed].map(|list| list.clone().unwrap().join(","))
     };
@@ -284,7 +284,7 @@ fn a_description_is_kept_with_what_it_claims_and_invents() {
     assert!(output.summary.line.contains("there is no `vocabulary.json`"), "{}", output.summary.line);
     let silent = collected(&*node, &harness, &["Nothing.", "Nothing."]);
     assert!(
-        silent.summary.line.contains("; precision, hallucination not defined (nothing is claimed)"),
+        silent.summary.line.contains("; precision, hallucination undefined (no objects mentioned)"),
         "{}",
         silent.summary.line
     );
@@ -298,7 +298,7 @@ fn an_answer_that_vqa_counts_as_wrong_for_its_spelling_alone_is_reported() {
     std::fs::write(data.path().join("questions.jsonl"), entry.to_string()).unwrap();
     let harness = harness(data.path());
     let line = |more: &str, text: &str| collected(&*node(data.path(), more), &harness, &[text]).summary.line;
-    assert!(line("", "Yes").contains("; 1 are what all annotators say but for case"), "{}", line("", "Yes"));
+    assert!(line("", "Yes").contains("; 1 differ from what all annotators say only in case"), "{}", line("", "Yes"));
     assert!(!line("", "yes").contains("annotators") && !line("", "no").contains("annotators"));
     assert!(line("scorer = \"textvqa\"", "Yes").starts_with("1 question about 1 picture: accuracy 1.000"));
 }
@@ -341,7 +341,7 @@ fn gold_answers_are_in_the_key_of_the_node_alone() {
 fn a_benchmark_of_the_paper_is_named_as_not_there_yet() {
     assert_eq!(
         mistakes("benchmark = \"scienceqa\"\ndata = \"d\""),
-        ["the benchmark `scienceqa` is not there yet: one of the paper's seven"]
+        ["the benchmark `scienceqa` is not supported yet: one of the paper's seven"]
     );
     assert_eq!(
         mistakes("benchmark = \"vqaa\"\ndata = \"d\"")[0],

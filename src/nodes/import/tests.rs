@@ -1,6 +1,6 @@
 //! What imports make of files, and what they say of broken ones.
 
-use super::super::harness::Trial;
+use super::super::harness::TestContext;
 use super::*;
 use crate::data::picture::encode_png;
 use crate::data::resample::tests::ramps;
@@ -24,10 +24,10 @@ fn import(kind: ArtifactKind, file: &Path) -> Box<dyn Node> {
     Box::new(Import::new(kind, file.to_owned(), None))
 }
 
-fn rows<T: DeserializeOwned>(kind: ArtifactKind, file: &Path) -> Result<(Vec<T>, Output, Trial), Failure> {
-    let harness = Trial::new();
+fn rows<T: DeserializeOwned>(kind: ArtifactKind, file: &Path) -> Result<(Vec<T>, Output, TestContext), Failure> {
+    let harness = TestContext::new();
     let output = harness.run(import(kind, file).as_ref(), Default::default())?;
-    let rows = read_lines(&harness.shelf.read(&output.identity[0].digest).unwrap()).unwrap();
+    let rows = read_lines(&harness.objects.read(&output.identity[0].digest).unwrap()).unwrap();
     Ok((rows, output, harness))
 }
 
@@ -77,9 +77,9 @@ fn descriptions_and_infused_records_are_read() {
 #[test]
 fn what_was_exported_comes_in_as_it_went_out() {
     let folder = folder();
-    let harness = Trial::new();
+    let harness = TestContext::new();
     let output = harness.run(import(artifact::RECORDS, folder.path()).as_ref(), Default::default()).unwrap();
-    let text = harness.shelf.read(&output.identity[0].digest).unwrap();
+    let text = harness.objects.read(&output.identity[0].digest).unwrap();
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, &text).unwrap();
     let (records, again, _) = rows::<Record>(artifact::RECORDS, &file).unwrap();
@@ -93,7 +93,7 @@ fn what_was_exported_comes_in_as_it_went_out() {
     let made = harness.made(artifact::RECORDS, again);
     let labels = import(artifact::RECORDS, &folder.path().join("records.jsonl")).labels(&harness).unwrap();
     let out = tempfile::tempdir().unwrap();
-    crate::nodes::export(&made, &*harness.shelf, &labels, None, out.path()).unwrap();
+    crate::nodes::export(&made, &*harness.objects, &labels, None, out.path()).unwrap();
     let (same, ..) = rows::<Record>(artifact::RECORDS, &out.path().join("records.jsonl")).unwrap();
     assert_eq!(same, records, "exported rows say where their pictures are");
 }
@@ -110,10 +110,10 @@ fn paths_of_another_machine_are_found_by_their_ends() {
     assert!(harness.notes.lock().unwrap()[0].starts_with("1 picture is not where the file says"));
     std::fs::write(&file, json!([record("/gone/train/9.png"), record("1.png")]).to_string()).unwrap();
     let problem = import(artifact::PAIRS, &file).check_files().remove(0);
-    assert!(problem.message.contains("pref.json`, record 1: there is no picture `/gone/train/9.png`"), "{problem:?}");
+    assert!(problem.message.contains("pref.json`, record 1: no picture `/gone/train/9.png`"), "{problem:?}");
     assert!(problem.help.is_some_and(|help| help.contains("images = ")));
     let error = rows::<Pair>(artifact::PAIRS, &file).err().unwrap().to_string();
-    assert!(error.contains("record 1: there is no picture `/gone/train/9.png`"), "{error}");
+    assert!(error.contains("record 1: no picture `/gone/train/9.png`"), "{error}");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn moving_the_file_changes_no_key() {
     let key = |file: PathBuf, images: Option<PathBuf>, text: String| {
         std::fs::write(&file, text).unwrap();
         let node = Import::new(artifact::RESPONSES, file, images);
-        node.sources(&Trial::new()).unwrap()
+        node.sources(&TestContext::new()).unwrap()
     };
     let elsewhere = tempfile::tempdir().unwrap();
     let here = key(folder.path().join("a.jsonl"), None, format!("{record}\n"));
@@ -153,7 +153,7 @@ fn faults_are_named_by_file_and_line() {
     let problems = import(artifact::CONVERSATIONS, &file).check_files();
     assert!(
         problems[0].message.ends_with(
-            "cannot be read:\nline 1: turn 1 is not a human one\nline 2: turn 2 is the same speaker's as the one before"
+            "cannot be read:\nline 1: turn 1 is not by the human\nline 2: turn 2 has the same speaker as the one before"
         ),
         "{problems:?}"
     );
@@ -167,7 +167,7 @@ fn faults_are_named_by_file_and_line() {
     assert!(node.remarks()[0].ends_with("1 conversation ends with a question, which is left out: record 1"));
     assert_eq!(import(artifact::RECORDS, &file).check_files(), []);
     let missing = import(artifact::PAIRS, &folder.path().join("none.json")).check_files();
-    assert!(missing[0].message.starts_with("there is no file"), "{missing:?}");
+    assert!(missing[0].message.starts_with("the file `"), "{missing:?}");
     let adapter = import(artifact::ADAPTER, folder.path()).check_files();
     assert!(adapter[0].message.ends_with("no `adapter_config.json`"), "{adapter:?}");
     std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();

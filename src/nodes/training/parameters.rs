@@ -23,34 +23,34 @@ parameters! {
     pub struct TrainingParameters {
         /// Shared
         model: ModelParameters = group(),
-        /// The peak learning rate, after the warm-up
+        /// Peak learning rate, after warm-up
         learning_rate: f64 = number(above(0.0)),
-        /// Examples a step
+        /// Examples per step
         batch_size: usize = integer(1..=1_000_000),
-        /// What follows the warm-up (LLaVA's scripts use a cosine)
+        /// Schedule after warm-up (cosine in LLaVA's scripts)
         schedule: Schedule = choice(Schedule::NAMES).default(Schedule::Cosine),
-        /// The share of all steps in which the learning rate rises from zero (LLaVA's scripts)
+        /// Fraction of steps over which the learning rate warms up from zero (as in LLaVA's scripts)
         warmup_ratio: f64 = number(0.0..=1.0).default(0.03),
-        /// How often every example is seen
+        /// Number of passes over the examples
         epochs: usize = integer(1..=100_000).default(1),
-        /// The largest 2-norm of a step's gradients; 0: any (transformers' default)
+        /// Maximum 2-norm of gradients, beyond which they are clipped; 0 disables clipping (transformers' default)
         max_grad_norm: f64 = number(0.0..).default(1.0),
-        /// AdamW's decay rates of the two moments (PyTorch's defaults)
+        /// AdamW's decay rates of both moments (PyTorch's defaults)
         adam_betas: [f64; 2] = betas().default(AdamW::default().betas),
         /// AdamW's epsilon (PyTorch's default)
         adam_epsilon: f64 = number(above(0.0)).default(AdamW::default().epsilon),
-        /// AdamW's weight decay (LLaVA's scripts use none)
+        /// AdamW's weight decay (0 in LLaVA's scripts)
         weight_decay: f64 = number(0.0..).default(0.0),
-        /// Whether every epoch has an order of its own
+        /// Whether to shuffle the examples in each epoch
         shuffle: bool = boolean().default(true),
-        /// Examples that go through the model together
+        /// Examples per forward and backward pass; gradients accumulate over a step
         micro_batch_size: Option<usize> = integer(1..=1_000_000).optional("as many as fit").execution(),
-        /// The longest sequence in tokens, a picture being one; longer answers are cut (LLaVA's fine-tuning)
+        /// Maximum sequence length in tokens, with a picture counted as one; longer answers are truncated (as in LLaVA)
         max_length: usize = integer(1..=10_000_000).default(2048),
-        /// The adapter; with an input adapter, rank, alpha and targets are that one's, and may only be repeated
+        /// The adapter; an input adapter determines rank, alpha and targets, which may only repeat its values
         lora: LoraParameters = below(Class::Function),
-        /// Steps between checkpoints, besides those that time asks for
-        checkpoint_every: Option<usize> = integer(1..).optional("by time alone").execution(),
+        /// Steps between checkpoints, in addition to those every five minutes
+        checkpoint_every: Option<usize> = integer(1..).optional("every five minutes only").execution(),
         /// Shared
         bad_items: BadItems = group(),
     }
@@ -65,13 +65,13 @@ parameters! {
     /// `lora`: what is written. With an input adapter, what is not written comes from it.
     #[derive(PartialEq)]
     pub struct LoraParameters {
-        /// Rows of A (Table 6)
+        /// Rank (Table 6)
         rank: Option<usize> = integer(1..=65_536).optional_default(RANK),
-        /// Scale times rank (Table 6)
+        /// LoRA's alpha; the update is scaled by alpha / rank (Table 6)
         alpha: Option<f64> = number(above(0.0)).optional_default(ALPHA),
-        /// The linear layers that are adapted, in every layer of the language model
-        targets: Option<Vec<String>> = targets().optional("all that the model has"),
-        /// The share of A's inputs that drops out during training
+        /// Linear layers to adapt, in every layer of the language model
+        targets: Option<Vec<String>> = targets().optional("all linear layers"),
+        /// Dropout on the inputs of A during training
         dropout: f64 = number(0.0..1.0).default(0.0),
     }
 }
@@ -218,7 +218,7 @@ mod tests {
 
     use super::super::tests::node;
     use super::*;
-    use crate::nodes::harness::{Trial, read};
+    use crate::nodes::harness::{TestContext, read};
     use crate::nodes::{DpoKind, SftKind};
     use stic_engine::node::Node;
 
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_model_and_the_template_are_part_of_the_key() {
-        let sources = |text: &str| node(&SftKind, text, &[]).unwrap().sources(&Trial::new()).unwrap();
+        let sources = |text: &str| node(&SftKind, text, &[]).unwrap().sources(&TestContext::new()).unwrap();
         let by_default = sources("");
         assert_eq!(by_default.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["model", "template"]);
         assert_eq!(by_default, sources("template = 'vicuna_v1'"));

@@ -183,7 +183,7 @@ mod tests {
     use super::super::tests::harness;
     use super::*;
     use crate::model::processor::round;
-    use crate::nodes::harness::Trial;
+    use crate::nodes::harness::TestContext;
     use stic_engine::node::Objects;
 
     fn processor() -> Processor {
@@ -191,7 +191,7 @@ mod tests {
         Processor::read(&checkpoint, None, &[].into()).unwrap()
     }
 
-    fn examples(set: &Set, on_bad_item: OnBadItem, harness: &Trial) -> Result<Examples, Failure> {
+    fn examples(set: &Set, on_bad_item: OnBadItem, harness: &TestContext) -> Result<Examples, Failure> {
         set.examples(&processor(), 99, on_bad_item, harness)
     }
 
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn pictures_that_cannot_be_decoded_are_few_or_fail_the_node() {
         let (harness, pictures) = harness();
-        let bad = harness.shelf.put(b"no picture").unwrap();
+        let bad = harness.objects.put(b"no picture").unwrap();
         let set = |good: usize| {
             let mut set = Set::default();
             let digests = pictures.iter().cycle().take(good).chain([&bad]);
