@@ -35,11 +35,11 @@ impl Processor {
         let shape = family.shape(folder)?;
         let tokenizer = Tokenizer::read(folder, &shape.image_token)?;
         let template = Template::named(template.map_or_else(|| family.default_template(folder), Ok)?, folder)?;
-        if let Some(missing) = template.needs().iter().find(|text| tokenizer.special(text).is_none()) {
+        if let Some(missing) = template.needs.iter().find(|text| tokenizer.special(text).is_none()) {
             return Err(ModelError::new(format!(
                 "{}: the template `{}` needs the special token `{missing}`, which this tokenizer does not have",
                 folder.display(),
-                template.name()
+                template.name
             ))
             .help("name another with `template`, for example `checkpoint`"));
         }
@@ -109,7 +109,7 @@ impl Processor {
 
     /// With `none` a text is left as it is: where its placeholder stands is for whoever rendered it to say.
     fn messages(&self, turns: &[Turn], picture: bool) -> Result<Vec<Message>, ModelError> {
-        if self.template == Template::None {
+        if self.template.name == "none" {
             let message = |turn: &Turn| Message { from: turn.from, text: turn.value.clone(), picture: false };
             return Ok(turns.iter().map(message).collect());
         }

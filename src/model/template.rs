@@ -18,23 +18,29 @@ use crate::artifact::Speaker;
 
 /// A conversation template.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Template {
-    /// LLaVA-1.5 and LLaVA-1.6 on Vicuna.
-    VicunaV1,
-    /// As `vicuna_v1`, with a *human* in the system sentence.
-    LlavaV1,
-    /// LLaVA-1.6 on Mistral.
-    MistralInstruct,
-    /// LLaVA on Llama 2 chat.
-    LlavaLlama2,
-    /// LLaVA-1.6 34B.
-    ChatmlDirect,
-    /// The projector's pretraining: a picture and its caption; what the person says is left out.
-    Plain,
+pub struct Template {
+    /// Its name, one of [`TEMPLATES`].
+    pub name: &'static str,
+    /// The texts that must be special tokens for the template to mean anything.
+    pub needs: &'static [&'static str],
+    form: Form,
+}
+
+/// How a template renders.
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    /// A system sentence, then `USER: … ASSISTANT: …</s>`.
+    TwoSeparators(&'static str),
+    /// `[INST] … [/INST] … </s>`, with a system sentence, and what separates turns.
+    Instructions(&'static str, &'static str),
+    /// `<|im_start|>…<|im_end|>`, with a system message.
+    Chatml(&'static str),
+    /// A picture and its caption; what the person says is left out.
+    Caption,
     /// The checkpoint's own.
     Checkpoint(ChatTemplate),
     /// Texts are rendered already.
-    None,
+    Verbatim,
 }
 
 /// The names of all templates, as a pipeline file writes them.
@@ -55,44 +61,29 @@ impl Template {
     /// # Errors
     /// When there is no such template, or the checkpoint has none of its own.
     pub fn named(name: &str, folder: &Path) -> Result<Self, ModelError> {
-        Ok(match name {
-            "vicuna_v1" => Self::VicunaV1,
-            "llava_v1" => Self::LlavaV1,
-            "mistral_instruct" => Self::MistralInstruct,
-            "llava_llama_2" => Self::LlavaLlama2,
-            "chatml_direct" => Self::ChatmlDirect,
-            "plain" => Self::Plain,
-            "checkpoint" => Self::Checkpoint(ChatTemplate::read(folder)?),
-            "none" => Self::None,
-            _ => {
-                return Err(ModelError::new(format!("unknown template `{name}`"))
-                    .help(format!("one of {}", TEMPLATES.map(|name| format!("`{name}`")).join(", "))));
+        let name = TEMPLATES.into_iter().find(|known| *known == name).ok_or_else(|| {
+            ModelError::new(format!("unknown template `{name}`"))
+                .help(format!("one of {}", TEMPLATES.map(|name| format!("`{name}`")).join(", ")))
+        })?;
+        let (needs, form): (&[&str], Form) = match name {
+            // LLaVA-1.5 and LLaVA-1.6 on Vicuna.
+            "vicuna_v1" => (&["</s>"], Form::TwoSeparators(USER_SYSTEM)),
+            // The same with a *human* in the system sentence.
+            "llava_v1" => (&["</s>"], Form::TwoSeparators(HUMAN_SYSTEM)),
+            // LLaVA-1.6 on Mistral.
+            "mistral_instruct" => (&["</s>"], Form::Instructions("", "")),
+            // LLaVA on Llama 2 chat.
+            "llava_llama_2" => (&["<s>", "</s>"], Form::Instructions(VISION_SYSTEM, "<s>")),
+            // LLaVA-1.6 34B.
+            "chatml_direct" => {
+                (&["<|im_start|>", "<|im_end|>"], Form::Chatml("<|im_start|>system\nAnswer the questions."))
             }
-        })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::VicunaV1 => "vicuna_v1",
-            Self::LlavaV1 => "llava_v1",
-            Self::MistralInstruct => "mistral_instruct",
-            Self::LlavaLlama2 => "llava_llama_2",
-            Self::ChatmlDirect => "chatml_direct",
-            Self::Plain => "plain",
-            Self::Checkpoint(_) => "checkpoint",
-            Self::None => "none",
-        }
-    }
-
-    /// The contents that must be special tokens for this template to mean anything.
-    pub fn needs(&self) -> &'static [&'static str] {
-        match self {
-            Self::VicunaV1 | Self::LlavaV1 | Self::MistralInstruct => &["</s>"],
-            Self::LlavaLlama2 => &["<s>", "</s>"],
-            Self::ChatmlDirect => &["<|im_start|>", "<|im_end|>"],
-            Self::Plain | Self::Checkpoint(_) | Self::None => &[],
-        }
+            // The projector's pretraining.
+            "plain" => (&[], Form::Caption),
+            "checkpoint" => (&[], Form::Checkpoint(ChatTemplate::read(folder)?)),
+            _ => (&[], Form::Verbatim),
+        };
+        Ok(Self { name, needs, form })
     }
 
     /// Renders `messages`, which alternate and begin with a human one. A last human message leaves the answer open.
@@ -102,15 +93,13 @@ impl Template {
     /// When the messages do not fit the template.
     pub fn render(&self, messages: &[Message], image: &str) -> Result<Rendered, ModelError> {
         let mut text = Writer { rendered: Rendered::default(), image };
-        match self {
-            Self::VicunaV1 => text.two_separators(USER_SYSTEM, messages),
-            Self::LlavaV1 => text.two_separators(HUMAN_SYSTEM, messages),
-            Self::MistralInstruct => text.instructions("", "", messages),
-            Self::LlavaLlama2 => text.instructions(VISION_SYSTEM, "<s>", messages),
-            Self::ChatmlDirect => text.chatml("<|im_start|>system\nAnswer the questions.", messages),
-            Self::Plain => text.caption(messages)?,
-            Self::Checkpoint(template) => return template.render(messages, image),
-            Self::None => text.verbatim(messages)?,
+        match &self.form {
+            Form::TwoSeparators(system) => text.two_separators(system, messages),
+            Form::Instructions(system, separator) => text.instructions(system, separator, messages),
+            Form::Chatml(system) => text.chatml(system, messages),
+            Form::Caption => text.caption(messages)?,
+            Form::Checkpoint(template) => return template.render(messages, image),
+            Form::Verbatim => text.verbatim(messages)?,
         }
         Ok(text.rendered)
     }

@@ -10,7 +10,6 @@ use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageFeatures, Model, Shape};
 use crate::model::processor::Processor;
-use crate::model::template::Template;
 use crate::train::checkpoint;
 use crate::train::objective::Objective;
 use crate::train::training::{CHECKPOINT_AFTER, Observer, Outcome, Step, Training, padded_length};
@@ -137,10 +136,10 @@ impl<R: Recipe> WholeWork for TrainingNode<R> {
             }
         }
         // LLaVA's own `plain` ends a caption with a line feed.
-        if *processor.template() != Template::Plain && !teach_end(&examples, &processor.shape().end_tokens) {
+        if processor.template().name != "plain" && !teach_end(&examples, &processor.shape().end_tokens) {
             context.note(&format!(
                 "no answer ends with an end token in the template `{}`: when to stop is not learned",
-                processor.template().name()
+                processor.template().name
             ));
         }
         if let Some(text) = set.emptiness().filter(|_| unanswered == 0) {
