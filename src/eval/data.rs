@@ -579,7 +579,7 @@ mod tests {
         assert!(reported.starts_with("DIR/questions.jsonl: 13 entries are invalid:\nline 2: missing"), "{reported}");
         assert!(reported.ends_with("line 11: missing field `image`\nand 3 more"), "{reported}");
         assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: it has no entries");
-        assert_eq!(mistake("other", ""), "DIR: there is no `questions.jsonl`");
+        assert_eq!(mistake("other", ""), "DIR: no `questions.jsonl`");
     }
 
     #[test]
