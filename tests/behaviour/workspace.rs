@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A folder that goes when the test ends.
+/// A folder that goes when the test ends, unless `STIC_KEEP_WORKSPACES` is set: `tests/regression.py` reads what is kept.
 pub struct Workspace {
     folder: TempDir,
 }
@@ -25,7 +25,9 @@ pub struct Said {
 impl Workspace {
     /// An empty folder.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        let mut folder = tempfile::tempdir().expect("a temporary folder");
+        folder.disable_cleanup(std::env::var_os("STIC_KEEP_WORKSPACES").is_some());
+        Self { folder }
     }
 
     /// A folder with `text` as `p.toml`.
