@@ -1,6 +1,10 @@
 //! What attention needs beside weights: rotations, masks, the KV cache.
 
-use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use std::sync::OnceLock;
+
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+
+use super::nn::attend;
 
 /// Position of a token on the rotary axes: time, height, width. Models with one axis read the first.
 pub type Position = [usize; 3];
@@ -37,6 +41,15 @@ pub struct Attention {
     pub mask: Mask,
 }
 
+impl Attention {
+    /// What the layers need to know of the query at `place` alone, computed on the device of the weights.
+    pub fn at(&self, place: usize) -> Self {
+        let Rotary { cosine, sine } = self.rotary.clone();
+        let rotary = Rotary { cosine: cosine.narrow(2, place, 1), sine: sine.narrow(2, place, 1) };
+        Self { rotary, mask: Mask::of(self.mask.slots.at(place)) }
+    }
+}
+
 /// Cosines and sines of rotary positions, 32 bits.
 #[derive(Clone, Debug)]
 pub struct Rotary {
@@ -65,6 +78,21 @@ impl Rotary {
         Self { cosine: table(cosine), sine: table(sine) }
     }
 
+    /// Turns the heads of queries and keys.
+    ///
+    /// # Shapes
+    /// - `query`: `[batch · length, heads · head size]`
+    /// - `key`: `[batch · length, key heads · head size]`
+    /// - returns: `[batch, heads, length, head size]` and `[batch, key heads, length, head size]`
+    pub fn turn_both(&self, query: Tensor<2>, key: Tensor<2>) -> (Tensor<4>, Tensor<4>) {
+        let [_, _, length, size] = self.cosine.dims();
+        let split = |rows: Tensor<2>| {
+            let [count, features] = rows.dims();
+            rows.reshape([count / length, length, features / size, size]).swap_dims(1, 2)
+        };
+        (self.turn(split(query)), self.turn(split(key)))
+    }
+
     /// Turns each pair (i, i + half) of `heads`, `[batch, heads, length, head size]`.
     pub fn turn(&self, heads: Tensor<4>) -> Tensor<4> {
         let dtype = heads.dtype();
@@ -78,8 +106,9 @@ impl Rotary {
 /// Which keys each query sees.
 #[derive(Clone, Debug)]
 pub struct Mask {
-    /// `[batch or 1, 1, group · length, keys]`, `true` where hidden, a row for each query of a group of heads.
-    pub hidden: Tensor<4, Bool>,
+    /// What it follows from.
+    pub slots: Slots,
+    hidden: OnceLock<Tensor<4, Bool>>,
 }
 
 impl Mask {
@@ -99,33 +128,126 @@ impl Mask {
     ) -> Self {
         assert_eq!(queries.len(), keys.len(), "keys for every row of queries");
         let (length, count) = (queries[0].len(), keys[0].len());
-        let window = window.unwrap_or(usize::MAX);
-        let hides = |query: Option<Slot>, key: Option<Slot>| match (query, key) {
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(query), Some(key)) => {
-                let other = key.branch != 0 && key.branch != query.branch;
-                other || key.order > query.order || query.order - key.order >= window
-            }
-        };
-        let mut hidden = Vec::with_capacity(queries.len() * group * length * count);
-        for (queries, keys) in std::iter::zip(queries, keys) {
-            assert!(queries.len() == length && keys.len() == count, "rows of one length");
-            let start = hidden.len();
-            for query in queries {
-                hidden.extend(keys.iter().map(|key| hides(*query, *key)));
-            }
-            for _ in 1..group {
-                hidden.extend_from_within(start..start + length * count);
-            }
+        assert!(queries.iter().all(|row| row.len() == length), "rows of one length");
+        assert!(keys.iter().all(|row| row.len() == count), "rows of one length");
+        let mask = Self::of(Slots::new(queries, keys, window, group, device));
+        if *device == Device::flex() {
+            // On the CPU a loop over all pairs costs less than the temporary tensors.
+            let data = TensorData::new(hidden(queries, keys, window, group), [queries.len(), 1, group * length, count]);
+            mask.hidden.get_or_init(|| Tensor::from_data(data, device));
         }
-        let data = TensorData::new(hidden, [queries.len(), 1, group * length, count]);
-        Self { hidden: Tensor::from_data(data, device) }
+        mask
+    }
+
+    fn of(slots: Slots) -> Self {
+        Self { slots, hidden: OnceLock::new() }
+    }
+
+    /// `[batch or 1, 1, group · length, keys]`, `true` where hidden, a row for each query of a group of heads.
+    pub fn hidden(&self) -> Tensor<4, Bool> {
+        self.hidden.get_or_init(|| self.slots.hidden()).clone()
     }
 
     /// How many keys it speaks of: with a cache, as many of its slots are attended.
     pub fn keys(&self) -> usize {
-        self.hidden.dims()[3]
+        self.slots.keys.dims()[1]
+    }
+}
+
+/// For every query of a group of heads and every key, row by row: whether it is hidden.
+fn hidden(queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>], window: Option<usize>, group: usize) -> Vec<bool> {
+    let window = window.unwrap_or(usize::MAX);
+    let hides = |query: Option<Slot>, key: Option<Slot>| match (query, key) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(query), Some(key)) => {
+            let other = key.branch != 0 && key.branch != query.branch;
+            other || key.order > query.order || query.order - key.order >= window
+        }
+    };
+    let mut hidden = Vec::with_capacity(queries.len() * group * queries[0].len() * keys[0].len());
+    for (queries, keys) in std::iter::zip(queries, keys) {
+        let start = hidden.len();
+        for query in queries {
+            hidden.extend(keys.iter().map(|key| hides(*query, *key)));
+        }
+        let end = hidden.len();
+        for _ in 1..group {
+            hidden.extend_from_within(start..end);
+        }
+    }
+    hidden
+}
+
+/// Places and branches of queries and keys as vectors on the device: a mask follows from them there, and so is not
+/// uploaded.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    /// `[batch or 1, length]`: the places of the queries, [`Slots::ANY`] where there is none.
+    pub queries: Tensor<2, Int>,
+    /// `[batch or 1, keys]`: the places of the keys, [`Slots::NONE`] where there is none.
+    pub keys: Tensor<2, Int>,
+    /// The branches of both, in the same shapes, unless all are 0.
+    pub branches: Option<[Tensor<2, Int>; 2]>,
+    /// How far back a query sees, itself included.
+    pub window: Option<usize>,
+    /// How many query heads a key head serves.
+    pub group: usize,
+}
+
+impl Slots {
+    /// The place of a query that sees every key.
+    pub const ANY: i32 = -1;
+    /// The place of a key that no query sees.
+    pub const NONE: i32 = i32::MAX;
+
+    fn new(
+        queries: &[Vec<Option<Slot>>],
+        keys: &[Vec<Option<Slot>>],
+        window: Option<usize>,
+        group: usize,
+        device: &Device,
+    ) -> Self {
+        let vectors = |rows: &[Vec<Option<Slot>>], of: &dyn Fn(Option<Slot>) -> i32| {
+            let values: Vec<i32> = rows.iter().flatten().map(|slot| of(*slot)).collect();
+            Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), (device, DType::I32))
+        };
+        let order = |none: i32| move |slot: Option<Slot>| slot.map_or(none, |slot| slot.order as i32);
+        let branch = |slot: Option<Slot>| slot.map_or(0, |slot| slot.branch as i32);
+        let branches = keys.iter().flatten().any(|key| branch(*key) != 0);
+        Self {
+            queries: vectors(queries, &order(Self::ANY)),
+            keys: vectors(keys, &order(Self::NONE)),
+            branches: branches.then(|| [vectors(queries, &branch), vectors(keys, &branch)]),
+            window,
+            group,
+        }
+    }
+
+    /// The query at `place` of every row.
+    fn at(&self, place: usize) -> Self {
+        let branches = self.branches.clone().map(|[queries, keys]| [queries.narrow(1, place, 1), keys]);
+        Self { queries: self.queries.clone().narrow(1, place, 1), branches, ..self.clone() }
+    }
+
+    /// See [`Mask::hidden`].
+    fn hidden(&self) -> Tensor<4, Bool> {
+        let ([rows, length], [_, count]) = (self.queries.dims(), self.keys.dims());
+        let pairs = |queries: &Tensor<2, Int>, keys: &Tensor<2, Int>| {
+            let queries = queries.clone().reshape([rows, length, 1]).expand([rows, length, count]);
+            (queries, keys.clone().reshape([rows, 1, count]).expand([rows, length, count]))
+        };
+        let (query, key) = pairs(&self.queries, &self.keys);
+        let mut hidden = key.clone().greater(query.clone());
+        if let Some(window) = self.window {
+            hidden = hidden.bool_or((query.clone() - key.clone()).greater_equal_elem(window.min(1 << 30) as i32));
+        }
+        if let Some([queries, keys]) = &self.branches {
+            let (query, key) = pairs(queries, keys);
+            hidden = hidden.bool_or(key.clone().not_equal_elem(0).bool_and(key.not_equal(query)));
+        }
+        let hidden = hidden.bool_and(query.not_equal_elem(Self::ANY)).bool_or(key.equal_elem(Self::NONE));
+        hidden.repeat(&[1, self.group, 1]).reshape([rows, 1, self.group * length, count])
     }
 }
 
@@ -187,16 +309,67 @@ impl LayerCache {
         first.into_iter().map(join_layer).collect()
     }
 
-    /// Appends, in place while nobody else holds the tensors, and gives keys and values of the first `keys` slots.
-    pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>, keys: usize) -> (Tensor<4>, Tensor<4>) {
+    /// Appends, in place while nobody else holds the tensors.
+    pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>) {
         let [batch, heads, length, size] = key.dims();
         let slots = self.length..self.length + length;
-        assert!(slots.end <= keys && keys <= self.capacity(), "the mask covers what the cache holds");
+        assert!(slots.end <= self.capacity(), "the cache holds what is appended");
         let range = [0..batch, 0..heads, slots, 0..size];
         self.key.inplace(|cached| cached.slice_assign(range.clone(), key));
         self.value.inplace(|cached| cached.slice_assign(range, value));
         self.length += length;
-        let seen = [0..batch, 0..heads, 0..keys, 0..size];
-        (self.key.clone().slice(seen.clone()), self.value.clone().slice(seen))
+    }
+
+    /// Attention of `query`, whose own keys have been appended, over the slots that `mask` speaks of.
+    ///
+    /// # Shapes
+    /// - `query`: `[batch, heads, length, head size]`
+    /// - returns: `[batch · length, heads · head size]`
+    pub fn attend(&self, query: Tensor<4>, mask: &Mask) -> Tensor<2> {
+        let [batch, heads, size] = [0, 1, 3].map(|axis| self.key.dims()[axis]);
+        let keys = mask.keys();
+        assert!(self.length <= keys && keys <= self.capacity(), "the mask covers what the cache holds");
+        let seen = |cached: &Tensor<4>| cached.clone().slice([0..batch, 0..heads, 0..keys, 0..size]);
+        in_rows(attend(query, seen(&self.key), seen(&self.value), Some(mask.hidden())))
+    }
+}
+
+/// The heads of a position side by side, `[batch · length, heads · head size]`, out of
+/// `[batch, heads, length, head size]`.
+pub fn in_rows(heads: Tensor<4>) -> Tensor<2> {
+    let [batch, count, length, size] = heads.dims();
+    heads.swap_dims(1, 2).reshape([batch * length, count * size])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(mask: Tensor<4, Bool>) -> Vec<bool> {
+        mask.into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_mask_is_the_same_by_pairs_on_the_host_and_by_vectors_on_the_device() {
+        let slot = |order: usize, branch: usize| Some(Slot { order, branch, position: [order; 3] });
+        let line: Vec<Option<Slot>> = Slot::line(0..9);
+        let filled_up = [line[..6].to_vec(), vec![None; 3]].concat();
+        let beginning = (0..4).map(|order| slot(order, 0));
+        let answers = [1, 1, 2, 2].into_iter().enumerate().map(|(place, branch)| slot(4 + place % 2, branch));
+        let branched: Vec<_> = beginning.chain(answers).chain([None]).collect();
+        let rows = [line, filled_up, branched];
+        for window in [None, Some(1), Some(3)] {
+            for group in [1, 4] {
+                for places in [0..9, 5..9] {
+                    let queries: Vec<_> = rows.iter().map(|row| row[places.clone()].to_vec()).collect();
+                    let mask = Mask::new(&queries, &rows, window, group, &Device::flex());
+                    assert_eq!(mask.hidden().dims(), [3, 1, group * places.len(), 9]);
+                    assert_eq!(bits(mask.hidden()), bits(mask.slots.hidden()), "window {window:?}, group {group}");
+                    let one: Vec<_> = queries.iter().map(|row| row[1..2].to_vec()).collect();
+                    let one = Mask::new(&one, &rows, window, group, &Device::flex());
+                    assert_eq!(bits(Mask::of(mask.slots.at(1)).hidden()), bits(one.hidden()));
+                }
+            }
+        }
     }
 }

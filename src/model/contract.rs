@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use image::RgbImage;
 
 use super::ModelError;
@@ -98,8 +98,22 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// What stands for each image in the decoder.
     fn encode_images(&self, images: &[&ImageInput]) -> Vec<ImageFeatures>;
 
+    /// The rows of the embedding for `tokens`, which are on the device, `[tokens, hidden]`.
+    fn embedded(&self, tokens: Tensor<1, Int>) -> Tensor<2>;
+
     /// The rows of the embedding for `tokens`, `[tokens, hidden]`.
-    fn embed(&self, tokens: &[u32]) -> Tensor<2>;
+    ///
+    /// # Panics
+    /// When `tokens` is empty, or a token has no row.
+    fn embed(&self, tokens: &[u32]) -> Tensor<2> {
+        let rows = self.shape().vocabulary;
+        let id = |token: &u32| {
+            assert!((*token as usize) < rows, "token {token} has an embedding");
+            *token as i32
+        };
+        let ids: Vec<i32> = tokens.iter().map(id).collect();
+        self.embedded(Tensor::from_data(TensorData::new(ids, [tokens.len()]), &self.device()))
+    }
 
     /// The rotary positions of a sequence, and the one at which decoding goes on. Without axes of its own a model counts.
     fn positions(&self, sequence: &Sequence) -> (Vec<Position>, usize) {

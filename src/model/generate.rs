@@ -6,6 +6,9 @@
 //! on the CPU an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
 //! either: every row of a product is computed alike.
 //!
+//! On a GPU shapes are few instead, so that kernels are compiled and tuned once: lengths are multiples of 64, batches have
+//! powers of two of rows, and what changes from token to token stays on the device ([`ahead`]).
+//!
 //! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
 
 use std::borrow::Cow;
@@ -16,6 +19,8 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor};
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::ParallelSlice;
+
+mod ahead;
 
 use super::ModelError;
 use super::adapter::Adapter;
@@ -30,7 +35,8 @@ use crate::artifact::Finish;
 use stic_engine::draw::Draws;
 
 /// Prompts are padded to a multiple of so many positions, and the slots that are attended grow by so many at a time.
-const STEP: usize = 32;
+const STEP: usize = 64;
+const STEP_ON_CPU: usize = 32;
 
 /// How many positions go through the layers at once in the prefill. On the CPU few: copies that fill a batch are computed
 /// for its last group alone, and one prompt of some hundred positions is a group.
@@ -91,6 +97,7 @@ pub struct Generator<'a> {
     settings: Settings,
     /// By token id, whether the model may write it.
     allowed: Vec<bool>,
+    on_cpu: bool,
 }
 
 /// One row of a batch.
@@ -113,7 +120,8 @@ impl<'a> Generator<'a> {
     pub fn new(model: &'a dyn Model, adapter: Option<&'a Adapter>, tokenizer: &Tokenizer, settings: Settings) -> Self {
         let shape = model.shape();
         let may_come = |id| tokenizer.is_text(id) || shape.end_tokens.contains(&id);
-        Self { model, adapter, settings, allowed: (0..shape.vocabulary as u32).map(may_come).collect() }
+        let allowed = (0..shape.vocabulary as u32).map(may_come).collect();
+        Self { model, adapter, settings, allowed, on_cpu: model.device() == Device::flex() }
     }
 
     /// Runs `requests`, which may be refused where they come from, and reports to `watch` what becomes of them, in no
@@ -133,7 +141,7 @@ impl<'a> Generator<'a> {
                     continue;
                 }
             };
-            let length = row.length.next_multiple_of(STEP);
+            let length = row.length.next_multiple_of(self.at_a_time());
             let bucket = waiting.entry(length).or_default();
             bucket.push(row);
             let full = bucket.len() >= self.batch_size(length);
@@ -203,42 +211,38 @@ impl<'a> Generator<'a> {
         let position = shape.layers * shape.cached * width;
         // On the CPU 16 rows per step cost as little per token as 64 (measured at 128 features), and a batch that is
         // not full is filled with fewer copies.
-        let (memory, most) = if self.on_cpu() { (1 << 30, 16) } else { (8 << 30, 64) };
+        let (memory, most) = if self.on_cpu { (1 << 30, 16) } else { (8 << 30, 64) };
         let fitting = (memory / (position * self.capacity(length))).clamp(1, most);
         // The power of two that is not above it.
         1 << fitting.ilog2()
     }
 
     fn capacity(&self, length: usize) -> usize {
-        let context = self.model.shape().context + STEP;
-        length.saturating_add(self.settings.max_new_tokens).min(context).next_multiple_of(STEP)
+        let context = self.model.shape().context + self.at_a_time();
+        length.saturating_add(self.settings.max_new_tokens).min(context).next_multiple_of(self.at_a_time())
     }
 
-    fn on_cpu(&self) -> bool {
-        self.model.device() == Device::flex()
+    fn at_a_time(&self) -> usize {
+        if self.on_cpu { STEP_ON_CPU } else { STEP }
     }
 
     /// Runs one batch; all rows' prompts round up to one length.
     fn batch(&self, mut rows: Vec<Row>, watch: &mut dyn FnMut(Step) -> ControlFlow<()>) -> ControlFlow<()> {
-        let length = rows[0].length.next_multiple_of(STEP);
-        let size = if self.on_cpu() { self.batch_size(length) } else { rows.len() };
-        let (mut caches, mut logits) = self.prefill(&rows, length, size, watch)?;
+        let length = rows[0].length.next_multiple_of(self.at_a_time());
+        let most = self.batch_size(length);
+        let size = if self.on_cpu { most } else { rows.len().next_power_of_two().min(most) };
+        let (mut caches, logits) = self.prefill(&rows, length, size, watch)?;
+        if !self.on_cpu {
+            return self.decode_ahead(&mut rows, &mut caches, logits, [length, size], watch);
+        }
+        let mut logits = read(logits);
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
-            let mut events = vec![Step::Tokens(open)];
-            events.extend(self.choose(&mut rows, &logits).into_iter().map(|(tag, result)| Step::Done(tag, result)));
-            // Every answer that ended in this step is reported, even when `watch` breaks off at the first.
-            let mut flow = ControlFlow::Continue(());
-            for step in events {
-                if watch(step) == ControlFlow::Break(()) {
-                    flow = ControlFlow::Break(());
-                }
-            }
-            flow?;
+            report(open, self.choose(&mut rows, &logits), watch)?;
             if rows.iter().all(|row| !row.open) {
                 break;
             }
-            logits = self.decode(&rows, &mut caches, [length, step, size], watch)?;
+            logits = read(self.decode(&rows, &mut caches, [length, step, size], watch)?);
         }
         ControlFlow::Continue(())
     }
@@ -258,15 +262,15 @@ impl<'a> Generator<'a> {
             .collect()
     }
 
-    /// Runs the prompts, and gives the caches and the logits of the first tokens, `[size · vocabulary]`.
+    /// Runs the prompts, and gives the caches and the logits of the first tokens, `[size, vocabulary]`.
     fn prefill(
         &self,
         rows: &[Row],
         length: usize,
         size: usize,
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    ) -> ControlFlow<(), (Vec<LayerCache>, Vec<f32>)> {
-        let most = if self.on_cpu() { PREFILL_ON_CPU } else { PREFILL };
+    ) -> ControlFlow<(), (Vec<LayerCache>, Tensor<2>)> {
+        let most = if self.on_cpu { PREFILL_ON_CPU } else { PREFILL };
         let at_once = (1..=size).rev().find(|count| size.is_multiple_of(*count) && count * length <= most).unwrap_or(1);
         let mut images = Images::default();
         let asked = rows.len().next_multiple_of(at_once);
@@ -292,38 +296,29 @@ impl<'a> Generator<'a> {
             parts.push(parts[copy].clone());
             last.push(last[copy].clone());
         }
-        ControlFlow::Continue((LayerCache::join(parts), self.logits(Tensor::cat(last, 0))))
+        ControlFlow::Continue((LayerCache::join(parts), self.model.logits(Tensor::cat(last, 0))))
     }
 
-    /// Runs the last token of every row, and gives the logits of the next, `[size · vocabulary]`.
+    /// Runs the last token of every row, and gives the logits of the next, `[size, vocabulary]`.
     fn decode(
         &self,
         rows: &[Row],
         caches: &mut [LayerCache],
         [length, step, size]: [usize; 3],
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    ) -> ControlFlow<(), Vec<f32>> {
+    ) -> ControlFlow<(), Tensor<2>> {
         let members: Vec<&Row> = (0..size).map(|place| &rows[place % rows.len()]).collect();
         let tokens: Vec<u32> = members.iter().map(|row| row.tokens.last().copied().unwrap_or_default()).collect();
         let hidden = self.model.embed(&tokens);
         let features = hidden.dims()[1];
         let query = |row: &&Row| vec![Some(Slot::at(row.length + step, row.next + step))];
-        let attended = (length + step + 1).next_multiple_of(STEP);
-        let slots = |row: &&Row| -> Vec<Option<Slot>> {
-            // Keys were turned when they were computed: of their slots only the order matters.
-            let slot = |order: usize| Some(Slot::at(order, order));
-            let slot = |index: usize| match index {
-                index if index < row.length => slot(index),
-                index if index < length || index > length + step => None,
-                index => slot(row.length + index - length),
-            };
-            (0..attended).map(slot).collect()
-        };
+        let attended = (length + step + 1).next_multiple_of(self.at_a_time());
         let queries: Vec<_> = members.iter().map(query).collect();
-        let attention = self.model.attention(&queries, &members.iter().map(slots).collect::<Vec<_>>());
+        let keys: Vec<_> = members.iter().map(|row| row.keys(length, length + step + 1, attended)).collect();
+        let attention = self.model.attention(&queries, &keys);
         let input = Input { hidden: hidden.reshape([size, 1, features]), added: Vec::new(), attention };
         let hidden = self.run_layers(&input, caches, watch)?;
-        ControlFlow::Continue(self.logits(hidden.reshape([size, features])))
+        ControlFlow::Continue(self.model.logits(hidden.reshape([size, features])))
     }
 
     fn run_layers(
@@ -335,13 +330,40 @@ impl<'a> Generator<'a> {
         let adapter = |index: usize| self.adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
         forward(self.model, input, adapter, Some(caches), |_| watch(Step::Tokens(0)))
     }
+}
 
-    fn logits(&self, hidden: Tensor<2>) -> Vec<f32> {
-        self.model.logits(hidden).into_data().try_to_vec().expect("logits are 32-bit floats")
+fn read(logits: Tensor<2>) -> Vec<f32> {
+    logits.into_data().try_to_vec().expect("logits are 32-bit floats")
+}
+
+/// Says that the `open` rows have got a token, and what ended by it: all of it, even when `watch` breaks off at the first.
+fn report(
+    open: usize,
+    ended: Vec<(usize, Result<Answer, ModelError>)>,
+    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut flow = watch(Step::Tokens(open));
+    for (tag, result) in ended {
+        if watch(Step::Done(tag, result)) == ControlFlow::Break(()) {
+            flow = ControlFlow::Break(());
+        }
     }
+    flow
 }
 
 impl Row {
+    /// The slots of its cache, `attended` of them, of which `filled` hold keys. The prompts of the batch take `length` slots.
+    /// Keys were turned when they were computed: only their order matters.
+    fn keys(&self, length: usize, filled: usize, attended: usize) -> Vec<Option<Slot>> {
+        let slot = |order: usize| Some(Slot::at(order, order));
+        let slot = |index: usize| match index {
+            index if index < self.length => slot(index),
+            index if index < length || index >= filled => None,
+            index => slot(self.length + index - length),
+        };
+        (0..attended).map(slot).collect()
+    }
+
     /// Takes the next token; the result once the answer is complete.
     fn take(&mut self, chosen: Option<u32>, ends: &[u32]) -> Option<Result<Answer, ModelError>> {
         let Some(token) = chosen else {
@@ -382,7 +404,7 @@ impl Images {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -393,7 +415,7 @@ mod tests {
     const VOCABULARY: usize = 97;
 
     /// A model with random weights, wide enough for the CPU's blocked products.
-    fn model() -> Llava {
+    pub fn model() -> Llava {
         let text = llama::Config {
             vocabulary: VOCABULARY,
             hidden: 128,
@@ -411,7 +433,7 @@ mod tests {
     }
 
     /// A prompt whose length depends on `index`, every second one with a picture.
-    fn request(index: usize) -> Request {
+    pub fn request(index: usize) -> Request {
         let mut draws = Draws::new(index as u64, "prompt", "");
         let mut tokens: Vec<u32> = (0..5 + 7 * (index % 6)).map(|_| 3 + draws.below(90) as u32).collect();
         let shown = index.is_multiple_of(2);
@@ -427,7 +449,7 @@ mod tests {
         }
     }
 
-    fn settings(temperature: f64) -> Settings {
+    pub fn settings(temperature: f64) -> Settings {
         let sampling = Sampling { temperature, top_k: 50, top_p: 1.0 };
         Settings { sampling, max_new_tokens: 40, seed: 7, batch_size: Some(8) }
     }
@@ -473,11 +495,13 @@ mod tests {
             let mut rows = rows(indices);
             let go_on = &mut |_: Step| ControlFlow::Continue(());
             let began = generator.prefill(&rows, 64, 16, go_on).continue_value();
-            let (mut caches, mut logits) = began.unwrap();
+            let (mut caches, logits) = began.unwrap();
+            let mut logits = read(logits);
             let mut all = vec![logits.clone()];
             for step in 0..3 {
                 generator.choose(&mut rows, &logits);
-                logits = generator.decode(&rows, &mut caches, [64, step, 16], go_on).continue_value().unwrap();
+                let next = generator.decode(&rows, &mut caches, [64, step, 16], go_on).continue_value();
+                logits = read(next.unwrap());
                 all.push(logits.clone());
             }
             all

@@ -2,19 +2,18 @@
 //!
 //! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. This module knows no pictures.
 
-use burn::tensor::activation::silu;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 use serde_json::{Map, Value};
 
 use super::ModelError;
 use super::adapter::LayerAdapter;
-use super::attention::{Attention, LayerCache, Mask, Rotary, Slot};
+use super::attention::{Attention, LayerCache, Mask, Rotary, Slot, in_rows};
 use super::files::json::{
     LARGEST_BASE, LARGEST_EPSILON, MOST_FEATURES, MOST_HEADS, MOST_LAYERS, MOST_POSITIONS, MOST_TOKENS, divides,
     unsupported,
 };
 use super::files::{Fields, Tensors};
-use super::nn::{Linear, RmsNorm, Weight, attend};
+use super::nn::{Linear, RmsNorm, Weight, attend, gated};
 use super::shape::LinearSpec;
 
 /// The linear layers of a decoder layer, by name and path, in the order in which they are computed.
@@ -211,19 +210,8 @@ impl Decoder {
     }
 
     /// The rows of the embedding for `tokens`, `[tokens, hidden]`.
-    ///
-    /// # Panics
-    /// When `tokens` is empty, or a token has no row.
-    pub fn embed(&self, tokens: &[u32]) -> Tensor<2> {
-        let ids: Vec<i32> = tokens
-            .iter()
-            .map(|&token| {
-                assert!((token as usize) < self.config.vocabulary, "token {token} has an embedding");
-                token as i32
-            })
-            .collect();
-        let ids = Tensor::from_data(TensorData::new(ids, [tokens.len()]), &self.device());
-        self.embedding.clone().select(0, ids)
+    pub fn embedded(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
+        self.embedding.clone().select(0, tokens)
     }
 
     /// Rotations and mask; see [`Model::attention`](super::contract::Model::attention).
@@ -258,29 +246,27 @@ impl Decoder {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let Layer { attention_norm, linears, feed_forward_norm } = &self.layers[index];
-        let Config { heads, key_value_heads, head_size, .. } = self.config;
+        let Config { key_value_heads, head_size, .. } = self.config;
         let [batch, length, features] = hidden.dims();
         let [q, k, v, o, gate, up, down] = std::array::from_fn(|linear| {
             move |rows: Tensor<2>| LayerAdapter::project(adapter, linear, &linears[linear], rows)
         });
-        let split = |rows: Tensor<2>, heads: usize| rows.reshape([batch, length, heads, head_size]).swap_dims(1, 2);
 
         let rows = hidden.reshape([batch * length, features]);
         let normal = attention_norm.forward(rows.clone());
-        let query = rotary.turn(split(q(normal.clone()), heads));
-        let key = rotary.turn(split(k(normal.clone()), key_value_heads));
-        let value = split(v(normal), key_value_heads);
-        let (key, value) = match cache {
-            Some(cache) => cache.append(key, value, mask.keys()),
-            None => (key, value),
+        let (query, key) = rotary.turn_both(q(normal.clone()), k(normal.clone()));
+        let value = v(normal).reshape([batch, length, key_value_heads, head_size]).swap_dims(1, 2);
+        let context = match cache {
+            Some(cache) => {
+                cache.append(key, value);
+                cache.attend(query, mask)
+            }
+            None => in_rows(attend(query, key, value, Some(mask.hidden()))),
         };
-        let context = attend(query, key, value, Some(mask.hidden.clone()));
-        let context = context.swap_dims(1, 2).reshape([batch * length, heads * head_size]);
         let rows = rows + o(context);
 
         let normal = feed_forward_norm.forward(rows.clone());
-        let gate = silu(gate(normal.clone()));
-        let rows = rows + down(gate * up(normal));
+        let rows = rows + down(gated(gate(normal.clone()), up(normal)));
         rows.reshape([batch, length, features])
     }
 

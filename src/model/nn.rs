@@ -177,6 +177,14 @@ impl Activation {
     }
 }
 
+/// `silu(gate) · up`.
+///
+/// # Shapes
+/// - `gate`, `up`: `[rows, features]`
+pub fn gated(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    silu(gate) * up
+}
+
 /// Scaled dot-product attention; a key head serves `heads / key heads` query heads, without being repeated.
 ///
 /// # Shapes

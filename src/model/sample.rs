@@ -6,6 +6,9 @@
 
 use stic_engine::draw::Draws;
 
+/// How many of the most likely tokens are read from a device.
+const SHORTLIST: usize = 64;
+
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -32,12 +35,30 @@ impl Sampling {
             };
             logits.iter().enumerate().filter_map(possible)
         };
-        let best = candidates().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
         if self.temperature == 0.0 {
-            return Some(best.0);
+            return Some(candidates().reduce(likelier)?.0);
         }
+        self.draw(candidates().collect(), draws)
+    }
+
+    /// How many of the most likely tokens are worth reading from a device before all of them are; 0: only all.
+    pub fn shortlist(&self, vocabulary: usize) -> usize {
+        let enough = (1..SHORTLIST).contains(&self.top_k);
+        if enough { SHORTLIST.min(vocabulary) } else { 0 }
+    }
+
+    /// Whether `likeliest`, the most likely ones of `vocabulary` tokens with their logits, the most likely first, are all
+    /// that can be drawn.
+    pub fn suffices(&self, likeliest: &[(u32, f32)], vocabulary: usize) -> bool {
+        likeliest.len() >= vocabulary
+            || matches!(likeliest, [.., last] if likeliest.len() > self.top_k && last.1 < likeliest[self.top_k - 1].1)
+    }
+
+    /// A token drawn from `candidates`, tokens with their logits: among them all that [`Sampling::top_k`] leaves.
+    pub fn draw(&self, candidates: Vec<(u32, f32)>, draws: &mut Draws) -> Option<u32> {
+        let best = candidates.iter().copied().reduce(likelier)?;
         let uniform = draws.uniform();
-        let kept = self.most_likely(candidates().collect());
+        let kept = self.most_likely(candidates);
         // Shifted so that the largest exponent is 0; an infinite logit is worth any finite one's difference.
         let weight = |logit: f32| {
             let shift = if logit == best.1 { 0.0 } else { f64::from(logit) - f64::from(best.1) };
@@ -82,6 +103,11 @@ impl Sampling {
         });
         reached.map_or(weights.len(), |last| last + 1)
     }
+}
+
+/// The likelier of two tokens, the first of equally likely ones.
+fn likelier(first: (u32, f32), next: (u32, f32)) -> (u32, f32) {
+    if next.1 > first.1 { next } else { first }
 }
 
 #[cfg(test)]
@@ -136,6 +162,35 @@ mod tests {
         assert_eq!(drawn(0.65)[2..], [0, 0]);
         assert!(drawn(0.75)[2] > 0 && drawn(0.75)[3] == 0);
         assert_eq!(drawn(0.1)[1..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_shortlist_draws_what_all_tokens_would_and_says_when_it_is_too_short() {
+        let sampling = |top_k| Sampling { temperature: 0.8, top_k, top_p: 0.9 };
+        assert_eq!([0, 1, 50, 63, 64, 100].map(|top_k| sampling(top_k).shortlist(1000)), [0, 64, 64, 64, 0, 0]);
+        assert_eq!(sampling(50).shortlist(23), 23);
+        let mut values = Draws::new(3, "logits", "");
+        for top_k in [1, 5, 50] {
+            for coarse in [false, true] {
+                let value = |_| if coarse { values.below(4) as f32 } else { values.normal() as f32 };
+                let logits: Vec<f32> = (0..200).map(value).collect();
+                let mut likeliest: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+                likeliest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                likeliest.truncate(64);
+                // A quarter of 200 tokens is as likely as the most likely one.
+                let ties = logits.iter().filter(|logit| **logit >= likeliest[top_k - 1].1).count();
+                assert_eq!(sampling(top_k).suffices(&likeliest, 200), ties < 64);
+                if ties < 64 {
+                    for subject in ["a", "b", "c"] {
+                        let draws = || Draws::new(1, "token", subject);
+                        let all = sampling(top_k).choose(&logits, &[true; 200], &mut draws());
+                        assert_eq!(sampling(top_k).draw(likeliest.clone(), &mut draws()), all);
+                    }
+                }
+            }
+        }
+        let few = [(1, 2.0), (0, 2.0)];
+        assert!(sampling(50).suffices(&few, 2));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::activation::gelu;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 use safetensors::tensor::{Dtype, TensorView};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::ModelError;
 use super::adapter::LayerAdapter;
-use super::attention::{Attention, LayerCache, Mask, Position, Rotary, Slot};
+use super::attention::{Attention, LayerCache, Mask, Position, Rotary, Slot, in_rows};
 use super::contract::{
     AdapterNames, Family, ImageFeatures, ImageInput, ImageLayout, ImageProcessor, ImageSetting, ImageSettings,
     ImageToken, LinearSpec, Model, Shape,
@@ -226,9 +226,8 @@ impl Model for Toy {
         images.iter().map(features).collect()
     }
 
-    fn embed(&self, tokens: &[u32]) -> Tensor<2> {
-        let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-        self.words.clone().select(0, Tensor::from_data(TensorData::new(ids, [tokens.len()]), &self.device()))
+    fn embedded(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
+        self.words.clone().select(0, tokens)
     }
 
     /// Text counts on all axes; an image starts where the text is, and takes as many positions as its longer side.
@@ -281,12 +280,14 @@ impl Model for Toy {
         let normal = norms[0].forward(rows.clone());
         let query = rotary.turn(heads(project(0, normal.clone())));
         let (key, value) = (rotary.turn(heads(project(1, normal.clone()))), heads(project(2, normal)));
-        let (key, value) = match cache {
-            Some(cache) => cache.append(key, value, mask.keys()),
-            None => (key, value),
+        let context = match cache {
+            Some(cache) => {
+                cache.append(key, value);
+                cache.attend(query, mask)
+            }
+            None => in_rows(attend(query, key, value, Some(mask.hidden()))),
         };
-        let context = attend(query, key, value, Some(mask.hidden.clone()));
-        let rows = rows + project(3, context.swap_dims(1, 2).reshape([batch * length, WIDTH]));
+        let rows = rows + project(3, context);
         let rows = rows.clone() + project(5, gelu(project(4, norms[1].forward(rows))));
         rows.reshape([batch, length, WIDTH])
     }

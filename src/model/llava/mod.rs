@@ -12,7 +12,7 @@ pub use projector::Projector;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::ModelError;
 use super::adapter::LayerAdapter;
@@ -256,8 +256,8 @@ impl Model for Llava {
         images.iter().map(|image| ImageFeatures { rows: features(image), added: Vec::new() }).collect()
     }
 
-    fn embed(&self, tokens: &[u32]) -> Tensor<2> {
-        self.decoder.embed(tokens)
+    fn embedded(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
+        self.decoder.embedded(tokens)
     }
 
     fn attention(&self, queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>]) -> Attention {
