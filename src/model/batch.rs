@@ -43,6 +43,9 @@ pub struct Batch {
     pub answers: Vec<usize>,
     /// How many slots of each row are filled.
     pub filled: Vec<usize>,
+    /// How many positions go through the head: those before answer tokens, and copies of the first position that carry no
+    /// loss and fill their number up.
+    pub predicted: usize,
 }
 
 /// Where the sequences of an example go in their row.
@@ -115,6 +118,7 @@ impl Batch {
         // The table that slots are drawn from: all text tokens, then all images' rows.
         let mut text = Vec::new();
         let text_count: usize = members.iter().flat_map(|member| member.sequences).map(text_tokens).sum();
+        let text_count = few_counts(text_count, &model.device());
         let counts = features.iter().map(|features| features.rows.dims()[0]);
         let starts: Vec<usize> =
             counts.scan(text_count, |next, count| Some(std::mem::replace(next, *next + count))).collect();
@@ -141,6 +145,7 @@ impl Batch {
             }
         }
 
+        text.resize(text_count, 0);
         let (device, shape) = (model.device(), [members.len(), length]);
         let embedded = (!text.is_empty()).then(|| model.embed(&text));
         let rows = features.iter().map(|features| features.rows.clone());
@@ -157,7 +162,8 @@ impl Batch {
         });
         let added = added.collect();
         let attention = Self::attention(model, members, &layouts, length);
-        Self { input: Input { hidden, added, attention }, predictors, labels, answers, filled }
+        let predicted = few_counts(labels.len(), &device);
+        Self { input: Input { hidden, added, attention }, predictors, labels, answers, filled, predicted }
     }
 
     /// Rotations and mask: one row for all where all are alike.
@@ -184,9 +190,20 @@ impl Batch {
         model.attention(&rows, &rows)
     }
 
-    /// The predictors of answer tokens, on the device of `hidden`, `[n]`.
+    /// The predictors of answer tokens, on the device of `hidden`, `[predicted]`.
     pub fn predictors(&self) -> Tensor<1, Int> {
-        integers(self.predictors.clone(), &self.input.hidden.device())
+        self.filled_up(&self.predictors)
+    }
+
+    /// The answer tokens, on the device of `hidden`, `[predicted, 1]`.
+    pub fn label_column(&self) -> Tensor<2, Int> {
+        self.filled_up(&self.labels).reshape([self.predicted, 1])
+    }
+
+    fn filled_up(&self, values: &[i32]) -> Tensor<1, Int> {
+        let mut values = values.to_vec();
+        values.resize(self.predicted, 0);
+        integers(values, &self.input.hidden.device())
     }
 
     /// Splits one value for every answer token by sequence.
@@ -197,6 +214,11 @@ impl Batch {
             Some(own)
         })
     }
+}
+
+/// What `count` is filled up to on `device`: GPUs, which compile and tune kernels by shape, are to see few shapes.
+pub fn few_counts(count: usize, device: &Device) -> usize {
+    if *device == Device::flex() { count } else { count.next_multiple_of(64) }
 }
 
 /// The rows `places` of `table`, `[rows, length, features]`.

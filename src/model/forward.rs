@@ -13,7 +13,7 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use super::adapter::{Adapter, LayerAdapter};
 use super::attention::LayerCache;
-use super::batch::{Batch, Input, integers};
+use super::batch::{Batch, Input};
 use super::contract::Model;
 
 /// Runs `input` through all layers, with `adapter`'s change of each. `enter` sees the input of every layer, and may
@@ -85,19 +85,16 @@ pub fn log_probabilities(model: &dyn Model, adapter: Option<&Adapter>, batch: &B
     let layer = |index: usize| adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
     let hidden = forward(model, &batch.input, layer, None, |_| ControlFlow::Continue(()));
     let hidden = hidden.continue_value().expect("nothing breaks it off");
-    let values = of_labels(model.logits(predicting(hidden, batch)), labels(batch));
-    values.try_into_vec_as().expect("log-probabilities are 32-bit floats")
+    let values = of_labels(model.logits(predicting(hidden, batch)), batch.label_column());
+    let mut values: Vec<f32> = values.try_into_vec_as().expect("log-probabilities are 32-bit floats");
+    values.truncate(batch.labels.len());
+    values
 }
 
-/// The rows of `hidden` that predict answer tokens, `[n, hidden]`.
+/// The rows of `hidden` that predict answer tokens, `[predicted, hidden]`.
 pub fn predicting(hidden: Tensor<3>, batch: &Batch) -> Tensor<2> {
     let [rows, length, width] = hidden.dims();
     hidden.reshape([rows * length, width]).select(0, batch.predictors())
-}
-
-/// The answer tokens of `batch`, `[n, 1]`.
-pub fn labels(batch: &Batch) -> Tensor<2, Int> {
-    integers(batch.labels.clone(), &batch.input.hidden.device()).reshape([batch.labels.len(), 1])
 }
 
 /// The log-probability, in nats, of each label under its row of logits; in 32 bits, differentiable.

@@ -4,7 +4,7 @@
 
 use super::ModelError;
 use super::adapter::Adapter;
-use super::batch::{Batch, Member, answer_count};
+use super::batch::{Batch, Member, answer_count, few_counts};
 use super::contract::{ImageInput, Model};
 use super::forward::log_probabilities;
 use super::sequence::Sequence;
@@ -48,7 +48,7 @@ pub fn score(
     }
     let features: Vec<_> = image.into_iter().flat_map(|image| model.encode_images(&[image])).collect();
     let member = Member { sequences: std::slice::from_ref(sequence), image: image.map(|_| 0) };
-    let batch = Batch::new(model, &[member], &features, |longest| longest);
+    let batch = Batch::new(model, &[member], &features, |longest| few_counts(longest, &model.device()));
     let token_logprobs = log_probabilities(model, adapter, &batch);
     if token_logprobs.iter().any(|value| value.is_nan()) {
         return Err(ModelError::new("the model computes no numbers: its logits are NaN or infinite")

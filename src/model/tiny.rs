@@ -10,7 +10,17 @@ use super::llava::{AnyresRule, Architecture, Config, Llava};
 use super::nn::Activation;
 use super::sequence::{ImageRun, Sequence};
 use super::{clip, llama};
+use crate::device::{Backend, DeviceChoice, Precision};
 use stic_engine::draw::Draws;
+
+/// Where tests compute that compare devices: on `STIC_TEST_DEVICE` (`vulkan`, `webgpu:1`), else on the CPU.
+pub fn device() -> Device {
+    let Ok(name) = std::env::var("STIC_TEST_DEVICE") else { return Device::flex() };
+    let (name, index) = name.split_once(':').unwrap_or((&name, "0"));
+    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name).expect("the name of a backend");
+    let choice = DeviceChoice { backend, index: index.parse().unwrap(), precision: Precision::F32 };
+    super::device::open(choice).unwrap().0
+}
 
 /// The token that stands for a picture.
 pub const IMAGE: u32 = 22;
@@ -77,8 +87,12 @@ pub fn model_in(dtype: DType) -> Llava {
 
 /// A model with this decoder.
 pub fn build(text: llama::Config, dtype: DType) -> Llava {
+    build_on(text, dtype, &Device::flex())
+}
+
+/// The same on `device`.
+pub fn build_on(text: llama::Config, dtype: DType, device: &Device) -> Llava {
     let config = config(text);
-    let device = Device::flex();
     let mut tensors: BTreeMap<String, Tensor<1>> = config
         .tensors()
         .into_iter()
@@ -86,7 +100,7 @@ pub fn build(text: llama::Config, dtype: DType) -> Llava {
             let scale = (*shape.last().unwrap() as f64).powf(-0.5);
             let values = normal(&name, shape.iter().product(), scale);
             let count = values.len();
-            (name, Tensor::from_data(TensorData::new(values, [count]), (&device, dtype)))
+            (name, Tensor::from_data(TensorData::new(values, [count]), (device, dtype)))
         })
         .collect();
     Llava::build(&config, &mut tensors).unwrap()

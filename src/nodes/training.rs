@@ -65,6 +65,10 @@ impl<R: Recipe> Node for TrainingNode<R> {
     fn parameters(&self) -> Vec<Parameter> {
         let mut fields = self.recipe.key_fields();
         fields.retain(|field| !(self.continues && is_inputs(&field.name)));
+        // With dropout, and only then, how it is drawn is part of the key: earlier versions drew in another way.
+        if let Some(dropout) = fields.iter().position(|field| field.name == "lora.dropout") {
+            fields.insert(dropout + 1, Parameter::function("lora.dropout_draws", "by place"));
+        }
         fields
     }
 

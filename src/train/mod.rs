@@ -4,6 +4,7 @@
 //! pipeline, the cache, or which node trains.
 
 pub mod checkpoint;
+pub mod dropout;
 mod features;
 pub mod log;
 pub mod loss;

@@ -3,27 +3,14 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use burn::tensor::{Bool, DType, IndexingUpdateOp, Tensor, TensorData};
-use rand_core::RngCore;
-use rayon::prelude::*;
+use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
 
+use super::dropout::{Dropout, Masks};
 use super::optimizer::Parameters;
-use crate::model::adapter::{Adapter, Change, LayerAdapter};
+use crate::model::adapter::Adapter;
 use crate::model::batch::Batch;
 use crate::model::contract::{LinearSpec, Model};
-use crate::model::forward::{backward, forward, labels, of_labels, predicting};
-use stic_engine::draw::Draws;
-
-/// Dropout on the inputs of A in one micro-batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Dropout<'a> {
-    /// The share of values that drop out, of (0, 1).
-    pub probability: f64,
-    /// The node's seed.
-    pub seed: u64,
-    /// The name of each row's draws: step and place in the batch.
-    pub subjects: &'a [String],
-}
+use crate::model::forward::{backward, forward, of_labels, predicting};
 
 /// The gradient of a loss with respect to every tensor of `adapter`.
 ///
@@ -38,9 +25,10 @@ pub fn gradients(
     weigh: impl FnOnce(&[f32]) -> Vec<f32>,
 ) -> Parameters {
     let linears = &model.shape().linears;
+    let masks = dropout.map(|dropout| Masks::new(dropout, batch));
     let layer = |index: usize| {
         let layer = &adapter.layers[index];
-        dropout.map_or(Cow::Borrowed(layer), |dropout| Cow::Owned(dropout.of(layer, index, linears, batch)))
+        masks.as_ref().map_or(Cow::Borrowed(layer), |masks| Cow::Owned(masks.of(layer, index, linears)))
     };
     let mut entering = Vec::with_capacity(adapter.layers.len());
     let keep = |hidden: &Tensor<3>| {
@@ -53,10 +41,12 @@ pub fn gradients(
     let [rows, length, width] = hidden.dims();
     let nothing = hidden.zeros_like().reshape([rows * length, width]);
     let top = predicting(hidden, batch).autodiff().require_grad();
-    let values = of_labels(model.logits(top.clone()), labels(batch));
-    let known: Vec<f32> = values.clone().inner().try_into_vec_as().expect("log-probabilities are 32-bit floats");
-    let weights: Vec<f32> = weigh(&known).into_iter().map(|weight| weight * scale as f32).collect();
-    let weights = TensorData::new(weights, [known.len()]);
+    let values = of_labels(model.logits(top.clone()), batch.label_column());
+    let mut known: Vec<f32> = values.clone().inner().try_into_vec_as().expect("log-probabilities are 32-bit floats");
+    known.truncate(batch.labels.len());
+    let mut weights: Vec<f32> = weigh(&known).into_iter().map(|weight| weight * scale as f32).collect();
+    weights.resize(batch.predicted, 0.0);
+    let weights = TensorData::new(weights, [batch.predicted]);
     let weights = Tensor::<1>::from_data(weights, (&model.device(), DType::F32));
     let mut found = (values * weights.autodiff()).sum().backward();
     let top = top.grad_remove(&mut found).expect("the loss depends on every gathered position");
@@ -106,38 +96,6 @@ pub fn replace(adapter: &mut Adapter, linears: &[LinearSpec], parameters: &Param
         for (path, tensor) in layer.tensors_mut(index, linears) {
             *tensor = parameters[&path].clone().reshape(tensor.dims());
         }
-    }
-}
-
-impl Dropout<'_> {
-    /// `layer` with its dropout masks. Called twice with the same arguments, it gives the same.
-    fn of(&self, layer: &LayerAdapter, index: usize, linears: &[LinearSpec], batch: &Batch) -> LayerAdapter {
-        let mut layer = layer.clone();
-        for (spec, change) in std::iter::zip(linears, &mut layer.0) {
-            if let Some(Change::Lora(lora)) = change {
-                lora.dropout = Some(self.mask(index, spec, batch));
-            }
-        }
-        layer
-    }
-
-    /// 0 where a value drops out, `1 / (1 − probability)` where it stays: `[rows · length, features]`.
-    fn mask(&self, layer: usize, spec: &LinearSpec, batch: &Batch) -> Tensor<2> {
-        let hidden = &batch.input.hidden;
-        let ([rows, length, _], [_, features]) = (hidden.dims(), spec.shape);
-        // 16 bits per draw: the probability is met to within 1 / 131,072.
-        let threshold = (self.probability * 65_536.0).round() as u32;
-        let mut kept = vec![false; rows * length * features];
-        kept.par_chunks_mut(length * features).enumerate().for_each(|(row, kept)| {
-            let subject = format!("{} {layer} {}", self.subjects[row], spec.name);
-            let mut bytes = vec![0; 2 * batch.filled[row] * features];
-            Draws::new(self.seed, "dropout", &subject).fill_bytes(&mut bytes);
-            for (kept, draw) in kept.iter_mut().zip(bytes.chunks_exact(2)) {
-                *kept = u32::from(u16::from_le_bytes([draw[0], draw[1]])) >= threshold;
-            }
-        });
-        let kept = Tensor::<2, Bool>::from_data(TensorData::new(kept, [rows * length, features]), &hidden.device());
-        kept.float().cast(DType::F32).mul_scalar(1.0 / (1.0 - self.probability))
     }
 }
 
@@ -203,7 +161,7 @@ mod tests {
         let layer = |index: usize| Some(Cow::Borrowed(&tracked.layers[index]));
         let hidden = forward(&model, &batch.input, layer, None, |_| ControlFlow::Continue(()));
         let logits = model.logits(predicting(hidden.continue_value().unwrap(), &batch));
-        let sums = of_labels(logits, labels(&batch));
+        let sums = of_labels(logits, batch.label_column());
         let weights = Tensor::<1>::from_floats(weights(12).as_slice(), &model.device());
         let graph = (sums * weights.autodiff()).sum().backward();
         let gradient = |(path, it): (String, &Tensor<2>)| (path, it.grad(&graph).unwrap().flatten(0, 1));
@@ -239,6 +197,28 @@ mod tests {
             let expected = norm(gradient);
             assert!((slope - expected).abs() < 0.02 * expected + 1e-3, "{path}: {slope}, gradient {expected}");
         }
+    }
+
+    #[test]
+    fn positions_that_fill_up_change_neither_log_probabilities_nor_gradients() {
+        let model = tiny::model();
+        let adapter = tiny::adapter(&model);
+        let batch = batch(&model, &[0, 1, 2]);
+        let filled_up = Batch { predicted: 64, ..batch.clone() };
+        let of = |batch: &Batch| {
+            let mut seen = Vec::new();
+            let found = gradients(&model, &adapter, None, batch, 1.0, |values| {
+                seen = values.to_vec();
+                weights(values.len())
+            });
+            assert_eq!(log_probabilities(&model, Some(&adapter), batch).len(), 12);
+            (seen, found)
+        };
+        let ((values, found), (expected_values, expected)) = (of(&filled_up), of(&batch));
+        assert_eq!(values.len(), 12);
+        assert!(std::iter::zip(&values, &expected_values).all(|(value, expected)| (value - expected).abs() < 1e-5));
+        let largest = difference(&found, &expected);
+        assert!(largest < 2e-6, "largest relative difference {largest}");
     }
 
     fn norm(tensor: &Tensor<1>) -> f64 {
@@ -303,26 +283,5 @@ mod tests {
         }
         let share = (difference / size).sqrt();
         assert!(share < 0.02, "{share}");
-    }
-
-    #[test]
-    fn dropout_keeps_the_expected_share_and_its_scale() {
-        let model = tiny::model();
-        let batch = batch(&model, &[0, 2]);
-        let subjects = ["a".to_owned(), "b".to_owned()];
-        let dropout = Dropout { probability: 0.25, seed: 1, subjects: &subjects };
-        let mut counts = (0, 0);
-        for layer in 0..40 {
-            let mask: Vec<f32> = dropout.mask(layer, &model.shape().linears[0], &batch).try_into_vec_as().unwrap();
-            let [_, length, _] = batch.input.hidden.dims();
-            // The second sequence is the longest; what fills up the first has no draws.
-            for value in &mask[length * 16..][..batch.filled[1] * 16] {
-                assert!(*value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6);
-                counts.0 += usize::from(*value == 0.0);
-                counts.1 += 1;
-            }
-        }
-        let share = counts.0 as f64 / counts.1 as f64;
-        assert!((share - 0.25).abs() < 0.02, "{share}");
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Checkpoints, Found, State, fixed};
+use super::dropout::Dropout;
 use super::features::FeatureCache;
 use super::log::Line;
 use super::loss::dpo::Sums;
@@ -16,10 +17,10 @@ use super::objective::{BatchLoss, Objective, sums};
 use super::optimizer::{AdamW, Parameters, clip, global_norm};
 use super::scale::LossScale;
 use super::schedule::{LearningRate, Schedule};
-use super::step::{Dropout, accumulate, gradients, parameters, replace};
+use super::step::{accumulate, gradients, parameters, replace};
 use crate::model::ModelError;
 use crate::model::adapter::Adapter;
-use crate::model::batch::{Batch, Member, answer_count};
+use crate::model::batch::{Batch, Member, answer_count, few_counts};
 use crate::model::contract::{ImageFeatures, LinearSpec, Model};
 use crate::model::forward::log_probabilities;
 use crate::model::sequence::Sequence;
@@ -295,7 +296,8 @@ impl Training<'_> {
             };
             members.push(Member { sequences: &example.sequences, image });
         }
-        Ok(Batch::new(self.model, &members, &features, padded_length))
+        let device = self.model.device();
+        Ok(Batch::new(self.model, &members, &features, |longest| few_counts(padded_length(longest), &device)))
     }
 
     /// The reference's sums for the examples of `group`, out of `known` where an earlier epoch computed them; none without a

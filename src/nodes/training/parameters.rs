@@ -247,8 +247,9 @@ mod tests {
     fn what_comes_with_an_input_adapter_is_no_part_of_the_key_of_its_own() {
         let written = "lora = { rank = 4, alpha = 8, targets = ['q_proj'], dropout = 0.1 }";
         let with = |text: &str, connected: &[&str]| names(&*node(&SftKind, text, connected).unwrap());
-        assert_eq!(with(written, &["adapter"])[2..], ["lora.dropout"]);
-        assert_eq!(with(written, &[])[2..], ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout"]);
+        assert_eq!(with(written, &["adapter"])[2..], ["lora.dropout", "lora.dropout_draws"]);
+        let all = ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout", "lora.dropout_draws"];
+        assert_eq!(with(written, &[])[2..], all);
         // And the shape goes through to whoever trains on.
         let promised = |text: &str, connected: &[&str]| {
             let above = |_: &str| shape(2, 3.0, &["v_proj".to_owned()]);
