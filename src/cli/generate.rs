@@ -1,13 +1,16 @@
 //! `stic generate`: a model's response to a prompt, about each of some pictures or about none.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::args::Generate;
 use super::model::{Ready, problem};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
-use crate::model::generate::{Generator, Request, Settings};
+use crate::model::ModelError;
+use crate::model::generate::{Answer, Generator, Request, Settings, Step};
 use crate::model::processor::round;
 use crate::model::sample::Sampling;
 
@@ -47,7 +50,8 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
         let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
         let sequence = ready.processor.tokenize(&turns, &layouts).map_err(problem)?;
         let (input_tokens, image_tokens) = (sequence.positions(), sequence.image_tokens());
-        let answer = generator.one(Request { tag: 0, subject, sequence, image }).map_err(problem)?;
+        let request = Request { tag: 0, subject, sequence, image };
+        let (answer, seconds) = timed(&generator, request).map_err(problem)?;
         let text = ready.processor.tokenizer().decode(&answer.tokens).map_err(problem)?;
         if arguments.json {
             write_json(&json!({
@@ -56,10 +60,27 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
                 "image_tokens": image_tokens,
                 "tokens": answer.tokens,
                 "text": text,
+                "seconds": { "prefill": seconds[0], "decode": seconds[1] },
             }))?;
         } else {
             write_out(&format!("{text}\n"))?;
         }
     }
     Ok(Exit::Success)
+}
+
+/// The answer to `request`, how many seconds its first token took, the image's encoding included, and how many the others.
+fn timed(generator: &Generator<'_>, request: Request) -> Result<(Answer, [f64; 2]), ModelError> {
+    let began = Instant::now();
+    let (mut first, mut answer) = (None, Err(ModelError::new("the request was not run")));
+    let _ = generator.run([Ok(request)], &mut |step| {
+        match step {
+            Step::Tokens(_) => _ = first.get_or_insert_with(|| began.elapsed()),
+            Step::Done(_, result) => answer = result,
+        }
+        ControlFlow::Continue(())
+    });
+    let all = began.elapsed();
+    let prefill = first.unwrap_or(all);
+    Ok((answer?, [prefill.as_secs_f64(), (all - prefill).as_secs_f64()]))
 }

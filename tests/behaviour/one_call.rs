@@ -33,6 +33,9 @@ fn answers_to_several_pictures_are_those_of_transformers_in_order() {
         assert_eq!(answer["prompt"], question);
         assert_eq!(answer["image_tokens"], 16);
         assert!(answer["text"].is_string() && answer["input_tokens"].as_u64() > Some(16));
+        for half in ["prefill", "decode"] {
+            assert!(answer["seconds"][half].as_f64() > Some(0.0), "{half} took a while");
+        }
     }
 }
 
