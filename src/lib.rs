@@ -33,7 +33,7 @@
 //!
 //! [`data::picture`] decodes a file to pixels. The image processor of a model's family says how many image tokens they
 //! take, and cuts them for the tower ([`model::contract::ImageProcessor`]; for LLaVA `model/llava/images.rs`).
-//! [`model::processor`] renders a conversation by a chat template and tokenises it. [`model::batch`] puts the tower's
+//! [`model::processor`] renders a conversation by a chat template and tokenizes it. [`model::batch`] puts the tower's
 //! features in the places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache in
 //! [`model::generate`], without one in [`model::score`] and in training. There, [`train::loss`] makes a loss of the
 //! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the adapter

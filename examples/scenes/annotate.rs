@@ -1,14 +1,14 @@
 //! The annotators whose captions teach the model how to describe: what each prompt gets in the training data.
 //!
-//! Asked plainly, people name little, guess at the middle of a picture and know few colour words; asked carefully they
+//! Asked plainly, people name little, guess at the middle of a picture and know few color words; asked carefully they
 //! hardly err; asked to imagine, they invent. The model learns all three, and so describes better when asked carefully
 //! than when asked plainly, which is what STIC's first stage distils.
 
 use stic_engine::draw::Draws;
 
-use crate::world::{CENTRE, COLOURS, Object, SHAPES, Scene};
+use crate::world::{CENTER, COLORS, Object, SHAPES, Scene};
 
-/// Indices into [`COLOURS`] that a plain annotator tends to call blue.
+/// Indices into [`COLORS`] that a plain annotator tends to call blue.
 const RARE: [usize; 2] = [4, 5];
 const BLUE: usize = 2;
 
@@ -16,15 +16,15 @@ const BLUE: usize = 2;
 pub fn plain(scene: &Scene, draws: &mut Draws) -> Vec<Object> {
     let mut objects = noisy(scene, draws, 0.1, 0.1);
     objects.truncate(2 + draws.below(2));
-    if !scene.holds(CENTRE) && draws.uniform() < 0.5 {
-        let colour = if draws.uniform() < 0.6 { 0 } else { draws.below(COLOURS.len()) };
+    if !scene.holds(CENTER) && draws.uniform() < 0.5 {
+        let color = if draws.uniform() < 0.6 { 0 } else { draws.below(COLORS.len()) };
         let shape = if draws.uniform() < 0.7 { 0 } else { draws.below(SHAPES.len()) };
-        objects.push(Object { place: CENTRE, colour, shape });
+        objects.push(Object { place: CENTER, color, shape });
         objects.sort_unstable();
     }
     for object in &mut objects {
-        if RARE.contains(&object.colour) && draws.uniform() < 0.7 {
-            object.colour = BLUE;
+        if RARE.contains(&object.color) && draws.uniform() < 0.7 {
+            object.color = BLUE;
         }
     }
     objects
@@ -45,7 +45,7 @@ pub fn imaginative(scene: &Scene, draws: &mut Draws) -> Vec<Object> {
     objects
 }
 
-/// The scene with each object left out or changed in colour or shape with the given probabilities; never empty.
+/// The scene with each object left out or changed in color or shape with the given probabilities; never empty.
 fn noisy(scene: &Scene, draws: &mut Draws, dropped: f64, changed: f64) -> Vec<Object> {
     let mut objects = Vec::new();
     for &object in &scene.0 {
@@ -55,7 +55,7 @@ fn noisy(scene: &Scene, draws: &mut Draws, dropped: f64, changed: f64) -> Vec<Ob
         let mut object = object;
         if draws.uniform() < changed {
             if draws.uniform() < 0.5 {
-                object.colour = (object.colour + 1 + draws.below(COLOURS.len() - 1)) % COLOURS.len();
+                object.color = (object.color + 1 + draws.below(COLORS.len() - 1)) % COLORS.len();
             } else {
                 object.shape = (object.shape + 1 + draws.below(SHAPES.len() - 1)) % SHAPES.len();
             }

@@ -2,7 +2,7 @@
 
 use stic_engine::draw::Draws;
 
-use crate::world::{COLOURS, LINES, Object, PLACES, SHAPES, Scene};
+use crate::world::{COLORS, LINES, Object, PLACES, SHAPES, Scene};
 
 /// How questions of each kind begin; each is one token, and the word asked about comes last. A question mark closes
 /// the question, which the tokenizer leaves out.
@@ -17,9 +17,9 @@ pub const NOTHING: &str = "nothing";
 pub enum Kind {
     /// The number of objects.
     Total,
-    /// The colour of the only object of a shape.
-    Colour,
-    /// The shape of the only object of a colour.
+    /// The color of the only object of a shape.
+    Color,
+    /// The shape of the only object of a color.
     Shape,
     /// What stands at a place, nothing one time in five.
     Place,
@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 /// All kinds, in the order of [`FORMS`].
-pub const KINDS: [Kind; 5] = [Kind::Total, Kind::Colour, Kind::Shape, Kind::Place, Kind::Line];
+pub const KINDS: [Kind; 5] = [Kind::Total, Kind::Color, Kind::Shape, Kind::Place, Kind::Line];
 
 impl Kind {
     /// Its name in the data.
@@ -66,13 +66,13 @@ pub fn question(scene: &Scene, draws: &mut Draws, kind: Kind) -> Option<Question
     let form = FORMS[kind as usize];
     let (subject, answer) = match kind {
         Kind::Total => (None, scene.0.len().to_string()),
-        Kind::Colour => {
+        Kind::Color => {
             let object = only(scene, draws, |object| object.shape)?;
-            (Some(SHAPES[object.shape]), COLOURS[object.colour].0.to_owned())
+            (Some(SHAPES[object.shape]), COLORS[object.color].0.to_owned())
         }
         Kind::Shape => {
-            let object = only(scene, draws, |object| object.colour)?;
-            (Some(COLOURS[object.colour].0), SHAPES[object.shape].to_owned())
+            let object = only(scene, draws, |object| object.color)?;
+            (Some(COLORS[object.color].0), SHAPES[object.shape].to_owned())
         }
         Kind::Place => {
             if draws.uniform() < 0.2 {
@@ -107,9 +107,9 @@ mod tests {
 
     fn scene() -> Scene {
         Scene(vec![
-            Object { place: 0, colour: 0, shape: 0 },
-            Object { place: 1, colour: 0, shape: 4 },
-            Object { place: 8, colour: 2, shape: 4 },
+            Object { place: 0, color: 0, shape: 0 },
+            Object { place: 1, color: 0, shape: 4 },
+            Object { place: 8, color: 2, shape: 4 },
         ])
     }
 
@@ -117,13 +117,13 @@ mod tests {
     fn only_what_is_unique_is_asked_for_by_its_feature() {
         for index in 0..50 {
             let draws = &mut Draws::new(2, "test", &index.to_string());
-            let colour = question(&scene(), draws, Kind::Colour).unwrap();
-            assert_eq!((colour.text.as_str(), colour.answer.as_str()), ("What colour is the circle?", "red"));
+            let color = question(&scene(), draws, Kind::Color).unwrap();
+            assert_eq!((color.text.as_str(), color.answer.as_str()), ("What colour is the circle?", "red"));
             let shape = question(&scene(), draws, Kind::Shape).unwrap();
             assert_eq!((shape.text.as_str(), shape.answer.as_str()), ("Which shape is blue?", "ring"));
         }
-        let twins = Scene(vec![Object { place: 0, colour: 1, shape: 1 }, Object { place: 1, colour: 1, shape: 1 }]);
-        assert_eq!(question(&twins, &mut Draws::new(2, "test", ""), Kind::Colour), None);
+        let twins = Scene(vec![Object { place: 0, color: 1, shape: 1 }, Object { place: 1, color: 1, shape: 1 }]);
+        assert_eq!(question(&twins, &mut Draws::new(2, "test", ""), Kind::Color), None);
     }
 
     #[test]

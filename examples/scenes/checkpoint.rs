@@ -99,7 +99,7 @@ fn preprocessor() -> Value {
 }
 
 /// A pixel's value as the tower reads it.
-pub fn normalise(level: u8) -> f32 {
+pub fn normalize(level: u8) -> f32 {
     ((f64::from(level) / 255.0 - PIXEL_MEAN) / PIXEL_DEVIATION) as f32
 }
 

@@ -14,7 +14,7 @@ use stic_engine::draw::Draws;
 
 use crate::ask::{Question, questions};
 use crate::picture;
-use crate::world::{COLOURS, Object, PLACES, SHAPES, Scene, USUAL};
+use crate::world::{COLORS, Object, PLACES, SHAPES, Scene, USUAL};
 
 /// Instruction records about each of their pictures: a question and its answer.
 pub const RECORDS_PER_PICTURE: usize = 5;
@@ -141,9 +141,8 @@ pub fn annotation(split: Split, seed: u64, number: usize) -> Value {
 
 /// Everything that a description can claim.
 fn vocabulary() -> Vec<Value> {
-    let places = (0..PLACES.len()).flat_map(|place| (0..COLOURS.len()).map(move |colour| (place, colour)));
-    let objects =
-        places.flat_map(|(place, colour)| (0..SHAPES.len()).map(move |shape| Object { place, colour, shape }));
+    let places = (0..PLACES.len()).flat_map(|place| (0..COLORS.len()).map(move |color| (place, color)));
+    let objects = places.flat_map(|(place, color)| (0..SHAPES.len()).map(move |shape| Object { place, color, shape }));
     objects.map(|object| object.phrase().into()).collect()
 }
 

@@ -1,22 +1,22 @@
 //! From a scene to pixels: 48 × 48, a cell of 16 × 16 a place, noise on everything.
 //!
-//! The noise, the spread of an object's colour and its varying size are what makes looking harder than reading.
+//! The noise, the spread of an object's color and its varying size are what makes looking harder than reading.
 
 use image::{Rgb, RgbImage};
 use stic_engine::draw::Draws;
 
-use crate::world::{COLOURS, Scene};
+use crate::world::{COLORS, Scene};
 
 /// Side of a picture, in pixels.
 pub const SIDE: usize = 48;
 /// Side of a place's cell, in pixels.
 pub const CELL: usize = 16;
-/// JPEG quality; with full colour resolution a picture takes under 3 kB.
+/// JPEG quality; with full color resolution a picture takes under 3 kB.
 const QUALITY: f32 = 88.0;
 /// Standard deviation of a pixel's noise, of 255.
 const PIXEL_NOISE: f64 = 18.0;
-/// Standard deviation of an object's colour around the one that its word names, of 255.
-const COLOUR_SPREAD: f64 = 22.0;
+/// Standard deviation of an object's color around the one that its word names, of 255.
+const COLOR_SPREAD: f64 = 22.0;
 /// Edges are averaged over this many points a side and pixel.
 const SUPERSAMPLING: usize = 3;
 /// The background's texture has squares of this many pixels a side.
@@ -36,14 +36,14 @@ pub fn draw(scene: &Scene, draws: &mut Draws) -> RgbImage {
         .collect();
     for object in &scene.0 {
         let radius = draws.between(3.5, 6.0);
-        let centre = [0, 1].map(|_| CELL as f64 / 2.0 + draws.between(-1.5, 1.5));
-        let colour = COLOURS[object.colour].1.map(|channel| channel + COLOUR_SPREAD * draws.normal());
+        let center = [0, 1].map(|_| CELL as f64 / 2.0 + draws.between(-1.5, 1.5));
+        let color = COLORS[object.color].1.map(|channel| channel + COLOR_SPREAD * draws.normal());
         let (left, top) = (object.place % 3 * CELL, object.place / 3 * CELL);
         for y in 0..CELL {
             for x in 0..CELL {
-                let cover = coverage(object.shape, x, y, centre, radius);
+                let cover = coverage(object.shape, x, y, center, radius);
                 let pixel = &mut pixels[(top + y) * SIDE + left + x];
-                *pixel = std::array::from_fn(|channel| pixel[channel] * (1.0 - cover) + colour[channel] * cover);
+                *pixel = std::array::from_fn(|channel| pixel[channel] * (1.0 - cover) + color[channel] * cover);
             }
         }
     }
@@ -54,11 +54,11 @@ pub fn draw(scene: &Scene, draws: &mut Draws) -> RgbImage {
 }
 
 /// The share of pixel (x, y) of a cell that the shape covers.
-fn coverage(shape: usize, x: usize, y: usize, centre: [f64; 2], radius: f64) -> f64 {
+fn coverage(shape: usize, x: usize, y: usize, center: [f64; 2], radius: f64) -> f64 {
     let step = 1.0 / SUPERSAMPLING as f64;
     let points = (0..SUPERSAMPLING * SUPERSAMPLING).filter(|point| {
-        let right = x as f64 + step * ((point % SUPERSAMPLING) as f64 + 0.5) - centre[0];
-        let down = y as f64 + step * ((point / SUPERSAMPLING) as f64 + 0.5) - centre[1];
+        let right = x as f64 + step * ((point % SUPERSAMPLING) as f64 + 0.5) - center[0];
+        let down = y as f64 + step * ((point / SUPERSAMPLING) as f64 + 0.5) - center[1];
         covers(shape, right / radius, down / radius)
     });
     points.count() as f64 / (SUPERSAMPLING * SUPERSAMPLING) as f64
@@ -76,7 +76,7 @@ fn covers(shape: usize, x: f64, y: f64) -> bool {
     }
 }
 
-/// The picture as a JPEG file with full colour resolution.
+/// The picture as a JPEG file with full color resolution.
 pub fn encode(picture: &RgbImage) -> std::io::Result<Vec<u8>> {
     let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
     encoder.set_size(picture.width() as usize, picture.height() as usize);
@@ -103,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_its_colour_in_the_middle_of_its_place() {
-        let scene = Scene(vec![Object { place: 5, colour: 2, shape: 1 }]);
+    fn an_object_has_its_color_in_the_middle_of_its_place() {
+        let scene = Scene(vec![Object { place: 5, color: 2, shape: 1 }]);
         let mut sum = [0.0; 3];
         for index in 0..50 {
-            let colour = mean(&draw(&scene, &mut Draws::new(3, "test", &index.to_string())), 5);
-            sum = std::array::from_fn(|channel| sum[channel] + colour[channel] / 50.0);
+            let color = mean(&draw(&scene, &mut Draws::new(3, "test", &index.to_string())), 5);
+            sum = std::array::from_fn(|channel| sum[channel] + color[channel] / 50.0);
         }
-        let blue = COLOURS[2].1;
+        let blue = COLORS[2].1;
         assert!((0..3).all(|channel| (sum[channel] - blue[channel]).abs() < 15.0), "{sum:?}");
     }
 

@@ -9,14 +9,14 @@ use stic::model::llava::{Config, Llava};
 use stic::train::optimizer::Parameters;
 use stic_engine::draw::Draws;
 
-use crate::checkpoint::{HIDDEN, normalise};
+use crate::checkpoint::{HIDDEN, normalize};
 use crate::dataset::Split;
 use crate::picture::{self, SIDE};
 use crate::training::{Run, Stage};
-use crate::world::{COLOURS, PLACES, SHAPES, Scene};
+use crate::world::{COLORS, PLACES, SHAPES, Scene};
 
-/// Classes of a place: a colour or none, then a shape or none.
-const CLASSES: [usize; 2] = [COLOURS.len() + 1, SHAPES.len() + 1];
+/// Classes of a place: a color or none, then a shape or none.
+const CLASSES: [usize; 2] = [COLORS.len() + 1, SHAPES.len() + 1];
 /// The weights from features to classes, which are not part of the checkpoint.
 const LABELS: &str = "labels";
 const PICTURES: usize = 6_000;
@@ -36,7 +36,7 @@ pub fn pictures(split: Split, seed: u64, count: usize) -> Vec<Vec<f32>> {
     let picture = |number| {
         let file = picture::encode(&split.picture(seed, number)).expect("memory takes every byte");
         let stored = decode(&file).expect("what was encoded decodes");
-        let planes = (0..3).flat_map(|channel| stored.pixels().map(move |pixel| normalise(pixel.0[channel])));
+        let planes = (0..3).flat_map(|channel| stored.pixels().map(move |pixel| normalize(pixel.0[channel])));
         planes.collect()
     };
     (0..count).into_par_iter().map(picture).collect()
@@ -89,21 +89,21 @@ pub fn train(run: &Run, mut parameters: Parameters, device: &Device) -> Result<P
                 let labels = Tensor::<2, Int>::from_data(labels, &scores.device());
                 log_softmax(scores, 1).gather(1, labels).mean().neg()
             })
-            .reduce(|colour, shape| colour + shape)
+            .reduce(|color, shape| color + shape)
             .expect("two features")
     };
     let judge = |step: usize, parameters: &Parameters| {
         let vision = crate::checkpoint::model(&run.config, parameters).expect("a whole model").vision;
         let numbers: Vec<usize> = (0..judged.len()).collect();
-        let [colour, shape] = scores(&vision, parameters, batch(&judged, &numbers, device))
+        let [color, shape] = scores(&vision, parameters, batch(&judged, &numbers, device))
             .map(|scores| scores.argmax(1).into_data().iter::<i64>().map(|class| class as i32).collect::<Vec<_>>());
         let right = |found: &[i32], feature: usize, none: usize| {
             let expected = expected.iter().flat_map(|labels| labels[feature]);
             let there: Vec<_> = found.iter().zip(expected).filter(|(_, expected)| *expected != none as i32).collect();
             there.iter().filter(|(found, expected)| **found == *expected).count() as f64 / there.len() as f64
         };
-        let (colour, shape) = (right(&colour, 0, COLOURS.len()), right(&shape, 1, SHAPES.len()));
-        eprintln!("tower {step}: colour {colour:.3}, shape {shape:.3} of objects in validation pictures");
+        let (color, shape) = (right(&color, 0, COLORS.len()), right(&shape, 1, SHAPES.len()));
+        eprintln!("tower {step}: color {color:.3}, shape {shape:.3} of objects in validation pictures");
     };
     run.train(&STAGE, parameters, loss, judge).map(without_labels)
 }
@@ -113,7 +113,7 @@ fn without_labels(mut parameters: Parameters) -> Parameters {
     parameters
 }
 
-/// Scores of colours and of shapes, a row for every place of every picture.
+/// Scores of colors and of shapes, a row for every place of every picture.
 fn scores(vision: &Tower, parameters: &Parameters, pictures: Tensor<4>) -> [Tensor<2>; 2] {
     let features = vision.forward(pictures);
     let [count, places, hidden] = features.dims();
@@ -124,11 +124,11 @@ fn scores(vision: &Tower, parameters: &Parameters, pictures: Tensor<4>) -> [Tens
     [scores.clone().narrow(1, 0, CLASSES[0]), scores.narrow(1, CLASSES[0], CLASSES[1])]
 }
 
-/// Colour and shape class of every place.
+/// Color and shape class of every place.
 fn places(scene: &Scene) -> [[i32; PLACES.len()]; 2] {
-    let mut labels = [[COLOURS.len() as i32; PLACES.len()], [SHAPES.len() as i32; PLACES.len()]];
+    let mut labels = [[COLORS.len() as i32; PLACES.len()], [SHAPES.len() as i32; PLACES.len()]];
     for object in &scene.0 {
-        labels[0][object.place] = object.colour as i32;
+        labels[0][object.place] = object.color as i32;
         labels[1][object.place] = object.shape as i32;
     }
     labels

@@ -121,7 +121,7 @@ impl Run {
     }
 }
 
-/// Parameters and the optimiser's state as one set of tensors.
+/// Parameters and the optimizer's state as one set of tensors.
 fn stored(parameters: &Parameters, moments: &BTreeMap<String, Moments>, steps: usize) -> Parameters {
     let mut all: Parameters =
         parameters.iter().map(|(name, tensor)| (format!("value/{name}"), tensor.clone())).collect();

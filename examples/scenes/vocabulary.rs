@@ -11,7 +11,7 @@ use stic::data::prompts::PromptSet;
 use stic_engine::draw::Draws;
 
 use crate::ask::{FORMS, NOTHING};
-use crate::world::{COLOURS, LINES, PLACES, SHAPES, object_word};
+use crate::world::{COLORS, LINES, PLACES, SHAPES, object_word};
 
 /// The placeholder that a picture's rows replace.
 pub const IMAGE: &str = "<image>";
@@ -48,10 +48,10 @@ impl Vocabulary {
         }
         tokens.extend(FORMS.map(str::to_owned));
         let added = tokens.len();
-        tokens.extend(COLOURS.map(|(word, _)| word.to_owned()));
+        tokens.extend(COLORS.map(|(word, _)| word.to_owned()));
         tokens.extend(SHAPES.map(str::to_owned));
-        for colour in 0..COLOURS.len() {
-            tokens.extend((0..SHAPES.len()).map(|shape| object_word(colour, shape)));
+        for color in 0..COLORS.len() {
+            tokens.extend((0..SHAPES.len()).map(|shape| object_word(color, shape)));
         }
         tokens.extend(PLACES.iter().chain(&LINES).map(|word| (*word).to_owned()));
         tokens.extend((0..=9).map(|number| number.to_string()));

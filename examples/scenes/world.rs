@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 
 use stic_engine::draw::Draws;
 
-/// Colour words and the mean colour of an object that bears them.
-pub const COLOURS: [(&str, [f64; 3]); 6] = [
+/// Color words and the mean color of an object that bears them.
+pub const COLORS: [(&str, [f64; 3]); 6] = [
     ("red", [215.0, 45.0, 40.0]),
     ("green", [45.0, 160.0, 60.0]),
     ("blue", [45.0, 80.0, 210.0]),
@@ -38,7 +38,7 @@ pub const PLACES: [&str; 9] = [
 pub const LINES: [&str; 6] = ["top-row", "middle-row", "bottom-row", "left-column", "centre-column", "right-column"];
 
 /// The place in the middle.
-pub const CENTRE: usize = 4;
+pub const CENTER: usize = 4;
 
 /// Numbers of objects in the pictures that the pipeline sees.
 pub const USUAL: RangeInclusive<usize> = 2..=5;
@@ -48,8 +48,8 @@ pub const USUAL: RangeInclusive<usize> = 2..=5;
 pub struct Object {
     /// Index into [`PLACES`].
     pub place: usize,
-    /// Index into [`COLOURS`].
-    pub colour: usize,
+    /// Index into [`COLORS`].
+    pub color: usize,
     /// Index into [`SHAPES`].
     pub shape: usize,
 }
@@ -57,7 +57,7 @@ pub struct Object {
 impl Object {
     /// Its word without the place, such as `red-circle`.
     pub fn name(self) -> String {
-        object_word(self.colour, self.shape)
+        object_word(self.color, self.shape)
     }
 
     /// Place and object, such as `top-left red-circle`.
@@ -65,9 +65,9 @@ impl Object {
         format!("{} {}", PLACES[self.place], self.name())
     }
 
-    /// Something of any colour and shape at `place`.
+    /// Something of any color and shape at `place`.
     pub fn draw(draws: &mut Draws, place: usize) -> Self {
-        Self { place, colour: draws.below(COLOURS.len()), shape: draws.below(SHAPES.len()) }
+        Self { place, color: draws.below(COLORS.len()), shape: draws.below(SHAPES.len()) }
     }
 
     /// Whether the object stands in row or column `line` of [`LINES`].
@@ -77,8 +77,8 @@ impl Object {
 }
 
 /// The word for an object, such as `red-circle`.
-pub fn object_word(colour: usize, shape: usize) -> String {
-    format!("{}-{}", COLOURS[colour].0, SHAPES[shape])
+pub fn object_word(color: usize, shape: usize) -> String {
+    format!("{}-{}", COLORS[color].0, SHAPES[shape])
 }
 
 /// Objects in reading order, each at a place of its own.
@@ -120,16 +120,16 @@ pub fn claims(description: &str) -> Vec<Option<Object>> {
     while index < words.len() {
         let place = PLACES.iter().position(|word| *word == words[index]);
         let claim = place.zip(words.get(index + 1).and_then(|word| read_object(word)));
-        claims.push(claim.map(|(place, (colour, shape))| Object { place, colour, shape }));
+        claims.push(claim.map(|(place, (color, shape))| Object { place, color, shape }));
         index += if claim.is_some() { 2 } else { 1 };
     }
     claims
 }
 
 fn read_object(word: &str) -> Option<(usize, usize)> {
-    let (colour, shape) = word.split_once('-')?;
-    let colour = COLOURS.iter().position(|(name, _)| *name == colour)?;
-    Some((colour, SHAPES.iter().position(|name| *name == shape)?))
+    let (color, shape) = word.split_once('-')?;
+    let color = COLORS.iter().position(|(name, _)| *name == color)?;
+    Some((color, SHAPES.iter().position(|name| *name == shape)?))
 }
 
 #[cfg(test)]
@@ -158,12 +158,12 @@ mod tests {
     #[test]
     fn words_out_of_place_are_claims_of_nothing() {
         let claims = claims("top-left top-right red-ring blue-cross");
-        assert_eq!(claims, [None, Some(Object { place: 2, colour: 0, shape: 4 }), None]);
+        assert_eq!(claims, [None, Some(Object { place: 2, color: 0, shape: 4 }), None]);
     }
 
     #[test]
     fn the_top_right_place_is_in_the_top_row_and_the_right_column() {
-        let object = Object { place: 2, colour: 0, shape: 0 };
+        let object = Object { place: 2, color: 0, shape: 0 };
         let lines: Vec<_> = (0..LINES.len()).filter(|line| object.in_line(*line)).map(|line| LINES[line]).collect();
         assert_eq!(lines, ["top-row", "right-column"]);
     }

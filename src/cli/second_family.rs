@@ -27,7 +27,7 @@ const PIPELINE: &str = r#"
     kind = "describe"
     inputs.images = "images"
     model = "base"
-    prompts = ["tell me what is there", "name the colour"]
+    prompts = ["tell me what is there", "name the color"]
     max_new_tokens = 6
 
     [nodes.misled]
@@ -76,7 +76,7 @@ fn a_pipeline_describes_trains_and_evaluates_with_it() {
         picture(height, width).save(path("questions").join(format!("{index}.png"))).unwrap();
     }
     let question =
-        |index: usize| json!({ "image": format!("{index}.png"), "question": "which colour ?", "answer": "red" });
+        |index: usize| json!({ "image": format!("{index}.png"), "question": "which color ?", "answer": "red" });
     let questions: String = (0..3).map(|index| format!("{}\n", question(index))).collect();
     fs::write(path("questions").join("questions.jsonl"), questions).unwrap();
     fs::write(path("toy.toml"), PIPELINE).unwrap();

@@ -19,7 +19,7 @@ use stic_engine::node::{Block, Metric, Sample, Summary};
 use stic_engine::run::RunReport;
 use stic_engine::store::is_cache;
 
-/// A run to summarise.
+/// A run to summarize.
 pub struct RunSummary<'a> {
     /// The report of the run.
     pub report: &'a RunReport,

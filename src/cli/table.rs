@@ -49,7 +49,7 @@ fn beside(row: &[String], widths: &[usize]) -> Vec<String> {
     (0..count).map(line).collect()
 }
 
-/// Rows as paragraphs, with one line per cell. With a head, each cell is labelled with its column's name.
+/// Rows as paragraphs, with one line per cell. With a head, each cell is labeled with its column's name.
 fn below(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     let names = if head { rows.first().map_or(&[][..], Vec::as_slice) } else { &[] };
     let mut lines = Vec::new();

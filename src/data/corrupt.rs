@@ -10,7 +10,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde_json::{Map, json};
 
-use super::colour::{brightness, contrast, hue, luma, saturation};
+use super::color::{brightness, contrast, hue, luma, saturation};
 use super::picture::MAX_PIXELS;
 use super::resample::{Filter, resize};
 use stic_engine::digest::Value;
@@ -56,7 +56,7 @@ pub enum Operation {
 pub struct Jitter {
     /// Factor; 1 changes nothing.
     pub brightness: Option<[f64; 2]>,
-    /// Factor; 1 changes nothing, 0 is the mean grey.
+    /// Factor; 1 changes nothing, 0 is the mean gray.
     pub contrast: Option<[f64; 2]>,
     /// Factor; 1 changes nothing, 0 is greyscale.
     pub saturation: Option<[f64; 2]>,
@@ -332,8 +332,8 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
     }
 
-    /// Every 17th value of each channel, and its neighbours.
-    fn colours() -> RgbImage {
+    /// Every 17th value of each channel, and its neighbors.
+    fn colors() -> RgbImage {
         let steps: Vec<u8> =
             (0..16i32).flat_map(|n| [17 * n - 1, 17 * n]).filter(|n| *n >= 0).map(|n| n as u8).collect();
         let steps: Vec<u8> = [0].into_iter().chain(steps.into_iter().filter(|n| *n > 0)).collect();
@@ -348,7 +348,7 @@ mod tests {
         let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(reference("corruptions.json")).unwrap()).unwrap();
         let mut wrong = Vec::new();
         for case in &cases {
-            let mut picture = if case.picture == "ramps" { ramps(50, 30) } else { colours() };
+            let mut picture = if case.picture == "ramps" { ramps(50, 30) } else { colors() };
             match case.name.as_str() {
                 "greyscale" => picture = greyscale(&picture),
                 "low_resolution" => picture = low_resolution(&picture, case.argument as u32).unwrap(),
@@ -479,8 +479,8 @@ mod tests {
 
     #[test]
     fn noise_has_the_deviation_that_it_drew() {
-        let grey = RgbImage::from_pixel(100, 100, Rgb([128; 3]));
-        let (noisy, values) = Operation::Noise { sigma: [0.05, 0.05] }.apply(&grey, 1, &ids(1)[0]).unwrap();
+        let gray = RgbImage::from_pixel(100, 100, Rgb([128; 3]));
+        let (noisy, values) = Operation::Noise { sigma: [0.05, 0.05] }.apply(&gray, 1, &ids(1)[0]).unwrap();
         let variance = noisy.iter().map(|value| (f64::from(*value) - 128.0).powi(2)).sum::<f64>() / 30_000.0;
         assert!((variance.sqrt() - 12.75).abs() < 0.3, "{}", variance.sqrt());
         assert_eq!(values["sigma"], 0.05);

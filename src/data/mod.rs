@@ -2,7 +2,7 @@
 //!
 //! Does not know models, the graph, the store or a run.
 
-mod colour;
+mod color;
 pub mod corrupt;
 pub mod fields;
 pub mod filter;

@@ -94,11 +94,11 @@ fn windows(input: u32, output: u32, part: Range<u32>, filter: Filter) -> Vec<Win
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
     part.map(|index| {
-        let centre = (f64::from(index) + 0.5) * scale;
-        let first = (centre - support + 0.5).max(0.0) as u32;
-        let last = ((centre + support + 0.5) as u32).min(input);
+        let center = (f64::from(index) + 0.5) * scale;
+        let first = (center - support + 0.5).max(0.0) as u32;
+        let last = ((center + support + 0.5) as u32).min(input);
         let weights: Vec<f64> =
-            (first..last).map(|x| filter.weight((f64::from(x) - centre + 0.5) * (1.0 / stretch))).collect();
+            (first..last).map(|x| filter.weight((f64::from(x) - center + 0.5) * (1.0 / stretch))).collect();
         let sum: f64 = weights.iter().sum();
         let weights = weights.iter().map(|weight| if sum == 0.0 { *weight } else { weight / sum });
         Window { first: first as usize, weights: weights.map(fixed).collect() }
@@ -178,7 +178,7 @@ pub(crate) mod tests {
         sums
     }
 
-    /// `picture` in the middle of a square of CLIP's mean colour.
+    /// `picture` in the middle of a square of CLIP's mean color.
     fn squared(picture: &RgbImage) -> RgbImage {
         let side = picture.width().max(picture.height());
         let mut square = RgbImage::from_pixel(side, side, Rgb([122, 116, 104]));
@@ -276,7 +276,7 @@ pub(crate) mod tests {
     fn extreme_ratios_stay_within_the_picture() {
         let line = ramps(4000, 1);
         assert_eq!(resize(&line, 1, 300, Filter::Bicubic).dimensions(), (1, 300));
-        let grey = RgbImage::from_pixel(3, 2, Rgb([200; 3]));
-        assert!(resize(&grey, 977, 1, Filter::Bicubic).pixels().all(|pixel| pixel.0 == [200; 3]));
+        let gray = RgbImage::from_pixel(3, 2, Rgb([200; 3]));
+        assert!(resize(&gray, 977, 1, Filter::Bicubic).pixels().all(|pixel| pixel.0 == [200; 3]));
     }
 }

@@ -76,7 +76,7 @@ pub struct Source {
 pub struct Style {
     /// Box-drawing characters; without them ASCII.
     pub unicode: bool,
-    /// Colours.
+    /// Colors.
     pub color: bool,
     /// Columns.
     pub width: usize,

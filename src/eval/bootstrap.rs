@@ -77,9 +77,9 @@ fn trials<const N: usize>(clusters: &[[f64; N]], statistic: &Statistic<N>) -> us
 /// inference*, 1927, equation 6 without continuity correction.
 fn wilson(share: f64, trials: usize) -> [f64; 2] {
     let (n, squared) = (trials as f64, NORMAL * NORMAL);
-    let centre = share + squared / (2.0 * n);
+    let center = share + squared / (2.0 * n);
     let half = NORMAL * (share * (1.0 - share) / n + squared / (4.0 * n * n)).sqrt();
-    let ends = [centre - half, centre + half].map(|end| (end / (1.0 + squared / n)).clamp(0.0, 1.0));
+    let ends = [center - half, center + half].map(|end| (end / (1.0 + squared / n)).clamp(0.0, 1.0));
     // The interval contains the share despite rounding.
     [ends[0].min(share), ends[1].max(share)]
 }

@@ -114,13 +114,13 @@ pub fn score(answer: &str, right: &Right, scorer: Scorer) -> f64 {
 /// The answer and the annotators' answers as `scorer` compares them.
 fn compared(answer: &str, given: &[String], scorer: Scorer) -> (String, Vec<String>) {
     let normal: fn(&str) -> String = match scorer {
-        Scorer::TextVqa => normalise,
+        Scorer::TextVqa => normalize,
         Scorer::Vqa => {
             let clean: Vec<String> = given.iter().map(|given| one_line(given)).collect();
             if clean.windows(2).all(|pair| pair[0] == pair[1]) {
                 return (one_line(answer), clean);
             }
-            normalise_as_vqa
+            normalize_as_vqa
         }
     };
     (normal(answer), given.iter().map(|given| normal(given)).collect())
@@ -131,12 +131,12 @@ fn compared(answer: &str, given: &[String], scorer: Scorer) -> (String, Vec<Stri
 fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     let others = |agreeing: usize| (agreeing as f64 / 3.0).min(1.0);
     let left_out = |count: usize| if count == 0 { 0.0 } else { count as f64 * others(count - 1) };
-    // Rounded to twelve places, so that three who agree are worth 0.9 and not its neighbour.
+    // Rounded to twelve places, so that three who agree are worth 0.9 and not its neighbor.
     let mean = (left_out(agreeing) + (all - agreeing) as f64 * others(agreeing)) / all.max(1) as f64;
     (mean * 1e12).round() / 1e12
 }
 
-/// [`normalise`] for accepted answers. It would drop a minus sign, and `A` as an article, and so turn `-5` into `5` and the
+/// [`normalize`] for accepted answers. It would drop a minus sign, and `A` as an article, and so turn `-5` into `5` and the
 /// option `A` into nothing. Here the sign stays, and an article at the end, without a noun, is kept: `(A)` and `a.` are the
 /// option `A`.
 fn comparable(answer: &str) -> String {
@@ -151,16 +151,16 @@ fn comparable(answer: &str) -> String {
 }
 
 /// Normalizes an answer like TextVQA's evaluation code (`EvalAIAnswerProcessor`).
-pub fn normalise(answer: &str) -> String {
+pub fn normalize(answer: &str) -> String {
     words(&spaced(answer), Articles::Go)
 }
 
 /// Normalizes an answer like VQA's evaluation code if annotators disagree.
-pub fn normalise_as_vqa(answer: &str) -> String {
+pub fn normalize_as_vqa(answer: &str) -> String {
     words(&without_periods(&without_punctuation(&one_line(answer))), Articles::Go)
 }
 
-/// The steps of [`normalise`] before words are looked at.
+/// The steps of [`normalize`] before words are looked at.
 fn spaced(answer: &str) -> String {
     let text = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");
     without_periods(&without_punctuation(&one_line(strip(&text))))
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_normalised_as_the_evaluation_server_does() {
+    fn answers_are_normalized_as_the_evaluation_server_does() {
         let forty = ".".repeat(40);
         for (answer, normal) in [
             ("The Dakota Digital", "dakota digital"),
@@ -290,7 +290,7 @@ mod tests {
             ("St. John's", "st john 's"),
             (forty.as_str(), "........"),
         ] {
-            assert_eq!(normalise(answer), normal, "{answer}");
+            assert_eq!(normalize(answer), normal, "{answer}");
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
             let (answer, given, by_vqa, by_textvqa, vqa, textvqa): Case = serde_json::from_str(line).unwrap();
             let given: Vec<String> = given.iter().flat_map(|(times, text)| vec![text.clone(); *times]).collect();
             let right = Right::Annotators(given);
-            assert_eq!((normalise_as_vqa(&answer), normalise(&answer)), (by_vqa, by_textvqa), "{line}");
+            assert_eq!((normalize_as_vqa(&answer), normalize(&answer)), (by_vqa, by_textvqa), "{line}");
             // The fixture's scores are rounded to twelve places.
             let scores = Scorer::ALL.map(|scorer| score(Extract::None.answer(&answer), &right, scorer));
             assert_eq!(scores, [vqa, textvqa], "{line}");

@@ -152,7 +152,7 @@ impl Tower {
     /// is kept.
     ///
     /// # Shapes
-    /// - `views`: `[views, 3, size, size]`, normalised
+    /// - `views`: `[views, 3, size, size]`, normalized
     /// - returns: `[views, patches (+ 1), hidden]`
     pub fn forward(&self, views: Tensor<4>) -> Tensor<3> {
         let [count, channels, size, _] = views.dims();

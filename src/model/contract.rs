@@ -190,7 +190,7 @@ pub type ImageSettings = BTreeMap<&'static str, &'static str>;
 pub struct ImageLayout {
     /// Width and height in pixels.
     pub size: [u32; 2],
-    /// What replaces the image token of the rendered text before it is tokenised: the image token once for every entry of
+    /// What replaces the image token of the rendered text before it is tokenized: the image token once for every entry of
     /// `runs`, with whatever stands around it.
     pub text: String,
     /// For every image token in `text` the rows and columns of the positions that it takes, `[1, n]` where they are in a
@@ -212,7 +212,7 @@ impl ImageLayout {
 /// An image as a tower reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInput {
-    /// `[pieces, …]`: normalised pixels in the order of the tower.
+    /// `[pieces, …]`: normalized pixels in the order of the tower.
     pub pixels: TensorData,
     /// How the image stands in a conversation.
     pub layout: ImageLayout,

@@ -484,7 +484,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn logits_do_not_depend_on_the_neighbours_to_the_last_bit() {
+    fn logits_do_not_depend_on_the_neighbors_to_the_last_bit() {
         let model = model();
         let tokenizer = tokenizer("mistral");
         let generator = Generator::new(&model, None, &tokenizer, settings(0.0));

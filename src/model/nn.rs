@@ -122,9 +122,9 @@ impl LayerNorm {
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let dtype = rows.dtype();
         let rows = rows.cast(DType::F32);
-        let centred = rows.clone() - rows.mean_dim(1);
-        let variance = (centred.clone() * centred.clone()).mean_dim(1);
-        let normal = (centred * (variance + self.epsilon).sqrt().recip()).cast(dtype);
+        let centered = rows.clone() - rows.mean_dim(1);
+        let variance = (centered.clone() * centered.clone()).mean_dim(1);
+        let normal = (centered * (variance + self.epsilon).sqrt().recip()).cast(dtype);
         normal * self.weight.clone().unsqueeze() + self.bias.clone().unsqueeze()
     }
 }

@@ -5,7 +5,7 @@
 
 use super::ModelError;
 
-/// A tokenised conversation.
+/// A tokenized conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// The ids.

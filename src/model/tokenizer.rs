@@ -1,6 +1,6 @@
 //! Text ↔ token ids, as a Hugging Face checkpoint's `tokenizer.json` defines them.
 //!
-//! A rendered text is tokenised once, as a whole. Which parts of it a user or a model wrote is reported by ranges: there,
+//! A rendered text is tokenized once, as a whole. Which parts of it a user or a model wrote is reported by ranges: there,
 //! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template.
 
 use std::collections::HashSet;
@@ -25,10 +25,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// What comes before every text: the token that begins a sequence, or nothing.
     prefix: Vec<u32>,
-    /// Tokens that are looked for in the text itself, before anything is normalised.
+    /// Tokens that are looked for in the text itself, before anything is normalized.
     added: Vec<Added>,
-    /// Tokens that are looked for in normalised text.
-    normalised: Vec<Added>,
+    /// Tokens that are looked for in normalized text.
+    normalized: Vec<Added>,
     special: HashSet<u32>,
     unknown: Option<u32>,
     /// Tokens that belong to no text: those that begin a sequence, fill it up, or stand for what cannot be written.
@@ -90,16 +90,16 @@ impl Tokenizer {
         // Both belong to whoever calls the tokenizer; a file saved with them would cut or fill every text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(broken)?;
-        let (mut added, mut normalised) = (Vec::new(), Vec::new());
+        let (mut added, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in inner.get_added_tokens_decoder() {
             // Special ones stand in templates as they are written, and are looked for there whatever `normalized` says:
-            // behind a normaliser that puts a blank in front, no `</s>` would be found after an answer.
-            let in_normalised = token.normalized && !token.special;
+            // behind a normalizer that puts a blank in front, no `</s>` would be found after an answer.
+            let in_normalized = token.normalized && !token.special;
             let mut text = NormalizedString::from(token.content);
-            if let Some(normalizer) = inner.get_normalizer().filter(|_| in_normalised) {
+            if let Some(normalizer) = inner.get_normalizer().filter(|_| in_normalized) {
                 normalizer.normalize(&mut text).map_err(broken)?;
             }
-            let list = if in_normalised { &mut normalised } else { &mut added };
+            let list = if in_normalized { &mut normalized } else { &mut added };
             list.push(Added {
                 text: text.get().to_owned(),
                 id,
@@ -127,7 +127,7 @@ impl Tokenizer {
             }),
         }
         // The longest match wins where several begin.
-        for list in [&mut added, &mut normalised] {
+        for list in [&mut added, &mut normalized] {
             list.retain(|token| !token.text.is_empty());
             list.sort_by(|a, b| b.text.len().cmp(&a.text.len()).then(a.id.cmp(&b.id)));
         }
@@ -144,12 +144,12 @@ impl Tokenizer {
         let contradiction = contradiction(!prefix.is_empty(), settings);
         let special = added.iter().filter(|token| token.special).map(|token| token.id).collect();
         let image = image.id;
-        Ok(Self { inner, prefix, added, normalised, special, unknown, never, image, contradiction })
+        Ok(Self { inner, prefix, added, normalized, special, unknown, never, image, contradiction })
     }
 
     /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
     ///
-    /// Inside the ranges `plain` (in order, disjoint) no special token is recognised.
+    /// Inside the ranges `plain` (in order, disjoint) no special token is recognized.
     ///
     /// # Errors
     /// When the tokenizer cannot represent the text.
@@ -160,7 +160,7 @@ impl Tokenizer {
         if let Some(normalizer) = self.inner.get_normalizer() {
             pieces.normalize(|piece| normalizer.normalize(piece)).map_err(broken)?;
         }
-        pieces.split(|_, piece| Ok(cut(&piece, &matches(&self.normalised, piece.get(), &[])))).map_err(broken)?;
+        pieces.split(|_, piece| Ok(cut(&piece, &matches(&self.normalized, piece.get(), &[])))).map_err(broken)?;
         if let Some(splitter) = self.inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut pieces).map_err(broken)?;
         }

@@ -299,7 +299,7 @@ impl Model for Toy {
 
 const SPECIAL: [&str; 7] = ["<unk>", "<|end|>", "<|user|>", "<|assistant|>", PICTURE, "<look>", "<whole>"];
 const WORDS: &str = "a red blue green ring square circle is are there here left right above below of the what which \
-                     colour shape tell me name one not no yes and it . ?";
+                     color shape tell me name one not no yes and it . ?";
 const TEMPLATE: &str = "{% for message in messages %}<|{{ message.role }}|>{% for part in message.content %}\
                         {% if part.type == 'image' %}<|picture|>{% else %}{{ part.text }}{% endif %}{% endfor %}\
                         <|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";

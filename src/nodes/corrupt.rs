@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::labels::{LeftOut, carried, item_name, labelled};
+use super::labels::{LeftOut, carried, item_name, labeled};
 use super::listing::record_parts;
 use super::operations;
 use super::share::Fraction;
@@ -111,7 +111,7 @@ struct Subject<'a> {
 impl Corrupt {
     /// The records in the node's share, without those that have no picture.
     fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Subject<'_>>, LeftOut), Failure> {
-        let records = labelled::<Record>(inputs, "images")?;
+        let records = labeled::<Record>(inputs, "images")?;
         let all = records.len();
         let mut seen = std::collections::HashSet::new();
         let mut subjects = Vec::new();

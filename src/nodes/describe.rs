@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter;
 use super::device;
-use super::labels::{LeftOut, carried, item_name, labelled};
+use super::labels::{LeftOut, carried, item_name, labeled};
 use super::model::ModelParameters;
 use super::prompts::Prompts;
 use super::share::Fraction;
@@ -126,7 +126,7 @@ impl ResponseNode {
     /// The records in the node's share with the picture and the prompt for the model, without those that have no picture.
     fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
         let prompts = self.prompts.load()?;
-        let records = labelled::<Record>(inputs, "images")?;
+        let records = labeled::<Record>(inputs, "images")?;
         let all = records.len();
         let mut seen = HashSet::new();
         let mut questions = Vec::new();

@@ -1,8 +1,8 @@
-//! `dpo`: pairs → an adapter under which preferred responses are likelier, by STIC's regularised DPO loss.
+//! `dpo`: pairs → an adapter under which preferred responses are likelier, by STIC's regularized DPO loss.
 //!
 //! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
 
-use super::labels::{item_name, labelled};
+use super::labels::{item_name, labeled};
 use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Pair};
 use crate::model::adapter::Adapter;
@@ -94,7 +94,7 @@ impl Recipe for DpoParameters {
 
     fn set(&self, inputs: &Inputs, _: &dyn Context) -> Result<Set, Failure> {
         let mut set = Set::default();
-        for (pair, label) in &labelled::<Pair>(inputs, "pairs")? {
+        for (pair, label) in &labeled::<Pair>(inputs, "pairs")? {
             set.wanted(&pair.chosen);
             set.compared(&pair.chosen, &pair.rejected);
             let answered = |response: &str| round(&pair.instruction, Some(response));

@@ -22,7 +22,7 @@ use self::answer::{Run, Subject};
 use self::outcome::outcome;
 use super::device;
 use super::labels::absolute;
-use super::listing::{FIX_OR_SKIP, look_for_deep_grey};
+use super::listing::{FIX_OR_SKIP, look_for_deep_gray};
 use super::model::ModelParameters;
 use super::{adapter, infuse};
 use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
@@ -497,7 +497,7 @@ impl ItemWork for EvaluateNode {
     ) -> Result<Output, Failure> {
         let loaded = self.load(context.files())?;
         let pictures = loaded.suite.items.iter().map(|item| item.picture.as_path());
-        look_for_deep_grey(pictures).iter().for_each(|note| context.note(note));
+        look_for_deep_gray(pictures).iter().for_each(|note| context.note(note));
         outcome(self, &loaded, &self.item_list(&loaded), values, context.objects())
     }
 }

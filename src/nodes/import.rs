@@ -15,7 +15,7 @@ use super::adapter::{self, part};
 use super::labels::{absolute, item_name, label, placed};
 use super::listing::{
     Conversations, Listed, Source, check_unreadable, digested_pictures, elsewhere_note, failure, images_problem,
-    look_for_deep_grey, unreadable,
+    look_for_deep_gray, unreadable,
 };
 use super::survey::{Survey, Surveyed};
 use crate::artifact::{
@@ -223,7 +223,7 @@ impl WholeWork for Import {
         if count == 0 {
             return Err(Failure::node(format!("`{}` is empty", self.file.display())));
         }
-        let deep = look_for_deep_grey(labels.iter().filter_map(|label| label.path.as_deref()).map(Path::new));
+        let deep = look_for_deep_gray(labels.iter().filter_map(|label| label.path.as_deref()).map(Path::new));
         notes.iter().chain(&deep).for_each(|note| context.note(note));
         if let Some(digest) = wanted.iter().find(|digest| context.content_path(digest).is_none()) {
             let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());

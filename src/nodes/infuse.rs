@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::adapter::part;
-use super::labels::{LeftOut, carried, item_name, labelled};
+use super::labels::{LeftOut, carried, item_name, labeled};
 use super::share::{check_meeting, check_once};
 use super::survey::check_answers;
 use crate::artifact::{self, ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
@@ -98,7 +98,7 @@ impl WholeWork for Infuse {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let mut descriptions: HashMap<ItemId, String> = HashMap::new();
         let mut first = None;
-        for (response, label) in labelled::<Response>(inputs, "descriptions")? {
+        for (response, label) in labeled::<Response>(inputs, "descriptions")? {
             first.get_or_insert_with(|| item_name(&response.id, &label));
             if descriptions.insert(response.id.clone(), response.text).is_some() {
                 return Err(Failure::node(format!("{} has two descriptions", item_name(&response.id, &label)))
@@ -109,7 +109,7 @@ impl WholeWork for Infuse {
         let mut labels = Vec::new();
         let mut undescribed = LeftOut::without_description();
         let (mut text_only, mut unanswered) = (LeftOut::without_picture(), LeftOut::without_answer());
-        for (record, label) in labelled::<Record>(inputs, "instructions")? {
+        for (record, label) in labeled::<Record>(inputs, "instructions")? {
             let Some(mut turns) = record.conversations.filter(|turns| is_answered(turns)) else {
                 unanswered.add(&record.id, &label);
                 continue;

@@ -30,7 +30,7 @@ pub fn placed(file: &Path, place: Place) -> String {
     format!("`{}`, {place}", file.display())
 }
 
-/// The label of a row derived from the one labelled `label`, with the current path of its picture.
+/// The label of a row derived from the one labeled `label`, with the current path of its picture.
 pub fn carried(label: Label, picture: Option<Digest>, context: &dyn Context) -> Label {
     let path = picture.and_then(|picture| context.content_path(&picture));
     Label { path: path.as_deref().map(absolute).or(label.path), ..label }
@@ -40,10 +40,10 @@ pub fn carried(label: Label, picture: Option<Digest>, context: &dyn Context) -> 
 ///
 /// # Errors
 /// See [`Inputs::rows_of`].
-pub fn labelled<T: DeserializeOwned>(inputs: &Inputs, port: &str) -> Result<Vec<(T, Label)>, Failure> {
+pub fn labeled<T: DeserializeOwned>(inputs: &Inputs, port: &str) -> Result<Vec<(T, Label)>, Failure> {
     let mut all = Vec::new();
     for artifact in inputs.artifacts(port) {
-        all.extend(labelled_of(inputs, artifact)?);
+        all.extend(labeled_of(inputs, artifact)?);
     }
     Ok(all)
 }
@@ -52,7 +52,7 @@ pub fn labelled<T: DeserializeOwned>(inputs: &Inputs, port: &str) -> Result<Vec<
 ///
 /// # Errors
 /// See [`Inputs::rows_of`].
-pub fn labelled_of<T: DeserializeOwned>(inputs: &Inputs, artifact: &Artifact) -> Result<Vec<(T, Label)>, Failure> {
+pub fn labeled_of<T: DeserializeOwned>(inputs: &Inputs, artifact: &Artifact) -> Result<Vec<(T, Label)>, Failure> {
     let rows = inputs.rows_of(artifact)?;
     let mut labels = inputs.labels(artifact);
     labels.resize(rows.len(), Label::default());

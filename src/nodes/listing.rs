@@ -11,7 +11,7 @@ use super::labels::label;
 use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines};
 use crate::data::filter::Filter;
 use crate::data::lookup::{Found, Lookup};
-use crate::data::picture::{check_beginning, has_deep_grey};
+use crate::data::picture::{check_beginning, has_deep_gray};
 use crate::data::records::{Place, is_records};
 use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
@@ -402,10 +402,10 @@ pub fn images_problem(images: Option<&Path>) -> Option<FileProblem> {
 }
 
 /// The note on greyscale pictures of more than 8 bits: `deep` of `all`.
-pub fn deep_grey_note(deep: usize, all: usize) -> Option<String> {
+pub fn deep_gray_note(deep: usize, all: usize) -> Option<String> {
     (deep > 0).then(|| {
         format!(
-            "{deep} of {} {} grey of more than 8 bits, of which every value from 255 on becomes white, as in Pillow; \
+            "{deep} of {} {} gray of more than 8 bits, of which every value from 255 on becomes white, as in Pillow; \
              scale to 8 bits to keep the shades",
             counted(all, "picture"),
             if deep == 1 { "is" } else { "are" },
@@ -413,11 +413,11 @@ pub fn deep_grey_note(deep: usize, all: usize) -> Option<String> {
     })
 }
 
-/// [`deep_grey_note`] for the pictures at `paths`, each read once. Unreadable ones are reported where they are decoded.
-pub fn look_for_deep_grey<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<String> {
+/// [`deep_gray_note`] for the pictures at `paths`, each read once. Unreadable ones are reported where they are decoded.
+pub fn look_for_deep_gray<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<String> {
     let paths: Vec<&Path> = paths.collect::<BTreeSet<_>>().into_iter().collect();
-    let is_deep = |path: &&&Path| std::fs::read(path).is_ok_and(|bytes| has_deep_grey(&bytes));
-    deep_grey_note(paths.par_iter().filter(is_deep).count(), paths.len())
+    let is_deep = |path: &&&Path| std::fs::read(path).is_ok_and(|bytes| has_deep_gray(&bytes));
+    deep_gray_note(paths.par_iter().filter(is_deep).count(), paths.len())
 }
 
 /// The note on pictures that were found by the end of their path.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rand_core::RngCore;
 
 use super::adapter::part;
-use super::labels::{carried, item_name, labelled, labelled_of};
+use super::labels::{carried, item_name, labeled, labeled_of};
 use super::prompts::Prompts;
 use super::share::{check_meeting, check_once};
 use super::survey::ALTERED_PROMPTS;
@@ -144,7 +144,7 @@ impl PairNode {
         let instructions = self.instructions.load()?;
         let mut rejected: HashMap<ItemId, (Response, &str)> = HashMap::new();
         for artifact in inputs.artifacts("rejected") {
-            for (response, label) in labelled_of::<Response>(inputs, artifact)? {
+            for (response, label) in labeled_of::<Response>(inputs, artifact)? {
                 let id = response.id.clone();
                 if let Some((_, node)) = rejected.get(&id) {
                     let name = name(&id, &label);
@@ -161,7 +161,7 @@ impl PairNode {
         let mut counts = Counts { describing, ..Counts::default() };
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
-        for (preferred, label) in labelled::<Response>(inputs, "preferred")? {
+        for (preferred, label) in labeled::<Response>(inputs, "preferred")? {
             let id = preferred.id.clone();
             let label = carried(label, Some(preferred.picture), context);
             if !seen.insert(id.clone()) {

@@ -13,11 +13,11 @@ use rayon::prelude::*;
 
 use super::adapter::part;
 use super::labels::label;
-use super::listing::{Conversations, Listed, Listing, Source, deep_grey_note, images_problem, record_parts};
+use super::listing::{Conversations, Listed, Listing, Source, deep_gray_note, images_problem, record_parts};
 use super::survey::Surveyed;
 use crate::artifact::{self, ArtifactKind, Label, Record};
 use crate::data::filter::Filter;
-use crate::data::picture::{decode_unturned, encode_png, has_deep_grey, orientation};
+use crate::data::picture::{decode_unturned, encode_png, has_deep_gray, orientation};
 use crate::data::source::PassedOver;
 use stic_engine::diagnostic::counted;
 use stic_engine::digest::{Digest, Value};
@@ -255,8 +255,8 @@ impl WholeWork for Sample {
         }
         let looks: Vec<Look> = chosen.par_iter().map(Look::at).collect();
         let turned = looks.iter().filter(|look| look.turn != Orientation::NoTransforms).count();
-        let deep = looks.iter().filter(|look| look.has_deep_grey).count();
-        deep_grey_note(deep, looks.len()).iter().for_each(|note| context.note(note));
+        let deep = looks.iter().filter(|look| look.has_deep_gray).count();
+        deep_gray_note(deep, looks.len()).iter().for_each(|note| context.note(note));
         if turned > 0 {
             let done = if self.parameters.orientation == ExifOrientation::Ignore { "ignored" } else { "applied" };
             context.note(&format!(
@@ -301,13 +301,13 @@ fn record(item: Listed, picture: Option<Digest>, from: &Path) -> (Record, Label)
 /// Notes about all pictures together.
 struct Look {
     turn: Orientation,
-    has_deep_grey: bool,
+    has_deep_gray: bool,
 }
 
 impl Look {
     fn at(item: &Listed) -> Self {
         let bytes = item.entry.picture.as_deref().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
-        Self { turn: orientation(&bytes), has_deep_grey: has_deep_grey(&bytes) }
+        Self { turn: orientation(&bytes), has_deep_gray: has_deep_gray(&bytes) }
     }
 }
 
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_of_more_than_eight_bits_is_reported_once() {
+    fn gray_of_more_than_eight_bits_is_reported_once() {
         let folder = pictures(1);
         let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
         for name in ["grey_16_bits.png", "pnm_grey_1000.pgm"] {
@@ -543,7 +543,7 @@ mod tests {
         let (_, _, harness) = sampled(node(&format!("from = {:?}", folder.path())).as_ref()).unwrap();
         let notes = harness.notes.lock().unwrap();
         assert_eq!(notes.len(), 1, "{notes:?}");
-        assert!(notes[0].starts_with("2 of 3 pictures are grey of more than 8 bits"), "{notes:?}");
+        assert!(notes[0].starts_with("2 of 3 pictures are gray of more than 8 bits"), "{notes:?}");
     }
 
     #[test]

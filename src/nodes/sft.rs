@@ -1,6 +1,6 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
-use super::labels::{LeftOut, item_name, labelled_of};
+use super::labels::{LeftOut, item_name, labeled_of};
 use super::survey::check_answers;
 use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
@@ -90,14 +90,14 @@ fn add(set: &mut Set, artifact: &Artifact, inputs: &Inputs, left_out: &mut LeftO
     let mut taken = 0;
     match artifact.kind {
         artifact::PAIRS => {
-            for (Pair { id, picture, instruction, chosen, .. }, label) in labelled_of(inputs, artifact)? {
+            for (Pair { id, picture, instruction, chosen, .. }, label) in labeled_of(inputs, artifact)? {
                 set.wanted(&chosen);
                 set.add(item_name(&id, &label), Some(picture), vec![round(&instruction, Some(&chosen))]);
                 taken += 1;
             }
         }
         artifact::RECORDS => {
-            for (record, label) in labelled_of::<Record>(inputs, artifact)? {
+            for (record, label) in labeled_of::<Record>(inputs, artifact)? {
                 let Some(turns) = record.conversations.as_ref().filter(|turns| is_answered(turns)) else {
                     left_out.add(&record.id, &label);
                     continue;
@@ -108,7 +108,7 @@ fn add(set: &mut Set, artifact: &Artifact, inputs: &Inputs, left_out: &mut LeftO
             }
         }
         _ => {
-            for (Conversation { id, picture, conversations }, label) in labelled_of(inputs, artifact)? {
+            for (Conversation { id, picture, conversations }, label) in labeled_of(inputs, artifact)? {
                 if is_answered(&conversations) {
                     answers(&conversations).for_each(|answer| set.wanted(answer));
                     set.add(item_name(&id, &label), picture, vec![conversations]);

@@ -1,6 +1,6 @@
 //! What `dpo` and `sft` share: a training as a node's work.
 //!
-//! The kinds say what is trained on and what is minimised; how steps are taken is [`crate::train`]'s.
+//! The kinds say what is trained on and what is minimized; how steps are taken is [`crate::train`]'s.
 
 use super::adapter::{self, Origin};
 use super::device;
@@ -49,7 +49,7 @@ pub trait Recipe: Parameters + Send + Sync {
     /// When an input cannot be read.
     fn set(&self, inputs: &Inputs, context: &dyn Context) -> Result<Set, Failure>;
 
-    /// What is minimised, from `input`, the adapter that training goes on from.
+    /// What is minimized, from `input`, the adapter that training goes on from.
     fn objective<'a>(&self, input: Option<&'a Adapter>) -> Objective<'a>;
 }
 

@@ -46,7 +46,7 @@ pub trait Checkpoints {
 pub struct Checkpoint {
     /// The trained parameters by path.
     pub parameters: Parameters,
-    /// The optimiser's moments by path.
+    /// The optimizer's moments by path.
     pub moments: BTreeMap<String, Moments>,
     /// The rest.
     pub state: State,
@@ -59,7 +59,7 @@ pub struct State {
     pub log: Vec<Line>,
     /// The reference's log-probabilities of every example, where they will be needed again.
     pub reference: Vec<Option<Sums>>,
-    /// How many steps the optimiser took: those that were not left out.
+    /// How many steps the optimizer took: those that were not left out.
     pub taken: u64,
     /// The loss scale of the next step, where there is one.
     pub scale: Option<LossScale>,

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One optimiser step. Means are over the batch: its pairs for DPO, its answer tokens for SFT.
+/// One optimizer step. Means are over the batch: its pairs for DPO, its answer tokens for SFT.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The step, counted from 1.
     pub step: usize,
     /// The epoch that it belongs to, counted from 1.
     pub epoch: usize,
-    /// What was minimised, before the step. NaN, written as `null`, when it overflowed.
+    /// What was minimized, before the step. NaN, written as `null`, when it overflowed.
     #[serde(with = "finite_or_null")]
     pub loss: f64,
     /// The parts of a DPO loss.
@@ -38,7 +38,7 @@ pub struct Preference {
     /// `ln(1 + exp(−margin))`.
     pub dpo: f64,
     /// `−chosen_weight · log p(chosen)`.
-    pub regulariser: f64,
+    pub regularizer: f64,
     /// The chosen responses' reward.
     pub reward_chosen: f64,
     /// The rejected responses' reward.

@@ -1,4 +1,4 @@
-//! What a training minimises: the loss of a batch, whatever its micro-batches, and how much each answer token's
+//! What a training minimizes: the loss of a batch, whatever its micro-batches, and how much each answer token's
 //! log-probability weighs in the gradient.
 
 use super::log::{Line, Preference};
@@ -7,12 +7,12 @@ use super::loss::sft::CrossEntropy;
 use crate::model::adapter::Adapter;
 use crate::model::batch::Batch;
 
-/// What is minimised.
+/// What is minimized.
 #[derive(Clone, Copy, Debug)]
 pub enum Objective<'a> {
     /// Cross-entropy over answer tokens.
     Sft,
-    /// Direct preference optimisation.
+    /// Direct preference optimization.
     Dpo {
         /// The loss.
         loss: Dpo,
@@ -66,7 +66,7 @@ impl<'a> BatchLoss<'a> {
             Objective::Dpo { .. } => {
                 let preference = Preference {
                     dpo: mean(|pair| pair.dpo),
-                    regulariser: mean(|pair| pair.regulariser),
+                    regularizer: mean(|pair| pair.regularizer),
                     reward_chosen: mean(|pair| pair.reward_chosen),
                     reward_rejected: mean(|pair| pair.reward_rejected),
                     accuracy: mean(|pair| f64::from(u8::from(pair.right()))),

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_s_log_probabilities_do_not_depend_on_its_neighbours() {
+    fn a_sequence_s_log_probabilities_do_not_depend_on_its_neighbors() {
         let model = tiny::model();
         let adapter = tiny::adapter(&model);
         let together = batch(&model, &[0, 1, 2]);

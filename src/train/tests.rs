@@ -1,4 +1,4 @@
-//! One optimiser step on the reference checkpoints against the step that PyTorch and PEFT take; `tests/reference/make.py`
+//! One optimizer step on the reference checkpoints against the step that PyTorch and PEFT take; `tests/reference/make.py`
 //! wrote both.
 
 use std::path::{Path, PathBuf};

@@ -38,7 +38,7 @@ pub struct Example {
     pub picture: Option<usize>,
 }
 
-/// How it is minimised.
+/// How it is minimized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// The learning rate after the warm-up.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub batch_size: usize,
     /// The largest 2-norm of a gradient; zero: any.
     pub max_grad_norm: f64,
-    /// The optimiser's settings.
+    /// The optimizer's settings.
     pub adamw: AdamW,
     /// Whether every epoch has its own order.
     pub shuffle: bool,
@@ -67,7 +67,7 @@ pub struct Settings {
 pub struct Training<'a> {
     /// The frozen model.
     pub model: &'a dyn Model,
-    /// What is minimised.
+    /// What is minimized.
     pub objective: Objective<'a>,
     /// How.
     pub settings: Settings,

@@ -126,7 +126,7 @@ name = "corrupted"
 kind = "sample"
 from = "pictures"
 
-[nodes.grey]
+[nodes.gray]
 kind = "corrupt"
 inputs.images = "images"
 operations = [{ op = "greyscale" }]

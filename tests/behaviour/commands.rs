@@ -149,7 +149,7 @@ fn targets_and_until_leave_the_rest_alone() {
 }
 
 #[test]
-fn graphs_are_drawn_in_the_colours_of_the_plan() {
+fn graphs_are_drawn_in_the_colors_of_the_plan() {
     let workspace = pictures();
     insta::assert_snapshot!("mermaid_before", workspace.stic(&["graph", "p.toml"]));
     workspace.stic(&["run", "-q", "p.toml", "images"]);

@@ -280,7 +280,7 @@ fn an_empty_file_has_no_nodes() {
 }
 
 #[test]
-fn mistakes_come_in_colours_only_when_they_are_wanted() {
+fn mistakes_come_in_colors_only_when_they_are_wanted() {
     let workspace = Workspace::with_pipeline("banana = 1");
     let with = |arguments: &[&str], no_color: Option<&str>| {
         let mut command = workspace.command(arguments);

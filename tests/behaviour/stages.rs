@@ -123,7 +123,7 @@ fn stages() -> Workspace {
     workspace.pictures("pictures", 12);
     let record = |index: u8| {
         serde_json::json!({ "id": index, "image": format!("{index}.png"), "conversations": [
-            { "from": "human", "value": "<image>\nwhat colour" }, { "from": "gpt", "value": format!("colour {index}") },
+            { "from": "human", "value": "<image>\nwhat color" }, { "from": "gpt", "value": format!("color {index}") },
         ] })
     };
     let records: Vec<Value> = (0..3).map(record).collect();

@@ -1,6 +1,6 @@
 //! The engine with toy kinds of node: caching is asserted by what ran.
 
-mod behaviour;
+mod behavior;
 mod crashes;
 mod faults;
 mod keys;

@@ -152,7 +152,7 @@ def main():
 
             original = by_size[48][1]
             views = original.views(picture)
-            features = model.model.vision_tower(normalised(views), output_hidden_states=True).hidden_states[-2][:, 1:]
+            features = model.model.vision_tower(normalized(views), output_hidden_states=True).hidden_states[-2][:, 1:]
             rows = original.rows(
                 model.model.multi_modal_projector(features), model.model.image_newline, width, height
             )
@@ -172,7 +172,7 @@ def main():
     (HERE / "anyres.json").write_text("[\n" + ",\n".join(cases) + "\n]\n")
 
 
-def normalised(views):
+def normalized(views):
     scaled = (views.numpy().astype(np.float64) * (1 / 255)).astype(np.float32)
     return torch.from_numpy((scaled - MEAN[:, None, None]) / STD[:, None, None])
 

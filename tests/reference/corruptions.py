@@ -25,7 +25,7 @@ def ramps(width, height):
     return Image.fromarray(numpy.stack(values, -1).astype(numpy.uint8), "RGB")
 
 
-def colours():
+def colors():
     """Every 17th value of each channel, and its neighbours."""
     steps = sorted({min(255, max(0, 17 * n + d)) for n in range(16) for d in (-1, 0)})
     grid = numpy.stack(numpy.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, len(steps) ** 2, 3)
@@ -38,7 +38,7 @@ def digest(image):
 
 def main():
     cases = []
-    pictures = {"ramps": ramps(50, 30), "colours": colours()}
+    pictures = {"ramps": ramps(50, 30), "colours": colors()}
     for picture, image in pictures.items():
         for name in ["brightness", "contrast", "saturation", "hue"]:
             factors = [-0.5, -0.3, -0.1, 0.0, 0.1, 0.237, 0.5] if name == "hue" else [0.0, 0.5, 0.73, 1.0, 1.31, 2.5]

@@ -1,4 +1,4 @@
-"""Cross-entropy over answer tokens and STIC's regularised DPO loss, with gradients for the logits, by PyTorch.
+"""Cross-entropy over answer tokens and STIC's regularized DPO loss, with gradients for the logits, by PyTorch.
 
 Writes losses.json beside this file. Needs the torch of requirements.txt.
 """

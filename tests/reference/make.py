@@ -162,11 +162,11 @@ def build(name, tokenizer):
 def levels(pixels):
     """The 8-bit levels that a processor normalised; they give its values back to the bit."""
     values = np.asarray(pixels, dtype=np.float32)
-    grey = np.rint((values * STD[:, None, None] + MEAN[:, None, None]) * 255).astype(np.uint8)
-    scaled = (grey.astype(np.float64) * (1 / 255)).astype(np.float32)
+    gray = np.rint((values * STD[:, None, None] + MEAN[:, None, None]) * 255).astype(np.uint8)
+    scaled = (gray.astype(np.float64) * (1 / 255)).astype(np.float32)
     again = (scaled - MEAN[:, None, None]) / STD[:, None, None]
     assert np.array_equal(again.astype(np.float32), values), np.abs(again - values).max()
-    return torch.from_numpy(grey)
+    return torch.from_numpy(gray)
 
 
 def log_probabilities(logits, ids):

@@ -79,9 +79,9 @@ def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(width, height, depth, colour, rows, chunks=(), after=(), interlace=0, pixels=None):
+def png(width, height, depth, color, rows, chunks=(), after=(), interlace=0, pixels=None):
     """A PNG file by hand, for what Pillow does not write."""
-    out = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace))
+    out = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace))
     for name, data in chunks:
         out += chunk(name, data)
     stream = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
@@ -140,15 +140,15 @@ def png_files():
     write("palette_short.png", png(WIDTH, HEIGHT, 8, 3, indices, [(b"PLTE", bytes(range(90)))]))
     write("palette_long.png", png(WIDTH, HEIGHT, 4, 3, packed([[(x + y) % 16 for x in range(WIDTH)] for y in range(HEIGHT)], 4), [(b"PLTE", bytes(range(60)))]))
     write("palette_absent.png", png(WIDTH, HEIGHT, 8, 3, indices))
-    for depth, colour, name in [(8, 2, "rgb"), (1, 0, "one_bit"), (16, 6, "rgba_16_bits")]:
-        samples = {2: 3, 0: 1, 6: 4}[colour]
+    for depth, color, name in [(8, 2, "rgb"), (1, 0, "one_bit"), (16, 6, "rgba_16_bits")]:
+        samples = {2: 3, 0: 1, 6: 4}[color]
         values = (numpy.arange(WIDTH * HEIGHT * samples).reshape(HEIGHT, WIDTH, samples) * 211) % (1 << depth)
         stream = []
         for x0, y0, dx, dy in PASSES:
             part = values[y0::dy, x0::dx]
             if part.size:
                 stream += packed(part.reshape(part.shape[0], -1), depth)
-        write(f"interlaced_{name}.png", png(WIDTH, HEIGHT, depth, colour, stream, interlace=1))
+        write(f"interlaced_{name}.png", png(WIDTH, HEIGHT, depth, color, stream, interlace=1))
     save("apng.png", PICTURE, save_all=True, append_images=[PICTURE.transpose(Image.Transpose.ROTATE_180)], duration=100)
     save("apng_default_image.png", PICTURE, save_all=True, default_image=True, append_images=[PALETTE.convert("RGB")])
     text = b"Comment\0no XMP"
@@ -210,11 +210,11 @@ def jpeg_files():
         at = other.index(b"\xff\xc0")
         other[at + 11] = told
         write(f"jpeg_{name}.jpg", bytes(other))
-    grey = bytearray(saved(SMOOTH.convert("L").resize((32, 32)), "JPEG", quality=85))
-    at = grey.index(b"\xff\xc0")
-    grey[at + 11] = 0x22
-    write("jpeg_grey_sampling_22.jpg", bytes(grey))
-    # What says how three or four components are colours.
+    gray = bytearray(saved(SMOOTH.convert("L").resize((32, 32)), "JPEG", quality=85))
+    at = gray.index(b"\xff\xc0")
+    gray[at + 11] = 0x22
+    write("jpeg_grey_sampling_22.jpg", bytes(gray))
+    # What says how three or four components are colors.
     adobe = lambda transform: (0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
     cmyk = saved(SMOOTH.convert("CMYK"), "JPEG", quality=90)
     unmarked = lambda marker: marker not in (0xE0, 0xEE)
@@ -244,7 +244,7 @@ def jpeg_files():
     write("mpo.mpo", saved(SMOOTH, "MPO", quality=85, save_all=True, append_images=[SMOOTH.transpose(Image.Transpose.ROTATE_180)]))
     save("jpeg_comment.jpg", SMOOTH, quality=80, comment="a comment")
     save("jpeg_profile.jpg", SMALL, quality=80, icc_profile=b"profile" * 12000)
-    # Two tables of quantisation with 16 bits.
+    # Two tables of quantization with 16 bits.
     deep = saved(SMOOTH, "JPEG", qtables=[[300] * 64, [400] * 64])
     write("jpeg_deep_tables.jpg", deep)
 
@@ -532,29 +532,29 @@ def tiff_files():
     for extra in ((0, 0), (1, 0), (2, 0)):
         write(f"tiff_five_samples_{extra[0]}.tif", tiff(WIDTH, HEIGHT, [(262, 2), (258, (8,) * 5), (277, 5), (338, extra)], [five.tobytes()]))
     write("tiff_cmyk_five.tif", tiff(WIDTH, HEIGHT, [(262, 5), (258, (8,) * 5), (277, 5), (338, 0)], [five.tobytes()]))
-    grey_alpha = numpy.stack([values % 256, values * 7 % 256], -1).astype("u1")
+    gray_alpha = numpy.stack([values % 256, values * 7 % 256], -1).astype("u1")
     for extra in (0, 1, 2):
-        write(f"tiff_grey_extra_{extra}.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, (8, 8)), (277, 2), (338, extra)], [grey_alpha.tobytes()]))
-    grey = (values % 256).astype("u1").tobytes()
+        write(f"tiff_grey_extra_{extra}.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, (8, 8)), (277, 2), (338, extra)], [gray_alpha.tobytes()]))
+    gray = (values % 256).astype("u1").tobytes()
     for photometric in (0, 1):
-        write(f"tiff_grey_{photometric}.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, 8)], [grey]))
-        write(f"tiff_grey_{photometric}_deflate.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, 8)], [zlib.compress(grey)], compression=8))
+        write(f"tiff_grey_{photometric}.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, 8)], [gray]))
+        write(f"tiff_grey_{photometric}_deflate.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, 8)], [zlib.compress(gray)], compression=8))
         for bits in (1, 2, 4):
             rows = b"".join(packed(values % (1 << bits) if bits > 1 else values * values // 7 % 2, bits))
             write(f"tiff_grey_{photometric}_{bits}_bits.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, bits)], [rows]))
             write(f"tiff_grey_{photometric}_{bits}_bits_reversed.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, bits), (266, 2)], [rows]))
             write(f"tiff_grey_{photometric}_{bits}_bits_deflate.tif", tiff(WIDTH, HEIGHT, [(262, photometric), (258, bits)], [zlib.compress(rows)], compression=8))
     write("tiff_grey_12_bits.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, 12)], [b"".join(packed(values * 13, 12))]))
-    write("tiff_grey_signed_8.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, 8), (339, 2)], [grey]))
-    write("tiff_reversed_deflate.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, 8), (266, 2)], [bytes(int(f"{b:08b}"[::-1], 2) for b in zlib.compress(grey))], compression=8))
+    write("tiff_grey_signed_8.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, 8), (339, 2)], [gray]))
+    write("tiff_reversed_deflate.tif", tiff(WIDTH, HEIGHT, [(262, 1), (258, 8), (266, 2)], [bytes(int(f"{b:08b}"[::-1], 2) for b in zlib.compress(gray))], compression=8))
     write("tiff_reversed_rgb.tif", tiff(WIDTH, HEIGHT, [(262, 2), (258, (8,) * 3), (277, 3), (266, 2)], [rgb]))
     for bits in (1, 2, 4, 8):
-        colours = tuple((index * 7919 * (channel + 1)) % 65536 for channel in range(3) for index in range(1 << bits))
+        colors = tuple((index * 7919 * (channel + 1)) % 65536 for channel in range(3) for index in range(1 << bits))
         rows = b"".join(packed(values % (1 << bits), bits))
-        write(f"tiff_palette_{bits}_bits.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, bits), (320, colours)], [rows]))
+        write(f"tiff_palette_{bits}_bits.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, bits), (320, colors)], [rows]))
     eight = tuple(range(256)) * 3
-    write("tiff_palette_of_bytes.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, 8), (320, eight)], [grey]))
-    write("tiff_palette_alpha.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, (8, 8)), (277, 2), (338, 2), (320, colours)], [grey_alpha.tobytes()]))
+    write("tiff_palette_of_bytes.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, 8), (320, eight)], [gray]))
+    write("tiff_palette_alpha.tif", tiff(WIDTH, HEIGHT, [(262, 3), (258, (8, 8)), (277, 2), (338, 2), (320, colors)], [gray_alpha.tobytes()]))
     # Several strips; one plane a sample; tiles.
     strips = [ARRAY[y : y + 5].tobytes() for y in range(0, HEIGHT, 5)]
     write("tiff_raw_strips.tif", tiff(WIDTH, HEIGHT, [(262, 2), (258, (8,) * 3), (277, 3), (278, 5)], strips))
@@ -637,11 +637,11 @@ def tiff_files():
 # --------------------------------------------------------------------------------------------------------- BMP and DIB
 
 
-def bmp(width, height, bits, data, compression=0, palette=b"", header=40, masks=(), colours=0, gap=0, dib=False, planes=1):
+def bmp(width, height, bits, data, compression=0, palette=b"", header=40, masks=(), colors=0, gap=0, dib=False, planes=1):
     if header == 12:
         head = struct.pack("<IHHHH", 12, width, height & 0xFFFF, planes, bits)
     else:
-        head = struct.pack("<IiiHHIIiiII", header, width, height, planes, bits, compression, len(data), 2835, 2835, colours, 0)
+        head = struct.pack("<IiiHHIIiiII", header, width, height, planes, bits, compression, len(data), 2835, 2835, colors, 0)
         inside = b"".join(struct.pack("<I", mask) for mask in masks)
         if header == 40:
             palette = inside + palette
@@ -666,17 +666,17 @@ def bmp_files():
     save("dib.dib", PICTURE)
     save("dib_palette.dib", PALETTE)
     values = numpy.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH)
-    colours = lambda count, size: b"".join(bytes([index * 37 % 256, index * 91 % 256, index * 13 % 256, 0][:size]) for index in range(count))
+    colors = lambda count, size: b"".join(bytes([index * 37 % 256, index * 91 % 256, index * 13 % 256, 0][:size]) for index in range(count))
     for bits in (1, 2, 4, 8):
         rows = bmp_rows(packed(values % (1 << bits), bits))
-        write(f"bmp_{bits}_bits.bmp", bmp(WIDTH, HEIGHT, bits, rows, palette=colours(1 << bits, 4)))
-        write(f"bmp_{bits}_bits_top_down.bmp", bmp(WIDTH, -HEIGHT, bits, rows, palette=colours(1 << bits, 4)))
-        write(f"bmp_{bits}_bits_os2.bmp", bmp(WIDTH, HEIGHT, bits, rows, palette=colours(1 << bits, 3), header=12))
+        write(f"bmp_{bits}_bits.bmp", bmp(WIDTH, HEIGHT, bits, rows, palette=colors(1 << bits, 4)))
+        write(f"bmp_{bits}_bits_top_down.bmp", bmp(WIDTH, -HEIGHT, bits, rows, palette=colors(1 << bits, 4)))
+        write(f"bmp_{bits}_bits_os2.bmp", bmp(WIDTH, HEIGHT, bits, rows, palette=colors(1 << bits, 3), header=12))
     write("bmp_1_bit_inverted.bmp", bmp(WIDTH, HEIGHT, 1, bmp_rows(packed(values % 2, 1)), palette=b"\xff\xff\xff\0\0\0\0\0"))
     write("bmp_4_bits_grey_ramp.bmp", bmp(WIDTH, HEIGHT, 4, bmp_rows(packed(values % 16, 4)), palette=b"".join(bytes([v, v, v, 0]) for v in range(16))))
-    write("bmp_few_colours.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 10, 8)), palette=colours(10, 4), colours=10))
-    write("bmp_index_beyond.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 200, 8)), palette=colours(10, 4), colours=10))
-    write("bmp_two_colours_of_8_bits.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 3, 8)), palette=b"\0\0\0\0\xff\xff\xff\0", colours=2))
+    write("bmp_few_colours.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 10, 8)), palette=colors(10, 4), colors=10))
+    write("bmp_index_beyond.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 200, 8)), palette=colors(10, 4), colors=10))
+    write("bmp_two_colours_of_8_bits.bmp", bmp(WIDTH, HEIGHT, 8, bmp_rows(packed(values % 3, 8)), palette=b"\0\0\0\0\xff\xff\xff\0", colors=2))
     rgb_rows = bmp_rows([row.tobytes() for row in ARRAY])
     write("bmp_top_down.bmp", bmp(WIDTH, -HEIGHT, 24, rgb_rows))
     write("bmp_os2_24.bmp", bmp(WIDTH, HEIGHT, 24, rgb_rows, header=12))
@@ -708,7 +708,7 @@ def bmp_files():
         write(f"bmp_32_{name}.bmp", bmp(WIDTH, HEIGHT, 32, quads, 3, header=124, masks=masks))
         if name in ("bgrx", "xbgr", "bgra"):
             write(f"bmp_32_{name}_v3.bmp", bmp(WIDTH, HEIGHT, 32, quads, 3, masks=masks[:3]))
-    palette = colours(256, 4)
+    palette = colors(256, 4)
     run8 = b"".join(b"\x05" + bytes([y * 9]) + b"\0\x07" + bytes(range(y, y + 7)) + b"\0" + b"\x09" + bytes([200 - y]) + b"\0\0" for y in range(HEIGHT))
     write("bmp_rle8.bmp", bmp(WIDTH, HEIGHT, 8, run8 + b"\0\1", 1, palette=palette))
     write("bmp_rle8_top_down.bmp", bmp(WIDTH, -HEIGHT, 8, run8 + b"\0\1", 1, palette=palette))
@@ -718,7 +718,7 @@ def bmp_files():
     write("bmp_rle8_long_run.bmp", bmp(WIDTH, HEIGHT, 8, (b"\xff\x21\0\0") * HEIGHT + b"\0\1", 1, palette=palette))
     write("bmp_rle8_short.bmp", bmp(WIDTH, HEIGHT, 8, run8[: len(run8) // 2], 1, palette=palette))
     run4 = b"".join(b"\x05" + bytes([y * 9]) + b"\0\x07" + bytes([0x12, 0x34, 0x56, 0x70]) + b"\x09" + bytes([200 - y]) + b"\0\0" for y in range(HEIGHT))
-    write("bmp_rle4.bmp", bmp(WIDTH, HEIGHT, 4, run4 + b"\0\1", 2, palette=colours(16, 4)))
+    write("bmp_rle4.bmp", bmp(WIDTH, HEIGHT, 4, run4 + b"\0\1", 2, palette=colors(16, 4)))
     write("bmp_jpeg.bmp", bmp(45, 29, 0, saved(SMOOTH, "JPEG"), 4))
     write("bmp_png.bmp", bmp(45, 29, 0, saved(SMOOTH, "PNG"), 5))
     whole = bmp(WIDTH, HEIGHT, 24, rgb_rows)
@@ -739,12 +739,12 @@ def pnm_files():
     values = numpy.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH)
     for maxval in (1, 3, 15, 100, 200, 254, 255, 256, 1000, 4095, 65534, 65535):
         kind = "u1" if maxval < 256 else ">u2"
-        grey = values * 239 % (maxval + 1)
-        write(f"pnm_grey_{maxval}.pgm", b"P5\n%d %d\n%d\n" % (WIDTH, HEIGHT, maxval) + grey.astype(kind).tobytes())
-        rgb = numpy.stack([grey, values * 31 % (maxval + 1), values * 97 % (maxval + 1)], -1)
+        gray = values * 239 % (maxval + 1)
+        write(f"pnm_grey_{maxval}.pgm", b"P5\n%d %d\n%d\n" % (WIDTH, HEIGHT, maxval) + gray.astype(kind).tobytes())
+        rgb = numpy.stack([gray, values * 31 % (maxval + 1), values * 97 % (maxval + 1)], -1)
         write(f"pnm_{maxval}.ppm", b"P6\n%d %d\n%d\n" % (WIDTH, HEIGHT, maxval) + rgb.astype(kind).tobytes())
         lines = lambda array: "\n".join(" ".join(map(str, row.ravel())) for row in array) + "\n"
-        write(f"pnm_grey_{maxval}_text.pgm", (f"P2 {WIDTH} {HEIGHT} {maxval}\n" + lines(grey)).encode())
+        write(f"pnm_grey_{maxval}_text.pgm", (f"P2 {WIDTH} {HEIGHT} {maxval}\n" + lines(gray)).encode())
         if maxval in (3, 255, 1000, 65535):
             write(f"pnm_{maxval}_text.ppm", (f"P3 {WIDTH} {HEIGHT}\n{maxval}\n" + lines(rgb)).encode())
     bits = values * values // 7 % 2
@@ -824,10 +824,10 @@ def gif_files():
     save("gif_interlaced.gif", PALETTE, interlace=True)
     frames = [PICTURE.transpose(Image.Transpose.ROTATE_180).quantize(32), PALETTE]
     save("gif_animated.gif", frames[0], save_all=True, append_images=frames[1:], duration=100)
-    colours = bytes(index * factor % 256 for index in range(256) for factor in (37, 91, 13))
-    red_first = b"\xff\0\0" + colours[3:]
+    colors = bytes(index * factor % 256 for index in range(256) for factor in (37, 91, 13))
+    red_first = b"\xff\0\0" + colors[3:]
     other = bytes(255 - value for value in red_first)
-    greys = bytes(index for index in range(256) for _ in range(3))
+    grays = bytes(index for index in range(256) for _ in range(3))
     indices = [(x * 7 + y * 3) % 256 for y in range(6) for x in range(9)]
     inset = (4, 2, 9, 6, indices)
     for name, options in [
@@ -842,9 +842,9 @@ def gif_files():
         ("disposal_3_transparent", {"disposal": 3, "transparent": 7}),
     ]:
         write(f"gif_inset_{name}.gif", gif(WIDTH, HEIGHT, [(*inset, options)], red_first, background=5))
-    write("gif_inset_greys.gif", gif(WIDTH, HEIGHT, [(*inset, {})], greys, background=5))
-    write("gif_inset_greys_transparent.gif", gif(WIDTH, HEIGHT, [(*inset, {"transparent": 200})], greys))
-    write("gif_local_greys.gif", gif(WIDTH, HEIGHT, [(*inset, {"palette": greys})], red_first))
+    write("gif_inset_greys.gif", gif(WIDTH, HEIGHT, [(*inset, {})], grays, background=5))
+    write("gif_inset_greys_transparent.gif", gif(WIDTH, HEIGHT, [(*inset, {"transparent": 200})], grays))
+    write("gif_local_greys.gif", gif(WIDTH, HEIGHT, [(*inset, {"palette": grays})], red_first))
     write("gif_no_palette.gif", gif(WIDTH, HEIGHT, [(*inset, {})]))
     write("gif_only_local_palette.gif", gif(WIDTH, HEIGHT, [(*inset, {"palette": red_first})]))
     write("gif_transparent_beyond.gif", gif(WIDTH, HEIGHT, [(*inset, {"transparent": 200})], red_first[:48]))

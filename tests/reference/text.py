@@ -30,7 +30,7 @@ TEXTS = [
     "<image>A cat.\n",
     "12 \u00e9t\u00e9s \U0001f408",
 ]
-# Not tokenised as special tokens where a person wrote them.
+# Not tokenized as special tokens where a person wrote them.
 SPELLED = ["a </s> b", "<s>", "<image> <unk>"]
 
 

@@ -6,7 +6,7 @@ runs the scorers' own code: PythonEvaluationTools/vqaEvaluation/vqaEval.py of ht
 a013f0043c1e2cdc995922dfe257f7149aa9af06 (its `print` statements, which are Python 2, are dropped), and
 llava/eval/m4c_evaluator.py of https://github.com/haotian-liu/LLaVA at c121f0432da27facab705978f83c4ada465e46fd.
 Writes tests/reference/vqa.jsonl, an array a case: the answer, the annotators' answers as [times, answer], the answer
-as each scorer normalises it, its score by each.
+as each scorer normalizes it, its score by each.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-use super::{PictureError, Pixels, broken, check_size, grey_ramp, palette, unpacked};
+use super::{PictureError, Pixels, broken, check_size, gray_ramp, palette, unpacked};
 
 const TRUNCATED: PictureError = PictureError::Truncated("BMP");
 
@@ -16,13 +16,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         at += 12;
     }
     let layout = Layout::of(&header, bytes, start)?;
-    let mut colours = grey_ramp();
+    let mut colors = gray_ramp();
     if header.bits <= 8 {
         let entry: usize = if header.size == 12 { 3 } else { 4 };
-        let all = bytes.get(at..at.saturating_add(entry.saturating_mul(header.colours))).ok_or(TRUNCATED)?;
-        let listed = || all.chunks_exact(entry).map(|colour| [colour[2], colour[1], colour[0]]);
-        if !listed().zip(grey_ramp()).all(|(colour, grey)| colour == grey) {
-            colours = palette(listed());
+        let all = bytes.get(at..at.saturating_add(entry.saturating_mul(header.colors))).ok_or(TRUNCATED)?;
+        let listed = || all.chunks_exact(entry).map(|color| [color[2], color[1], color[0]]);
+        if !listed().zip(gray_ramp()).all(|(color, gray)| color == gray) {
+            colors = palette(listed());
         }
         at += all.len();
     }
@@ -35,7 +35,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         let indices = runs(data, bytes.len() - data.len(), width, height, half_bytes)?;
         for (y, row) in indices.chunks_exact(width).enumerate() {
             let places = pixels.row(place(y)).iter_mut();
-            places.zip(row).for_each(|(place, index)| *place = colours[usize::from(*index)]);
+            places.zip(row).for_each(|(place, index)| *place = colors[usize::from(*index)]);
         }
         return Ok(pixels.into());
     }
@@ -44,7 +44,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     for y in 0..height {
         // The last row may lack its padding.
         let row = data.get(y * stride..y * stride + used).ok_or(TRUNCATED)?;
-        layout.read(row, header.bits, &colours, pixels.row(place(y)));
+        layout.read(row, header.bits, &colors, pixels.row(place(y)));
     }
     Ok(pixels.into())
 }
@@ -81,7 +81,7 @@ struct Header {
     top_down: bool,
     bits: u8,
     compression: Compression,
-    colours: usize,
+    colors: usize,
 }
 
 impl Header {
@@ -94,8 +94,8 @@ impl Header {
         };
         if size == 12 {
             let (width, height) = (half(bytes, start + 4)?.into(), half(bytes, start + 6)?.into());
-            let (compression, colours) = (Compression::None, 1 << bits.min(16));
-            return Ok(Self { size, width, height, top_down: false, bits, compression, colours });
+            let (compression, colors) = (Compression::None, 1 << bits.min(16));
+            return Ok(Self { size, width, height, top_down: false, bits, compression, colors });
         }
         if !matches!(size, 40 | 52 | 56 | 64 | 108 | 124) {
             return Err(broken("BMP", format_args!("a header of {size} bytes is not supported")));
@@ -108,16 +108,16 @@ impl Header {
             3 => Compression::Masks,
             other => return Err(broken("BMP", format_args!("compression {other} of {bits} bits is not supported"))),
         };
-        let colours = match word(bytes, start + 32)? {
+        let colors = match word(bytes, start + 32)? {
             0 => 1 << bits.min(16),
-            colours => colours as usize,
+            colors => colors as usize,
         };
         let (width, height, top_down) = (word(bytes, start + 4)?.into(), height.unsigned_abs().into(), height < 0);
-        Ok(Self { size, width, height, top_down, bits, compression, colours })
+        Ok(Self { size, width, height, top_down, bits, compression, colors })
     }
 }
 
-/// Where the colours of a pixel are.
+/// Where the colors of a pixel are.
 enum Layout {
     Indices,
     /// Red, green and blue: how far to shift right, and the bits that remain.
@@ -161,8 +161,8 @@ impl Layout {
             }
             Self::Fields(fields) => {
                 let pixels = row.chunks_exact(2).map(|two| u32::from(u16::from_le_bytes([two[0], two[1]])));
-                let colour = |pixel: u32| fields.map(|(shift, most)| ((pixel >> shift & most) * 255 / most) as u8);
-                places.iter_mut().zip(pixels).for_each(|(place, pixel)| *place = colour(pixel));
+                let color = |pixel: u32| fields.map(|(shift, most)| ((pixel >> shift & most) * 255 / most) as u8);
+                places.iter_mut().zip(pixels).for_each(|(place, pixel)| *place = color(pixel));
             }
             Self::Bytes(at) => {
                 let pixels = row.chunks_exact(usize::from(bits / 8));

@@ -1,10 +1,10 @@
 //! GIF, of which the first frame counts, on the canvas that Pillow gives it: what lies outside the frame has the
-//! transparent colour, without one the palette's first.
+//! transparent color, without one the palette's first.
 
 use image::RgbImage;
 use weezl::{BitOrder, decode::Decoder};
 
-use super::{PictureError, Pixels, broken, check_size, grey_ramp, lzw, palette};
+use super::{PictureError, Pixels, broken, check_size, gray_ramp, lzw, palette};
 
 const TRUNCATED: PictureError = PictureError::Truncated("GIF");
 
@@ -39,16 +39,16 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let (width, height) = (canvas.0.max(left + across), canvas.1.max(top + down));
     check_size(width as u64, height as u64)?;
     check_size(across as u64, down as u64)?;
-    let colours = match (local, global) {
-        // Pillow takes a ramp of greys for no palette at all, and then looks at the palette of all frames.
-        (Some(local), Some(global)) if is_grey_ramp(local) => global,
+    let colors = match (local, global) {
+        // Pillow takes a ramp of grays for no palette at all, and then looks at the palette of all frames.
+        (Some(local), Some(global)) if is_gray_ramp(local) => global,
         (local, global) => local.or(global).unwrap_or_default(),
     };
-    let colours = if is_grey_ramp(colours) { grey_ramp() } else { palette(colours.as_chunks().0.iter().copied()) };
+    let colors = if is_gray_ramp(colors) { gray_ramp() } else { palette(colors.as_chunks().0.iter().copied()) };
 
     let indices = reader.indices(across * down)?;
     let mut pixels = Pixels::new(width, height);
-    pixels.fill(colours[usize::from(transparent.unwrap_or(0))]);
+    pixels.fill(colors[usize::from(transparent.unwrap_or(0))]);
     let in_order: Vec<usize> = match flags & 0x40 {
         0 => (0..down).collect(),
         _ => {
@@ -57,13 +57,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     };
     for (row, y) in indices.chunks_exact(across).zip(in_order) {
         let places = &mut pixels.row(top + y)[left..left + across];
-        places.iter_mut().zip(row).for_each(|(place, index)| *place = colours[usize::from(*index)]);
+        places.iter_mut().zip(row).for_each(|(place, index)| *place = colors[usize::from(*index)]);
     }
     Ok(pixels.into())
 }
 
-fn is_grey_ramp(colours: &[u8]) -> bool {
-    colours.chunks_exact(3).enumerate().all(|(index, colour)| colour.iter().all(|value| usize::from(*value) == index))
+fn is_gray_ramp(colors: &[u8]) -> bool {
+    colors.chunks_exact(3).enumerate().all(|(index, color)| color.iter().all(|value| usize::from(*value) == index))
 }
 
 struct Reader<'a> {

@@ -16,7 +16,7 @@ use super::{PictureError, broken, check_size, without_inks};
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let Samples { width, height, count, values } = samples(bytes)?;
     let pixels = match count {
-        1 => values.into_iter().flat_map(|grey| [grey; 3]).collect(),
+        1 => values.into_iter().flat_map(|gray| [gray; 3]).collect(),
         3 => values,
         _ => values.as_chunks().0.iter().flat_map(|inks: &[u8; 4]| without_inks(inks.map(|ink| 255 - ink))).collect(),
     };
@@ -29,7 +29,7 @@ pub struct Samples {
     pub width: usize,
     /// Pixels down.
     pub height: usize,
-    /// Values a pixel: 1 is grey, 3 is red, green and blue, 4 is inks as they are stored.
+    /// Values a pixel: 1 is gray, 3 is red, green and blue, 4 is inks as they are stored.
     pub count: usize,
     /// `[height, width, count]`.
     pub values: Vec<u8>,
@@ -67,7 +67,7 @@ fn read(source: Counted<'_>) -> Result<Samples, PictureError> {
     Ok(Samples { width, height, count, values })
 }
 
-/// Bytes that remember whether more were asked for than there are: libjpeg fills what is missing with grey.
+/// Bytes that remember whether more were asked for than there are: libjpeg fills what is missing with gray.
 struct Counted<'a> {
     rest: &'a [u8],
     exhausted: &'a Cell<bool>,
@@ -141,7 +141,7 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// A stream whose colours are what a TIFF file says, whatever its own markers say: luma and chroma, or else colours as
+/// A stream whose colors are what a TIFF file says, whatever its own markers say: luma and chroma, or else colors as
 /// they are. `tables` are those that the streams of the file have in common.
 pub fn in_tiff(tables: &[u8], stream: &[u8], luma_and_chroma: bool) -> Vec<u8> {
     let mut whole = vec![0xFF, 0xD8, 0xFF, 0xEE, 0, 14];

@@ -140,12 +140,12 @@ fn read(format: Format, bytes: &[u8]) -> Result<RgbImage, PictureError> {
     }
 }
 
-/// Whether the picture in `bytes` is grey of more than eight bits. Pillow makes every value from 255 on white.
-pub fn has_deep_grey(bytes: &[u8]) -> bool {
+/// Whether the picture in `bytes` is gray of more than eight bits. Pillow makes every value from 255 on white.
+pub fn has_deep_gray(bytes: &[u8]) -> bool {
     match sniff(bytes) {
         Ok(Format::Png) => bytes.get(24..26) == Some(&[16, 0]),
-        Ok(Format::Pnm) => pnm::has_deep_grey(bytes),
-        Ok(Format::Tiff) => tiff::has_deep_grey(bytes),
+        Ok(Format::Pnm) => pnm::has_deep_gray(bytes),
+        Ok(Format::Tiff) => tiff::has_deep_gray(bytes),
         _ => false,
     }
 }
@@ -251,8 +251,8 @@ impl Pixels {
         Self { width, values: vec![[0; 3]; width * height] }
     }
 
-    fn fill(&mut self, colour: [u8; 3]) {
-        self.values.fill(colour);
+    fn fill(&mut self, color: [u8; 3]) {
+        self.values.fill(color);
     }
 
     fn width(&self) -> usize {
@@ -311,15 +311,15 @@ fn clipped_real(value: impl Into<f64>) -> u8 {
     value.into() as u8
 }
 
-/// A palette of `colours`; what lies beyond them is black.
-fn palette(colours: impl Iterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
+/// A palette of `colors`; what lies beyond them is black.
+fn palette(colors: impl Iterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
     let mut palette = [[0; 3]; 256];
-    palette.iter_mut().zip(colours).for_each(|(entry, colour)| *entry = colour);
+    palette.iter_mut().zip(colors).for_each(|(entry, color)| *entry = color);
     palette
 }
 
 /// What Pillow takes for no palette.
-fn grey_ramp() -> [[u8; 3]; 256] {
+fn gray_ramp() -> [[u8; 3]; 256] {
     std::array::from_fn(|index| [index as u8; 3])
 }
 
@@ -502,8 +502,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn grey_of_more_than_eight_bits_is_distinguished_from_the_header() {
-        let deep: Vec<String> = table().into_keys().filter(|name| has_deep_grey(&odd(name))).collect();
+    fn gray_of_more_than_eight_bits_is_distinguished_from_the_header() {
+        let deep: Vec<String> = table().into_keys().filter(|name| has_deep_gray(&odd(name))).collect();
         for name in
             ["grey_16_bits.png", "pnm_grey_1000.pgm", "pnm_grey_256_text.pgm", "tiff_float.tif", "tiff_16_bits.tif"]
         {
@@ -526,7 +526,7 @@ pub(crate) mod tests {
             let _ = read(format, bytes);
         }
         orientation(bytes);
-        has_deep_grey(bytes);
+        has_deep_gray(bytes);
     }
 
     proptest! {

@@ -27,7 +27,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let mut reader = decoder.read_info().map_err(fail)?;
     let info = reader.info();
     let (width, height) = (info.width as usize, info.height as usize);
-    let (colour, depth) = (info.color_type, info.bit_depth as u8);
+    let (color, depth) = (info.color_type, info.bit_depth as u8);
     let palette = palette(info.palette.as_deref().unwrap_or_default().as_chunks().0.iter().copied());
     let passes = if info.interlaced { &PASSES[..] } else { &[(0, 0, 1, 1)] };
 
@@ -36,7 +36,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         for y in (y0..height).step_by(dy) {
             let row = reader.next_interlaced_row().map_err(fail)?.ok_or(PictureError::Truncated("PNG"))?;
             let places = pixels.row(y).iter_mut().skip(x0).step_by(dx);
-            read_row(row.data(), colour, depth, &palette, places);
+            read_row(row.data(), color, depth, &palette, places);
         }
     }
     // What is damaged without being malformed, the checksums behind the pixels tell. That nothing follows is no harm.
@@ -46,20 +46,20 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     }
 }
 
-/// Drops alpha, and bits beyond eight as Pillow does: of colours and of grey with alpha the low ones; grey of 16 bits,
+/// Drops alpha, and bits beyond eight as Pillow does: of colors and of gray with alpha the low ones; gray of 16 bits,
 /// which Pillow holds as integers, is cut off at 255.
 fn read_row<'a>(
     row: &[u8],
-    colour: ColorType,
+    color: ColorType,
     depth: u8,
     palette: &[[u8; 3]],
     places: impl Iterator<Item = &'a mut [u8; 3]>,
 ) {
     let bytes = usize::from(depth / 8).max(1);
-    let grey = |samples: &[u8]| [samples[0]; 3];
+    let gray = |samples: &[u8]| [samples[0]; 3];
     let rgb = |samples: &[u8]| [samples[0], samples[bytes], samples[2 * bytes]];
-    let samples = row.chunks_exact(bytes * colour.samples());
-    match (colour, depth) {
+    let samples = row.chunks_exact(bytes * color.samples());
+    match (color, depth) {
         (ColorType::Indexed, _) => set(places, unpacked(row, depth).map(|index| palette[usize::from(index)])),
         (ColorType::Grayscale, 16) => {
             set(places, samples.map(|word| [clipped(u16::from_be_bytes([word[0], word[1]])); 3]))
@@ -68,7 +68,7 @@ fn read_row<'a>(
             let step = 255 / ((1u16 << depth) - 1) as u8;
             set(places, unpacked(row, depth).map(|value| [value * step; 3]));
         }
-        (ColorType::GrayscaleAlpha, _) => set(places, samples.map(grey)),
+        (ColorType::GrayscaleAlpha, _) => set(places, samples.map(gray)),
         (ColorType::Rgb | ColorType::Rgba, _) => set(places, samples.map(rgb)),
     }
 }

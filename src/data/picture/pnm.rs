@@ -1,4 +1,4 @@
-//! PBM, PGM and PPM, as text and binary, with any greatest value, and PFM in grey.
+//! PBM, PGM and PPM, as text and binary, with any greatest value, and PFM in gray.
 
 use image::RgbImage;
 
@@ -21,7 +21,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
             let most = u16::try_from(most).ok().filter(|most| *most > 0);
             let most = most.ok_or_else(|| broken("PNM", "the maximum value is not between 1 and 65535"))?;
             let samples = if matches!(kind, b'2' | b'5') { 1 } else { 3 };
-            // Pillow takes grey of more than eight bits for integers, and cuts those off at 255.
+            // Pillow takes gray of more than eight bits for integers, and cuts those off at 255.
             let scale = scale(most, samples == 1 && most > 255);
             let text = matches!(kind, b'2' | b'3');
             let mut values = Values { rest: header.rest(), most, text };
@@ -43,8 +43,8 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     Ok(pixels.into())
 }
 
-/// Whether the header tells of grey of more than eight bits, or of real numbers.
-pub fn has_deep_grey(bytes: &[u8]) -> bool {
+/// Whether the header tells of gray of more than eight bits, or of real numbers.
+pub fn has_deep_gray(bytes: &[u8]) -> bool {
     let mut header = Header { bytes, at: 2 };
     match bytes.get(1) {
         Some(b'f') => true,

@@ -22,13 +22,13 @@ fn unread(what: impl std::fmt::Display) -> PictureError {
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     let directory = Directory::read(bytes).ok_or(TRUNCATED)?;
     let page = Page::read(&directory)?;
-    let colour = Colour::read(&directory, &page)?;
+    let color = Color::read(&directory, &page)?;
     let parts = Parts::read(&directory, &page)?;
     let tables = directory.bytes(347).unwrap_or_default();
 
     let mut pixels = Pixels::new(page.width, page.height);
     // A picture of planes holds a part of each.
-    let (planes, apart) = if page.planar { (colour.needs(), 1) } else { (1, page.samples) };
+    let (planes, apart) = if page.planar { (color.needs(), 1) } else { (1, page.samples) };
     let mut numbers = vec![Vec::new(); planes];
     for down in 0..parts.down {
         for across in 0..parts.across {
@@ -38,7 +38,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
                 .map(|plane| {
                     let index = (plane * parts.down + down) * parts.across + across;
                     let shape = Shape { width: parts.width, height, samples: apart };
-                    read_part(&page, &colour, shape, tables, parts.place(bytes, index)?)
+                    read_part(&page, &color, shape, tables, parts.place(bytes, index)?)
                 })
                 .collect::<Result<_, _>>()?;
             let visible = parts.width.min(page.width - left);
@@ -50,7 +50,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
                     let sample = |index: usize| {
                         if page.planar { numbers[index][x] } else { numbers[0][x * stride + index] }
                     };
-                    *place = colour.pixel(sample);
+                    *place = color.pixel(sample);
                 }
             }
         }
@@ -58,11 +58,11 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     Ok(pixels.into())
 }
 
-/// Whether the first page is grey that is cut off at 255.
-pub fn has_deep_grey(bytes: &[u8]) -> bool {
-    let colour =
-        Directory::read(bytes).and_then(|directory| Colour::read(&directory, &Page::read(&directory).ok()?).ok());
-    matches!(colour, Some(Colour::Clipped))
+/// Whether the first page is gray that is cut off at 255.
+pub fn has_deep_gray(bytes: &[u8]) -> bool {
+    let color =
+        Directory::read(bytes).and_then(|directory| Color::read(&directory, &Page::read(&directory).ok()?).ok());
+    matches!(color, Some(Color::Clipped))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,13 +137,13 @@ impl Page {
 }
 
 /// What the numbers of a pixel mean.
-enum Colour {
-    /// Grey of at most eight bits: times `step`, from white when `inverted`.
-    Grey {
+enum Color {
+    /// Gray of at most eight bits: times `step`, from white when `inverted`.
+    Gray {
         step: u8,
         inverted: bool,
     },
-    /// Grey of more bits, or signed, or real: cut off at 0 and 255.
+    /// Gray of more bits, or signed, or real: cut off at 0 and 255.
     Clipped,
     Indices(Box<[[u8; 3]; 256]>),
     /// Red, green and blue, `shift` bits more than eight; `premultiplied` by the fourth.
@@ -164,28 +164,28 @@ enum Colour {
     },
 }
 
-impl Colour {
+impl Color {
     fn read(directory: &Directory<'_>, page: &Page) -> Result<Self, PictureError> {
         use Format::{Real, Signed, Unsigned};
         let extra = page.extra.as_slice();
         let shift = page.bits.saturating_sub(8);
-        let colour = match (page.photometric, page.format, page.bits, page.samples) {
+        let color = match (page.photometric, page.format, page.bits, page.samples) {
             (0 | 1, Unsigned, 1 | 2 | 4 | 8, 1) => {
                 let step = 255 / ((1u16 << page.bits) - 1) as u8;
-                Self::Grey { step, inverted: page.photometric == 0 }
+                Self::Gray { step, inverted: page.photometric == 0 }
             }
-            (1, Unsigned, 8, 2) if matches!(extra, [0 | 2]) => Self::Grey { step: 1, inverted: false },
-            (1, Signed, 8, 1) => Self::Grey { step: 1, inverted: false },
+            (1, Unsigned, 8, 2) if matches!(extra, [0 | 2]) => Self::Gray { step: 1, inverted: false },
+            (1, Signed, 8, 1) => Self::Gray { step: 1, inverted: false },
             // Pillow does not turn white and black around, and reads some of these in one byte order alone.
             (1, Unsigned, 12, 1) | (0 | 1, Unsigned, 16, 1) | (0 | 1, Real, 32, 1) => Self::Clipped,
             (1, Signed, 16 | 32, 1) | (1, Unsigned, 32, 1) => Self::Clipped,
-            (3, Unsigned, 1 | 2 | 4, 1) | (3, Unsigned, 8, 1 | 2) => Self::Indices(colours(directory)?),
+            (3, Unsigned, 1 | 2 | 4, 1) | (3, Unsigned, 8, 1 | 2) => Self::Indices(colors(directory)?),
             (2, Unsigned, 8 | 16, 3..=6) if matches!(extra, [] | [0, ..] | [2, ..] | [999]) => {
                 Self::Rgb { shift, premultiplied: false }
             }
             (2, Unsigned, 8 | 16, 4..=6) if extra.first() == Some(&1) => Self::Rgb { shift, premultiplied: true },
             (5, Unsigned, 8 | 16, 4..=6) => Self::Inks { shift },
-            // libjpeg makes colours of them.
+            // libjpeg makes colors of them.
             (6, Unsigned, 8, 3) if page.is_jpeg() => Self::Rgb { shift, premultiplied: false },
             (6, Unsigned, 8, 3) => Self::ycc(directory, page)?,
             (8, ..) => return Err(unread("the Lab color space")),
@@ -194,7 +194,7 @@ impl Colour {
                 return Err(unread(what));
             }
         };
-        Ok(colour)
+        Ok(color)
     }
 
     fn ycc(directory: &Directory<'_>, page: &Page) -> Result<Self, PictureError> {
@@ -217,7 +217,7 @@ impl Colour {
     /// How many samples of a pixel are looked at.
     fn needs(&self) -> usize {
         match self {
-            Self::Grey { .. } | Self::Clipped | Self::Indices(_) => 1,
+            Self::Gray { .. } | Self::Clipped | Self::Indices(_) => 1,
             Self::Rgb { premultiplied: false, .. } | Self::Ycc | Self::SharedYcc { .. } => 3,
             Self::Rgb { premultiplied: true, .. } | Self::Inks { .. } => 4,
         }
@@ -227,12 +227,12 @@ impl Colour {
         let byte = |index: usize| sample(index) as u8;
         let high = |index: usize, shift: u8| (sample(index) as u32 >> shift) as u8;
         match self {
-            Self::Grey { step, inverted } => {
-                let grey = byte(0).wrapping_mul(*step);
-                [if *inverted { 255 - grey } else { grey }; 3]
+            Self::Gray { step, inverted } => {
+                let gray = byte(0).wrapping_mul(*step);
+                [if *inverted { 255 - gray } else { gray }; 3]
             }
             Self::Clipped => [clipped_real(sample(0)); 3],
-            Self::Indices(colours) => colours[usize::from(byte(0))],
+            Self::Indices(colors) => colors[usize::from(byte(0))],
             Self::Rgb { shift, premultiplied: false } => [0, 1, 2].map(|index| high(index, *shift)),
             Self::Rgb { shift, premultiplied: true } => {
                 let alpha = u32::from(high(3, *shift));
@@ -243,13 +243,13 @@ impl Colour {
             }
             Self::Inks { shift } => without_inks([0, 1, 2, 3].map(|index| high(index, *shift))),
             Self::Ycc => from_ycc([byte(0), byte(1), byte(2)]),
-            Self::SharedYcc { tables, .. } => tables.colour([byte(0), byte(1), byte(2)]),
+            Self::SharedYcc { tables, .. } => tables.color([byte(0), byte(1), byte(2)]),
         }
     }
 }
 
-/// The colours of a palette.
-fn colours(directory: &Directory<'_>) -> Result<Box<[[u8; 3]; 256]>, PictureError> {
+/// The colors of a palette.
+fn colors(directory: &Directory<'_>) -> Result<Box<[[u8; 3]; 256]>, PictureError> {
     let map = directory.integers(320);
     let count = map.len() / 3;
     if count == 0 {
@@ -306,7 +306,7 @@ impl YccTables {
         }
     }
 
-    fn colour(&self, [luma, blue, red]: [u8; 3]) -> [u8; 3] {
+    fn color(&self, [luma, blue, red]: [u8; 3]) -> [u8; 3] {
         let (blue, red) = (usize::from(blue), usize::from(red));
         let add = |more: i32| (self.luma[usize::from(luma)] + more).clamp(0, 255) as u8;
         let green = (self.green_of_blue[blue] + self.green_of_red[red]) >> 16;
@@ -409,7 +409,7 @@ impl Rows {
 /// One strip or tile, of one plane or all samples.
 fn read_part(
     page: &Page,
-    colour: &Colour,
+    color: &Color,
     shape: Shape,
     tables: &[u8],
     (rest, length): (&[u8], usize),
@@ -431,8 +431,8 @@ fn read_part(
         }
         return Ok(Rows { data: read.values, stride: read.width * samples, ..rows });
     }
-    let blocks = match colour {
-        Colour::SharedYcc { across, down, .. } => Some((*across, *down)),
+    let blocks = match color {
+        Color::SharedYcc { across, down, .. } => Some((*across, *down)),
         _ => None,
     };
     let size = match blocks {
@@ -532,8 +532,8 @@ fn fax(page: &Page, data: &[u8], width: usize, height: usize) -> Result<Vec<u8>,
             return;
         }
         out.resize(start + stride, 0);
-        for (x, colour) in fax::decoder::pels(changes, across).enumerate() {
-            if colour == fax::Color::Black {
+        for (x, color) in fax::decoder::pels(changes, across).enumerate() {
+            if color == fax::Color::Black {
                 out[start + x / 8] |= 128 >> (x % 8);
             }
         }

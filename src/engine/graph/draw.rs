@@ -1,4 +1,4 @@
-//! A graph as text for drawing programs, coloured by what would run. Whoever calls knows the states.
+//! A graph as text for drawing programs, colored by what would run. Whoever calls knows the states.
 
 use std::fmt::Write;
 

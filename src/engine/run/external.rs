@@ -110,7 +110,7 @@ mod tests {
     use crate::node::{FileDigests, Part};
     use std::path::Path;
 
-    fn labelled(store: &Store, file: Digest, path: &Path) -> Artifact {
+    fn labeled(store: &Store, file: Digest, path: &Path) -> Artifact {
         let record = serde_json::json!({ "id": file, "file": file });
         let label = Label { path: Some(path.to_str().unwrap().to_owned()), ..Label::default() };
         let part =
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(objects.lost(), [named], "it may have been an object");
         let path = folder.path().join("named");
         fs::write(&path, "named").unwrap();
-        external.add(&labelled(&store, named, &path));
+        external.add(&labeled(&store, named, &path));
         assert_eq!(read(&named).unwrap(), b"named");
     }
 

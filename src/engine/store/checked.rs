@@ -1,4 +1,4 @@
-//! JSON with a checksum around it: what a crash, a full disk or a bad sector left incomplete is recognised and passed
+//! JSON with a checksum around it: what a crash, a full disk or a bad sector left incomplete is recognized and passed
 //! over, never believed. Records, journals, the index and the memo of file digests share this one form.
 //!
 //! ```text

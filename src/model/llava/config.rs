@@ -27,9 +27,9 @@ pub enum Architecture {
 /// How a picture becomes what the tower reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageMode {
-    /// The shortest side scaled to the tower's size, the centre cut out.
+    /// The shortest side scaled to the tower's size, the center cut out.
     Crop,
-    /// Padded to a square with the mean colour, then scaled.
+    /// Padded to a square with the mean color, then scaled.
     Pad,
     /// The whole squashed to a square, and tiles of the picture at the best of several resolutions.
     Anyres,

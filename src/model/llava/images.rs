@@ -35,7 +35,7 @@ pub struct LlavaImageProcessor {
     filter: Filter,
     mean: [f32; 3],
     deviation: [f32; 3],
-    /// The colour of padding: the mean.
+    /// The color of padding: the mean.
     background: Rgb<u8>,
     /// (width, height) in pixels.
     resolutions: Vec<[u32; 2]>,
@@ -231,7 +231,7 @@ impl ImageProcessor for LlavaImageProcessor {
         sizes.iter().map(|size| self.layout_of(*size)).collect()
     }
 
-    /// The whole picture first, then its tiles, row by row: `[views, 3, size, size]`, normalised.
+    /// The whole picture first, then its tiles, row by row: `[views, 3, size, size]`, normalized.
     fn pixels(&self, image: &RgbImage, layout: &ImageLayout) -> TensorData {
         let views = match (self.mode, layout.tiles) {
             (ImageMode::Anyres, Some(tiles)) => {
@@ -248,7 +248,7 @@ impl ImageProcessor for LlavaImageProcessor {
             _ => vec![cropped(image, self)],
         };
         let size = self.size as usize;
-        let values: Vec<f32> = views.iter().flat_map(|view| normalised(view, self)).collect();
+        let values: Vec<f32> = views.iter().flat_map(|view| normalized(view, self)).collect();
         TensorData::new(values, [views.len(), 3, size, size])
     }
 
@@ -285,8 +285,8 @@ impl LlavaImageProcessor {
     }
 }
 
-/// The shortest side scaled, the centre cut out, as CLIP's processor does it; what lies outside is black. Of a picture
-/// that has its scale already, the centre.
+/// The shortest side scaled, the center cut out, as CLIP's processor does it; what lies outside is black. Of a picture
+/// that has its scale already, the center.
 fn cropped(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
     let (width, height) = picture.dimensions();
     let (short, long) = (width.min(height), width.max(height));
@@ -311,7 +311,7 @@ fn cropped(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
     view
 }
 
-/// Padded to a square with the mean colour, scaled and cut. The padded picture is never whole in memory: a line of
+/// Padded to a square with the mean color, scaled and cut. The padded picture is never whole in memory: a line of
 /// 65,535 pixels would make a square of 13 gigabytes. Rows are scaled one by one in the first pass, so bands give its
 /// bits.
 fn padded(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
@@ -391,19 +391,19 @@ fn unpadded(lines: usize, columns: usize, picture: [u32; 2], rule: AnyresRule) -
         AnyresRule::Original => (side * scale) as usize,
         AnyresRule::HuggingFace => ((side * scale * 1e7).round_ties_even() / 1e7) as usize,
     };
-    let centred = |total: usize, kept: usize| {
+    let centered = |total: usize, kept: usize| {
         let padding = total.saturating_sub(kept) / 2;
         padding..total - padding
     };
     if width / height > columns as f64 / lines as f64 {
-        [centred(lines, scaled(height, columns as f64 / width)), 0..columns]
+        [centered(lines, scaled(height, columns as f64 / width)), 0..columns]
     } else {
-        [0..lines, centred(columns, scaled(width, lines as f64 / height))]
+        [0..lines, centered(columns, scaled(width, lines as f64 / height))]
     }
 }
 
 /// `[3, size, size]`: 8-bit levels as parts of 255, less the mean, by the deviation, in 32 bits like numpy's.
-fn normalised<'a>(view: &'a RgbImage, processor: &'a LlavaImageProcessor) -> impl Iterator<Item = f32> + 'a {
+fn normalized<'a>(view: &'a RgbImage, processor: &'a LlavaImageProcessor) -> impl Iterator<Item = f32> + 'a {
     (0..3).flat_map(move |channel| {
         let (mean, deviation) = (processor.mean[channel], processor.deviation[channel]);
         view.pixels().map(move |pixel| ((f64::from(pixel[channel]) / 255.0) as f32 - mean) / deviation)

@@ -182,7 +182,7 @@ struct Case {
     original_336: Option<Shown>,
 }
 
-/// The 8-bit levels that were normalised, as a digest.
+/// The 8-bit levels that were normalized, as a digest.
 fn levels_digest(image: &ImageInput) -> String {
     let (mean, deviation) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
     let size: usize = image.pixels.shape()[2..].iter().product();

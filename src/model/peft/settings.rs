@@ -159,7 +159,7 @@ impl Settings {
                 .filter(|value| (0.0..1.0).contains(value))
                 .ok_or_else(|| ModelError::new(format!("`lora_dropout` is {value}, not a number from 0 to below 1")))?,
         };
-        // Rank-stabilised LoRA scales by alpha / √rank.
+        // Rank-stabilized LoRA scales by alpha / √rank.
         let alpha = if fields.flag("use_rslora", false)? { alpha * (rank as f64).sqrt() } else { alpha };
         let base = fields.string("base_model_name_or_path", "")?;
         let base = (!base.is_empty()).then(|| base.to_owned());
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn numbers_are_read_as_peft_means_them() {
         assert_eq!(refused("r", json!(0)), "`r` is 0, not an integer above zero");
-        let stabilised = parse(json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true }));
-        assert_eq!(stabilised.expect("sound").alpha, 16.0);
+        let stabilized = parse(json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true }));
+        assert_eq!(stabilized.expect("sound").alpha, 16.0);
         for beginning in [json!("gaussian"), json!(false), json!("orthogonal"), json!("mica")] {
             assert!(with("init_lora_weights", beginning).is_ok());
         }

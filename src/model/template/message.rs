@@ -24,7 +24,7 @@ pub struct Message {
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// What people and models wrote: there, no special token is recognised.
+    /// What people and models wrote: there, no special token is recognized.
     pub plain: Vec<Range<usize>>,
     /// What a model is trained to write: answers, each with what closes it.
     pub answers: Vec<Range<usize>>,

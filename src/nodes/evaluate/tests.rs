@@ -187,7 +187,7 @@ fn what_was_said_is_scored_afterwards() {
 }
 
 #[test]
-fn grey_of_more_than_eight_bits_is_reported_once() {
+fn gray_of_more_than_eight_bits_is_reported_once() {
     let data = data();
     let odd = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
     std::fs::copy(odd.join("pnm_grey_1000.pgm"), data.path().join("b.png")).unwrap();
@@ -195,7 +195,7 @@ fn grey_of_more_than_eight_bits_is_reported_once() {
     collected(&*node(data.path(), ""), &harness, &["red", "blue", "two", "blue"]);
     let notes = harness.notes.lock().unwrap();
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
+    assert!(notes[0].starts_with("1 of 2 pictures is gray of more than 8 bits"), "{notes:?}");
 }
 
 /// What an item's value is when the model said `text`; `Blue.` was cut.

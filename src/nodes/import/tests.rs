@@ -176,7 +176,7 @@ fn faults_are_named_by_file_and_line() {
 }
 
 #[test]
-fn grey_of_more_than_eight_bits_is_reported_once_of_the_pictures_of_rows() {
+fn gray_of_more_than_eight_bits_is_reported_once_of_the_pictures_of_rows() {
     let folder = folder();
     let odd = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/odd");
     std::fs::copy(odd.join("grey_16_bits.png"), folder.path().join("0.png")).unwrap();
@@ -186,5 +186,5 @@ fn grey_of_more_than_eight_bits_is_reported_once_of_the_pictures_of_rows() {
     let (_, _, harness) = rows::<Pair>(artifact::PAIRS, &file).unwrap();
     let notes = harness.notes.lock().unwrap();
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].starts_with("1 of 2 pictures is grey of more than 8 bits"), "{notes:?}");
+    assert!(notes[0].starts_with("1 of 2 pictures is gray of more than 8 bits"), "{notes:?}");
 }

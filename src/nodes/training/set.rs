@@ -67,7 +67,7 @@ impl Set {
     }
 
     /// The examples, of at most `max_length` tokens. Left out are bad items, of which is said so: those whose picture cannot
-    /// be decoded, whose conversations cannot be tokenised, or of whose answers nothing would be left. Known before the
+    /// be decoded, whose conversations cannot be tokenized, or of whose answers nothing would be left. Known before the
     /// first step, since steps and their learning rates depend on the number of examples.
     ///
     /// # Errors

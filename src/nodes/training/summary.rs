@@ -43,10 +43,10 @@ pub(super) fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> S
             if taken.len() == 1 { "the only step is" } else { "all steps are" }
         ));
     }
-    // Of DPO's loss the preference term alone: the regulariser varies with the responses of each batch.
+    // Of DPO's loss the preference term alone: the regularizer varies with the responses of each batch.
     let preferred = series(|pair| pair.dpo);
-    let (what, minimised) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
-    if let Some([first, last]) = ends(minimised).filter(|[first, last]| minimised.len() > 1 && last >= first) {
+    let (what, minimized) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
+    if let Some([first, last]) = ends(minimized).filter(|[first, last]| minimized.len() > 1 && last >= first) {
         let (equal, all) = (set.equal, examples);
         let rate = "`learning_rate` may be too high, or too low for so few steps";
         let cause = match equal {

@@ -1,4 +1,4 @@
-//! Direct preference optimisation with STIC's regulariser.
+//! Direct preference optimization with STIC's regularizer.
 //!
 //! Equation 4.1 of <https://arxiv.org/abs/2405.19716>: equation 7 of <https://arxiv.org/abs/2305.18290> for each pair,
 //! less `chosen_weight` times the chosen response's log-probability, so that a preferred response does not become less
@@ -20,7 +20,7 @@ pub struct Sums {
 pub struct Dpo {
     /// λ of the paper, β of DPO: how far the policy is held to the reference.
     pub beta: f64,
-    /// α of the paper: the weight of the regulariser.
+    /// α of the paper: the weight of the regularizer.
     pub chosen_weight: f64,
 }
 
@@ -30,7 +30,7 @@ pub struct PairLoss {
     /// `ln(1 + exp(−z))`, `z` being [`PairLoss::margin`].
     pub dpo: f64,
     /// `−chosen_weight · log p(chosen)`.
-    pub regulariser: f64,
+    pub regularizer: f64,
     /// `beta · (policy − reference)` of the chosen response.
     pub reward_chosen: f64,
     /// The same of the rejected one.
@@ -42,9 +42,9 @@ pub struct PairLoss {
 }
 
 impl PairLoss {
-    /// What is minimised.
+    /// What is minimized.
     pub fn loss(&self) -> f64 {
-        self.dpo + self.regulariser
+        self.dpo + self.regularizer
     }
 
     /// `z`: by how much the chosen response's reward exceeds the rejected one's.
@@ -70,7 +70,7 @@ impl Dpo {
         let sigmoid = if z >= 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
         PairLoss {
             dpo,
-            regulariser: -self.chosen_weight * policy.chosen,
+            regularizer: -self.chosen_weight * policy.chosen,
             reward_chosen,
             reward_rejected,
             weight_chosen: -self.beta * sigmoid - self.chosen_weight,
@@ -100,7 +100,7 @@ mod tests {
         ];
         for (sums, expected) in golden {
             let found = pair(PAPER, sums);
-            let found = [found.dpo, found.regulariser, found.loss(), found.reward_chosen, found.reward_rejected];
+            let found = [found.dpo, found.regularizer, found.loss(), found.reward_chosen, found.reward_rejected];
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-6, "{sums:?}: {found}, expected {expected}");
             }

@@ -167,7 +167,7 @@ fn the_first_step_of_dpo_finds_policy_and_reference_alike() {
     assert_eq!((first.reward_chosen, first.reward_rejected, first.accuracy), (0.0, 0.0, 0.0));
     assert!((first.dpo - 2f64.ln()).abs() < 1e-12);
     assert_eq!(log[0].learning_rate, 0.0);
-    assert!((log[0].loss - first.dpo - first.regulariser).abs() < 1e-12);
+    assert!((log[0].loss - first.dpo - first.regularizer).abs() < 1e-12);
     assert_eq!(log.len(), 6, "two epochs of 3 + 3 + 2");
 }
 

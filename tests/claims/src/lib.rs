@@ -3,7 +3,7 @@
 //! the model is one access to the file server; between any two, every other process may do any number of its own. So a
 //! process that is suspended, for however long, is one whose next step comes late.
 //!
-//! No clock is modelled: whenever a process looks at another's claim it may take it for dead, whether it is or not.
+//! No clock is modeled: whenever a process looks at another's claim it may take it for dead, whether it is or not.
 //! That covers heartbeats that come late, clocks that are wrong by any amount, and a job that is suspended.
 //!
 //! Each step names the function of `src/engine/store` that it stands for. [`Fault`] leaves out one precaution at a time.

@@ -1,4 +1,4 @@
-//! Colour adjustments with Pillow's arithmetic, in place: what torchvision's `ColorJitter` does to Pillow pictures.
+//! Color adjustments with Pillow's arithmetic, in place: what torchvision's `ColorJitter` does to Pillow pictures.
 //! Tested against torchvision with the corruptions.
 
 use image::{Rgb, RgbImage};
@@ -25,8 +25,8 @@ pub(super) fn contrast(picture: &mut RgbImage, factor: f64) {
 /// Scales the distance from the pixel's own luma.
 pub(super) fn saturation(picture: &mut RgbImage, factor: f64) {
     for pixel in picture.pixels_mut() {
-        let grey = luma(pixel);
-        pixel.0 = pixel.0.map(|value| blend(grey, value, factor as f32));
+        let gray = luma(pixel);
+        pixel.0 = pixel.0.map(|value| blend(gray, value, factor as f32));
     }
 }
 

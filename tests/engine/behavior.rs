@@ -1,4 +1,4 @@
-//! What runs, what hits, what is said; one behaviour a test.
+//! What runs, what hits, what is said; one behavior a test.
 
 use std::collections::BTreeSet;
 use std::fs;
