@@ -10,7 +10,7 @@ set -euo pipefail
 file=$1
 shift
 for seed in "$@"; do
-    # Beside the file: paths in it are relative to its folder.
+    # Beside the file: paths in it are relative to its directory.
     copy="${file%.toml}-seed-$seed.toml"
     trap 'rm -f "$copy"' EXIT
     sed "s/^seed = [0-9]*/seed = $seed/" "$file" > "$copy"

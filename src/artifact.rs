@@ -1,4 +1,5 @@
-//! What flows between the nodes of this program: the kinds of artifact, and their rows. Unknown fields of imported rows are kept under `fields`.
+//! What flows between the nodes of this program: the kinds of artifact, and their rows. Unknown fields of imported rows
+//! are kept under `fields`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -40,7 +41,7 @@ pub enum Speaker {
 pub struct Turn {
     /// Who speaks.
     pub from: Speaker,
-    /// What is said; the first human turn about a picture contains `<image>`.
+    /// The text; the first human turn about a picture contains `<image>`.
     pub value: String,
 }
 
@@ -140,7 +141,7 @@ pub struct Origin {
 pub struct Pair {
     /// The item's identity.
     pub id: ItemId,
-    /// The digest of the clean picture, whatever the rejected response was made from.
+    /// The digest of the clean picture, regardless of what the rejected response was made from.
     pub picture: Digest,
     /// x: the instruction that both responses are trained to answer, without the image placeholder.
     pub instruction: String,

@@ -45,7 +45,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// How weights and activations are stored; reductions and losses accumulate in 32 bits whatever this says.
+/// How weights and activations are stored; reductions and losses always accumulate in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -88,7 +88,7 @@ pub struct DeviceRequest {
     pub precision: Option<Precision>,
 }
 
-/// What a request came to on this machine.
+/// What a request resolved to on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeviceChoice {
     /// The backend.

@@ -1,7 +1,7 @@
 //! STIC, Self-Training on Image Comprehension (<https://arxiv.org/abs/2405.19716>), as a declarative dataflow engine.
 //!
 //! A pipeline is a TOML file: nodes of nine kinds, joined by their inputs. The engine plans and runs it; what a node
-//! makes is kept under a key of all that determines it, so that only what a change touches runs again.
+//! makes is stored under a key of everything that determines it, so that only what a change touches runs again.
 //!
 //! # Map
 //!
@@ -23,11 +23,11 @@
 //! # One walk through the code
 //!
 //! `stic run FILE` reads the text into a [`spec`](stic_engine::spec) (spans kept for messages), and that into a
-//! [`graph`](stic_engine::graph), whose nodes are made by the kinds in [`nodes`]. All mistakes of both steps are reported
-//! at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs exist a key
-//! and looks it up in the [`store`](stic_engine::store); [`run`](stic_engine::run) executes what is missing, in topological
-//! order, and publishes: objects first, the record last. A node that maps items finds those that are in its journal and
-//! makes only the others. The invariants of keys and of the cache stand in [`stic_engine`].
+//! [`graph`](stic_engine::graph), whose nodes are made by the kinds in [`nodes`]. All mistakes of both steps are
+//! reported at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs
+//! exist a key and looks it up in the [`store`](stic_engine::store); [`run`](stic_engine::run) executes what is
+//! missing, in topological order, and publishes: objects first, the record last. A node that maps items finds those
+//! that are in its journal and makes only the others. The invariants of keys and of the cache are in [`stic_engine`].
 //!
 //! # A picture's way through the learning side
 //!
@@ -36,8 +36,8 @@
 //! [`model::processor`] renders a conversation by a chat template and tokenizes it. [`model::batch`] puts the tower's
 //! features in the places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache in
 //! [`model::generate`], without one in [`model::score`] and in training. There, [`train::loss`] makes a loss of the
-//! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the adapter
-//! ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
+//! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the
+//! adapter ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
 
 pub mod artifact;
 pub mod cli;

@@ -123,7 +123,7 @@ fn writes_are_seen_however_they_are_imported_and_those_of_tests_are_not() {
 
 #[test]
 fn modules_import_each_other_without_cycles() {
-    // A file and the folder of its name are one module: `model/template`.
+    // A file and the directory of its name are one module: `model/template`.
     let named = |path: &[String]| path[..path.len().min(2)].join("/");
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in sources("src") {
@@ -143,7 +143,7 @@ fn modules_import_each_other_without_cycles() {
     }
     let known: BTreeSet<String> = imports.keys().cloned().collect();
     for (own, used) in &mut imports {
-        // What is no module of its own is in the file of the folder.
+        // What is no module of its own is in the file of the directory.
         let of = |name: &String| {
             if known.contains(name) { name.clone() } else { name.split('/').next().unwrap().to_owned() }
         };
@@ -231,7 +231,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
-/// (file below `folder`, text) of every source file but the crate roots; the engine is a folder of its own.
+/// (file below `folder`, text) of every source file but the crate roots; the engine is a directory of its own.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = Vec::new();

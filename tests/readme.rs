@@ -1,4 +1,5 @@
-//! Tests every block of the README, and that its reference matches the declarations. A comment before each block says how:
+//! Tests every block of the README, and that its reference matches the declarations. A comment before each block says
+//! how:
 //!
 //! - `run`, `test`: the two commands; `.ci/run` extracts and runs them.
 //! - `after run`: run here, line by line, in a copy of `pipelines`, on the quick start's results.

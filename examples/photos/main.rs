@@ -1,9 +1,10 @@
 //! Makes the small `llava_next` checkpoint that `pipelines/photos.toml` runs: `cargo run --release --example photos`
-//! writes `examples/photos/checkpoint`, or the folder given as the first argument.
+//! writes `examples/photos/checkpoint`, or the directory given as the first argument.
 //!
-//! Its weights are drawn, not trained, so its text means nothing. Everything else is as in LLaVA-1.6: pictures go
-//! through tiles, unpadding and newline rows, the decoder is Mistral's with grouped queries, the tokenizer is built like
-//! Llama's. A piece of text is one character, and what has no piece falls back to bytes, so any text can be said.
+//! Its weights are drawn, not trained, so its text is meaningless. Everything else is as in LLaVA-1.6: pictures go
+//! through tiles, unpadding and newline rows, the decoder is Mistral's with grouped queries, the tokenizer is built
+//! like Llama's. A piece of text is one character, and what has no piece falls back to bytes, so any text can be
+//! generated.
 
 use std::error::Error;
 use std::fs;

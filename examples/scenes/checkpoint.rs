@@ -1,4 +1,4 @@
-//! The small model's shape, its initial values, and its folder: an ordinary Hugging Face `llava` checkpoint.
+//! The small model's shape, its initial values, and its directory: an ordinary Hugging Face `llava` checkpoint.
 
 use std::fs;
 use std::path::Path;

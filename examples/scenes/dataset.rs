@@ -1,7 +1,7 @@
-//! Pictures with known content, in memory and as ordinary files in ordinary folders.
+//! Pictures with known content, in memory and as ordinary files in ordinary directories.
 //!
 //! Everything is drawn from (seed, split, number), so any part can be drawn alone. What the model is trained on is
-//! drawn in memory; written are the folders that the quick start reads.
+//! drawn in memory; written are the directories that the quick start reads.
 
 use std::fs;
 use std::io;
@@ -74,7 +74,7 @@ impl Split {
     }
 }
 
-/// How many pictures each folder gets.
+/// How many pictures each directory gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Unlabeled pictures.

@@ -1,13 +1,13 @@
-//! A small world of pictures with known content, and a small LLaVA that learns it from nothing.
+//! A small world of pictures with known content, and a small LLaVA trained on it from scratch.
 //!
 //! ```text
 //! cargo run --release --example scenes -- draw      # writes examples/scenes/data
 //! cargo run --release --example scenes -- train     # writes examples/scenes/model
 //! ```
 //!
-//! The quick start (`pipelines/quickstart.toml`) runs on what these commands wrote. The model is made so that STIC has
-//! something to do, as on a large one: it reads well, describes better when asked carefully than when asked plainly,
-//! and answers more easily from a description than from the picture alone.
+//! The quick start (`pipelines/quickstart.toml`) uses the output of these commands. The model is trained so that STIC
+//! can improve it, like a large one: it reads well, describes better when asked carefully than when asked plainly, and
+//! answers more easily from a description than from the picture alone.
 
 mod annotate;
 mod ask;
@@ -23,7 +23,7 @@ mod training;
 mod vocabulary;
 mod world;
 
-/// The seed of what is committed.
+/// The seed of the committed files.
 pub const SEED: u64 = 0;
 
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ enum Command {
         seed: u64,
         #[arg(long, default_value = "examples/scenes/data")]
         out: PathBuf,
-        /// Fill the test folder with validation pictures, for choosing settings.
+        /// Fill the test directory with validation pictures, for choosing settings.
         #[arg(long)]
         validation: bool,
     },

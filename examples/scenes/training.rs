@@ -40,7 +40,7 @@ pub struct Stage {
 pub struct Run {
     /// The seed of everything.
     pub seed: u64,
-    /// The folder of checkpoints.
+    /// The directory of checkpoints.
     pub work: PathBuf,
     /// The model's shape.
     pub config: Config,

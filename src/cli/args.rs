@@ -25,8 +25,8 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Cache directory [default: the nearest `cache` created by stic in or above the pipeline file's directory, otherwise
-    /// `cache` in the working directory]
+    /// Cache directory [default: the nearest `cache` created by stic in or above the pipeline file's directory,
+    /// otherwise `cache` in the working directory]
     #[arg(
         long,
         value_name = "DIR",
@@ -212,7 +212,8 @@ pub struct Export {
     /// Write into a non-empty directory, replacing files of the same name
     #[arg(long)]
     pub force: bool,
-    /// Print one JSON object: `node`, `kind`, `folder`, `files`, `written` (false if the directory already held this result)
+    /// Print one JSON object: `node`, `kind`, `folder`, `files`, `written` (false if the directory already held this
+    /// result)
     #[arg(long)]
     pub json: bool,
 }
@@ -331,8 +332,8 @@ pub struct Score {
 }
 
 impl Run {
-    /// The arguments of `stic` that continue this run: the same, without the options that only change the output, and without
-    /// `--force` for the nodes in `done`.
+    /// The arguments of `stic` that continue this run: the same, without the options that only change the output, and
+    /// without `--force` for the nodes in `done`.
     pub fn resume_command(&self, cache_option: &str, done: &[&str]) -> String {
         let mut command = format!("run {}", super::shell::path(&self.file));
         let mut add = |option: &str, value: &str| command += &format!(" {option}{}", super::shell::word(value));
@@ -352,9 +353,9 @@ impl Run {
 }
 
 impl Global {
-    /// The cache for the pipeline in `file`: the one named on the command line or in the environment, else the nearest `cache`
-    /// created by stic in or above the file's folder, else `cache` in the working directory. Without a file the search starts
-    /// in the working directory.
+    /// The cache for the pipeline in `file`: the one named on the command line or in the environment, else the nearest
+    /// `cache` created by stic in or above the file's directory, else `cache` in the working directory. Without a file
+    /// the search starts in the working directory.
     pub fn cache(&self, file: Option<&Path>) -> PathBuf {
         // Scripts unset a variable by emptying it.
         let named = self.cache.clone().filter(|cache| !cache.as_os_str().is_empty());
@@ -393,8 +394,7 @@ fn name_global_options(command: &mut Parsed) {
     };
     for subcommand in command.get_subcommands_mut().filter(|subcommand| subcommand.get_name() != "help") {
         let shown = std::mem::take(subcommand).mut_args(hidden);
-        *subcommand =
-            shown.after_help("Options of every command (--cache, --quiet, --verbose, --color): `stic --help`");
+        *subcommand = shown.after_help("Global options (--cache, --quiet, --verbose, --color): `stic --help`");
         name_global_options(subcommand);
     }
 }
@@ -412,13 +412,13 @@ fn shell_path(text: &str) -> Option<String> {
     let rest = text.strip_prefix('~')?;
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let whole = (rest.is_empty() || rest.starts_with('/')).then(|| home.map(|home| home.join(rest.trim_matches('/'))));
-    let whole = whole.flatten().map_or("the whole path".to_owned(), |path| format!("`{}`", path.display()));
-    Some(format!("the shell did not replace `~`: write {whole}, or `./{text}` for a folder of this name"))
+    let whole = whole.flatten().map_or("the absolute path".to_owned(), |path| format!("`{}`", path.display()));
+    Some(format!("the shell did not expand `~`: write {whole}, or `./{text}` for a directory of this name"))
 }
 
 fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
     let (family, index) = text.split_once(':').map_or((text, None), |(family, index)| (family, Some(index)));
-    let index = index.map_or(Ok(0), |index| index.parse().map_err(|_| format!("`{index}` is no device number")))?;
+    let index = index.map_or(Ok(0), |index| index.parse().map_err(|_| format!("`{index}` is not a device number")))?;
     if family == "auto" {
         return Ok((None, index));
     }
@@ -485,7 +485,7 @@ mod tests {
         ] {
             let words = std::iter::once("stic").chain(line.split(' '));
             let error = Arguments::try_parse_from(words).expect_err(line).to_string();
-            assert!(error.contains("the shell did not replace `~`: write "), "{line}: {error}");
+            assert!(error.contains("the shell did not expand `~`: write "), "{line}: {error}");
         }
         assert!(Arguments::try_parse_from(["stic", "run", "./~/p.toml"]).is_ok());
     }

@@ -5,14 +5,14 @@ use serde_json::json;
 use super::table::table;
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines};
 use crate::device::Precision;
-use crate::model::device::{BackendReport, DeviceReport, survey};
+use crate::model::device::{BackendReport, DeviceReport, backends};
 
 /// Lists backends and devices.
 ///
 /// # Errors
 /// When standard output cannot be written to.
 pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
-    let backends = survey();
+    let backends = backends();
     if json {
         for found in &backends {
             let backend = found.backend.name();

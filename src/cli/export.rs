@@ -18,11 +18,11 @@ use stic_engine::node::{Artifact, Failure, Kinds};
 use stic_engine::plan;
 use stic_engine::store::{Record, Store, StoredObject};
 
-/// Exports the result of the current pipeline. An older result is not used, even if the pipeline cannot be planned now or
-/// the node would run.
+/// Exports the result of the current pipeline. An older result is not used, even if the pipeline cannot be planned now
+/// or the node would run.
 ///
 /// # Errors
-/// When the node has not run yet, or the folder holds something else.
+/// When the node has not run yet, or the directory holds something else.
 pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
@@ -53,21 +53,12 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let base_model = file.graph.nodes[target].node.origin();
 
     let folder = &arguments.folder;
-    let io = |path: &Path| {
-        let name = path.display().to_string();
-        move |cause: std::io::Error| {
-            let full = matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-            let problem = CliError::io(format!("{name}: {cause}"), &cause);
-            // The partial export is removed; the result stays in the cache.
-            if full { problem.help("free some space, or name a directory on another disk".to_owned()) } else { problem }
-        }
-    };
     if folder.exists() && !folder.is_dir() {
         return Err(CliError::usage(format!("{} is not a directory", folder.display()))
             .help("name a new or empty directory".to_owned()));
     }
-    // Written to a temporary folder first, so that a failure leaves no partial export. Inside the target, because its parent
-    // may be read-only or on another file system.
+    // Written to a temporary directory first, so that a failure leaves no partial export. Inside the target, because
+    // its parent may be read-only or on another file system.
     let created = !folder.exists();
     fs::create_dir_all(folder).map_err(io(folder))?;
     let written =
@@ -114,11 +105,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
             .help("name a new directory, or use `--force` to replace files of the same name".to_owned()));
     }
     for relative in new.keys() {
-        let (from, to) = (fresh.path().join(relative), folder.join(relative));
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent).map_err(io(parent))?;
-        }
-        put(&from, &to).map_err(io(&to))?;
+        put(&fresh.path().join(relative), &folder.join(relative))?;
     }
     if arguments.json {
         write_json(&reported(true))?;
@@ -167,7 +154,7 @@ fn failed(failure: Failure) -> CliError {
     }
 }
 
-/// Prefix of the temporary folders of exports.
+/// Prefix of the temporary directories of exports.
 const UNFINISHED: &str = ".stic-export-";
 
 /// Whether `folder` holds anything but the files in `new`, unfinished exports, and `lost+found`.
@@ -184,10 +171,24 @@ fn others(folder: &Path, new: &BTreeMap<PathBuf, Digest>) -> std::io::Result<boo
 }
 
 /// Moves the file `from` to `to`, across file systems if need be.
-fn put(from: &Path, to: &Path) -> std::io::Result<()> {
-    match fs::rename(from, to) {
+fn put(from: &Path, to: &Path) -> Result<(), CliError> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(io(parent))?;
+    }
+    let renamed = match fs::rename(from, to) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
         renamed => renamed,
+    };
+    renamed.map_err(io(to))
+}
+
+/// The error of writing `path`. The partial export is removed; the result stays in the cache.
+fn io(path: &Path) -> impl Fn(std::io::Error) -> CliError {
+    let name = path.display().to_string();
+    move |cause| {
+        let full = matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        let problem = CliError::io(format!("{name}: {cause}"), &cause);
+        if full { problem.help("free some space, or name a directory on another disk".to_owned()) } else { problem }
     }
 }
 

@@ -69,7 +69,8 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-/// The answer to `request`, how many seconds its first token took, the image's encoding included, and how many the others.
+/// The answer to `request`, how many seconds its first token took, the image's encoding included, and how many the
+/// others.
 fn timed(generator: &Generator<'_>, request: Request) -> Result<(Answer, [f64; 2]), ModelError> {
     let began = Instant::now();
     let (mut first, mut answer) = (None, Err(ModelError::new("the request was not run")));

@@ -1,8 +1,8 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, the second exits immediately.
 //!
-//! Nodes save their progress when asked to stop. If they are in a long computation and do not react within [`PATIENCE`],
-//! the process exits without them. That is safe: the cache survives a crash at any moment, and only the items in flight are
-//! lost.
+//! Nodes save their progress when asked to stop. If they are in a long computation and do not react within
+//! [`PATIENCE`], the process exits without them. That is safe: the cache survives a crash at any moment, and only the
+//! items in flight are lost.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,8 +35,8 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for signals from now on. One before [`Interrupt::run`] exits immediately. `announce` is called at the first
-    /// signal after that, `give_up` before exiting without the run.
+    /// Listens for signals from now on. One before [`Interrupt::run`] exits immediately. `announce` is called at the
+    /// first signal after that, `give_up` before exiting without the run.
     pub fn listen(announce: impl Fn() + Send + 'static, give_up: impl Fn() + Send + 'static) -> Self {
         let interrupt = Self::default();
         if let Ok(mut signals) = Signals::new(signals()) {
@@ -62,7 +62,7 @@ impl Interrupt {
     /// Exits if the run has not stopped in time.
     fn wait(&self, signal: i32, give_up: &dyn Fn()) {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE || self.run.ending() > 0 {
+        while begun.elapsed() < PATIENCE || self.run.stopping() > 0 {
             std::thread::sleep(LOOK_EVERY);
         }
         if !*self.ended.lock().unwrap_or_else(PoisonError::into_inner) {

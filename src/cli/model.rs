@@ -25,7 +25,7 @@ pub struct Ready {
     pub processor: Processor,
 }
 
-/// Help for a missing model folder: a name such as `llava-hf/llava-1.5-7b-hf` is a Hugging Face id.
+/// Help for a missing model directory: a name such as `llava-hf/llava-1.5-7b-hf` is a Hugging Face id.
 fn of_hub(folder: &Path) -> String {
     let name = folder.to_string_lossy();
     let parts: Vec<&str> = name.split('/').collect();
@@ -35,7 +35,7 @@ fn of_hub(folder: &Path) -> String {
     } else {
         String::new()
     };
-    format!("`--model` takes a folder with a Hugging Face checkpoint{download}")
+    format!("`--model` takes a directory with a Hugging Face checkpoint{download}")
 }
 
 impl Ready {
@@ -46,7 +46,7 @@ impl Ready {
     pub fn load(arguments: &ModelArguments, ui: &Ui) -> Result<Self, CliError> {
         let folder = &arguments.model;
         if !folder.is_dir() {
-            let what = if folder.exists() { "a file, not a folder" } else { "no such folder" };
+            let what = if folder.exists() { "a file, not a directory" } else { "no such directory" };
             return Err(CliError::usage(format!("{}: {what}", folder.display())).help(of_hub(folder)));
         }
         let template = arguments.template.as_deref();

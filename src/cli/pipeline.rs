@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::ui::{CliError, Paint, Ui};
-use crate::data::sniff::{Found, behind_mark};
+use crate::data::sniff::{WrongContent, behind_mark};
 use crate::model;
 use crate::nodes::{device, name_items};
 use stic_engine::diagnostic::{Diagnostic, Source, did_you_mean};
@@ -199,7 +199,7 @@ fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The missing files and folders that a node with other mistakes names.
+/// The missing files and directories that a node with other mistakes names.
 fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
     let is_glob = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
     named.paths.iter().filter(move |(_, path)| !path.exists() && !is_glob(path)).map(|(key, path)| FileProblem {
@@ -225,7 +225,7 @@ fn text_of(path: &Path) -> Result<String, CliError> {
         }
     })?;
     // An empty file is a pipeline without nodes.
-    if let Some(found) = Found::in_any(&bytes).filter(|_| !bytes.is_empty()) {
+    if let Some(found) = WrongContent::in_any(&bytes).filter(|_| !bytes.is_empty()) {
         return Err(CliError::usage(format!("{name}: {found}")).help(found.help.to_owned()));
     }
     if bytes.contains(&0) {

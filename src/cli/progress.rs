@@ -106,7 +106,7 @@ impl Watch {
 }
 
 impl Observer for Watch {
-    fn notice(&self, event: &Event) {
+    fn observe(&self, event: &Event) {
         if self.json {
             // Reported at the end of the run.
             if let Err(problem) = write_json(event) {
@@ -148,7 +148,7 @@ impl Observer for Watch {
                         match &self.live {
                             Some(live) => drop(live.println(printable_with_colors(&text))),
                             // Errors are printed even with `--quiet`.
-                            None => self.ui.print_always(text),
+                            None => self.ui.print(text),
                         }
                     }
                     State::Skipped | State::Awaits => {}

@@ -17,7 +17,8 @@ use stic_engine::{plan, run as engine};
 /// Runs the pipeline.
 ///
 /// # Errors
-/// When the run could not start, or events could not be written. Failed nodes are reported when they fail, and by the exit code.
+/// When the run could not start, or events could not be written. Failed nodes are reported when they fail, and by the
+/// exit code.
 pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let watch = Arc::new(Watch::new(*ui, arguments.json));
     let cache = global.cache(Some(&arguments.file));
@@ -29,7 +30,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         },
         {
             let (ui, message) = (*ui, summary::interrupted(&arguments.resume_command(&cache_option, &[])));
-            move || ui.print_always(&message)
+            move || ui.print(&message)
         },
     );
     let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
@@ -60,7 +61,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     interrupt.run_ended();
     let report = report.map_err(|error| cache_error(&error))?;
     if let Some(cause) = &report.not_kept {
-        ui.print_always(format_args!("cannot save this run's summary: {cause}"));
+        ui.print(format_args!("cannot save this run's summary: {cause}"));
     }
     let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
     let done: Vec<&str> =

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::args::Score;
 use super::model::{Ready, problem};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
-use crate::data::sniff::{Found, behind_mark};
+use crate::data::sniff::{WrongContent, behind_mark};
 use crate::model::ModelError;
 use crate::model::processor::round;
 use crate::model::score;
@@ -66,13 +66,13 @@ pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-/// The lines of the input, numbered from 1, without blank ones. A misspelt `image` is an error if the line has no picture;
-/// other unknown keys get a note.
+/// The lines of the input, numbered from 1, without blank ones. A misspelt `image` is an error if the line has no
+/// picture; other unknown keys get a note.
 fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
     let name = arguments.input.display();
     let text = std::fs::read(&arguments.input)
         .map_err(|error| CliError::io(format!("cannot read {name}: {error}"), &error))?;
-    if let Some(found) = Found::instead_of_text(&text) {
+    if let Some(found) = WrongContent::instead_of_text(&text) {
         return Err(CliError::usage(format!("{name}: {found}")).help(found.help.to_owned()));
     }
     let text = behind_mark(&text);

@@ -27,7 +27,7 @@ pub struct RunSummary<'a> {
     pub graph: &'a Graph,
     /// The pipeline file.
     pub file: &'a Path,
-    /// The cache folder.
+    /// The cache directory.
     pub cache: &'a Path,
     /// The option with which further commands find the cache: [`super::args::Global::cache_option`].
     pub cache_option: &'a str,
@@ -59,10 +59,7 @@ impl RunSummary<'_> {
         self.print_counts(ui);
         if removed {
             let cache = self.cache.display();
-            ui.print_always(format_args!(
-                "the cache `{cache}` was removed; restore it and run again: stic {}",
-                self.resume
-            ));
+            ui.print(format_args!("the cache `{cache}` was removed; restore it and run again: stic {}", self.resume));
             return;
         }
         self.print_next(ui);
@@ -70,24 +67,17 @@ impl RunSummary<'_> {
 
     /// Samples of pairs and training curves, or those of the nodes in `[pipeline] show`; with `-v` those of all nodes.
     fn samples(&self, rows: &[Row<'_>], ui: &Ui) -> Vec<Vec<String>> {
-        let output = |node: &str| self.graph.find(node).map(|index| self.graph.nodes[index].output);
-        let wanted = |node: &str| match &self.graph.show {
+        let is_shown =
+            |(node, summary): &&Row<'_>| !summary.blocks.is_empty() && (ui.verbose || self.shows_blocks_of(node));
+        rows.iter().filter(is_shown).map(|(node, summary)| blocks(node, summary, ui)).collect()
+    }
+
+    fn shows_blocks_of(&self, node: &str) -> bool {
+        let output = self.graph.find(node).map(|index| self.graph.nodes[index].output);
+        match &self.graph.show {
             Some(names) => names.iter().any(|name| name == node),
-            None => matches!(output(node), Some(artifact::PAIRS | artifact::ADAPTER)),
-        };
-        let shown = |node: &str| ui.verbose || wanted(node);
-        let block = |(node, summary): &Row<'_>| {
-            let mut lines = vec![format!("from {}", ui.paint(Paint::Bold, node))];
-            for line in summary.blocks.iter().map(shown_block).collect::<Vec<_>>().iter().flat_map(|text| text.lines())
-            {
-                let text = line.trim_start();
-                let depth = 2 + line.len() - text.len();
-                lines.extend(hanging(&" ".repeat(depth), &printable(text), ui.width, depth + 2));
-            }
-            lines
-        };
-        let is_shown = |(node, summary): &&Row<'_>| !summary.blocks.is_empty() && shown(node);
-        rows.iter().filter(is_shown).map(block).collect()
+            None => matches!(output, Some(artifact::PAIRS | artifact::ADAPTER)),
+        }
     }
 
     fn print_places(&self, ui: &Ui) {
@@ -132,13 +122,13 @@ impl RunSummary<'_> {
     fn print_next(&self, ui: &Ui) {
         let (file, cache) = (shell::path(self.file), self.cache_option);
         if self.report.interrupted {
-            ui.print_always(interrupted(self.resume));
+            ui.print(interrupted(self.resume));
             return;
         }
         let failed: Vec<&NodeReport> = self.report.nodes.iter().filter(|node| node.how == State::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| format!("`{}`", node.node)).collect();
-            ui.print_always(format_args!(
+            ui.print(format_args!(
                 "{} failed; finished work is in the cache. After fixing the problem, run: stic {}",
                 names.join(", "),
                 self.resume
@@ -184,8 +174,8 @@ fn depths(graph: &Graph) -> Vec<usize> {
 /// A node and its summary.
 type Row<'a> = (&'a str, &'a Summary);
 
-/// One table per set of nodes with the same metrics, one row per node. A label that all rows share moves to the title; a
-/// metric that is undefined for a row is a dash.
+/// One table per set of nodes with the same metrics, one row per node. A label that all rows share moves to the title;
+/// a metric that is undefined for a row is a dash.
 fn tables(rows: &[Row<'_>], differences: &[Difference], width: usize) -> Vec<Vec<String>> {
     let measured: Vec<&Row<'_>> = rows.iter().filter(|(_, summary)| !summary.metrics.is_empty()).collect();
     // Nodes that are compared share a table even if some of their metrics are undefined.
@@ -280,8 +270,8 @@ fn signed(metric: &Metric) -> String {
     }
 }
 
-/// A table, or several below each other if its columns do not fit. The first starts with the `keys` leading columns, which
-/// identify a row, the others with the node alone.
+/// A table, or several below each other if its columns do not fit. The first starts with the `keys` leading columns,
+/// which identify a row, the others with the node alone.
 fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<String> {
     let columns = cells.first().map_or(0, Vec::len);
     let chosen = |columns: &[usize]| -> Vec<Vec<String>> {
@@ -316,6 +306,17 @@ fn shown(metric: &Metric) -> String {
         Some([low, high]) => format!("{} [{}, {}]", number(metric.value), number(low), number(high)),
         None => number(metric.value),
     }
+}
+
+/// The lines of a node's blocks, wrapped and indented.
+fn blocks(node: &str, summary: &Summary, ui: &Ui) -> Vec<String> {
+    let mut lines = vec![format!("from {}", ui.paint(Paint::Bold, node))];
+    for line in summary.blocks.iter().map(shown_block).collect::<Vec<_>>().iter().flat_map(|text| text.lines()) {
+        let text = line.trim_start();
+        let depth = 2 + line.len() - text.len();
+        lines.extend(hanging(&" ".repeat(depth), &printable(text), ui.width, depth + 2));
+    }
+    lines
 }
 
 /// A block as text; details are indented.

@@ -1,12 +1,13 @@
-//! Tables that fit the terminal: cells wrap between words, never inside one, and if even the longest words do not fit side
-//! by side, the cells of a row are printed below each other.
+//! Tables that fit the terminal: cells wrap between words, never inside one, and if even the longest words do not fit
+//! side by side, the cells of a row are printed below each other.
 
 use unicode_width::UnicodeWidthStr;
 
 /// Spaces between columns.
 const GAP: usize = 2;
 
-/// The lines of a table at most `width` wide. The last column is not padded. With `head`, the first row names the columns.
+/// The lines of a table at most `width` wide. The last column is not padded. With `head`, the first row names the
+/// columns.
 pub fn table(rows: &[Vec<String>], head: bool, width: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |of: &dyn Fn(&str) -> usize, column: usize| {

@@ -83,7 +83,7 @@ impl CliError {
     }
 }
 
-/// What a color stands for.
+/// The meaning of a color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
     /// Well.
@@ -162,7 +162,7 @@ impl Ui {
     /// Prints a line to standard error unless `quiet` is set.
     pub fn say(&self, line: impl fmt::Display) {
         if !self.quiet {
-            self.print_always(line);
+            self.print(line);
         }
     }
 
@@ -172,7 +172,7 @@ impl Ui {
     }
 
     /// Prints a line to standard error even if `quiet` is set.
-    pub fn print_always(&self, line: impl fmt::Display) {
+    pub fn print(&self, line: impl fmt::Display) {
         // If standard error is closed there is nowhere to report it.
         let _ = writeln!(io::stderr(), "{}", printable_with_colors(&line.to_string()));
     }
@@ -200,7 +200,7 @@ impl Ui {
             let count = problem.mistakes.len();
             let what = if count == 1 { "mistake" } else { "mistakes" };
             let first = if count > shown.len() { format!(", the first {} above", shown.len()) } else { String::new() };
-            self.print_always(format_args!("\n{count} {what} in {}{first}; nothing was run", source.name));
+            self.print(format_args!("\n{count} {what} in {}{first}; nothing ran", source.name));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Corruptions h of pictures, about which a model gives worse descriptions.
 //!
 //! Operations that torchvision has match torchvision 0.16 on Pillow pictures to the bit, except for the Gaussian blur:
-//! torch sums in single precision and no fixed order, which differs by one level at ties. Which operation an item gets, and
-//! with what values, is a function of (seed, item).
+//! torch sums in single precision and no fixed order, which differs by one level at ties. Which operation an item gets,
+//! and with what values, is a function of (seed, item).
 
 use std::collections::BTreeMap;
 
@@ -282,8 +282,8 @@ fn noise(picture: &RgbImage, sigma: f64, draws: &mut Draws) -> RgbImage {
     picture
 }
 
-/// Left, top, width and height of a random crop with a random area and aspect ratio; after ten attempts that do not fit,
-/// the largest center crop whose aspect ratio is allowed.
+/// Left, top, width and height of a random crop with a random area and aspect ratio; after ten attempts that do not
+/// fit, the largest center crop whose aspect ratio is allowed.
 fn part((width, height): (u32, u32), scale: [f64; 2], ratio: [f64; 2], draws: &mut Draws) -> [u32; 4] {
     let area = f64::from(width) * f64::from(height);
     for _ in 0..10 {

@@ -1,12 +1,12 @@
 //! Which fields of a record name its picture and hold its conversation.
 //!
-//! LLaVA's names are `image` and `conversations`; other tools write `images`, `messages` and more. Unambiguous names are
-//! accepted. Other fields that look like a picture or a conversation are errors, because training on a record without its
-//! picture teaches a model to hallucinate.
+//! LLaVA's names are `image` and `conversations`; other tools write `images`, `messages` and more. Unambiguous names
+//! are accepted. Other fields that look like a picture or a conversation are errors, because training on a record
+//! without its picture teaches a model to hallucinate.
 
 use serde_json::{Map, Value};
 
-use super::remarks::Remark;
+use super::record_notes::RecordNote;
 
 /// The field that names the picture.
 const IMAGE: &str = "image";
@@ -14,7 +14,7 @@ const IMAGE: &str = "image";
 /// The field that holds the conversation.
 const CONVERSATIONS: &str = "conversations";
 
-/// Other names of `image` whatever their value, in lower case and without `_`, `-` and spaces.
+/// Other names of `image`, regardless of their value, in lower case and without `_`, `-` and spaces.
 const PICTURE_KEYS: [&str; 22] = [
     "image",
     "images",
@@ -44,7 +44,7 @@ const PICTURE_KEYS: [&str; 22] = [
 const OTHER_MEDIA: [&str; 8] =
     ["video", "videos", "videopath", "videofile", "audio", "audios", "audiopath", "audiofile"];
 
-/// Names that stand for a picture if their value has the extension of one.
+/// Names that mean a picture if their value has the extension of one.
 const FILE_KEYS: [&str; 6] = ["file", "filename", "filepath", "path", "src", "source"];
 
 /// Other names of `conversations`, written the same way.
@@ -61,9 +61,9 @@ const EXTENSIONS: [&str; 22] = [
 ];
 
 /// The remark that a record without a conversation has an answer in another field.
-pub fn unread_answer(fields: &Map<String, Value>) -> Option<Remark> {
+pub fn unread_answer(fields: &Map<String, Value>) -> Option<RecordNote> {
     let key = fields.iter().find(|(key, value)| ANSWER_KEYS.contains(&plain(key).as_str()) && says(value));
-    key.map(|(key, _)| Remark::UnreadAnswer(key.clone()))
+    key.map(|(key, _)| RecordNote::UnreadAnswer(key.clone()))
 }
 
 /// Removes the picture's name from a record's fields. `inline` are the names in its conversation.
@@ -73,7 +73,7 @@ pub fn unread_answer(fields: &Map<String, Value>) -> Option<Remark> {
 pub fn take_picture(
     fields: &mut Map<String, Value>,
     inline: &[String],
-) -> Result<(Option<String>, Option<Remark>), String> {
+) -> Result<(Option<String>, Option<RecordNote>), String> {
     let mut named: Vec<(String, String)> = Vec::new();
     if let Some((key, _)) = fields.iter().find(|(key, value)| OTHER_MEDIA.contains(&plain(key).as_str()) && says(value))
     {
@@ -102,7 +102,7 @@ pub fn take_picture(
     match named.into_iter().next() {
         Some((key, name)) => {
             let usual = key == IMAGE || key == "images" || !inline.is_empty();
-            Ok((Some(name), (!usual).then_some(Remark::Key(key))))
+            Ok((Some(name), (!usual).then_some(RecordNote::Key(key))))
         }
         None => match fields.iter().find_map(|(key, value)| near_picture(key, value)) {
             Some(key) => Err(format!(
@@ -128,7 +128,7 @@ fn picture_keys(fields: &Map<String, Value>) -> Vec<String> {
     })
 }
 
-/// Whether a field of this name stands for a picture whatever its value.
+/// Whether a field of this name means a picture regardless of its value.
 pub(super) fn is_picture_key(key: &str) -> bool {
     PICTURE_KEYS.contains(&plain(key).as_str())
 }
@@ -145,12 +145,12 @@ pub(super) fn says(value: &Value) -> bool {
 }
 
 /// The remark that a record has a system message beside its conversation.
-pub(super) fn system_beside(fields: &Map<String, Value>) -> Option<Remark> {
+pub(super) fn system_beside(fields: &Map<String, Value>) -> Option<RecordNote> {
     ["system", "system_prompt"]
         .into_iter()
         .filter_map(|key| fields.get(key))
         .any(|message| message.is_string() && says(message))
-        .then_some(Remark::System)
+        .then_some(RecordNote::System)
 }
 
 /// The key of a value that looks like a picture's name but is not read: the field itself, or one nested in it.
@@ -280,7 +280,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    type Taken = Result<(Option<String>, Option<Remark>), String>;
+    type Taken = Result<(Option<String>, Option<RecordNote>), String>;
 
     fn picture(value: Value) -> Taken {
         take_picture(value.as_object().cloned().as_mut().unwrap(), &[])
@@ -307,7 +307,7 @@ mod tests {
         for key in ["img", "image_path", "imagePath", "Image", "picture", "file_name", "filename", "image-file", "path"]
         {
             let (name, remark) = picture(json!({key: "a.png", "id": 3})).unwrap();
-            assert_eq!((name.as_deref(), remark), (Some("a.png"), Some(Remark::Key(key.to_owned()))));
+            assert_eq!((name.as_deref(), remark), (Some("a.png"), Some(RecordNote::Key(key.to_owned()))));
         }
         assert_eq!(picture(json!({"image": null, "images": [], "img": null, "id": "a.png"})), Ok((None, None)));
         assert_eq!(picture(json!({"path": "chapter 1", "source": "vg", "image_id": 7})), Ok((None, None)));

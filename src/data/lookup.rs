@@ -1,8 +1,8 @@
 //! Finds the pictures that a data file names, even if the file comes from another machine.
 //!
-//! An absolute path that does not exist is found by its longest suffix that does. A name that differs from the file on disk
-//! in Unicode normalization (macOS decomposes accents), case or backslashes is found if the match is unique. Does not open
-//! pictures.
+//! An absolute path that does not exist is found by its longest suffix that does. A name that differs from the file on
+//! disk in Unicode normalization (macOS decomposes accents), case or backslashes is found if the match is unique. Does
+//! not open pictures.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,13 +13,13 @@ use unicode_normalization::UnicodeNormalization;
 
 use stic_engine::diagnostic::nearest;
 
-/// Looks up pictures in one folder.
+/// Looks up pictures in one directory.
 pub struct Lookup<'a> {
     images: &'a Path,
     folders: Mutex<HashMap<PathBuf, Arc<Names>>>,
 }
 
-/// The names in a folder by their case-folded, normalized form.
+/// The names in a directory by their case-folded, normalized form.
 type Names = HashMap<String, Vec<OsString>>;
 
 /// How a picture was found, and its path.
@@ -69,7 +69,7 @@ impl<'a> Lookup<'a> {
     pub fn missing(&self, written: &str) -> String {
         let joined = self.images.join(written);
         if joined.is_dir() {
-            return format!("no picture `{}`: it is a folder", joined.display());
+            return format!("no picture `{}`: it is a directory", joined.display());
         }
         if joined.exists() {
             return format!("no picture `{}`: it is not a regular file", joined.display());
@@ -123,7 +123,7 @@ impl<'a> Lookup<'a> {
         if same.is_empty() { alike.to_vec() } else { same }
     }
 
-    /// Similar names to suggest for `written`, relative to the folder.
+    /// Similar names to suggest for `written`, relative to the directory.
     fn near(&self, written: &str) -> Option<Vec<String>> {
         let parts = parts(written)?;
         let (last, above) = parts.split_last()?;
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(found("a.png"), respelled("A.PNG"));
         assert_eq!(found(".\\x\\photo.jpg"), respelled("x/Photo.JPG"));
         assert_eq!(found(apart), Some(("there", apart.to_owned())));
-        assert_eq!(found("Sub"), None, "a folder is no picture");
+        assert_eq!(found("Sub"), None, "a directory is no picture");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Sets of prompts (built-in, from a file, or a list), and which one an item draws.
 //!
-//! The built-in prompts are those of the published code, to the byte; the paper prints them with typographic apostrophes.
+//! The built-in prompts are those of the published code, to the byte; the paper prints them with typographic
+//! apostrophes.
 
 use std::path::{Path, PathBuf};
 
-use super::sniff::{Found, NOT_UTF_8, behind_mark};
+use super::sniff::{NOT_UTF_8, WrongContent, behind_mark};
 use crate::artifact::ItemId;
 use stic_engine::digest::{Digest, Value};
 use stic_engine::draw::Draws;
@@ -83,7 +84,7 @@ pub enum PromptError {
         /// The file.
         path: PathBuf,
         /// What.
-        found: Found,
+        found: WrongContent,
     },
     /// The file is not a list of strings.
     #[error("{} is not a list of strings: {cause}", .path.display())]
@@ -131,7 +132,7 @@ impl PromptSet {
         let text = || {
             let bytes =
                 std::fs::read(path).map_err(|cause| PromptError::Unreadable { path: path.to_owned(), cause })?;
-            let other = Found::instead_of_text(&bytes).filter(|_| !bytes.is_empty());
+            let other = WrongContent::instead_of_text(&bytes).filter(|_| !bytes.is_empty());
             match (other, String::from_utf8(behind_mark(&bytes).to_vec())) {
                 (None, Ok(text)) => Ok(text),
                 (found, _) => Err(PromptError::Other { path: path.to_owned(), found: found.unwrap_or(NOT_UTF_8) }),

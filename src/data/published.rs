@@ -1,11 +1,11 @@
-//! Parses descriptions and preference data in the formats of published data sets, one JSON value each. Instruction data is
-//! in [`super::source`].
+//! Parses descriptions and preference data in the formats of published data sets, one JSON value each. Instruction data
+//! is in [`super::source`].
 
 use serde_json::{Map, Value};
 
 use super::fields::{fields_of, says, system_beside, take_picture};
+use super::record_notes::RecordNote;
 use super::records::RawRecord;
-use super::remarks::Remark;
 use super::turns::{Conversed, IMAGE, read_open_turns, without_image};
 use crate::artifact::{Origin, OriginKind, Speaker, Turn};
 
@@ -39,7 +39,7 @@ pub struct Preference {
 ///
 /// # Errors
 /// What is wrong with the record.
-pub fn read_description(record: RawRecord) -> Result<(Description, Vec<Remark>), String> {
+pub fn read_description(record: RawRecord) -> Result<(Description, Vec<RecordNote>), String> {
     let RawRecord { value, mut remarks } = record;
     let mut fields = object(value)?;
     let image = picture(&mut fields, &[], &mut remarks)?;
@@ -54,12 +54,12 @@ pub fn read_description(record: RawRecord) -> Result<(Description, Vec<Remark>),
 const QUESTIONS: [&str; 7] =
     ["prompt", "question", "instruction", "query", "conversations", "messages", "conversation"];
 
-/// Parses a preference record. Also returns remarks. Both sides are conversations of the same question and one answer, or
-/// answers (strings or, as in TRL, messages) with the question under `prompt`.
+/// Parses a preference record. Also returns remarks. Both sides are conversations of the same question and one answer,
+/// or answers (strings or, as in TRL, messages) with the question under `prompt`.
 ///
 /// # Errors
 /// What is wrong with the record.
-pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), String> {
+pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<RecordNote>), String> {
     let RawRecord { value, mut remarks } = record;
     let mut fields = with_two_sides(object(value)?)?;
     let mut inline = Vec::new();
@@ -105,13 +105,13 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     }
     let image = picture(&mut fields, &inline, &mut remarks)?;
     if chosen.trim().is_empty() {
-        remarks.push(Remark::EmptyChosen);
+        remarks.push(RecordNote::EmptyChosen);
     }
     if instruction.trim().is_empty() {
-        remarks.push(Remark::EmptyPrompt);
+        remarks.push(RecordNote::EmptyPrompt);
     }
     if chosen == rejected {
-        remarks.push(Remark::EqualResponses);
+        remarks.push(RecordNote::EqualResponses);
     }
     let misleading = text(&fields, "hallu_prompt").filter(|prompt| !prompt.is_empty());
     let corrupted = fields.get("image_corruption").and_then(Value::as_bool).unwrap_or(false);
@@ -125,8 +125,8 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<Remark>), S
     Ok((Preference { image, instruction, chosen, rejected, origin }, remarks))
 }
 
-/// Renames the sides of a preference record to `chosen` and `rejected`. Supports RLHF-V (JSON in `text`), POVID and ms-swift
-/// (the rejected side beside the conversation) and LLaVA-RLHF (two outputs, and which one is preferred).
+/// Renames the sides of a preference record to `chosen` and `rejected`. Supports RLHF-V (JSON in `text`), POVID and
+/// ms-swift (the rejected side beside the conversation) and LLaVA-RLHF (two outputs, and which one is preferred).
 ///
 /// # Errors
 /// When it is unclear which side is preferred.
@@ -181,7 +181,7 @@ fn with_two_sides(mut fields: Map<String, Value>) -> Result<Map<String, Value>, 
 fn read_side(
     value: &Value,
     pictures: &mut Vec<String>,
-    remarks: &mut Vec<Remark>,
+    remarks: &mut Vec<RecordNote>,
 ) -> Result<(Option<String>, String), String> {
     if let Value::String(answer) = value {
         return Ok((None, answer.clone()));
@@ -200,7 +200,7 @@ fn read_side(
 }
 
 /// A question: a string, or one message.
-fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<String, String> {
+fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<RecordNote>) -> Result<String, String> {
     if let Value::String(question) = value {
         return Ok(question.clone());
     }
@@ -211,7 +211,7 @@ fn read_question(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Re
 }
 
 /// A list of turns, or a single one.
-fn open_turns(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remark>) -> Result<Vec<Turn>, String> {
+fn open_turns(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<RecordNote>) -> Result<Vec<Turn>, String> {
     let alone = value.is_object().then(|| Value::Array(vec![value.clone()]));
     let Conversed { turns, pictures: named, remarks: made } = read_open_turns(alone.as_ref().unwrap_or(value))?;
     pictures.extend(named);
@@ -219,7 +219,11 @@ fn open_turns(value: &Value, pictures: &mut Vec<String>, remarks: &mut Vec<Remar
     Ok(turns)
 }
 
-fn picture(fields: &mut Map<String, Value>, inline: &[String], remarks: &mut Vec<Remark>) -> Result<String, String> {
+fn picture(
+    fields: &mut Map<String, Value>,
+    inline: &[String],
+    remarks: &mut Vec<RecordNote>,
+) -> Result<String, String> {
     let (image, remark) = take_picture(fields, inline)?;
     remarks.extend(remark);
     image.ok_or_else(|| format!("the record has no `image`{}", fields_of(fields)))
@@ -384,7 +388,7 @@ mod tests {
             let (read, remarks) = record(extra.clone()).unwrap_or_else(|cause| panic!("{cause}: {extra}"));
             assert_eq!((read.instruction.as_str(), remarks), ("q", vec![]), "{extra}");
         }
-        assert_eq!(record(json!({"system": "Be brief."})).unwrap().1, [Remark::System]);
+        assert_eq!(record(json!({"system": "Be brief."})).unwrap().1, [RecordNote::System]);
     }
 
     #[test]
@@ -393,9 +397,9 @@ mod tests {
             let value = json!({"image": "a", "prompt": prompt, "chosen": chosen, "rejected": "r"});
             read_preference(RawRecord { value, remarks: Vec::new() }).unwrap().1
         };
-        assert_eq!(remarks("q", " "), [Remark::EmptyChosen]);
-        assert_eq!(remarks("<image>\n", "c"), [Remark::EmptyPrompt]);
-        assert_eq!(remarks("q", "r"), [Remark::EqualResponses]);
+        assert_eq!(remarks("q", " "), [RecordNote::EmptyChosen]);
+        assert_eq!(remarks("<image>\n", "c"), [RecordNote::EmptyPrompt]);
+        assert_eq!(remarks("q", "r"), [RecordNote::EqualResponses]);
         assert_eq!(remarks("q", "c"), []);
     }
 

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::remarks::Remark;
-use super::sniff::{Found, behind_mark};
+use super::record_notes::RecordNote;
+use super::sniff::{WrongContent, behind_mark};
 use super::source::SourceError;
 
 /// The place of a record in its file, counted from 1.
@@ -36,8 +36,8 @@ impl fmt::Display for Place {
 pub struct RawRecord {
     /// The JSON value.
     pub value: Value,
-    /// Remarks on reading it.
-    pub remarks: Vec<Remark>,
+    /// RecordNotes on reading it.
+    pub remarks: Vec<RecordNote>,
 }
 
 /// Takes a record at its place, or its mistake; an error stops the reading.
@@ -67,7 +67,7 @@ pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceError> {
     let unreadable = |cause| SourceError::Unreadable { path: path.to_owned(), cause };
     let mut reader = open(path)?;
-    if let Some(found) = Found::instead_of_records(reader.fill_buf().map_err(unreadable)?, is_lines(path)) {
+    if let Some(found) = WrongContent::instead_of_records(reader.fill_buf().map_err(unreadable)?, is_lines(path)) {
         return Err(SourceError::Other { path: path.to_owned(), found });
     }
     let first = reader.fill_buf().map_err(unreadable)?.trim_ascii_start().first().copied();
@@ -83,7 +83,7 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
         return Err(SourceError::NoArray(path.to_owned()));
     }
     let mut elements = Elements::new(open(path)?);
-    let broken = |cause| match Found::in_text_file(path) {
+    let broken = |cause| match WrongContent::in_text_file(path) {
         Some(found) => SourceError::Other { path: path.to_owned(), found },
         None => SourceError::Json { path: path.to_owned(), cause },
     };
@@ -96,8 +96,8 @@ pub fn each_record(path: &Path, take: &mut TakeRecord<'_>) -> Result<(), SourceE
     Ok(())
 }
 
-/// Whether a file without the extension is JSON Lines, as `datasets` writes it: the first line is an object, and another
-/// follows.
+/// Whether a file without the extension is JSON Lines, as `datasets` writes it: the first line is an object, and
+/// another follows.
 fn is_lines_inside(mut reader: impl BufRead) -> bool {
     let mut line = Vec::new();
     let whole = reader.by_ref().take(LONGEST as u64).read_until(b'\n', &mut line).is_ok()
@@ -135,7 +135,7 @@ fn open(path: &Path) -> Result<BufReader<File>, SourceError> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(unreadable)?);
     let head = reader.fill_buf().map_err(unreadable)?;
     // Checked first: parsed as a list of paths, an HTML page would be many missing pictures.
-    if let Some(found) = Found::in_any(head).filter(|_| !head.is_empty()) {
+    if let Some(found) = WrongContent::in_any(head).filter(|_| !head.is_empty()) {
         return Err(SourceError::Other { path: path.to_owned(), found });
     }
     let mark = head.len() - behind_mark(head).len();
@@ -163,7 +163,8 @@ enum ScanError {
     Json(String),
 }
 
-/// Splits a JSON array into the texts of its elements by brackets and quotes alone, so that it works for invalid elements.
+/// Splits a JSON array into the texts of its elements by brackets and quotes alone, so that it works for invalid
+/// elements.
 struct Elements<R> {
     reader: R,
     /// The element that was found last.
@@ -325,7 +326,7 @@ fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, Strin
         Err(error) => error,
     };
     if let Some(value) = without_halves(text).and_then(|text| serde_json::from_slice(&text).ok()) {
-        return Ok(RawRecord { value, remarks: vec![Remark::UnpairedSurrogate] });
+        return Ok(RawRecord { value, remarks: vec![RecordNote::UnpairedSurrogate] });
     }
     let place = |line: usize, column: usize| match begins {
         None => format!("column {column}"),
@@ -348,7 +349,8 @@ fn read_record(text: &[u8], begins: Option<Position>) -> Result<RawRecord, Strin
     Err(format!("not valid JSON: {cause} ({})", place(line, column)))
 }
 
-/// `text` with unpaired surrogates, which Python writes for half an emoji, replaced by U+FFFD; `None` if there are none.
+/// `text` with unpaired surrogates, which Python writes for half an emoji, replaced by U+FFFD; `None` if there are
+/// none.
 fn without_halves(text: &[u8]) -> Option<Vec<u8>> {
     let unit = |at: usize| -> Option<u16> {
         let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -53,8 +53,8 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> Rg
     resize_part(picture, [width, height], [0..width, 0..height], filter)
 }
 
-/// The columns and rows `part` of `picture` resized to `size` (width and height): the same as cropping the resized picture,
-/// at the cost of the part.
+/// The columns and rows `part` of `picture` resized to `size` (width and height): the same as cropping the resized
+/// picture, at the cost of the part.
 ///
 /// # Panics
 /// When a side of `picture` or of the part is zero, or the part is not within `size`.

@@ -9,60 +9,60 @@ use std::path::Path;
 
 /// The actual kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct WrongContent {
     /// What it is, for messages of the form `name: what`.
     pub what: &'static str,
     /// How to fix it.
     pub help: &'static str,
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for WrongContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.what)
     }
 }
 
-const fn found(what: &'static str, help: &'static str) -> Found {
-    Found { what, help }
+const fn found(what: &'static str, help: &'static str) -> WrongContent {
+    WrongContent { what, help }
 }
 
-const EMPTY: Found =
+const EMPTY: WrongContent =
     found("an empty file", "copy or download it again; interrupted downloads and full disks leave such files");
-const ZEROS: Found = found("nothing but zero bytes", EMPTY.help);
-const POINTER: Found =
-    found("a Git LFS pointer instead of the file", "run `git lfs pull` in the folder, or download the file itself");
-const ANNEX: Found =
-    found("a git-annex pointer instead of the file", "run `git annex get` in the folder, or copy the file itself");
-const LINK: Found = found(
+const ZEROS: WrongContent = found("nothing but zero bytes", EMPTY.help);
+const POINTER: WrongContent =
+    found("a Git LFS pointer instead of the file", "run `git lfs pull` in the directory, or download the file itself");
+const ANNEX: WrongContent =
+    found("a git-annex pointer instead of the file", "run `git annex get` in the directory, or copy the file itself");
+const LINK: WrongContent = found(
     "the text of a symbolic link instead of its target",
-    "copy the folder with links followed (`cp -rL`), or download the file again",
+    "copy the directory with links followed (`cp -rL`), or download the file again",
 );
-const HTML: Found = found(
+const HTML: WrongContent = found(
     "an HTML page instead of the file",
     "a server sent a page instead (a login, an error, a preview): download the file itself, for example with `hf download`",
 );
-const XML: Found = found("XML, such as a server sends instead of a file", HTML.help);
-const REFUSED: Found = found(
+const XML: WrongContent = found("XML, such as a server sends instead of a file", HTML.help);
+const REFUSED: WrongContent = found(
     "a server's error message instead of the file",
     "check the URL and your access, then download it again, for example with `hf download`",
 );
-const UTF_16: Found = found("text in UTF-16", "save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`");
-const UTF_32: Found = found("text in UTF-32", "save it as UTF-8, for example with `iconv -f UTF-32 -t UTF-8`");
+const UTF_16: WrongContent = found("text in UTF-16", "save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`");
+const UTF_32: WrongContent = found("text in UTF-32", "save it as UTF-8, for example with `iconv -f UTF-32 -t UTF-8`");
 /// A text in an encoding of one byte a letter.
-pub const NOT_UTF_8: Found = found(
+pub const NOT_UTF_8: WrongContent = found(
     "text that is not UTF-8",
     "save it as UTF-8; files from Windows are often in `windows-1252`: `iconv -f WINDOWS-1252 -t UTF-8`",
 );
-const BINARY: Found = found("binary data, not text", "name a text file, or copy it again");
-const TEXT: Found = found("text, not tensors", "copy or download the file again");
-const SAFETENSORS: Found = found("a file of tensors (safetensors), not text", "name the text file");
-const PICKLED: Found = found(
+const BINARY: WrongContent = found("binary data, not text", "name a text file, or copy it again");
+const TEXT: WrongContent = found("text, not tensors", "copy or download the file again");
+const SAFETENSORS: WrongContent = found("a file of tensors (safetensors), not text", "name the text file");
+const PICKLED: WrongContent = found(
     "a PyTorch pickle, not safetensors",
     "pickles can run code and are not supported: in Python, `safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)`",
 );
 
 /// Formats that begin with a mark of their own.
-const MARKS: [(&[u8], Found); 12] = [
+const MARKS: [(&[u8], WrongContent); 12] = [
     (b"version https://git-lfs", POINTER),
     (b"/annex/objects/", ANNEX),
     (b"\x1f\x8b", found("a gzip archive", "unpack it first, for example with `gunzip` or `tar xzf`")),
@@ -97,19 +97,20 @@ const REFUSALS: [&str; 6] = [
 ];
 
 /// Records as other programs write them, in a file of one object a line.
-const SPREAD: Found =
+const SPREAD: WrongContent =
     found("records that span several lines; each must be on one line", "convert it: `jq -c . FILE > NEW`");
-const RETURNS: Found = found("lines that end with a bare carriage return", "convert it: `tr '\\r' '\\n' < FILE > NEW`");
-const PYTHON: Found = found(
+const RETURNS: WrongContent =
+    found("lines that end with a bare carriage return", "convert it: `tr '\\r' '\\n' < FILE > NEW`");
+const PYTHON: WrongContent = found(
     "Python object syntax, not JSON",
     "write records with `json.dumps(record)`, not with `str(record)` or `print`",
 );
-const WRAPPED: Found = found(
+const WRAPPED: WrongContent = found(
     "one object with the records under a key, not an array of records",
     "extract the array: `jq .KEY FILE > NEW`, with its key",
 );
 /// A table where records or a list of paths are expected.
-pub const TABLE: Found = found(
+pub const TABLE: WrongContent = found(
     "a table, not records or a list of paths",
     "convert it to JSON Lines: in Python, `pandas.read_csv(FILE).to_json(NEW, orient=\"records\", lines=True)`, with `sep=\"\\t\"` for tabs",
 );
@@ -117,7 +118,7 @@ pub const TABLE: Found = found(
 /// How much of a file is looked at.
 const HEAD: usize = 4096;
 
-impl Found {
+impl WrongContent {
     /// What `bytes`, a file or its beginning, are when a text was expected; `None` when they may be that text.
     pub fn instead_of_text(bytes: &[u8]) -> Option<Self> {
         let head = &bytes[..bytes.len().min(HEAD)];
@@ -134,8 +135,8 @@ impl Found {
         })
     }
 
-    /// What `bytes`, a file or its beginning, are when a safetensors file was expected; `None` when they may be one that
-    /// is broken.
+    /// What `bytes`, a file or its beginning, are when a safetensors file was expected; `None` when they may be one
+    /// that is broken.
     pub fn instead_of_tensors(bytes: &[u8]) -> Option<Self> {
         let head = &bytes[..bytes.len().min(HEAD)];
         if is_safetensors(head) {
@@ -149,7 +150,7 @@ impl Found {
         })
     }
 
-    /// What `bytes`, a file or its beginning, are when something else was expected, whatever it was: only what is never
+    /// What `bytes`, a file or its beginning, are when something else was expected: only what is never
     /// meant.
     pub fn in_any(bytes: &[u8]) -> Option<Self> {
         let head = &bytes[..bytes.len().min(HEAD)];
@@ -226,13 +227,13 @@ impl Found {
         Self::in_any(bytes) == Some(PICKLED)
     }
 
-    /// [`Found::instead_of_text`] of the file `path`; `None` also when it cannot be read.
+    /// [`WrongContent::instead_of_text`] of the file `path`; `None` also when it cannot be read.
     pub fn in_text_file(path: &Path) -> Option<Self> {
         head_of(path).and_then(|head| Self::instead_of_text(&head))
     }
 }
 
-/// `text` behind the byte-order mark that editors on Windows put in front of it.
+/// `text` behind the byte-order mark that editors on Windows add.
 pub fn behind_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
@@ -296,7 +297,7 @@ mod tests {
             (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a PyTorch pickle, not safetensors"),
             (b"PAR1\x15\x04\x15", "a Parquet file"),
         ] {
-            for found in [Found::instead_of_text(bytes), Found::instead_of_tensors(bytes)] {
+            for found in [WrongContent::instead_of_text(bytes), WrongContent::instead_of_tensors(bytes)] {
                 assert_eq!(found.map(|found| found.what), Some(what), "{}", bytes.escape_ascii());
             }
         }
@@ -305,23 +306,23 @@ mod tests {
     #[test]
     fn what_may_be_what_it_should_be_is_left_to_its_parser() {
         for text in ["{\"a\": 1", "[", "a/b.png\n../c.png\n", "\u{feff}{}", "Entry not found\nin the list\n", "é"] {
-            assert_eq!(Found::instead_of_text(text.as_bytes()), None, "{text}");
+            assert_eq!(WrongContent::instead_of_text(text.as_bytes()), None, "{text}");
         }
         // Cut in the middle of a letter by the end of what is looked at.
         let long = [vec![b' '; HEAD - 1], "é{}".as_bytes().to_vec()].concat();
-        assert_eq!(Found::instead_of_text(&long), None);
+        assert_eq!(WrongContent::instead_of_text(&long), None);
         for bytes in [safetensors(), vec![0x80, 2, 0, 0, 0, 0, 0, 0, b'{', b'"'], vec![1, 2, 3]] {
-            assert_eq!(Found::instead_of_tensors(&bytes), None, "{bytes:?}");
+            assert_eq!(WrongContent::instead_of_tensors(&bytes), None, "{bytes:?}");
         }
     }
 
     #[test]
     fn text_and_tensors_are_distinguished() {
-        let text = |bytes: &[u8]| Found::instead_of_text(bytes).map(|found| found.what);
+        let text = |bytes: &[u8]| WrongContent::instead_of_text(bytes).map(|found| found.what);
         assert_eq!(text(&safetensors()), Some("a file of tensors (safetensors), not text"));
         assert_eq!(text(b"{\"name\": \"caf\xe9\"}"), Some("text that is not UTF-8"));
         assert_eq!(text(b"\x7fELF\x02\x01\x01\0\0"), Some("binary data, not text"));
-        let tensors = Found::instead_of_tensors(b"{\"error\": \"rate limited\"}");
+        let tensors = WrongContent::instead_of_tensors(b"{\"error\": \"rate limited\"}");
         assert_eq!(tensors.map(|found| found.what), Some("text, not tensors"));
     }
 
@@ -329,8 +330,8 @@ mod tests {
     fn a_file_is_looked_at_by_its_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        assert_eq!(Found::in_text_file(&path), None);
+        assert_eq!(WrongContent::in_text_file(&path), None);
         std::fs::write(&path, LFS).unwrap();
-        assert_eq!(Found::in_text_file(&path), Some(POINTER));
+        assert_eq!(WrongContent::in_text_file(&path), Some(POINTER));
     }
 }

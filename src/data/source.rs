@@ -1,4 +1,4 @@
-//! Where pictures and records are read from: a folder, a glob, a list of paths, or LLaVA-style JSON.
+//! Where pictures and records are read from: a directory, a glob, a list of paths, or LLaVA-style JSON.
 //!
 //! An [`Entry`] is what a source says, before any picture is opened. This module does not know identities, nor which
 //! entries are taken.
@@ -15,29 +15,29 @@ use walkdir::WalkDir;
 
 use super::fields::{fields_of, names, system_beside, take_conversation, take_picture, unread_answer};
 use super::picture::{HEAD, is_picture};
+use super::record_notes::RecordNote;
 use super::records::{Place, RawRecord, each_line, each_record, has_extension, is_records};
-use super::remarks::Remark;
-use super::sniff::{Found, TABLE};
+use super::sniff::{TABLE, WrongContent};
 use super::turns::{place_image, read_turns};
 use crate::artifact::Turn;
 
 /// What a source says of one picture or record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Where in its file it stands; `None` for what is found in a folder.
+    /// Its place in its file; `None` for a picture found in a directory.
     pub place: Option<Place>,
     /// The id that the source gives: a label, not an identity.
     pub name: Option<String>,
-    /// The picture's name as the source has it: relative to the folder, or as the file writes it.
+    /// The picture's name as the source has it: relative to the directory, or as the file writes it.
     pub written: Option<String>,
-    /// Where the picture lies.
+    /// The path of the picture.
     pub picture: Option<PathBuf>,
     /// The conversation about it, with `<image>` where there is a picture.
     pub conversations: Option<Vec<Turn>>,
     /// The other fields.
     pub fields: Map<String, Value>,
     /// What was done to read it.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<RecordNote>,
 }
 
 /// Why a source cannot be read.
@@ -49,7 +49,7 @@ pub enum SourceError {
     /// It cannot be opened or read.
     #[error("`{}`: {cause}", .path.display())]
     Unreadable {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// Why.
         cause: std::io::Error,
@@ -68,7 +68,7 @@ pub enum SourceError {
         /// The file.
         path: PathBuf,
         /// What.
-        found: Found,
+        found: WrongContent,
     },
     /// It is JSON, but not an array of records.
     #[error("`{}` is not a JSON array of records (JSON Lines files must have the extension `.jsonl`)", .0.display())]
@@ -95,12 +95,12 @@ pub enum SourceError {
 
 /// Mistakes in the records of a file: the count of all, and the first few.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Faults {
+pub struct RowErrors {
     count: usize,
     first: Vec<String>,
 }
 
-impl Faults {
+impl RowErrors {
     /// How many are listed.
     const LISTED: usize = 10;
 
@@ -122,8 +122,8 @@ impl Faults {
         self.count
     }
 
-    /// The mistakes in the file called `name`: one after its name, several on lines below `headline`; `None` if there are
-    /// none.
+    /// The mistakes in the file called `name`: one after its name, several on lines below `headline`; `None` if there
+    /// are none.
     pub fn reported(&self, name: impl fmt::Display, headline: impl FnOnce(usize) -> String) -> Option<String> {
         if let ([only], 1) = (self.first.as_slice(), self.count) {
             return Some(format!("{name}, {only}"));
@@ -139,12 +139,12 @@ impl Faults {
 /// Takes an entry, or a mistake in its place; an error stops the reading.
 pub type TakeEntry<'a> = dyn FnMut(Result<Entry, SourceError>) -> Result<(), SourceError> + 'a;
 
-/// The other files in a folder of pictures, except hidden ones.
+/// The other files in a directory of pictures, except hidden ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassedOver {
     /// The number of files by extension in lower case, `""` for none.
     files: BTreeMap<String, usize>,
-    /// Folders with a `CACHEDIR.TAG`, which are skipped.
+    /// Directories with a `CACHEDIR.TAG`, which are skipped.
     pub caches: Vec<PathBuf>,
 }
 
@@ -199,12 +199,12 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// Hands every entry of `from` to `take`, folders and globs by path, files as written; returns which files of a folder or
-/// glob were passed over.
+/// Hands every entry of `from` to `take`, directories and globs by path, files as written; returns which files of a
+/// directory or glob were passed over.
 ///
-/// `from` is a folder (searched to any depth for pictures, which their content tells, or their extension when it is
-/// that of a format that is read), a glob, a picture, a `.json` array or a `.jsonl` file of records, or any other file: a
-/// list, one path a line. Relative names in files are looked up in `images`, by default the file's folder.
+/// `from` is a directory (searched to any depth for pictures, which their content tells, or their extension when it is
+/// that of a format that is read), a glob, a picture, a `.json` array or a `.jsonl` file of records, or any other file:
+/// a list, one path a line. Relative names in files are looked up in `images`, by default the file's directory.
 ///
 /// # Errors
 /// When the source as a whole cannot be read (see [`SourceError`]), and what `take` reports.
@@ -258,7 +258,7 @@ fn names_picture(path: &Path) -> bool {
     has_extension(path, &known)
 }
 
-/// Whether the file's content is a picture, whatever its name. One that cannot be read is none.
+/// Whether the file's content is a picture, regardless of its name. An unreadable file is not.
 fn holds_picture(path: &Path) -> bool {
     let mut head = Vec::with_capacity(HEAD);
     let read = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
@@ -271,8 +271,8 @@ fn picture_entry(written: String, picture: PathBuf, place: Option<Place>) -> Ent
 }
 
 /// The pictures below `base`, with a `pattern` those that match it. Hidden ones are left out (some systems leave
-/// `._name.jpg` beside every picture), and so are those in caches: what a run puts into its own cache would be sampled by
-/// the next.
+/// `._name.jpg` beside every picture), and so are those in caches: what a run puts into its own cache would be sampled
+/// by the next.
 fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<PassedOver, SourceError> {
     let glob = |pattern: &str| {
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
@@ -304,7 +304,7 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
             // What a link leads back to is looked through anyway.
             Err(error) if error.loop_ancestor().is_some() => continue,
             Err(error) => match error.path().filter(|path| path.is_symlink() && !path.exists()) {
-                // A link to nothing is a picture that cannot be read, not a folder that cannot.
+                // A link to nothing is a picture that cannot be read, not a directory that cannot.
                 Some(path) => path.to_owned(),
                 None => {
                     let path = error.path().unwrap_or(base).to_owned();
@@ -332,7 +332,7 @@ fn walk(base: &Path, pattern: Option<&str>, take: &mut TakeEntry<'_>) -> Result<
     Ok(passed_over)
 }
 
-/// Whether a folder says that it is a cache.
+/// Whether a directory says that it is a cache.
 fn is_cache(folder: &Path) -> bool {
     let mut head = [0; CACHE_SIGNATURE.len()];
     let tag = File::open(folder.join("CACHEDIR.TAG"));
@@ -343,7 +343,7 @@ fn is_cache(folder: &Path) -> bool {
 fn split_glob(path: &Path) -> Option<(PathBuf, String)> {
     let wild =
         |component: &std::path::Component<'_>| component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
-    // A folder on the way may have such a character in its name: what exists is no pattern.
+    // A directory on the way may have such a character in its name: what exists is no pattern.
     let mut base = PathBuf::new();
     let mut rest: Vec<String> = Vec::new();
     for component in path.components() {
@@ -606,7 +606,7 @@ mod tests {
             assert_eq!((&entry.picture, &entry.conversations), (&read[0].picture, &read[0].conversations), "{entry:?}");
             assert!(entry.fields.is_empty());
         }
-        assert_eq!(read[4].remarks, [Remark::Key("img".to_owned())]);
+        assert_eq!(read[4].remarks, [RecordNote::Key("img".to_owned())]);
     }
 
     #[test]
@@ -618,8 +618,8 @@ mod tests {
         ]);
         let folder = folder(&[("r.json", &records.to_string())]);
         let read = entries(&folder.path().join("r.json"), None).unwrap();
-        assert_eq!(read[0].remarks, [Remark::UnreadAnswer("answer".to_owned())]);
-        assert_eq!(read[1].remarks, [Remark::UnreadAnswer("response".to_owned())]);
+        assert_eq!(read[0].remarks, [RecordNote::UnreadAnswer("answer".to_owned())]);
+        assert_eq!(read[1].remarks, [RecordNote::UnreadAnswer("response".to_owned())]);
         assert!(read[2].remarks.is_empty() && read[2].fields.contains_key("caption"));
     }
 

@@ -4,10 +4,10 @@
 use serde_json::Value;
 
 use super::fields::{is_picture_key, names, says};
-use super::remarks::Remark;
+use super::record_notes::RecordNote;
 use crate::artifact::{Speaker, Turn};
 
-/// What stands for the picture in a turn.
+/// The placeholder for the picture in a turn.
 pub const IMAGE: &str = "<image>";
 
 /// A conversation that was read.
@@ -18,7 +18,7 @@ pub struct Conversed {
     /// The pictures that its parts name.
     pub pictures: Vec<String>,
     /// What was left out, and what is worth knowing.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<RecordNote>,
 }
 
 /// Reads the conversation `value`: a human turn first, then by turns, an answer last. What stands before the first
@@ -31,7 +31,7 @@ pub fn read_turns(value: &Value) -> Result<Conversed, String> {
     let Conversed { turns, remarks, .. } = &mut read;
     if turns.first().is_some_and(|turn| turn.from == Speaker::Gpt) {
         turns.remove(0);
-        remarks.push(Remark::LeadingAnswer);
+        remarks.push(RecordNote::LeadingAnswer);
     }
     let dropped = value.as_array().map_or(0, Vec::len) - turns.len();
     check_order_after(turns, dropped)?;
@@ -49,16 +49,16 @@ pub fn read_open_turns(value: &Value) -> Result<Conversed, String> {
     for (index, value) in list.iter().enumerate() {
         let named = |cause| format!("turn {}: {cause}", index + 1);
         let (speaker, value, ignored) = read_turn(value, &mut read.pictures).map_err(named)?;
-        if ignored && !read.remarks.contains(&Remark::Weighted) {
-            read.remarks.push(Remark::Weighted);
+        if ignored && !read.remarks.contains(&RecordNote::Weighted) {
+            read.remarks.push(RecordNote::Weighted);
         }
         match speaker {
             Role::Speaker(from) => read.turns.push(Turn { from, value }),
             Role::System if !read.turns.is_empty() => {
                 return Err(named("a system message can only come first".to_owned()));
             }
-            Role::System if !read.remarks.contains(&Remark::System) && !value.trim().is_empty() => {
-                read.remarks.push(Remark::System);
+            Role::System if !read.remarks.contains(&RecordNote::System) && !value.trim().is_empty() => {
+                read.remarks.push(RecordNote::System);
             }
             Role::System => {}
         }
@@ -66,18 +66,18 @@ pub fn read_open_turns(value: &Value) -> Result<Conversed, String> {
     Ok(read)
 }
 
-/// Takes a question at the end out of `turns`, unless there is no answer at all; tells what there is to tell.
-pub fn end_with_an_answer(turns: &mut Vec<Turn>) -> Option<Remark> {
+/// Takes a question at the end out of `turns`, unless there is no answer at all; returns a note on it.
+pub fn end_with_an_answer(turns: &mut Vec<Turn>) -> Option<RecordNote> {
     let answered = turns.iter().any(|turn| turn.from == Speaker::Gpt);
     match turns.last() {
         Some(last) if last.from == Speaker::Human && answered => {
             turns.pop();
-            Some(Remark::TrailingQuestion)
+            Some(RecordNote::TrailingQuestion)
         }
-        _ if !answered => Some(Remark::Unanswered),
+        _ if !answered => Some(RecordNote::Unanswered),
         _ => {
             let empty = turns.iter().any(|turn| turn.from == Speaker::Gpt && turn.value.trim().is_empty());
-            empty.then_some(Remark::EmptyAnswer)
+            empty.then_some(RecordNote::EmptyAnswer)
         }
     }
 }
@@ -115,7 +115,7 @@ enum Role {
     System,
 }
 
-/// Who speaks, what is said, and whether it is an answer that is marked as not to be trained on.
+/// The speaker, the text, and whether it is an answer that is marked as not to be trained on.
 fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String, bool), String> {
     let given = |name: &str| value.get(name).filter(|value| !value.is_null());
     let field = |[name, other]: [&str; 2]| match (given(name), given(other)) {
@@ -141,7 +141,7 @@ fn read_turn(value: &Value, pictures: &mut Vec<String>) -> Result<(Role, String,
     let before = pictures.len();
     let (mut text, mut images) = read_content(said, pictures)?;
     for (key, named) in turn_pictures(value)? {
-        // A picture beside the text is the one that a placeholder in the text stands for, or stands in front of it.
+        // A picture beside the text is the one that a placeholder in the text refers to; without one, it comes first.
         if images == 0 && !text.contains(IMAGE) {
             text = if text.is_empty() { IMAGE.to_owned() } else { format!("{IMAGE}\n{text}") };
         }
@@ -242,11 +242,11 @@ fn read_part(part: &Value) -> Result<Part<'_>, String> {
     }
 }
 
-/// Puts the placeholder in front of the first turn when there is a picture and no human turn names it. In an answer it
-/// is text like any other.
+/// Adds the placeholder at the start of the first turn when there is a picture and no human turn names it. In an answer
+/// it is text like any other.
 ///
 /// # Errors
-/// When a human turn names a picture that is not there, or the one that is there is named twice.
+/// When a human turn has a placeholder without a picture, or the picture's placeholder twice.
 pub fn place_image(turns: &mut [Turn], picture: bool) -> Result<(), String> {
     let humans = turns.iter().filter(|turn| turn.from == Speaker::Human);
     let count: usize = humans.map(|turn| turn.value.matches(IMAGE).count()).sum();
@@ -333,18 +333,18 @@ mod tests {
             assert_eq!(read.turns, read_turns(&Value::from(rounds.to_vec())).unwrap().turns);
             read.remarks
         };
-        assert_eq!(read(&[turn("gpt", "hello")], &[]), [Remark::LeadingAnswer]);
-        assert_eq!(read(&[turn("system", "Be brief.")], &[]), [Remark::System]);
+        assert_eq!(read(&[turn("gpt", "hello")], &[]), [RecordNote::LeadingAnswer]);
+        assert_eq!(read(&[turn("system", "Be brief.")], &[]), [RecordNote::System]);
         assert_eq!(read(&[turn("system", "")], &[]), []);
-        assert_eq!(read(&[], &[turn("human", "c")]), [Remark::TrailingQuestion]);
+        assert_eq!(read(&[], &[turn("human", "c")]), [RecordNote::TrailingQuestion]);
         assert_eq!(
             read(&[turn("system", "Be brief."), turn("gpt", "hello")], &[turn("human", "c")]),
-            [Remark::System, Remark::LeadingAnswer, Remark::TrailingQuestion]
+            [RecordNote::System, RecordNote::LeadingAnswer, RecordNote::TrailingQuestion]
         );
         let open = read_turns(&json!([turn("human", "a")])).unwrap();
-        assert_eq!((open.turns.len(), open.remarks), (1, vec![Remark::Unanswered]));
+        assert_eq!((open.turns.len(), open.remarks), (1, vec![RecordNote::Unanswered]));
         let silent = read_turns(&json!([turn("human", "a"), turn("gpt", " ")])).unwrap();
-        assert_eq!(silent.remarks, [Remark::EmptyAnswer]);
+        assert_eq!(silent.remarks, [RecordNote::EmptyAnswer]);
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
             read_turns(&json!([turn("human", "a"), answer])).map(|read| read.remarks)
         };
         for extra in [json!({"weight": 0}), json!({"loss": false}), json!({"train": false}), json!({"loss": 0.0})] {
-            assert_eq!(read(extra.clone()), Ok(vec![Remark::Weighted]), "{extra}");
+            assert_eq!(read(extra.clone()), Ok(vec![RecordNote::Weighted]), "{extra}");
         }
         for extra in [json!({"weight": 1}), json!({"loss": true}), json!({"weight": null}), json!({"tool_calls": []})] {
             assert_eq!(read(extra.clone()), Ok(vec![]), "{extra}");

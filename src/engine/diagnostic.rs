@@ -83,7 +83,7 @@ pub struct Style {
 }
 
 impl Style {
-    /// What is written where nobody watches: the same on every machine.
+    /// For output that is not a terminal: the same on every machine.
     pub const PLAIN: Self = Self { unicode: false, color: false, width: 120 };
 
     fn theme(self) -> GraphicalTheme {
@@ -240,7 +240,7 @@ impl miette::Diagnostic for Drawn<'_> {
     }
 }
 
-/// The name among `known` that `written` most probably stands for, if any is near enough.
+/// The name among `known` that `written` most probably means, if any is near enough.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_lowercase();
     known
@@ -268,7 +268,7 @@ pub fn has_file_ending(text: &str) -> bool {
     !text.contains(char::is_whitespace) && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// Whether `text`, which must be a name, looks like the path of a file or folder.
+/// Whether `text`, which must be a name, looks like the path of a file or directory.
 pub fn looks_like_path(text: &str) -> bool {
     has_file_ending(text) || (!text.contains(' ') && text.contains(['/', '\\']))
 }
@@ -301,7 +301,7 @@ pub fn listed<T: AsRef<str>>(names: &[T]) -> String {
     if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
 }
 
-/// Whether the machine failed (a full disk, no memory, a device that does not answer), not what was asked of it: the
+/// Whether the machine failed (a full disk, no memory, a device that does not answer), not the request: the
 /// same may succeed later, and no other name in a file or on the command line would help.
 pub fn is_of_the_machine(cause: &io::Error) -> bool {
     use io::ErrorKind::{
@@ -342,15 +342,15 @@ fn is_link_loop(_: &io::Error) -> bool {
     false
 }
 
-/// What to do about a file or folder that cannot be read or written, where the cause tells.
+/// What to do about a file or directory that cannot be read or written, where the cause tells.
 pub fn io_help(cause: &io::Error) -> Option<&'static str> {
     match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("free some space; what is finished is kept, and the next run goes on from it")
+            Some("free some space and run again; finished work is cached")
         }
-        io::ErrorKind::PermissionDenied => Some("give yourself access to it, or name another"),
-        io::ErrorKind::IsADirectory => Some("this is a folder where a file is expected"),
-        _ if is_link_loop(cause) => Some("a link leads to itself: remove it, or lead it elsewhere"),
+        io::ErrorKind::PermissionDenied => Some("fix its permissions, or name another"),
+        io::ErrorKind::IsADirectory => Some("this is a directory where a file is expected"),
+        _ if is_link_loop(cause) => Some("a symbolic link refers to itself: remove it, or fix its target"),
         _ => None,
     }
 }
@@ -413,9 +413,9 @@ mod tests {
         let text = format!("a = 1\nb = \"{}\"\n", "x".repeat(100_000));
         let source = Source { name: "p.toml".into(), text };
         let mistake =
-            Diagnostic::new("unknown key `b`").label(10..100_012, "nothing reads this").help("remove it".to_owned());
+            Diagnostic::new("unknown key `b`").label(10..100_012, "not recognized").help("remove it".to_owned());
         insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
-          x p.toml:2:5: unknown key `b` (nothing reads this)
+          x p.toml:2:5: unknown key `b` (not recognized)
           help: remove it
         ");
     }

@@ -40,8 +40,8 @@ impl Digest {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
-    /// The digest of a file's content. The file is read, not mapped into memory: were a mapped file cut short by whoever
-    /// it belongs to, the process would die of it.
+    /// The digest of a file's content. The file is read, not mapped into memory: were a mapped file cut short by
+    /// whoever it belongs to, the process would die of it.
     ///
     /// # Errors
     /// When the file cannot be opened or read.
@@ -61,7 +61,7 @@ impl Digest {
         &self.0
     }
 
-    /// The first twelve hexadecimal digits: enough for people.
+    /// The first twelve hexadecimal digits: enough for messages.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }

@@ -62,7 +62,7 @@ pub struct NodeReport {
     /// The content digest of its result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// What people are shown of its result.
+    /// The summary of its result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// Why it failed.
@@ -93,7 +93,7 @@ pub struct Difference {
 pub enum Event {
     /// A run began.
     RunStarted {
-        /// Its id, the name of its folder under `runs/`.
+        /// Its id, the name of its directory under `runs/`.
         run: String,
         /// The pipeline's name.
         pipeline: String,
@@ -158,11 +158,11 @@ pub enum Event {
 
 /// Nobody is notified.
 impl Observer for () {
-    fn notice(&self, _: &Event) {}
+    fn observe(&self, _: &Event) {}
 }
 
 /// What is notified of what happens; called from several threads.
 pub trait Observer: Send + Sync {
     /// Called for every event.
-    fn notice(&self, event: &Event);
+    fn observe(&self, event: &Event);
 }

@@ -32,7 +32,7 @@
 //! };
 //!
 //! let kinds = Kinds::new(vec![Arc::new(word), Arc::new(count)]);
-//! let folder = tempfile::tempdir().unwrap();
+//! let directory = tempfile::tempdir().unwrap();
 //! let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
 //! let states = |text: &str| {
 //!     let graph = Graph::read(text, "example", Path::new(""), &kinds).ok().expect("no mistakes");
@@ -45,7 +45,7 @@
 //! };
 //! assert_eq!(states(&pipeline("cat")), [State::Run, State::Run, State::Run]);
 //! assert_eq!(states(&pipeline("cat")), [State::Hit, State::Hit, State::Hit]);
-//! // Another word with as many letters: what reads their number alone is there.
+//! // Another word with as many letters: what depends on their number alone is cached.
 //! assert_eq!(states(&pipeline("dog")), [State::Run, State::Run, State::Hit]);
 //! ```
 //!

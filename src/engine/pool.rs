@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// What a request came to on this machine.
+/// What a request resolved to on this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     /// The numerics class of its slots: results of one class replay as one another's, those of different classes do
@@ -28,7 +28,7 @@ pub struct Slots {
 
 /// What this machine has.
 pub trait Machine: Send + Sync {
-    /// What `asked` of the pool called `name` comes to here. Called only when some node occupies it.
+    /// Resolves the request `asked` for the pool called `name` on this machine. Called only when some node occupies it.
     ///
     /// # Errors
     /// Why the request cannot be met, and what would do.

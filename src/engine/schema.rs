@@ -1,8 +1,8 @@
 //! The JSON Schema of pipeline files, out of what kinds declare: what editors complete and underline.
 //!
-//! It is of draft 4, which editors for TOML read. It accepts a file exactly when reading finds no unknown or missing key,
-//! no value of another type and none out of range, as far as a schema can say that: it cannot compare values with each
-//! other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named.
+//! It is of draft 4, which editors for TOML read. It accepts a file exactly when reading finds no unknown or missing
+//! key, no value of another type and none out of range, as far as a schema can say that: it cannot compare values with
+//! each other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named.
 
 use std::ops::Bound;
 

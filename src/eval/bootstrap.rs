@@ -1,9 +1,9 @@
 //! 95 % confidence intervals by the percentile bootstrap over pictures.
 //!
-//! Questions about one picture are not independent, so pictures are resampled, not questions. Every statistic is a function
-//! of sums over pictures; ratios such as F1 are resampled as ratios of sums. If all pictures score 0, or all score 1,
-//! resampling has no spread: such a share gets Wilson's interval with one trial per picture, and a difference that is the
-//! same for all pictures is widened likewise.
+//! Questions about one picture are not independent, so pictures are resampled, not questions. Every statistic is a
+//! function of sums over pictures; ratios such as F1 are resampled as ratios of sums. If all pictures score 0, or all
+//! score 1, resampling has no spread: such a share gets Wilson's interval with one trial per picture, and a difference
+//! that is the same for all pictures is widened likewise.
 
 use stic_engine::draw::Draws;
 
@@ -30,9 +30,9 @@ pub type Statistic<const N: usize> = fn(&[f64; N]) -> f64;
 /// not finite for all clusters (a ratio without a denominator). Resamples in which a statistic is not finite are left
 /// out of its interval.
 ///
-/// All statistics share one sequence of resamples. It depends only on the number of clusters, so that models evaluated on
-/// the same pictures are resampled alike. Percentiles are interpolated linearly between order
-/// statistics. See B. Efron, *Bootstrap methods: another look at the jackknife*, 1979.
+/// All statistics share one sequence of resamples. It depends only on the number of clusters, so that models evaluated
+/// on the same pictures are resampled alike. Percentiles are interpolated linearly between order statistics. See B.
+/// Efron, *Bootstrap methods: another look at the jackknife*, 1979.
 ///
 /// # Shapes
 /// - `clusters`: one row of `N` sums per picture
@@ -48,8 +48,8 @@ pub fn estimate<const N: usize>(clusters: &[[f64; N]], statistics: &[Statistic<N
     resampled(clusters, statistics).into_iter().zip(statistics).map(widened).collect()
 }
 
-/// As [`estimate`], for differences of two shares, −1 … 1. One that is the same in all resamples is widened by the upper
-/// Wilson bound of a share of pictures that would differ, none of which was seen.
+/// As [`estimate`], for differences of two shares, −1 … 1. One that is the same in all resamples is widened by the
+/// upper Wilson bound of a share of pictures that would differ, none of which was seen.
 ///
 /// # Shapes
 /// See [`estimate`].

@@ -1,9 +1,10 @@
 //! Objects in descriptions: which ones a description mentions, and which of those the picture has.
 //!
-//! Similar to CHAIR (<https://arxiv.org/abs/1809.02156>), but the objects come from the data ([`Vocabulary`]) instead of a
-//! fixed list. A text claims an object if it contains one of its phrases; each object counts once per description (CHAIR
-//! counts every mention). Singular and plural match each other ([`plural`](super::plural)), except for words that only have
-//! a plural. The longest phrase wins, so `polar bear` is not a `bear`. A denial ("no dog") counts as a claim.
+//! Similar to CHAIR (<https://arxiv.org/abs/1809.02156>), but the objects come from the data ([`Vocabulary`]) instead
+//! of a fixed list. A text claims an object if it contains one of its phrases; each object counts once per description
+//! (CHAIR counts every mention). Singular and plural match each other ([`plural`](super::plural)), except for words
+//! that only have a plural. The longest phrase wins, so `polar bear` is not a `bear`. A denial ("no dog") counts as a
+//! claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +39,7 @@ pub struct Vocabulary {
 /// Phrases that begin with the same words.
 #[derive(Clone, Debug, Default)]
 struct Tree {
-    /// The name of the object that these words stand for.
+    /// The name of the object that these words mean.
     name: Option<String>,
     longer: BTreeMap<String, Tree>,
 }
@@ -147,7 +148,7 @@ impl Vocabulary {
         claims
     }
 
-    /// The words of the vocabulary that each of `words` may stand for: itself first, then those of which it may be the
+    /// The words of the vocabulary that each of `words` may mean: itself first, then those of which it may be the
     /// plural, then those that may be a plural of it.
     fn readings(&self, words: &[String]) -> Vec<Vec<&str>> {
         let readings = |word: &String| {
@@ -221,7 +222,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The harmonic mean of precision and recall; 1 when nothing is there and nothing is claimed.
+    /// The harmonic mean of precision and recall; 1 when there is no object and none is claimed.
     pub fn f1(&self) -> f64 {
         let both = self.claimed + self.present;
         if both == 0.0 { 1.0 } else { 2.0 * self.found / both }

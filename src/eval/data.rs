@@ -1,4 +1,4 @@
-//! Reads questions and annotations from a folder (see [`super`] for the files and their fields).
+//! Reads questions and annotations from a directory (see [`super`] for the files and their fields).
 //!
 //! Mistakes name their file and line or, in a JSON array, the entry. Pictures are looked up but not opened.
 
@@ -12,10 +12,10 @@ use super::captions::{Ambiguous, Phrases, Vocabulary};
 use super::vqa::Right;
 use crate::data::fields::take_picture;
 use crate::data::lookup::{Found as Located, Lookup};
+use crate::data::record_notes::{RecordNote, RecordNotes};
 use crate::data::records::{self, RawRecord, each_record, read_line};
-use crate::data::remarks::{Remark, Remarks};
-use crate::data::sniff::{Found, behind_mark};
-use crate::data::source::{Faults, SourceError};
+use crate::data::sniff::{WrongContent, behind_mark};
+use crate::data::source::{RowErrors, SourceError};
 
 /// A question about a picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,12 +48,12 @@ pub struct Annotation {
 pub struct Annotations {
     /// One per picture.
     pub pictures: Vec<Annotation>,
-    /// Of the annotations and `vocabulary.json`.
+    /// The digest of the annotations and `vocabulary.json`.
     pub vocabulary: Vocabulary,
-    /// What `vocabulary.json` lists, if it is there.
+    /// The contents of `vocabulary.json`, if it exists.
     pub listed: Vec<Phrases>,
-    /// Remarks on reading them.
-    pub remarks: Remarks,
+    /// RecordNotes on reading them.
+    pub remarks: RecordNotes,
 }
 
 /// The place of an entry in its file, counted from 1.
@@ -77,13 +77,13 @@ impl fmt::Display for Place {
 /// A mistake in the data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// `data` is not a folder.
-    #[error("{}: {}", .0.display(), if .0.exists() { "a file, not a folder" } else { "no such folder" })]
+    /// `data` is not a directory.
+    #[error("{}: {}", .0.display(), if .0.exists() { "a file, not a directory" } else { "no such directory" })]
     NoFolder(PathBuf),
     /// The file is missing.
     #[error("{}: no `{file}`", .folder.display())]
     NoFile {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// Its name.
         file: &'static str,
@@ -102,7 +102,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// What.
-        found: Found,
+        found: WrongContent,
     },
     /// A file has no entries.
     #[error("{}: it has no entries", .0.display())]
@@ -113,21 +113,21 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// The mistakes.
-        faults: Faults,
+        faults: RowErrors,
         /// Whether all of them are missing pictures.
         pictures: bool,
     },
     /// A phrase is listed under two objects.
     #[error("{}: {cause}", .folder.display())]
     Ambiguous {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// Which.
         cause: Ambiguous,
     },
 }
 
-fn reported(path: &Path, faults: &Faults) -> String {
+fn reported(path: &Path, faults: &RowErrors) -> String {
     let name = path.display();
     faults.reported(&name, |count| format!("{name}: {count} entries are invalid:")).unwrap_or_default()
 }
@@ -148,11 +148,11 @@ pub fn find(folder: &Path, names: &[&str]) -> Option<PathBuf> {
 ///
 /// # Errors
 /// See [`DataError`].
-pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
+pub fn questions(folder: &Path) -> Result<(Vec<Question>, RecordNotes), DataError> {
     let file = Entries::<QuestionEntry>::read(folder, QUESTIONS)?;
     file.each(|pictures, entry| {
         if entry.question.trim().is_empty() {
-            pictures.remarks.push((Remark::EmptyQuestion, String::new()));
+            pictures.remarks.push((RecordNote::EmptyQuestion, String::new()));
         }
         let right = match (entry.answer, entry.answers) {
             (Some(answer), None) => Right::Accepted(vec![answer.0]),
@@ -161,7 +161,7 @@ pub fn questions(folder: &Path) -> Result<(Vec<Question>, Remarks), DataError> {
             (None, None) => return Err(EntryError::Entry("neither `answer` nor `answers` is given")),
         };
         if right.answers().iter().all(|answer| answer.trim().is_empty()) {
-            pictures.remarks.push((Remark::EmptyRight, String::new()));
+            pictures.remarks.push((RecordNote::EmptyRight, String::new()));
         }
         Ok(Question {
             label: entry.id.or(entry.question_id).map(|id| id.0),
@@ -303,8 +303,8 @@ enum EntryError {
 /// Looks up the pictures of entries, like those of records.
 struct Pictures<'a> {
     lookup: Lookup<'a>,
-    /// Remarks on the last entry, with text that follows its place.
-    remarks: Vec<(Remark, String)>,
+    /// RecordNotes on the last entry, with text that follows its place.
+    remarks: Vec<(RecordNote, String)>,
 }
 
 impl Pictures<'_> {
@@ -315,10 +315,10 @@ impl Pictures<'_> {
         match self.lookup.find(name) {
             Some(Located::There(path)) => Ok(path),
             Some(Located::Respelled(path)) => {
-                self.remarks.push((Remark::Spelling, format!(", `{name}`")));
+                self.remarks.push((RecordNote::Spelling, format!(", `{name}`")));
                 Ok(path)
             }
-            // Only relative names can match the folder's pictures.
+            // Only relative names can match the directory's pictures.
             Some(Located::Elsewhere(_)) | None => Err(EntryError::NoPicture(self.lookup.missing(name))),
         }
     }
@@ -328,8 +328,8 @@ impl Pictures<'_> {
 struct Entries<T> {
     path: PathBuf,
     entries: Vec<(Place, T)>,
-    faults: Faults,
-    remarks: Remarks,
+    faults: RowErrors,
+    remarks: RecordNotes,
 }
 
 impl<T: DeserializeOwned> Entries<T> {
@@ -345,11 +345,11 @@ impl<T: DeserializeOwned> Entries<T> {
 
     fn parse(path: PathBuf) -> Result<Self, DataError> {
         let text = std::fs::read(&path).map_err(|cause| DataError::Unreadable { path: path.clone(), cause })?;
-        if let Some(found) = Found::instead_of_text(&text).filter(|_| !text.is_empty()) {
+        if let Some(found) = WrongContent::instead_of_text(&text).filter(|_| !text.is_empty()) {
             return Err(DataError::Other { path, found });
         }
         let text = behind_mark(&text);
-        let (mut entries, mut faults, mut remarks) = (Vec::new(), Faults::default(), Remarks::default());
+        let (mut entries, mut faults, mut remarks) = (Vec::new(), RowErrors::default(), RecordNotes::default());
         let mut take = |place: Place, record: Result<RawRecord, String>| {
             let entry = record.and_then(|RawRecord { value, remarks: made }| {
                 made.into_iter().for_each(|remark| remarks.add(remark, place));
@@ -395,7 +395,7 @@ impl<T: DeserializeOwned> Entries<T> {
     fn each<U>(
         self,
         make: impl Fn(&mut Pictures<'_>, T) -> Result<U, EntryError>,
-    ) -> Result<(Vec<U>, Remarks), DataError> {
+    ) -> Result<(Vec<U>, RecordNotes), DataError> {
         let Self { path, entries, mut faults, mut remarks } = self;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut found = Pictures { lookup: Lookup::new(folder), remarks: Vec::new() };
@@ -419,7 +419,7 @@ impl<T: DeserializeOwned> Entries<T> {
 }
 
 /// The entry with its picture moved to `image` from any other name of that field.
-fn with_one_picture(value: serde_json::Value) -> Result<(serde_json::Value, Option<Remark>), String> {
+fn with_one_picture(value: serde_json::Value) -> Result<(serde_json::Value, Option<RecordNote>), String> {
     let serde_json::Value::Object(mut fields) = value else { return Ok((value, None)) };
     if fields.get("image").is_some_and(serde_json::Value::is_string) {
         return Ok((fields.into(), None));
@@ -433,7 +433,7 @@ fn with_one_picture(value: serde_json::Value) -> Result<(serde_json::Value, Opti
 mod tests {
     use super::*;
 
-    /// A folder with a picture `a.jpg` and these files.
+    /// A directory with a picture `a.jpg` and these files.
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.jpg"), "picture").unwrap();
@@ -443,7 +443,7 @@ mod tests {
         folder
     }
 
-    /// What is wrong with questions, without the folder's name.
+    /// What is wrong with questions, without the directory's name.
     fn mistake(name: &str, text: &str) -> String {
         let folder = folder(&[(name, text)]);
         let error = questions(folder.path()).unwrap_err().to_string();
@@ -511,7 +511,7 @@ mod tests {
         let folder = folder(&[("questions.jsonl", &text.join("\n"))]);
         let (read, remarks) = questions(folder.path()).unwrap();
         assert!(read.iter().all(|question| question.picture == folder.path().join("a.jpg")));
-        let counts = [Remark::EmptyQuestion, Remark::EmptyRight, Remark::Key("img".to_owned())];
+        let counts = [RecordNote::EmptyQuestion, RecordNote::EmptyRight, RecordNote::Key("img".to_owned())];
         assert_eq!(counts.map(|remark| remarks.count(&remark)), [1, 1, 1]);
         assert_eq!(
             mistake("questions.jsonl", r#"{"images": ["a.jpg", "b.jpg"], "question": "q", "answer": "a"}"#),
@@ -534,7 +534,7 @@ mod tests {
             let (read, remarks) = questions(folder.path()).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(read[0].picture, folder.path().join(on_disk));
             assert_eq!(read[0].question, "q\u{fffd}");
-            assert_eq!((remarks.count(&Remark::Spelling), remarks.count(&Remark::UnpairedSurrogate)), (1, 1));
+            assert_eq!((remarks.count(&RecordNote::Spelling), remarks.count(&RecordNote::UnpairedSurrogate)), (1, 1));
         }
         let good = r#"{"image": "a.jpg", "question": "q", "answer": 1}"#;
         assert_eq!(

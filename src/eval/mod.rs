@@ -1,11 +1,12 @@
 //! Evaluation: data with known answers, scores of responses, and confidence intervals.
 //!
 //! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score replies against them, [`bootstrap`] puts
-//! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was made, nor what a node is.
+//! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was
+//! made, nor what a node is.
 //!
 //! # Data
 //!
-//! `data` is a folder. Picture names in it are relative to it.
+//! `data` is a directory. Picture names in it are relative to it.
 //!
 //! | file | an entry | for |
 //! | --- | --- | --- |

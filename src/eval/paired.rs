@@ -1,5 +1,5 @@
-//! Paired differences between two models on the same items. They are more precise than the models' own intervals, because
-//! items that are hard for one model tend to be hard for the other.
+//! Paired differences between two models on the same items. They are more precise than the models' own intervals,
+//! because items that are hard for one model tend to be hard for the other.
 //!
 //! Only items that both answered count. Pictures are resampled for both at once ([`bootstrap`](super::bootstrap)).
 

@@ -9,7 +9,7 @@ use super::bootstrap::{Estimate, estimate};
 use super::captions::{Claims, Counts, Phrases, Vocabulary, metrics};
 use super::data::{self, ANNOTATIONS, DataError, QUESTIONS, VOCABULARY};
 use super::vqa::{self, Extract, Right, Scorer};
-use crate::data::remarks::Remarks;
+use crate::data::record_notes::RecordNotes;
 use stic_engine::digest::{Digest, Value};
 
 /// What is measured.
@@ -145,7 +145,7 @@ pub struct Score {
 }
 
 /// A line per remark, starting with the name of the first of `files`.
-fn notes(files: &[PathBuf], remarks: &Remarks) -> Vec<String> {
+fn notes(files: &[PathBuf], remarks: &RecordNotes) -> Vec<String> {
     let name = files.first().and_then(|file| file.file_name()).unwrap_or_default().to_string_lossy();
     remarks.lines().map(|line| format!("`{name}`: {line}")).collect()
 }
@@ -187,8 +187,8 @@ impl Suite {
         }
     }
 
-    /// The digest of the data, independent of paths and labels: questions, answers, objects, and `pictures`, the digest of
-    /// each item's picture.
+    /// The digest of the data, independent of paths and labels: questions, answers, objects, and `pictures`, the digest
+    /// of each item's picture.
     pub fn identity(&self, pictures: &[Digest]) -> Digest {
         let lists = |objects: &[Phrases]| Value::from(objects.to_vec());
         let entry = |(item, picture): (&TestItem, &Digest)| {
@@ -226,7 +226,8 @@ impl Suite {
         }
     }
 
-    /// Whether `text` is wrong for VQA's scorer, but right for one that normalizes answers even if all annotators agree.
+    /// Whether `text` is wrong for VQA's scorer, but right for one that normalizes answers even if all annotators
+    /// agree.
     pub fn is_spelling(&self, item: &TestItem, text: &str, scoring: Scoring) -> bool {
         let Gold::Answers { right: right @ Right::Annotators(_), .. } = &item.gold else { return false };
         let answer = scoring.extract.answer(text);

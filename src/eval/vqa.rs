@@ -1,8 +1,8 @@
 //! Short answers: extraction from responses, and scoring.
 //!
-//! Reference answers are of two kinds ([`Right`]). *Annotators'* answers are scored like VQA's or TextVQA's evaluation code
-//! ([`Scorer`]): both compute VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in normalization.
-//! *Accepted* answers are all right: the score is 1 if the response matches one of them.
+//! Reference answers are of two kinds ([`Right`]). *Annotators'* answers are scored like VQA's or TextVQA's evaluation
+//! code ([`Scorer`]): both compute VQA's soft accuracy (<https://visualqa.org/evaluation.html>) and differ in
+//! normalization. *Accepted* answers are all right: the score is 1 if the response matches one of them.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -126,8 +126,8 @@ fn compared(answer: &str, given: &[String], scorer: Scorer) -> (String, Vec<Stri
     (normal(answer), given.iter().map(|given| normal(given)).collect())
 }
 
-/// VQA's soft accuracy of an answer that `agreeing` of `all` annotators gave: the mean of min(1, agreeing others / 3) over
-/// leaving out each annotator. With ten it is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more who agree.
+/// VQA's soft accuracy of an answer that `agreeing` of `all` annotators gave: the mean of min(1, agreeing others / 3)
+/// over leaving out each annotator. With ten it is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more who agree.
 fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     let others = |agreeing: usize| (agreeing as f64 / 3.0).min(1.0);
     let left_out = |count: usize| if count == 0 { 0.0 } else { count as f64 * others(count - 1) };
@@ -136,9 +136,9 @@ fn soft_accuracy(agreeing: usize, all: usize) -> f64 {
     (mean * 1e12).round() / 1e12
 }
 
-/// [`normalize`] for accepted answers. It would drop a minus sign, and `A` as an article, and so turn `-5` into `5` and the
-/// option `A` into nothing. Here the sign stays, and an article at the end, without a noun, is kept: `(A)` and `a.` are the
-/// option `A`.
+/// [`normalize`] for accepted answers. It would drop a minus sign, and `A` as an article, and so turn `-5` into `5` and
+/// the option `A` into nothing. Here the sign stays, and so does an article at the end, without a noun: `(A)` and `a.`
+/// are the option `A`.
 fn comparable(answer: &str) -> String {
     let trimmed = answer.trim();
     let normal = words(&spaced(trimmed), Articles::GoBeforeWords);
@@ -209,8 +209,8 @@ fn is_digit(character: char) -> bool {
     if character.is_ascii() { character.is_ascii_digit() } else { DIGIT.is_match(character.encode_utf8(&mut [0; 4])) }
 }
 
-/// Removes punctuation next to a space, and replaces other punctuation by a space. If the original text has a comma between
-/// digits, all punctuation is removed.
+/// Removes punctuation next to a space, and replaces other punctuation by a space. If the original text has a comma
+/// between digits, all punctuation is removed.
 fn without_punctuation(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let comma = characters.windows(3).any(|three| is_digit(three[0]) && three[1] == ',' && is_digit(three[2]));
@@ -222,8 +222,8 @@ fn without_punctuation(text: &str) -> String {
     result
 }
 
-/// Removes the first 32 full stops that no digit follows. The limit reproduces a bug in both scorers, which pass a flag where
-/// `re.sub` expects a count.
+/// Removes the first 32 full stops that no digit follows. The limit reproduces a bug in both scorers, which pass a flag
+/// where `re.sub` expects a count.
 fn without_periods(text: &str) -> String {
     let mut dropped = 0;
     let mut result = String::with_capacity(text.len());
@@ -253,8 +253,8 @@ const NUMBERS: [(&str, &str); 12] = [
     ("ten", "10"),
 ];
 
-/// Both scorers' table of contractions, one per line: without an apostrophe or with a misplaced one, and corrected. Some
-/// entries are unreachable after the previous steps; they are kept as in the scorers.
+/// Both scorers' table of contractions, one per line: without an apostrophe or with a misplaced one, and corrected.
+/// Some entries are unreachable after the previous steps; they are kept as in the scorers.
 static CONTRACTIONS: LazyLock<HashMap<&str, &str>> =
     LazyLock::new(|| include_str!("contractions.txt").lines().filter_map(|line| line.split_once(' ')).collect());
 

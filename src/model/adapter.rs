@@ -1,5 +1,5 @@
 //! Adapters: what is added to the decoder's linear layers, as named tensors. Low-rank factors (LoRA,
-//! <https://arxiv.org/abs/2106.09685>) are the one kind that is there. This module does not know how adapters are stored.
+//! <https://arxiv.org/abs/2106.09685>) are the only kind so far. This module does not know how adapters are stored.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -40,7 +40,8 @@ pub struct Lora {
     pub a: Tensor<2>,
     /// `[out, rank]`, 32 bits.
     pub b: Tensor<2>,
-    /// What multiplies x, `[rows, in]`, 32 bits: 0 where it drops out, 1 / (1 − p) elsewhere. `None`: nothing drops out.
+    /// What multiplies x, `[rows, in]`, 32 bits: 0 where it drops out, 1 / (1 − p) elsewhere. `None`: nothing drops
+    /// out.
     pub dropout: Option<Tensor<2>>,
 }
 
@@ -94,8 +95,8 @@ impl Change {
 }
 
 impl Adapter {
-    /// An adapter that changes nothing yet, as PEFT starts one: A is uniform with bound 1 / √in (Kaiming's with a = √5),
-    /// B is zero. A matrix's values depend on `seed` and its place alone.
+    /// An adapter that changes nothing yet, as PEFT starts one: A is uniform with bound 1 / √in (Kaiming's with a =
+    /// √5), B is zero. A matrix's values depend on `seed` and its place alone.
     ///
     /// # Panics
     /// When `rank` is zero.

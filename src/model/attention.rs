@@ -21,7 +21,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The place `order` of a sequence that goes on by itself, at rotary position `position`.
+    /// The place `order` of a sequence that is not a branch, at rotary position `position`.
     pub fn at(order: usize, position: usize) -> Self {
         Self { order, branch: 0, position: [position; 3] }
     }
@@ -60,8 +60,8 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// The rotations at the positions of `slots`, rows of one length; `angles` gives a position's, half as many as a head
-    /// has features.
+    /// The rotations at the positions of `slots`, rows of one length; `angles` gives a position's, half as many as a
+    /// head has features.
     pub fn new(slots: &[Vec<Option<Slot>>], device: &Device, angles: impl Fn(Position) -> Vec<f32>) -> Self {
         let (mut cosine, mut sine) = (Vec::new(), Vec::new());
         for slot in slots.iter().flatten() {
@@ -113,7 +113,7 @@ pub struct Mask {
 
 impl Mask {
     /// A query sees the keys of its own sequence up to itself, as far back as `window`, itself included. What is `None`
-    /// among the queries sees all keys that are there, so that it stays finite.
+    /// among the queries sees all keys, so that it stays finite.
     ///
     /// - `group`: how many query heads a key head serves
     ///

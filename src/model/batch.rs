@@ -1,8 +1,9 @@
 //! One batch of sequences as the decoder reads it: padded rows, image features in place, and where the answers are.
 //!
 //! The sequences of one example (a pair's chosen and rejected one) go into one row: what they have in common, the
-//! picture and the prompt, is there once, and each continuation sees it and itself. With a picture of 576 rows and
-//! answers of 150 tokens that is six tenths of the positions. Padding is never attended to and carries no loss.
+//! picture and the prompt, is stored once, and each continuation attends to it and to itself. With a picture of 576
+//! rows and answers of 150 tokens that is six tenths of the positions. Padding is never attended to and carries no
+//! loss.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -43,8 +44,8 @@ pub struct Batch {
     pub answers: Vec<usize>,
     /// How many slots of each row are filled.
     pub filled: Vec<usize>,
-    /// How many positions go through the head: those before answer tokens, and copies of the first position that carry no
-    /// loss and fill their number up.
+    /// How many positions go through the head: those before answer tokens, and copies of the first position that carry
+    /// no loss and fill their number up.
     pub predicted: usize,
 }
 

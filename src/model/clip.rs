@@ -24,7 +24,7 @@ pub struct Config {
     pub patch_size: usize,
     /// Added to the variance by the layer norms.
     pub norm_epsilon: f64,
-    /// Of the feed-forward part.
+    /// The size of the feed-forward part.
     pub activation: Activation,
 }
 
@@ -148,8 +148,8 @@ impl Tower {
         })
     }
 
-    /// The output of the last layer that was read, a row for each patch, in reading order; the class token first where it
-    /// is kept.
+    /// The output of the last layer that was read, a row for each patch, in reading order; the class token first where
+    /// it is kept.
     ///
     /// # Shapes
     /// - `views`: `[views, 3, size, size]`, normalized

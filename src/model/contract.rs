@@ -1,10 +1,10 @@
 //! The contract between a family of models and everything that uses models.
 //!
-//! A [`Family`] reads a checkpoint's folder; a [`Model`] is what it loads; an [`ImageProcessor`] turns pictures into what
-//! the model's tower reads. Generation, scoring, training, adapters and the command line know models through these three
-//! alone. What a family may decide for itself: how many image tokens a picture takes (also by the other pictures of the
-//! conversation and by settings), how they stand in the text, rotary positions, masks, the names of linear layers and
-//! tensors, chat template and end tokens.
+//! A [`Family`] reads a checkpoint's directory; a [`Model`] is what it loads; an [`ImageProcessor`] turns pictures into
+//! what the model's tower reads. Generation, scoring, training, adapters and the command line know models through these
+//! three alone. What a family may decide for itself: how many image tokens a picture takes (also by the other pictures
+//! of the conversation and by settings), how they appear in the text, rotary positions, masks, the names of linear
+//! layers and tensors, chat template and end tokens.
 //!
 //! # What is not there yet, and where it goes
 //!
@@ -13,10 +13,10 @@
 //!   [`Attention`].
 //! - Decoder layers that differ in their linear layers: [`Shape::linears`] becomes a list per layer.
 //! - Masks by span (images that see themselves as a whole): a span in [`Slot`], which
-//!   [`Mask::new`](super::attention::Mask::new) compares. Sliding windows are there; a cache that forgets what is outside
-//!   the window, or a recurrent state, is another kind of [`LayerCache`].
-//! - A model over several devices: [`Model::device`] takes the layer, and [`forward`](super::forward::forward) moves the
-//!   hidden states.
+//!   [`Mask::new`](super::attention::Mask::new) compares. Sliding windows are supported; a cache that forgets what is
+//!   outside the window, or a recurrent state, is another kind of [`LayerCache`].
+//! - A model over several devices: [`Model::device`] takes the layer, and [`forward`](super::forward::forward) moves
+//!   the hidden states.
 //! - Weights in 4 bits: another [`Weight`](super::nn::Weight).
 
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// The precision of weights and activations.
     fn dtype(&self) -> DType;
 
-    /// What stands for each image in the decoder.
+    /// The features of each image.
     fn encode_images(&self, images: &[&ImageInput]) -> Vec<ImageFeatures>;
 
     /// The rows of the embedding for `tokens`, which are on the device, `[tokens, hidden]`.
@@ -115,7 +115,7 @@ pub trait Model: Send + Sync + fmt::Debug {
         self.embedded(Tensor::from_data(TensorData::new(ids, [tokens.len()]), &self.device()))
     }
 
-    /// The rotary positions of a sequence, and the one at which decoding goes on. Without axes of its own a model counts.
+    /// The rotary positions of a sequence, and the one at which decoding continues. By default, positions count from 0.
     fn positions(&self, sequence: &Sequence) -> (Vec<Position>, usize) {
         let length = sequence.positions();
         ((0..length).map(|index| [index; 3]).collect(), length)
@@ -132,8 +132,8 @@ pub trait Model: Send + Sync + fmt::Debug {
 
     /// One decoder layer, differentiable in `hidden` and in `adapter`.
     ///
-    /// With a cache, keys and values of `hidden` are appended to it, and as many of its slots are attended as `attention`
-    /// was made for; without, the keys are those of `hidden`.
+    /// With a cache, keys and values of `hidden` are appended to it, and as many of its slots are attended as
+    /// `attention` was made for; without, the keys are those of `hidden`.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, length, hidden]`
@@ -157,17 +157,17 @@ pub trait Model: Send + Sync + fmt::Debug {
 
 /// From pictures to what a tower reads.
 pub trait ImageProcessor: Send + Sync {
-    /// How the images of one conversation, given by width and height, stand in its text and in the decoder. Known before
-    /// any tower runs.
+    /// How the images of one conversation, given by width and height, appear in its text and in the decoder. Known
+    /// before any tower runs.
     fn layout(&self, sizes: &[[u32; 2]]) -> Vec<ImageLayout>;
 
     /// What the tower reads of `image`, in `[pieces, …]`.
     fn pixels(&self, image: &RgbImage, layout: &ImageLayout) -> TensorData;
 
-    /// The most image tokens that an image takes, whatever its size.
+    /// The most image tokens that an image takes at any size.
     fn most_image_tokens(&self) -> usize;
 
-    /// What the settings come to, where they matter: `image_mode` and `pad`.
+    /// What the settings resolve to, where they matter: `image_mode` and `pad`.
     fn settings(&self) -> Vec<(&'static str, &'static str)>;
 }
 
@@ -185,16 +185,16 @@ pub struct ImageSetting {
 /// Values of image settings that were given, by name.
 pub type ImageSettings = BTreeMap<&'static str, &'static str>;
 
-/// How an image stands in a conversation.
+/// How an image appears in a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageLayout {
     /// Width and height in pixels.
     pub size: [u32; 2],
-    /// What replaces the image token of the rendered text before it is tokenized: the image token once for every entry of
-    /// `runs`, with whatever stands around it.
+    /// What replaces the image token of the rendered text before it is tokenized: the image token once for every entry
+    /// of `runs`, with the tokens around it.
     pub text: String,
-    /// For every image token in `text` the rows and columns of the positions that it takes, `[1, n]` where they are in a
-    /// line. They may be none at all.
+    /// For every image token in `text` the rows and columns of the positions that it takes, `[1, n]` where they are in
+    /// a line. They may be none at all.
     pub runs: Vec<[usize; 2]>,
     /// Columns and rows of tiles, for towers that read tiles.
     pub tiles: Option<[usize; 2]>,
@@ -214,7 +214,7 @@ impl ImageLayout {
 pub struct ImageInput {
     /// `[pieces, …]`: normalized pixels in the order of the tower.
     pub pixels: TensorData,
-    /// How the image stands in a conversation.
+    /// How the image appears in a conversation.
     pub layout: ImageLayout,
 }
 
@@ -225,13 +225,13 @@ impl ImageInput {
     }
 }
 
-/// What stands for an image in the decoder.
+/// The features of an image.
 #[derive(Clone, Debug)]
 pub struct ImageFeatures {
     /// In place of the image tokens, `[image tokens, hidden]`.
     pub rows: Tensor<2>,
-    /// Added to the hidden states of the image tokens after the first decoder layers, one per layer, each of the shape of
-    /// `rows`.
+    /// Added to the hidden states of the image tokens after the first decoder layers, one per layer, each of the shape
+    /// of `rows`.
     pub added: Vec<Tensor<2>>,
 }
 

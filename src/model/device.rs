@@ -1,4 +1,5 @@
-//! burn's devices for the names of backends: what is compiled in, what this machine has, what works, in which precisions.
+//! burn's devices for the names of backends: what is compiled in, what this machine has, what works, in which
+//! precisions.
 //!
 //! A device counts as usable once it has done a small computation: drivers that are missing or broken show only then,
 //! and by a panic, which is caught here. This module does not know models.
@@ -40,11 +41,11 @@ pub struct DeviceReport {
 }
 
 /// All backends, in the order in which `auto` prefers them, with their devices tried.
-pub fn survey() -> Vec<BackendReport> {
+pub fn backends() -> Vec<BackendReport> {
     Backend::ALL.into_iter().map(report).collect()
 }
 
-/// What `request` comes to on this machine.
+/// Resolves `request` on this machine.
 ///
 /// `auto` takes the first backend with a usable device. On the CPU `auto` computes in `f32`; on a GPU in `bf16`,
 /// else `f16`, else `f32`.
@@ -104,7 +105,7 @@ fn pick(found: &BackendReport, request: DeviceRequest) -> Result<DeviceChoice, M
     };
     if let Some(problem) = &device.problem {
         return Err(ModelError::new(format!("the device `{backend}:{}` is unusable: {problem}", device.index))
-            .help("`stic devices` says what else there is"));
+            .help("`stic devices` lists the alternatives"));
     }
     let preferred: &[Precision] = match (request.precision.as_ref(), backend) {
         (Some(precision), _) => std::slice::from_ref(precision),
@@ -121,7 +122,7 @@ fn pick(found: &BackendReport, request: DeviceRequest) -> Result<DeviceChoice, M
 
 fn no_device(backend: Backend, index: usize) -> ModelError {
     let name = if index == 0 { backend.to_string() } else { format!("{backend}:{index}") };
-    ModelError::new(format!("no device `{name}` on this machine")).help("`stic devices` says what there is")
+    ModelError::new(format!("no device `{name}` on this machine")).help("`stic devices` lists the available ones")
 }
 
 fn report(backend: Backend) -> BackendReport {
@@ -190,7 +191,7 @@ fn device_type(backend: Backend) -> Option<DeviceType> {
         Backend::Metal => Some(DeviceType::Metal),
         #[cfg(feature = "vulkan")]
         Backend::Vulkan => Some(DeviceType::Vulkan),
-        // burn's own WebGPU is the browser's: outside of one, shaders in WGSL go through whatever API there is.
+        // burn's own WebGPU is the browser's: outside of one, shaders in WGSL go through the native API.
         #[cfg(feature = "webgpu")]
         Backend::Webgpu => Some(DeviceType::Wgpu),
         #[allow(unreachable_patterns)]
@@ -208,7 +209,7 @@ fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     panic::set_hook(hook);
     result.map_err(|cause| {
         let text = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
-        text.unwrap_or("it gave up without a reason").lines().next().unwrap_or_default().to_owned()
+        text.unwrap_or("no reason given").lines().next().unwrap_or_default().to_owned()
     })
 }
 
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_backend_is_reported() {
-        let reports = survey();
+        let reports = backends();
         assert_eq!(reports.len(), Backend::ALL.len());
         let cpu = reports.last().unwrap();
         assert!(

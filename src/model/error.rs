@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::data::sniff::Found;
+use crate::data::sniff::WrongContent;
 use stic_engine::diagnostic::{io_help, is_of_the_machine};
 
-/// What is wrong with a model's files, or with what was asked of a model.
+/// What is wrong with a model's files, or with a request to a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ModelError {
@@ -13,12 +13,12 @@ pub struct ModelError {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
-    /// Whether it is the surroundings that failed (memory, input and output), so that trying again may succeed.
+    /// Whether the environment failed (memory, I/O), so that a retry may succeed.
     pub environment: bool,
 }
 
 impl ModelError {
-    /// An error of the model's files or of what was asked.
+    /// An error in the model's files or the request.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, environment: false }
     }
@@ -29,16 +29,16 @@ impl ModelError {
         Self { message: format!("{}: {cause}", path.display()), help, environment: is_of_the_machine(cause) }
     }
 
-    /// What stands in `path` cannot be used: it is what was `found` there, or else `otherwise` is wrong with it.
-    pub(crate) fn content(path: &Path, found: Option<Found>, otherwise: impl std::fmt::Display) -> Self {
+    /// The content of `path` cannot be used: it is what was `found`, or else `otherwise` is wrong with it.
+    pub(crate) fn content(path: &Path, found: Option<WrongContent>, otherwise: impl std::fmt::Display) -> Self {
         let path = path.display();
         match found {
-            Some(Found { what, help }) => Self::new(format!("{path}: {what}")).help(help),
+            Some(WrongContent { what, help }) => Self::new(format!("{path}: {what}")).help(help),
             None => Self::new(format!("{path}: {otherwise}")).help(AGAIN),
         }
     }
 
-    /// The same error, of `path`, whose name comes in front.
+    /// The same error, prefixed with `path`.
     #[must_use]
     pub fn of(self, path: &Path) -> Self {
         Self { message: format!("{}: {}", path.display(), self.message), ..self }
@@ -55,7 +55,8 @@ impl ModelError {
 /// What to do about a broken file of a checkpoint.
 pub(crate) const AGAIN: &str = "copy or download the file again";
 
-/// `problems` as the lines below a message: the first few, and how many more there are. A whole model's would fill pages.
+/// `problems` as the lines below a message: the first few, and how many more there are. A whole model's would fill
+/// pages.
 pub(crate) fn listed(problems: &[String]) -> String {
     const MOST: usize = 8;
     let mut text: String = problems.iter().take(MOST).map(|problem| format!("\n  {problem}")).collect();

@@ -1,4 +1,4 @@
-//! The families of models that are read. A family is a folder beside this file and one line in this list.
+//! The families of models that are read. A family is a directory beside this file and one line in this list.
 
 use std::path::Path;
 

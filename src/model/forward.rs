@@ -1,9 +1,9 @@
 //! The passes through a decoder: forward through all layers, and backward one layer at a time.
 //!
-//! Prefill, decoding, scoring and training all go through [`forward`]. For training, what enters each layer is kept, and
-//! [`backward`] goes from the last layer to the first: it runs the one layer again with tracked adapter tensors, starts from
-//! the gradient of what left the layer, and ends with the gradient of what entered it. Memory is that of one layer's graph,
-//! whatever the depth. The frozen weights are not tracked and get no gradient.
+//! Prefill, decoding, scoring and training all go through [`forward`]. For training, what enters each layer is kept,
+//! and [`backward`] goes from the last layer to the first: it runs the one layer again with tracked adapter tensors,
+//! starts from the gradient of what left the layer, and ends with the gradient of what entered it. Memory is that of
+//! one layer's graph, regardless of depth. The frozen weights are not tracked and get no gradient.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -37,8 +37,8 @@ pub fn forward<'a>(
     ControlFlow::Continue(hidden)
 }
 
-/// Goes back through all layers, given what had entered each of them and the gradient of what left the last one. `adapter`
-/// gives a layer's change again, and `take` is given its tracked tensors and their gradients.
+/// Goes back through all layers, given what had entered each of them and the gradient of what left the last one.
+/// `adapter` gives a layer's change again, and `take` is given its tracked tensors and their gradients.
 pub fn backward(
     model: &dyn Model,
     input: &Input,

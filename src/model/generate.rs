@@ -3,11 +3,11 @@
 //! Requests come as a stream; those of like length are run together. The shape of a batch follows from the length of
 //! its prompts and the model alone: prompts are padded at their end to a multiple of 32 positions, every row of a batch
 //! goes through the same number of positions, and on the CPU a batch that is not full is filled with copies. So
-//! on the CPU an answer's bits do not depend on what else was asked. A row's place in the batch does not matter
+//! on the CPU an answer's bits do not depend on the other requests. A row's place in the batch does not matter
 //! either: every row of a product is computed alike.
 //!
-//! On a GPU shapes are few instead, so that kernels are compiled and tuned once: lengths are multiples of 64, batches have
-//! powers of two of rows, and what changes from token to token stays on the device ([`ahead`]).
+//! On a GPU shapes are few instead, so that kernels are compiled and tuned once: lengths are multiples of 64, batches
+//! have powers of two of rows, and what changes from token to token stays on the device ([`ahead`]).
 //!
 //! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
 
@@ -38,8 +38,8 @@ use stic_engine::draw::Draws;
 const STEP: usize = 64;
 const STEP_ON_CPU: usize = 32;
 
-/// How many positions go through the layers at once in the prefill. On the CPU few: copies that fill a batch are computed
-/// for its last group alone, and one prompt of some hundred positions is a group.
+/// How many positions go through the layers at once in the prefill. On the CPU few: copies that fill a batch are
+/// computed for its last group alone, and one prompt of some hundred positions is a group.
 const PREFILL: usize = 8192;
 const PREFILL_ON_CPU: usize = 512;
 
@@ -73,7 +73,7 @@ pub struct Answer {
 pub enum Step {
     /// So many tokens were generated.
     Tokens(usize),
-    /// The request with this tag came to this.
+    /// The outcome of the request with this tag.
     Done(usize, Result<Answer, ModelError>),
 }
 
@@ -125,8 +125,8 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs `requests`, which may be refused where they come from, and reports to `watch` what becomes of them, in no
-    /// particular order. When `watch` says [`ControlFlow::Break`], what is in flight is let go, and so does this: it is asked
-    /// before every layer and after every token.
+    /// particular order. When `watch` says [`ControlFlow::Break`], requests in flight are dropped, and this returns
+    /// `Break`: it is called before every layer and after every token.
     pub fn run(
         &self,
         requests: impl IntoIterator<Item = Result<Request, (usize, ModelError)>>,
@@ -336,7 +336,8 @@ fn read(logits: Tensor<2>) -> Vec<f32> {
     logits.into_data().try_to_vec().expect("logits are 32-bit floats")
 }
 
-/// Says that the `open` rows have got a token, and what ended by it: all of it, even when `watch` breaks off at the first.
+/// Says that the `open` rows have got a token, and what ended by it: all of it, even when `watch` breaks off at the
+/// first.
 fn report(
     open: usize,
     ended: Vec<(usize, Result<Answer, ModelError>)>,
@@ -352,8 +353,8 @@ fn report(
 }
 
 impl Row {
-    /// The slots of its cache, `attended` of them, of which `filled` hold keys. The prompts of the batch take `length` slots.
-    /// Keys were turned when they were computed: only their order matters.
+    /// The slots of its cache, `attended` of them, of which `filled` hold keys. The prompts of the batch take `length`
+    /// slots. Keys were turned when they were computed: only their order matters.
     fn keys(&self, length: usize, filled: usize, attended: usize) -> Vec<Option<Slot>> {
         let slot = |order: usize| Some(Slot::at(order, order));
         let slot = |index: usize| match index {
@@ -368,7 +369,7 @@ impl Row {
     fn take(&mut self, chosen: Option<u32>, ends: &[u32]) -> Option<Result<Answer, ModelError>> {
         let Some(token) = chosen else {
             self.open = false;
-            return Some(Err(ModelError::new("the model computes no numbers: all its logits are NaN or infinite")
+            return Some(Err(ModelError::new("all logits of the model are NaN or infinite")
                 .help("a precision with more range (`bf16`, `f32`) may help, or the adapter is damaged")));
         };
         self.tokens.push(token);

@@ -1,6 +1,7 @@
 //! The Llama and Mistral decoder: RMS norms, rotary positions in two halves, grouped-query attention, SwiGLU.
 //!
-//! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. This module knows no pictures.
+//! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. This module knows no
+//! pictures.
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use serde_json::{Map, Value};

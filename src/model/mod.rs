@@ -1,10 +1,10 @@
-//! Models: the contract with families of them, text and pictures in and out, adapters, generation, scores. This module does
-//! not know pipelines, nodes or the cache.
+//! Models: the contract with families of them, text and pictures in and out, adapters, generation, scores. This module
+//! does not know pipelines, nodes or the cache.
 //!
-//! [`contract`] says what a family brings; [`families`] lists them; [`llava`] is one. Families share [`llama`] (decoder),
-//! [`clip`] (tower), [`nn`], [`attention`] and [`files`]. A [`processor::Processor`] turns turns and pictures into a
-//! [`sequence::Sequence`], [`batch`] puts sequences and image features into one input, and [`forward`] runs it through the
-//! layers: for [`generate`], [`score`] and training alike.
+//! [`contract`] says what a family brings; [`families`] lists them; [`llava`] is one. Families share [`llama`]
+//! (decoder), [`clip`] (tower), [`nn`], [`attention`] and [`files`]. A [`processor::Processor`] turns turns and
+//! pictures into a [`sequence::Sequence`], [`batch`] puts sequences and image features into one input, and [`forward`]
+//! runs it through the layers: for [`generate`], [`score`] and training alike.
 
 pub mod adapter;
 pub mod attention;

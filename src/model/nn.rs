@@ -1,8 +1,8 @@
 //! The few layers that towers and decoders are made of, on rows: activations are `[rows, features]` throughout.
 //!
 //! Weights stay as they are stored, `[out, in]`, and are multiplied by their transposed view. Statistics of norms and
-//! softmax are in 32 bits whatever the weights are in. Nothing here is done in place or detached, so that everything
-//! is differentiable in weights and inputs alike.
+//! softmax are in 32 bits regardless of the weights' dtype. Nothing here is done in place or detached, so that
+//! everything is differentiable in weights and inputs alike.
 
 use std::ops::RangeInclusive;
 

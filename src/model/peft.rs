@@ -1,7 +1,7 @@
 //! Adapters as PEFT keeps them: `adapter_config.json` beside `adapter_model.safetensors`.
 //!
-//! What is written is read by PEFT on transformers. A family's [`AdapterNames`] say by which names a tensor of its decoder
-//! is written, and by which others it is read; LoRA outside the decoder is read if it changes nothing.
+//! What is written is read by PEFT on transformers. A family's [`AdapterNames`] say by which names a tensor of its
+//! decoder is written, and by which others it is read; LoRA outside the decoder is read if it changes nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,7 +17,7 @@ use super::adapter::{Adapter, Change, LayerAdapter, Lora};
 use super::files::{precision, read_object};
 use super::shape::{AdapterNames, Shape};
 use super::{AGAIN, ModelError, families, listed};
-use crate::data::sniff::Found;
+use crate::data::sniff::WrongContent;
 
 mod folder;
 mod modules;
@@ -49,12 +49,12 @@ pub fn read(folder: &Path, shape: &Shape, device: &Device) -> Result<Read, Model
     parse(settings, &bytes, shape, device).map_err(|error| error.of(&path))
 }
 
-/// The settings of the adapter in `folder`, when both of its files are there and nothing beside them changes it. Tensors
+/// The settings of the adapter in `folder`, if both of its files exist and nothing beside them changes it. Tensors
 /// are not looked at.
 ///
 /// # Errors
-/// When a file is missing, which names the folder that may be meant; when the settings ask for what is not supported;
-/// when part of the adapter lies in a file that is not read.
+/// When a file is missing, which names the directory that may be meant; when the settings ask for what is not
+/// supported; when part of the adapter is in a file that is not read.
 pub fn check(folder: &Path) -> Result<Settings, ModelError> {
     let path = folder.join(SETTINGS);
     if !path.is_file() {
@@ -194,14 +194,14 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
 /// # Errors
 /// When it is no safetensors file: says what it is.
 pub fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ModelError> {
-    SafeTensors::deserialize(bytes).map_err(|cause| match Found::instead_of_tensors(bytes) {
-        Some(Found { what, help }) => ModelError::new(what).help(help),
+    SafeTensors::deserialize(bytes).map_err(|cause| match WrongContent::instead_of_tensors(bytes) {
+        Some(WrongContent { what, help }) => ModelError::new(what).help(help),
         None => ModelError::new(format!("truncated or not a safetensors file: {cause}")).help(AGAIN),
     })
 }
 
-/// The modules of the decoder that the adapter in `bytes` is for, in the order of a layer: those of the first family whose
-/// names all its tensors have.
+/// The modules of the decoder that the adapter in `bytes` is for, in the order of a layer: those of the first family
+/// whose names all its tensors have.
 ///
 /// # Errors
 /// When it is no safetensors file, or holds more than LoRA of the decoder, or of modules that `settings` leave out.
@@ -244,7 +244,7 @@ struct Sorted<'a> {
     factors: BTreeMap<(usize, usize, char), Factor<'a>>,
     /// How many are of modules outside the decoder. They change nothing.
     unused: usize,
-    /// What must be said of those that are for something else.
+    /// The problems with those that are for something else.
     others: Vec<String>,
     /// How names were understood.
     notes: Vec<String>,
@@ -267,7 +267,7 @@ impl<'a> Sorted<'a> {
                     let other = sorted.factors.insert((layer, linear, factor), Factor { name, plain, view });
                     if let Some(other) = other {
                         return Err(ModelError::new(format!(
-                            "`{}` is there twice, by names of two versions",
+                            "`{}` occurs twice, under names of two versions",
                             other.name
                         ))
                         .help("keep one of them, as PEFT's `save_pretrained` writes it"));
@@ -365,7 +365,7 @@ mod tests {
         let device = Device::flex();
         let targets = |name: &str| ["q_proj", "down_proj"].contains(&name);
         let adapter = Adapter::initial(&shape(), 2, 4.0, targets, 1, &device);
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let bytes = serialize(&adapter, &shape());
         fs::write(folder.path().join(TENSORS), &bytes).expect("written");
         let settings = settings_text(2, 4.0, &adapter.targets, 0.05, "some/model");

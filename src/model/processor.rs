@@ -1,4 +1,4 @@
-//! What stands between people and a model: its tokenizer, chat template and image processor.
+//! From text and pictures to a model's input: its tokenizer, chat template and image processor.
 //!
 //! One implementation serves generation, scoring, DPO and SFT.
 
@@ -88,7 +88,7 @@ impl Processor {
                 "`tokenizer.json` writes token {unknown}, and the model knows {} tokens, counted from 0",
                 self.shape.vocabulary
             ))
-            .help("the tokenizer belongs to another model: take the one that the checkpoint was published with"));
+            .help("the tokenizer belongs to another model: use the one that the checkpoint was published with"));
         }
         let answer = tokens.ranges.iter().map(|token| touches(&rendered.answers, token)).collect();
         let places = (0..tokens.ids.len()).filter(|index| tokens.ids[*index] == self.shape.image_token.id);
@@ -107,7 +107,7 @@ impl Processor {
         Ok(self.template.render(&self.messages(turns, picture)?, self.shape.image_token.text)?.text)
     }
 
-    /// With `none` a text is left as it is: where its placeholder stands is for whoever rendered it to say.
+    /// With `none` a text is left as it is: whoever rendered it placed the placeholder.
     fn messages(&self, turns: &[Turn], picture: bool) -> Result<Vec<Message>, ModelError> {
         if self.template.name == "none" {
             let message = |turn: &Turn| Message { from: turn.from, text: turn.value.clone(), picture: false };
@@ -122,7 +122,7 @@ impl Processor {
         match (found, images) {
             _ if found == expected => Ok(()),
             (0, _) => Err(ModelError::new(format!("there is a picture, but no `{token}` in the rendered prompt"))
-                .help(format!("put `{token}` where the picture is meant to be"))),
+                .help(format!("put `{token}` where the picture belongs"))),
             (_, 0) => Err(ModelError::new(format!(
                 "`{token}` is in the rendered prompt {found} times, but there is no picture"
             ))),

@@ -2,7 +2,7 @@
 //! top-p in transformers' order.
 //!
 //! What is drawn depends on the logits and on the item's own draws alone. Equally likely tokens are taken in the order
-//! of their ids, and logits that are no numbers are never chosen. This module does not know tensors or texts.
+//! of their ids, and NaN logits are never chosen. This module does not know tensors or texts.
 
 use stic_engine::draw::Draws;
 
@@ -47,8 +47,8 @@ impl Sampling {
         if enough { SHORTLIST.min(vocabulary) } else { 0 }
     }
 
-    /// Whether `likeliest`, the most likely ones of `vocabulary` tokens with their logits, the most likely first, are all
-    /// that can be drawn.
+    /// Whether `likeliest`, the most likely ones of `vocabulary` tokens with their logits, the most likely first, are
+    /// all that can be drawn.
     pub fn suffices(&self, likeliest: &[(u32, f32)], vocabulary: usize) -> bool {
         likeliest.len() >= vocabulary
             || matches!(likeliest, [.., last] if likeliest.len() > self.top_k && last.1 < likeliest[self.top_k - 1].1)

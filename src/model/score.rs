@@ -51,7 +51,7 @@ pub fn score(
     let batch = Batch::new(model, &[member], &features, |longest| few_counts(longest, &model.device()));
     let token_logprobs = log_probabilities(model, adapter, &batch);
     if token_logprobs.iter().any(|value| value.is_nan()) {
-        return Err(ModelError::new("the model computes no numbers: its logits are NaN or infinite")
+        return Err(ModelError::new("logits of the model are NaN or infinite")
             .help("a precision with more range (`bf16`, `f32`) may help, or the adapter is damaged"));
     }
     Ok(Scored { tokens: batch.labels.into_iter().map(|label| label as u32).collect(), token_logprobs })

@@ -21,7 +21,7 @@ pub struct Sequence {
 /// An image token and the positions that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageRun {
-    /// Where among the tokens it stands.
+    /// Its index among the tokens.
     pub token: usize,
     /// Rows and columns of the positions that it takes; `[1, n]` where they are in a line.
     pub grid: [usize; 2],
@@ -34,7 +34,7 @@ impl ImageRun {
     }
 }
 
-/// What stands at a position.
+/// The content of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A token of the text.
@@ -60,7 +60,7 @@ impl Sequence {
         self.images.iter().map(ImageRun::positions).sum()
     }
 
-    /// What stands at every position.
+    /// The content of every position.
     pub fn sources(&self) -> impl Iterator<Item = Source> {
         let mut runs = self.images.iter().peekable();
         let mut seen = 0;

@@ -1,6 +1,6 @@
-//! Loaded models, shared by whoever needs the same one: loading 14 GB takes longer than most of what is asked of it.
+//! Loaded models, shared by whoever needs the same one: loading 14 GB takes longer than most uses of it.
 //!
-//! One model is kept; another one's loading lets it go, as soon as nobody works with it any more. This module does not
+//! One model is kept; loading another one drops it, as soon as it is no longer in use. This module does not
 //! know who asks.
 
 use std::path::Path;

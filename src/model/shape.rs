@@ -19,7 +19,7 @@ pub struct Shape {
     pub context: usize,
     /// The tokens that end an answer.
     pub end_tokens: Vec<u32>,
-    /// The token that stands for a picture.
+    /// The image token.
     pub image_token: ImageToken,
     /// The linear layers of every decoder layer.
     pub linears: Vec<LinearSpec>,
@@ -40,7 +40,7 @@ pub struct LinearSpec {
     pub bias: bool,
 }
 
-/// The token that stands for a picture.
+/// The image token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageToken {
     /// As the text has it.
@@ -54,7 +54,7 @@ pub struct ImageToken {
 pub struct AdapterNames {
     /// Name and path inside the layer of each linear layer, in the order of [`Shape::linears`].
     pub linears: &'static [(&'static str, &'static str)],
-    /// What stands between `base_model.model.` and the number of a layer. The first is written, all are read.
+    /// The part between `base_model.model.` and the number of a layer. The first is written, all are read.
     pub layers: &'static [&'static str],
     /// Parts of the paths of modules outside the decoder, whose adapters are passed over when they change nothing.
     pub outside: &'static [&'static str],

@@ -4,7 +4,7 @@
 //! bytes a model is trained to write: everything between the open form of a turn and the token that closes it.
 //!
 //! Source of the contents: LLaVA's `conversation.py`. `checkpoint` renders the checkpoint's own Jinja template instead,
-//! and `none` takes a text as it stands.
+//! and `none` takes a text as it is.
 
 mod jinja;
 pub(crate) mod message;
@@ -59,7 +59,7 @@ impl Template {
     /// The template called `name`; `folder` is the model's, for `checkpoint`.
     ///
     /// # Errors
-    /// When there is no such template, or the checkpoint has none of its own.
+    /// When there is no such template, or the checkpoint has none.
     pub fn named(name: &str, folder: &Path) -> Result<Self, ModelError> {
         let name = TEMPLATES.into_iter().find(|known| *known == name).ok_or_else(|| {
             ModelError::new(format!("unknown template `{name}`"))

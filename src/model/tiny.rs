@@ -22,7 +22,7 @@ pub fn device() -> Device {
     super::device::open(choice).unwrap().0
 }
 
-/// The token that stands for a picture.
+/// The image token.
 pub const IMAGE: u32 = 22;
 
 /// A decoder of three layers with grouped-query attention.
@@ -140,7 +140,7 @@ pub fn image(index: usize) -> ImageInput {
     ImageInput { pixels: TensorData::new(normal(&format!("pixels {index}"), 3 * 64, 1.0), [1, 3, 8, 8]), layout }
 }
 
-/// What stands for picture `index` in the decoder, four rows.
+/// The features of picture `index`, four rows.
 pub fn features(model: &dyn Model, index: usize) -> ImageFeatures {
     let hidden = model.shape().hidden;
     let values = TensorData::new(normal(&format!("picture {index}"), 4 * hidden, 1.0), [4, hidden]);

@@ -1,7 +1,7 @@
 //! Text ↔ token ids, as a Hugging Face checkpoint's `tokenizer.json` defines them.
 //!
-//! A rendered text is tokenized once, as a whole. Which parts of it a user or a model wrote is reported by ranges: there,
-//! `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template.
+//! A rendered text is tokenized once, as a whole. Which parts of it a user or a model wrote is reported by ranges:
+//! there, `</s>` and the like are ordinary characters; elsewhere they are the special tokens of the template.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use tokenizers::{Model, NormalizedString, Normalizer, OffsetType, PreTokenizedSt
 use super::ModelError;
 use super::files::json::{read_optional, token_text};
 use super::shape::ImageToken;
-use crate::data::sniff::{Found, behind_mark};
+use crate::data::sniff::{WrongContent, behind_mark};
 
 /// The tokens that are never written, as Llama and LLaVA call them; a file need not say what they are for.
 const NEVER: [&str; 3] = ["<pad>", "<unk>", "<s>"];
@@ -31,7 +31,7 @@ pub struct Tokenizer {
     normalized: Vec<Added>,
     special: HashSet<u32>,
     unknown: Option<u32>,
-    /// Tokens that belong to no text: those that begin a sequence, fill it up, or stand for what cannot be written.
+    /// Tokens that belong to no text: those that begin a sequence, fill it up, or represent what cannot be written.
     never: HashSet<u32>,
     image: u32,
     contradiction: Option<String>,
@@ -53,13 +53,13 @@ struct Added {
 pub struct Tokens {
     /// The ids, the beginning token included.
     pub ids: Vec<u32>,
-    /// The bytes of the text that each stands for; empty for the beginning token.
+    /// The bytes that each decodes to; empty for the beginning token.
     pub ranges: Vec<Range<usize>>,
 }
 
 impl Tokenizer {
-    /// Whether a model's folder has a `tokenizer.json`, and the files beside it are JSON as well. What it says is left to
-    /// [`Tokenizer::read`], which takes ten times as long.
+    /// Whether a model's directory has a `tokenizer.json`, and the files beside it are JSON as well. What it says is
+    /// left to [`Tokenizer::read`], which takes ten times as long.
     ///
     /// # Errors
     /// When it has not.
@@ -67,12 +67,12 @@ impl Tokenizer {
         let path = file(folder)?;
         let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
         serde_json::from_slice::<serde::de::IgnoredAny>(behind_mark(&text)).map_err(|cause| {
-            ModelError::content(&path, Found::instead_of_text(&text), format_args!("not JSON: {cause}"))
+            ModelError::content(&path, WrongContent::instead_of_text(&text), format_args!("not JSON: {cause}"))
         })?;
         settings(folder).map(drop)
     }
 
-    /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's folder. `image` is the token that
+    /// Reads `tokenizer.json` and `tokenizer_config.json` of a model's directory. `image` is the token that
     /// stands for a picture, as `config.json` has it.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Tokenizer {
         let path = file(folder)?;
         let text = std::fs::read(&path).map_err(|cause| ModelError::io(&path, &cause))?;
         let inner = tokenizers::Tokenizer::from_bytes(behind_mark(&text)).map_err(|cause| {
-            ModelError::content(&path, Found::instead_of_text(&text), format_args!("not a tokenizer: {cause}"))
+            ModelError::content(&path, WrongContent::instead_of_text(&text), format_args!("not a tokenizer: {cause}"))
         })?;
         Self::new(inner, &settings(folder)?, image).map_err(|error| error.of(&path))
     }
@@ -92,8 +92,8 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(broken)?;
         let (mut added, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in inner.get_added_tokens_decoder() {
-            // Special ones stand in templates as they are written, and are looked for there whatever `normalized` says:
-            // behind a normalizer that puts a blank in front, no `</s>` would be found after an answer.
+            // Special ones are written literally in templates, and are matched there regardless of `normalized`:
+            // after a normalizer that prepends a space, no `</s>` would be found after an answer.
             let in_normalized = token.normalized && !token.special;
             let mut text = NormalizedString::from(token.content);
             if let Some(normalizer) = inner.get_normalizer().filter(|_| in_normalized) {
@@ -147,7 +147,7 @@ impl Tokenizer {
         Ok(Self { inner, prefix, added, normalized, special, unknown, never, image, contradiction })
     }
 
-    /// The ids of `text`, with what begins a sequence in front unless the text itself begins with it.
+    /// The ids of `text`, with BOS prepended where the tokenizer does so, unless the text begins with it.
     ///
     /// Inside the ranges `plain` (in order, disjoint) no special token is recognized.
     ///
@@ -175,7 +175,8 @@ impl Tokenizer {
         }
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             let written = touches(plain, &(start..end));
-            // A vocabulary of whole words finds `</s>` by itself; written by a person it is a word like any unknown one.
+            // A vocabulary of whole words finds `</s>` without that; written by a person it is a word like any unknown
+            // one.
             let id = match self.unknown {
                 Some(unknown) if written && self.special.contains(&id) => unknown,
                 None if written && self.special.contains(&id) => continue,
@@ -218,7 +219,7 @@ pub fn touches(ranges: &[Range<usize>], span: &Range<usize>) -> bool {
     ranges.get(first).is_some_and(|range| range.start < span.end)
 }
 
-/// Where `tokens`, the longest first, stand in `text`: leftmost, then longest; special ones only outside `plain`.
+/// Where `tokens`, the longest first, occur in `text`: leftmost, then longest; special ones only outside `plain`.
 ///
 /// As in Hugging Face's `tokenizers`, a token that counts as a whole word only is passed over within a longer one, and
 /// nothing is looked for in what it passes over.
@@ -281,7 +282,7 @@ fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, ModelError> {
     Ok(with[..at].to_vec())
 }
 
-/// What is said where `add_bos_token` does not fit what the post-processor does, which `begins` a text or not.
+/// The note where `add_bos_token` contradicts what the post-processor does, which `begins` a text or not.
 fn contradiction(begins: bool, settings: &Value) -> Option<String> {
     let wanted = settings["add_bos_token"].as_bool().filter(|wanted| *wanted != begins)?;
     let does = if begins { "puts a token in front of every text" } else { "puts no token in front of a text" };
@@ -300,7 +301,7 @@ fn file(folder: &Path) -> Result<PathBuf, ModelError> {
         "`tokenizer.model` alone is not read; `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python's \
          transformers writes `tokenizer.json` beside it"
     } else {
-        "a model's folder needs the `tokenizer.json` that the checkpoint was published with"
+        "a model's directory needs the `tokenizer.json` that the checkpoint was published with"
     };
     Err(ModelError::new(format!("{}: no tokenizer here: `tokenizer.json` is missing", folder.display())).help(help))
 }

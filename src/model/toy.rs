@@ -1,8 +1,8 @@
 //! A second family, for tests alone: it has nothing in common with LLaVA but the contract.
 //!
-//! Pictures become grids of any number of patches, by a setting; each stands in the text as two image tokens among words of
-//! its own, the second for the whole picture. Positions have three axes. Some image features are added after the first
-//! layer. The decoder has linear layers, biases, tensors and a chat template of its own.
+//! Pictures become grids of any number of patches, by a setting; each stands in the text as two image tokens among
+//! words of its own, the second for the whole picture. Positions have three axes. Some image features are added after
+//! the first layer. The decoder has linear layers, biases, tensors and a chat template of its own.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! Adapters as results: writing, loading, and import from and export to PEFT folders.
+//! Adapters as results: writing, loading, and import from and export to PEFT directories.
 //!
-//! Tensors and settings are the identity. The base model's name, the dropout and the training log are side parts: they do
-//! not change what the adapter computes.
+//! Tensors and settings are the identity. The base model's name, the dropout and the training log are side parts: they
+//! do not change what the adapter computes.
 
 use std::fs;
 use std::path::Path;
@@ -86,7 +86,7 @@ pub fn load(inputs: &Inputs, port: &str, model: &dyn Model) -> Result<Option<Ada
 /// The shape of the PEFT adapter in `folder` as parameters of a node that continues training it. Reads no tensors.
 ///
 /// # Errors
-/// When the folder holds no adapter, or an unsupported one.
+/// When the directory holds no adapter, or an unsupported one.
 pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
     let settings = peft::check(folder)?;
     let targets = targets(folder, &settings, &peft::open_tensors(folder)?)?;
@@ -96,7 +96,7 @@ pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
 /// The PEFT adapter in `folder` as a result, and notes on it.
 ///
 /// # Errors
-/// When the folder holds no adapter, or an unsupported one. Whether it fits a model is checked when
+/// When the directory holds no adapter, or an unsupported one. Whether it fits a model is checked when
 /// it is loaded.
 pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<String>), Failure> {
     let settings = peft::check(folder)?;
@@ -121,7 +121,7 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
 /// what the pipeline file calls the model that was trained; without it, it is what an imported adapter says.
 ///
 /// # Errors
-/// When a part cannot be read or the folder not be written.
+/// When a part cannot be read or the directory not be written.
 pub fn export(
     artifact: &Artifact,
     objects: &dyn Objects,

@@ -17,7 +17,7 @@ parameters! {
     struct Named {
         /// Whether there is a picture
         image: Option<bool> = boolean().optional("either").selection(),
-        /// Globs, one of which must match the picture's name as the source writes it; `**` matches any number of folders
+        /// Globs, one of which must match the picture's name as the source writes it; `**` matches any number of directories
         path: Option<Globs> = Setting::new(globs_form(), read_globs, |globs| Some(globs.patterns.clone().into()))
             .optional("any")
             .selection(),

@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::labels::{LeftOut, carried, item_name, labeled};
+use super::labels::{LeftOut, carried};
 use super::listing::record_parts;
 use super::operations;
+use super::pictured::Pictured;
 use super::share::Fraction;
 use super::survey::{ALTERED, check_pictures};
-use crate::artifact::{self, Altered, ArtifactKind, Label, Record};
+use crate::artifact::{self, Altered, ArtifactKind, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};
 use stic_engine::digest::{Digest, Value};
@@ -100,38 +101,17 @@ impl Node for Corrupt {
     }
 }
 
-/// A record, the picture to alter, and the operation.
+/// A picture to alter, and the operation.
 struct Subject<'a> {
-    record: Record,
-    label: Label,
-    shown: Digest,
+    of: Pictured,
     operation: &'a Operation,
 }
 
 impl Corrupt {
-    /// The records in the node's share, without those that have no picture.
     fn subjects(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Subject<'_>>, LeftOut), Failure> {
-        let records = labeled::<Record>(inputs, "images")?;
-        let all = records.len();
-        let mut seen = std::collections::HashSet::new();
-        let mut subjects = Vec::new();
-        let mut left_out = LeftOut::without_picture();
-        for (record, label) in records.into_iter().filter(|(record, _)| self.fraction.keeps(pipeline_seed, &record.id))
-        {
-            let Some(shown) = record.shown() else {
-                left_out.add(&record.id, &label);
-                continue;
-            };
-            if !seen.insert(record.id.clone()) {
-                return Err(Failure::node(format!("{} occurs twice in the inputs", item_name(&record.id, &label)))
-                    .help("remove it from one of the inputs that contain it"));
-            }
-            let operation = choose(&self.operations, pipeline_seed, &drawn_for(&record));
-            subjects.push(Subject { record, label, shown, operation });
-        }
-        left_out.check_rest(subjects.len())?;
-        self.fraction.check_kept(subjects.len(), all)?;
-        Ok((subjects, left_out))
+        let (pictured, left_out) = Pictured::read(inputs, &self.fraction, pipeline_seed)?;
+        let operation = |record: &Record| choose(&self.operations, pipeline_seed, &drawn_for(record));
+        Ok((pictured.into_iter().map(|of| Subject { operation: operation(&of.record), of }).collect(), left_out))
     }
 }
 
@@ -146,27 +126,21 @@ fn drawn_for(record: &Record) -> String {
 impl Subject<'_> {
     fn item(&self) -> Item {
         let mut fields = vec![
-            ("picture".to_owned(), Value::from(self.shown)),
+            ("picture".to_owned(), Value::from(self.of.shown)),
             ("operation".to_owned(), Value::Table(self.operation.fields())),
         ];
         // An earlier alteration is part of the value.
-        if let Some(before) = &self.record.altered {
+        if let Some(before) = &self.of.record.altered {
             let before = json!({ "operation": before.operation, "values": before.values }).to_string();
             fields.push(("after".to_owned(), Value::from(before)));
             fields.push(("draws".to_owned(), Value::from("item and picture")));
         }
-        Item { id: self.record.id.clone(), reads: Digest::of_fields("stic corrupt reads v1", &fields) }
+        Item { id: self.of.record.id.clone(), reads: Digest::of_fields("stic corrupt reads v1", &fields) }
     }
 
     fn alter(&self, context: &dyn Context) -> Result<Result<ItemValue, BadItem>, Failure> {
-        let bad = |cause: String| {
-            let path = context.content_path(&self.shown);
-            BadItem {
-                what: path.map_or_else(|| item_name(&self.record.id, &self.label), |path| path.display().to_string()),
-                cause,
-            }
-        };
-        let bytes = match context.content(&self.shown) {
+        let bad = |cause: String| self.of.bad(cause, context);
+        let bytes = match context.content(&self.of.shown) {
             Ok(bytes) => bytes,
             Err(bad) => return Ok(Err(bad)),
         };
@@ -174,11 +148,11 @@ impl Subject<'_> {
             Ok(picture) => picture,
             Err(error) => return Ok(Err(bad(error.to_string()))),
         };
-        let (altered, mut values) = match self.operation.apply(&picture, context.seed(), &drawn_for(&self.record)) {
+        let (altered, mut values) = match self.operation.apply(&picture, context.seed(), &drawn_for(&self.of.record)) {
             Ok(made) => made,
             Err(error) => return Ok(Err(bad(error.to_string()))),
         };
-        if let Some(before) = &self.record.altered {
+        if let Some(before) = &self.of.record.altered {
             values.insert("after".to_owned(), json!({ "operation": before.operation, "values": before.values }));
         }
         let picture = context.objects().put(&encode_png(&altered))?;
@@ -237,11 +211,10 @@ impl ItemWork for Corrupt {
         let mut items = Vec::new();
         let mut objects = Vec::new();
         let mut samples = Vec::new();
-        for (index, ItemValue { value, .. }) in values {
-            let Subject { record, label, .. } = &subjects[index];
-            let altered: Altered = serde_json::from_value(value).map_err(|cause| {
-                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
-            })?;
+        for (index, value) in values {
+            let of = &subjects[index].of;
+            let Pictured { record, label, .. } = of;
+            let altered: Altered = of.value(value)?;
             *counts.entry(altered.operation.clone()).or_default() += 1;
             objects.push(altered.picture);
             let label = carried(label.clone(), record.picture, context);

@@ -1,12 +1,11 @@
 //! `describe` and `mislead`: a model responds to a prompt about each picture.
 //!
-//! With the paper's prompts, `describe` generates the preferred responses or, for altered pictures, rejected ones. `mislead`
-//! asks for what is not in the picture, to get rejected responses. It differs in name alone, by which `pair` tells where a
-//! response came from.
+//! With the paper's prompts, `describe` generates the preferred responses or, for altered pictures, rejected ones.
+//! `mislead` asks for what is not in the picture, to get rejected responses. It differs in name alone, by which `pair`
+//! tells where a response came from.
 //!
 //! Pictures are decoded and preprocessed on the CPU ahead of the device.
 
-use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
@@ -16,12 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::adapter;
 use super::device;
-use super::labels::{LeftOut, carried, item_name, labeled};
+use super::labels::{LeftOut, carried};
 use super::model::ModelParameters;
+use super::pictured::Pictured;
 use super::prompts::Prompts;
 use super::share::Fraction;
 use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
-use crate::artifact::{self, ArtifactKind, Finish, LABELS, Label, Record, Response, write_lines};
+use crate::artifact::{self, ArtifactKind, Finish, LABELS, Response, write_lines};
 use crate::data::picture::decode;
 use crate::model::ModelError;
 use crate::model::contract::ImageInput;
@@ -123,47 +123,25 @@ parameters! {
 }
 
 impl ResponseNode {
-    /// The records in the node's share with the picture and the prompt for the model, without those that have no picture.
     fn questions(&self, inputs: &Inputs, pipeline_seed: u64) -> Result<(Vec<Question>, LeftOut), Failure> {
         let prompts = self.prompts.load()?;
-        let records = labeled::<Record>(inputs, "images")?;
-        let all = records.len();
-        let mut seen = HashSet::new();
-        let mut questions = Vec::new();
-        let mut left_out = LeftOut::without_picture();
-        for (record, label) in records.into_iter().filter(|(record, _)| self.fraction.keeps(pipeline_seed, &record.id))
-        {
-            let (Some(picture), Some(shown)) = (record.picture, record.shown()) else {
-                left_out.add(&record.id, &label);
-                continue;
-            };
-            if !seen.insert(record.id.clone()) {
-                return Err(Failure::node(format!("{} occurs twice in the inputs", item_name(&record.id, &label)))
-                    .help("remove it from one of the inputs that contain it"));
-            }
-            let prompt = prompts.draw(pipeline_seed, &record.id).to_owned();
-            questions.push(Question { record, label, picture, shown, prompt });
-        }
-        left_out.check_rest(questions.len())?;
-        self.fraction.check_kept(questions.len(), all)?;
-        Ok((questions, left_out))
+        let (pictured, left_out) = Pictured::read(inputs, &self.fraction, pipeline_seed)?;
+        let prompt = |of: &Pictured| prompts.draw(pipeline_seed, &of.record.id).to_owned();
+        Ok((pictured.into_iter().map(|of| Question { prompt: prompt(&of), of }).collect(), left_out))
     }
 }
 
-/// A record, its picture and its prompt.
+/// A picture and its prompt.
 struct Question {
-    record: Record,
-    label: Label,
-    picture: Digest,
-    shown: Digest,
+    of: Pictured,
     prompt: String,
 }
 
 impl Question {
     fn item(&self) -> Item {
         let fields: Vec<(String, Value)> =
-            vec![("picture".to_owned(), self.shown.into()), ("prompt".to_owned(), self.prompt.as_str().into())];
-        Item { id: self.record.id.clone(), reads: Digest::of_fields("stic response reads v1", &fields) }
+            vec![("picture".to_owned(), self.of.shown.into()), ("prompt".to_owned(), self.prompt.as_str().into())];
+        Item { id: self.of.record.id.clone(), reads: Digest::of_fields("stic response reads v1", &fields) }
     }
 }
 
@@ -275,11 +253,11 @@ impl ItemWork for ResponseNode {
         let seen: Vec<OnceLock<Seen>> = questions.iter().map(|_| OnceLock::new()).collect();
         let request = |tag: usize| {
             let question = &questions[tag];
-            let image = read_image(&question.shown, &processor, context).map_err(|error| (tag, error))?;
+            let image = read_image(&question.of.shown, &processor, context).map_err(|error| (tag, error))?;
             seen[tag].get_or_init(|| Seen { views: image.pieces(), image_tokens: image.layout.image_tokens() });
             let turns = round(&question.prompt, None);
             let sequence = processor.tokenize(&turns, &[&image.layout]).map_err(|error| (tag, error))?;
-            let subject = question.record.id.as_str().to_owned();
+            let subject = question.of.record.id.as_str().to_owned();
             Ok(Request { tag, subject, sequence, image: Some(Arc::new(image)) })
         };
         let mut progress = Progress { done: 0, total: pending.len(), tokens: Some(0), loss: None };
@@ -329,11 +307,10 @@ impl ItemWork for ResponseNode {
         let mut labels = Vec::new();
         let mut responses = Vec::new();
         let mut seen = Vec::new();
-        for (index, ItemValue { value, .. }) in values {
-            let Question { record, label, picture, prompt, .. } = &questions[index];
-            let Reply { text, tokens, finish, seen: as_seen } = serde_json::from_value(value).map_err(|cause| {
-                Failure::node(format!("the journal's entry of {}: {cause}", item_name(&record.id, label)))
-            })?;
+        for (index, value) in values {
+            let Question { of, prompt } = &questions[index];
+            let Pictured { record, label, picture, .. } = of;
+            let Reply { text, tokens, finish, seen: as_seen } = of.value(value)?;
             seen.extend(as_seen);
             labels.push(carried(label.clone(), Some(*picture), context));
             responses.push(Response {
@@ -368,12 +345,7 @@ fn read_image(digest: &Digest, processor: &Processor, context: &dyn Context) -> 
 
 /// An item's value, or why it has none.
 fn value(reply: Result<Reply, ModelError>, question: &Question, context: &dyn Context) -> Result<ItemValue, BadItem> {
-    let bad = |cause: String| {
-        let path = context.content_path(&question.shown);
-        let what =
-            path.map_or_else(|| item_name(&question.record.id, &question.label), |path| path.display().to_string());
-        BadItem { what, cause }
-    };
+    let bad = |cause: String| question.of.bad(cause, context);
     let reply = reply.map_err(|error| bad(error.message))?;
     let value = serde_json::to_value(reply).map_err(|cause| bad(cause.to_string()))?;
     Ok(ItemValue { value, objects: Vec::new() })
@@ -412,7 +384,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::artifact::{Altered, ItemId};
+    use crate::artifact::{Altered, ItemId, Record};
     use crate::nodes::harness::{TestContext, read};
     use stic_engine::node::Artifact;
 

@@ -30,7 +30,7 @@ pub fn occupied(context: &dyn Context) -> Result<DeviceChoice, Failure> {
 parameters! {
     /// `[device]`: how to compute, not what.
     struct DeviceTable {
-        /// The backend, and behind a colon the number of a device; `stic devices` lists what there is
+        /// The backend, and behind a colon the number of a device; `stic devices` lists the available ones
         backend: (Option<Backend>, usize) = backend().default((None, 0)),
         /// What weights are stored and computed in
         dtype: Option<Precision> = choice(dtypes()).default(None),
@@ -69,9 +69,9 @@ fn read_backend(table: &mut Reader<'_>, key: &str) -> Option<(Option<Backend>, u
     let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
     if backend.is_none() && family != "auto" {
         if family.eq_ignore_ascii_case("gpu") {
-            // The spelling is near to `cpu`, which is the last thing that is meant.
+            // The spelling is near `cpu`, which is certainly not meant.
             let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
-                        `stic devices` lists what there is";
+                        `stic devices` lists the available ones";
             let label = "no backend has this name";
             table.reject(key, format!("unknown backend `{family}`"), label, Some(help.to_owned()));
         } else {
@@ -85,9 +85,9 @@ fn read_backend(table: &mut Reader<'_>, key: &str) -> Option<(Option<Backend>, u
         Some(_) => {
             table.reject(
                 key,
-                format!("`{written}` picks no device"),
+                format!("`{written}` is not a device"),
                 "expected a backend, a colon and the number of a device",
-                Some("write for example `cuda:1`; `stic devices` lists what there is".to_owned()),
+                Some("write for example `cuda:1`; `stic devices` lists the available ones".to_owned()),
             );
             None
         }
@@ -107,7 +107,7 @@ fn read_accept_numerics(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>
     for class in written.iter().filter(|class| !is_numerics_class(class)) {
         table.reject(
             key,
-            format!("`{class}` is no numerics class"),
+            format!("`{class}` is not a numerics class"),
             "expected names of a backend and a dtype",
             Some("write for example `cuda-bf16`".to_owned()),
         );

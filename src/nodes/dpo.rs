@@ -1,6 +1,7 @@
 //! `dpo`: pairs → an adapter under which preferred responses are likelier, by STIC's regularized DPO loss.
 //!
-//! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, whatever they were made from.
+//! Both responses are conditioned on the clean picture and on `x`, the pair's instruction, regardless of what they were
+//! made from.
 
 use super::labels::{item_name, labeled};
 use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
@@ -80,7 +81,7 @@ impl NodeKind for DpoKind {
                 "reference",
                 "`reference = \"input\"` needs an input adapter",
                 "there is no `inputs.adapter`",
-                Some("connect `inputs.adapter`, or leave `reference` out: the base model is the reference".to_owned()),
+                Some("connect `inputs.adapter`, or remove `reference`: the base model is the reference".to_owned()),
             );
         }
         Some(Box::new(TrainingNode { recipe, continues }))
@@ -123,7 +124,7 @@ fn only(known: &'static str) -> Setting<()> {
                 key,
                 format!("`{key}` can only be `{known}`"),
                 "not supported yet",
-                Some(format!("write `{key} = \"{known}\"`, or leave it out")),
+                Some(format!("write `{key} = \"{known}\"`, or remove it")),
             );
         }
         Some(())

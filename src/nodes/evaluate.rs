@@ -1,8 +1,8 @@
 //! `evaluate`: runs a model on questions with known answers, and scores its responses.
 //!
-//! An item is a question and its value the model's response. Scoring happens afterwards over all items, so that a changed
-//! scorer or corrected gold answers reuse the responses. With describe-and-respond the model first describes the picture in
-//! a separate conversation; one description serves all questions about the picture.
+//! An item is a question and its value the model's response. Scoring happens afterwards over all items, so that a
+//! changed scorer or corrected gold answers reuse the responses. With describe-and-respond the model first describes
+//! the picture in a separate conversation; one description serves all questions about the picture.
 
 mod answer;
 mod compare;
@@ -28,7 +28,7 @@ use super::{adapter, infuse};
 use crate::artifact::{self, ArtifactKind, Finish, ItemId, Label};
 use crate::data::picture::{check_beginning, decode};
 use crate::data::prompts::DESCRIBE_AND_RESPOND;
-use crate::data::source::Faults;
+use crate::data::source::RowErrors;
 use crate::eval::data::{DataError, VOCABULARY};
 use crate::eval::suite::{Benchmark, Scoring, Suite, TestItem};
 use crate::eval::vqa::{Extract, Scorer};
@@ -68,7 +68,7 @@ parameters! {
         model: ModelParameters = group(),
         /// What to measure: short answers (`vqa`) or the objects in descriptions (`captions`)
         benchmark: Benchmark = benchmark(),
-        /// The folder with the pictures and the questions or annotations
+        /// The directory with the pictures and the questions or annotations
         data: PathBuf = path().selection(),
         /// Whether the model first describes the picture, and how the description is added to the question
         describe_and_respond: Form = form().default(Form::Direct),
@@ -94,7 +94,7 @@ parameters! {
 enum Form {
     /// `false`: the question alone.
     Direct,
-    /// `true`: as `infuse` writes it, which is what stage 2 trains.
+    /// `true`: as `infuse` writes it, which stage 2 trains.
     Infused,
     /// `"paper"`: one line feed between description and question (Appendix B).
     Paper,
@@ -376,7 +376,7 @@ impl EvaluateNode {
         let paths: Vec<&Path> = paths.into_iter().collect();
         let look = |path: &&Path| check_beginning(path).err().map(|cause| (path.display().to_string(), cause));
         let unlike: Vec<_> = paths.par_iter().filter_map(look).collect();
-        let mut faults = Faults::default();
+        let mut faults = RowErrors::default();
         unlike.iter().for_each(|(path, cause)| faults.add(format_args!("`{path}`"), cause));
         let data = format!("`{}`", self.data.display());
         let reported =
@@ -397,12 +397,12 @@ impl EvaluateNode {
             }
         };
         let text = match error {
-            // The user named a file in the folder.
+            // The user named a file in the directory.
             DataError::NoFolder(file) if file.exists() => {
-                return Some(format!("name the folder with this file and the pictures; {form}"));
+                return Some(format!("name the directory with this file and the pictures; {form}"));
             }
             DataError::NoFolder(_) => "paths are relative to the pipeline file",
-            DataError::Entries { pictures: true, .. } => "picture names are relative to the folder of the data",
+            DataError::Entries { pictures: true, .. } => "picture names are relative to the directory of the data",
             DataError::Empty(path) | DataError::Entries { path, .. } if path.ends_with(VOCABULARY) => {
                 r#"`vocabulary.json` is a list of objects, each a phrase or a list of synonyms: ["cat", ["dog", "puppy"]]"#
             }

@@ -1,8 +1,8 @@
-//! Writes results for other programs: an adapter as a PEFT folder, everything else as JSON Lines, with generated pictures
-//! beside them.
+//! Writes results for other programs: an adapter as a PEFT directory, everything else as JSON Lines, with generated
+//! pictures beside them.
 //!
-//! Each row is self-contained: it has the id in its source (`source_id`) and the path of its picture (`image`) at the time
-//! of the export.
+//! Each row is self-contained: it has the id in its source (`source_id`) and the path of its picture (`image`) at the
+//! time of the export.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,14 +16,14 @@ use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use stic_engine::digest::Digest;
 use stic_engine::node::{Artifact, Failure, Labelled, Objects, Part};
 
-/// The folder of generated pictures in an export.
+/// The directory of generated pictures in an export.
 const PICTURES: &str = "pictures";
 
-/// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model of an
-/// adapter as the pipeline file names it.
+/// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model of
+/// an adapter as the pipeline file names it.
 ///
 /// # Errors
-/// When a part cannot be read, has a name that leads out of the folder, or the folder cannot be written.
+/// When a part cannot be read, has a name that leads out of the directory, or the directory cannot be written.
 pub fn export(
     artifact: &Artifact,
     objects: &dyn Objects,
@@ -104,8 +104,8 @@ impl<'a> Sources<'a> {
         Self { by_id, paths: labels.iter().rev().filter_map(path).collect() }
     }
 
-    /// `row` with its source's id and its picture's path. Generated pictures get their path in the export, and are added
-    /// to `made`.
+    /// `row` with its source's id and its picture's path. Generated pictures get their path in the export, and are
+    /// added to `made`.
     fn row(&self, mut row: Map<String, Json>, objects: &dyn Objects, made: &mut BTreeSet<Digest>) -> Map<String, Json> {
         let text = |row: &Map<String, Json>, key: &str| row.get(key).and_then(Json::as_str).map(str::to_owned);
         let id: Option<ItemId> = row.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());

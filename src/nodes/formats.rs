@@ -41,13 +41,13 @@ pub const FORMATS: [DataFormat; 7] = [
     },
     DataFormat {
         name: "questions.jsonl",
-        help: "the questions of `vqa`, in the folder `data`; instead of `answer`, `answers` lists all accepted spellings or, with `answer_type`, the answers of annotators",
+        help: "the questions of `vqa`, in the directory `data`; instead of `answer`, `answers` lists all accepted spellings or, with `answer_type`, the answers of annotators",
         read_by: &["evaluate"],
         example: r#"{"image": "a.jpg", "question": "What is it?", "answer": "a dog"}"#,
     },
     DataFormat {
         name: "annotations.jsonl",
-        help: "the annotations of `captions`, in the folder `data`; an object is a phrase or a list of synonyms",
+        help: "the annotations of `captions`, in the directory `data`; an object is a phrase or a list of synonyms",
         read_by: &["evaluate"],
         example: r#"{"image": "a.jpg", "objects": ["dog", ["sofa", "couch"]]}"#,
     },

@@ -1,4 +1,4 @@
-//! `inputs.PORT = { file = "…", images = "…" }`: files that stand where a node's result is expected.
+//! `inputs.PORT = { file = "…", images = "…" }`: files in place of a node's result.
 //!
 //! The published forms of every artifact are read, and our own, which are what `stic export` writes. What is imported
 //! is known by its content like any result: moving the file reruns nothing.
@@ -25,8 +25,8 @@ use crate::artifact::{
 use crate::data::filter::Filter;
 use crate::data::lookup::{Found, Lookup};
 use crate::data::published::{Preference, read_description, read_preference};
+use crate::data::record_notes::{RecordNote, RecordNotes};
 use crate::data::records::{Place, RawRecord, each_record, is_records};
-use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, SourceError, each_entry};
 use crate::data::turns::{IMAGE, is_answered};
 use crate::model::{ModelError, peft};
@@ -61,8 +61,8 @@ stic_engine::parameters! {
     struct ImportParameters {
         /// a file to import
         file: PathBuf = path(),
-        /// the folder in which picture names are looked up
-        images: Option<PathBuf> = path().optional("the file's folder"),
+        /// the directory in which picture names are looked up
+        images: Option<PathBuf> = path().optional("the file's directory"),
     }
 }
 
@@ -111,7 +111,7 @@ struct Seen {
     pictured: bool,
     /// Whether there is an answer to train on.
     answered: bool,
-    remarks: Vec<Remark>,
+    remarks: Vec<RecordNote>,
 }
 
 /// The records of a file: what each says, by its place and the name of its picture.
@@ -119,7 +119,7 @@ struct Read<T> {
     rows: Vec<(Place, String, T)>,
     /// What is reported of the records that cannot be read.
     bad: Vec<String>,
-    remarks: Remarks,
+    remarks: RecordNotes,
 }
 
 /// The rows of an artifact as text, and what goes beside them.
@@ -157,7 +157,7 @@ impl Node for Import {
             artifact::RECORDS | artifact::CONVERSATIONS if !is_records(&self.file) => self.surveyed().problems.clone(),
             _ if self.file.is_dir() => problem(
                 "file",
-                format!("`{shown}` is a folder"),
+                format!("`{shown}` is a directory"),
                 "name a file in it, such as the `.jsonl` of an export",
             ),
             _ if !self.file.is_file() => problem("file", format!("the file `{shown}` does not exist"), relative),
@@ -227,7 +227,7 @@ impl WholeWork for Import {
         notes.iter().chain(&deep).for_each(|note| context.note(note));
         if let Some(digest) = wanted.iter().find(|digest| context.content_path(digest).is_none()) {
             let message = format!("no picture in `{}` has the content {}", self.images().display(), digest.short());
-            return Err(Failure::node(message).help("set `images` to the folder of the pictures"));
+            return Err(Failure::node(message).help("set `images` to the directory of the pictures"));
         }
         let name = self.kind.rows_part();
         Ok(Output {
@@ -291,7 +291,7 @@ impl Import {
         })
     }
 
-    /// Looks at rows, of each of which `read` tells what there is to see.
+    /// Checks rows; `read` says what to check of each.
     fn survey_each(&self, mut read: impl FnMut(RawRecord) -> Result<Seen, String>) -> Surveyed {
         let mut survey = Survey::new(&self.file, self.images());
         let done = each_record(&self.file, &mut |place, record| {
@@ -364,10 +364,10 @@ impl Import {
     /// What `read` makes of every record: a row, and the name of its picture.
     fn each<T>(
         &self,
-        mut read: impl FnMut(RawRecord) -> Result<(T, Vec<Remark>), String>,
+        mut read: impl FnMut(RawRecord) -> Result<(T, Vec<RecordNote>), String>,
         image: impl Fn(&T) -> String,
     ) -> Result<Read<T>, Failure> {
-        let mut all = Read { rows: Vec::new(), bad: Vec::new(), remarks: Remarks::default() };
+        let mut all = Read { rows: Vec::new(), bad: Vec::new(), remarks: RecordNotes::default() };
         each_record(&self.file, &mut |place, record| {
             match record.and_then(&mut read) {
                 Ok((row, remarks)) => {
@@ -508,7 +508,7 @@ impl Import {
         let elsewhere = located.iter().filter(|found| matches!(found, Some(Found::Elsewhere(_)))).count();
         for ((place, image, _), found) in read.iter().zip(&located) {
             if matches!(found, Some(Found::Respelled(_))) {
-                remarks.add(Remark::Spelling, format!("{place}, `{image}`"));
+                remarks.add(RecordNote::Spelling, format!("{place}, `{image}`"));
             }
         }
         let paths: Vec<PathBuf> = std::iter::zip(&read, located)
@@ -539,7 +539,7 @@ impl Import {
         Ok(Rows { text: write_lines(&rows), count: rows.len(), labels, wanted: Vec::new(), notes })
     }
 
-    fn notes(&self, repeats: usize, unreadable: &[String], elsewhere: usize, remarks: &Remarks) -> Vec<String> {
+    fn notes(&self, repeats: usize, unreadable: &[String], elsewhere: usize, remarks: &RecordNotes) -> Vec<String> {
         let mut notes = repeats_note(repeats);
         if let Some(first) = unreadable.first() {
             notes.push(format!("left out {} that cannot be read, first {first}", counted(unreadable.len(), "row")));

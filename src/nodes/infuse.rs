@@ -83,7 +83,8 @@ impl Node for Infuse {
     }
 }
 
-/// `question` with `description` prepended: after the placeholder if the question starts with that on a line of its own.
+/// `question` with `description` prepended: after the placeholder if the question starts with that on a line of its
+/// own.
 pub fn infused(question: &str, description: &str, prefix: &str, separator: &str) -> String {
     let placeholder = format!("{IMAGE}\n");
     let infusion = format!("{prefix}{description}{separator}");

@@ -59,8 +59,8 @@ pub fn labeled_of<T: DeserializeOwned>(inputs: &Inputs, artifact: &Artifact) -> 
     Ok(rows.into_iter().zip(labels).collect())
 }
 
-/// The name of an item in messages: its place in a file, else its picture's path, else the source's name for it, else its
-/// short id.
+/// The name of an item in messages: its place in a file, else its picture's path, else the source's name for it, else
+/// its short id.
 pub fn item_name(id: &ItemId, label: &Label) -> String {
     match label {
         Label { place: Some(place), .. } => place.clone(),

@@ -12,8 +12,8 @@ use crate::artifact::{ItemId, LABELS, Label, Record, Speaker, Turn, write_lines}
 use crate::data::filter::Filter;
 use crate::data::lookup::{Found, Lookup};
 use crate::data::picture::{check_beginning, has_deep_gray};
+use crate::data::record_notes::{RecordNote, RecordNotes};
 use crate::data::records::{Place, is_records};
-use crate::data::remarks::{Remark, Remarks};
 use crate::data::source::{Entry, PassedOver, SourceError, each_entry};
 use stic_engine::diagnostic::{counted, io_help};
 use stic_engine::digest::{Digest, Value};
@@ -22,9 +22,9 @@ use stic_engine::node::{Failure, FileDigests, FileProblem, Labelled, Objects, On
 /// A source as pipeline files name it.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// A folder, glob, list or file of records.
+    /// A directory, glob, list or file of records.
     pub from: PathBuf,
-    /// Where relative picture names in files are looked up; `None`: the file's folder.
+    /// Where relative picture names in files are looked up; `None`: the file's directory.
     pub images: Option<PathBuf>,
     /// Which entries to take.
     pub filter: Filter,
@@ -41,8 +41,8 @@ pub struct Listed {
     pub entry: Entry,
 }
 
-/// The entries of a source: those of a list or a file of records in its order, those of a folder or a glob in the order of
-/// their content digests, so that names and subfolders do not matter.
+/// The entries of a source: those of a list or a file of records in its order, those of a directory or a glob in the
+/// order of their content digests, so that names and subfolders do not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// The readable entries.
@@ -51,15 +51,15 @@ pub struct Listing {
     pub unreadable: Vec<String>,
     /// How many of these are invalid records, as opposed to pictures.
     pub faults: usize,
-    /// Remarks on the others.
-    pub remarks: Remarks,
+    /// RecordNotes on the others.
+    pub remarks: RecordNotes,
     /// How many pictures were found by the end of their path.
     pub elsewhere: usize,
     /// How many entries were left out because they repeat another.
     pub repeats: usize,
     /// How many of the source's own ids belong to several entries.
     pub shared_names: usize,
-    /// The files in a folder that are not pictures.
+    /// The files in a directory that are not pictures.
     pub passed_over: PassedOver,
 }
 
@@ -243,14 +243,14 @@ impl Lister<'_> {
         for found in found {
             match found {
                 None => self.listing.elsewhere += 1,
-                Some(name) => self.listing.remarks.add(Remark::Spelling, name),
+                Some(name) => self.listing.remarks.add(RecordNote::Spelling, name),
             }
         }
     }
 }
 
-/// The digests of the pictures at `paths`. Files that cannot be pictures are reported here, one by one: if hundreds were
-/// replaced by the same HTML page, all of them count.
+/// The digests of the pictures at `paths`. Files that cannot be pictures are reported here, one by one: if hundreds
+/// were replaced by the same HTML page, all of them count.
 pub(super) fn digested_pictures(
     paths: Vec<PathBuf>,
     digests: &dyn FileDigests,
@@ -262,7 +262,7 @@ pub(super) fn digested_pictures(
     paths.into_iter().zip(both.collect::<Vec<_>>())
 }
 
-/// The name of an entry in messages: its place in its file, or the picture's name in its folder.
+/// The name of an entry in messages: its place in its file, or the picture's name in its directory.
 pub(super) fn named(entry: &Entry) -> String {
     match (entry.place, &entry.written) {
         (Some(place), _) => place.to_string(),
@@ -293,7 +293,7 @@ pub fn unreadable(
 }
 
 /// Help for missing pictures.
-pub(super) const LOOKED_UP: &str = "set the pictures' folder with `images = \"…\"` (default: the file's own): relative names are \
+pub(super) const LOOKED_UP: &str = "set the pictures' directory with `images = \"…\"` (default: the file's own): relative names are \
                          looked up there, whole paths that are not here by their ends";
 
 /// Help for unreadable pictures and records.
@@ -383,17 +383,17 @@ pub fn allows(on_bad_item: OnBadItem, bad: usize, all: usize) -> bool {
     on_bad_item.allows(bad, all)
 }
 
-/// Notes on the files of a folder that are not pictures, and on caches in it.
+/// Notes on the files of a directory that are not pictures, and on caches in it.
 pub(super) fn passed_over_notes(passed_over: &PassedOver) -> Vec<String> {
     let files = (!passed_over.is_empty()).then(|| format!("ignoring {passed_over}: not in a supported picture format"));
     let caches = passed_over.caches.iter().map(|cache| format!("ignoring the cache `{}`", cache.display()));
     files.into_iter().chain(caches).collect()
 }
 
-/// The problem with the folder that `images` names.
+/// The problem with the directory that `images` names.
 pub fn images_problem(images: Option<&Path>) -> Option<FileProblem> {
     let images = images.filter(|images| !images.is_dir())?;
-    let what = if images.exists() { "is not a folder" } else { "does not exist" };
+    let what = if images.exists() { "is not a directory" } else { "does not exist" };
     Some(FileProblem {
         parameter: "images".to_owned(),
         message: format!("`{}` {what}", images.display()),

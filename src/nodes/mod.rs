@@ -19,6 +19,7 @@ mod listing;
 mod model;
 mod operations;
 mod pair;
+mod pictured;
 mod prompts;
 mod sample;
 mod sft;

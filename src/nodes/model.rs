@@ -1,4 +1,4 @@
-//! A node's base model: whether its folder is sound, its digest, and the loaded model.
+//! A node's base model: whether its directory is sound, its digest, and the loaded model.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::device;
 use super::folder::{self, hub_id};
 use crate::model::contract::{ImageProcessor, ImageSettings, Model};
+use crate::model::files::below;
 use crate::model::processor::Processor;
 use crate::model::template::{TEMPLATES, Template};
 use crate::model::tokenizer::Tokenizer;
@@ -20,8 +21,9 @@ use stic_engine::spec::{Reader, Resource, ResourceKind};
 pub const MODEL: ResourceKind = ResourceKind {
     table: "models",
     noun: "model",
-    expected: "the folder of a checkpoint",
-    // That a hub is named is reported with the command that downloads from it, once it is known that there is no such folder.
+    expected: "the directory of a checkpoint",
+    // That a hub is named is reported with the command that downloads from it, once it is known that there is no such
+    // directory.
     is_remote: folder::is_on_hub,
 };
 
@@ -78,15 +80,15 @@ impl Declare for OfFamilies {
         families::image_settings().into_iter().map(declared).collect()
     }
 
-    /// None: they stand in keys by what they come to.
+    /// None: they enter keys by what they resolve to.
     fn key_fields(&self, _: &'static str, _: &ImageSettings) -> Vec<Parameter> {
         Vec::new()
     }
 }
 
 impl ModelParameters {
-    /// What is wrong with the model's folder, as far as that can be seen without reading weights, or else with what the
-    /// other parameters ask of it.
+    /// What is wrong with the model's directory, as far as that can be seen without reading weights, or else with what
+    /// the other parameters ask of it.
     pub fn check_files(&self) -> Vec<FileProblem> {
         let problems = check_folder(&self.source);
         if problems.is_empty() { self.check_settings() } else { problems }
@@ -116,7 +118,7 @@ impl ModelParameters {
         self.template.map_or_else(|| families::of(path)?.default_template(path), Ok)
     }
 
-    /// What the parameters come to, not how they are written: the model's digest, the template's name, and the image
+    /// What the parameters resolve to, not how they are written: the model's digest, the template's name, and the image
     /// settings that differ from what the checkpoint does anyway.
     ///
     /// # Errors
@@ -171,7 +173,7 @@ fn image_processor(model: &Resource, settings: &ImageSettings) -> Result<Box<dyn
     families::of(&model.path)?.image_processor(&model.path, settings)
 }
 
-/// What is wrong with the folder of `model`, as far as that can be seen without reading weights.
+/// What is wrong with the directory of `model`, as far as that can be seen without reading weights.
 pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
     let problem = |message: String, help: Option<String>| {
         vec![FileProblem { parameter: format!("models.{}.source", model.name), message, help }]
@@ -191,8 +193,8 @@ pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
     if model.revision.is_some() {
         return vec![FileProblem {
             parameter: format!("models.{}.revision", model.name),
-            message: format!("`revision` means nothing for `{}`, which is a folder", folder.display()),
-            help: Some("leave it out: a folder is known by what is in it".to_owned()),
+            message: format!("`revision` does not apply to `{}`, which is a directory", folder.display()),
+            help: Some("remove it: a directory is identified by its contents".to_owned()),
         }];
     }
     let check = || {
@@ -203,21 +205,21 @@ pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
     check().map_or_else(|error: ModelError| problem(error.message, error.help), |()| Vec::new())
 }
 
-/// What is said of a model whose folder is not there, and what to do.
+/// The message and help on a model whose directory does not exist.
 fn absent(model: &Resource) -> (String, String) {
-    // The pipeline file's folder: what stands in front of `source`.
+    // The pipeline file's directory, which precedes `source`.
     let steps = Path::new(&model.source).components().count();
     let home = model.path.ancestors().nth(steps).unwrap_or(Path::new(""));
     let Some((id, revision)) = hub_id(&model.source).filter(|(id, _)| {
-        // A folder that is there was meant, and what is in it misspelt.
+        // An existing directory was meant, and the name in it misspelt.
         id.split('/').next().is_none_or(|org| org.is_empty() || !home.join(org).is_dir())
     }) else {
         let folder = model.path.display();
         let help = format!(
-            "`source` names a folder with a Hugging Face checkpoint, relative to the pipeline file; `hf download ORG/NAME \
+            "`source` names a directory with a Hugging Face checkpoint, relative to the pipeline file; `hf download ORG/NAME \
              --local-dir {folder}` downloads one"
         );
-        return (format!("{folder}: no such folder"), help);
+        return (format!("{folder}: no such directory"), help);
     };
     // The authors' own checkpoints are in a layout that is not read; those of `llava-hf` are conversions of them.
     let converted = id.strip_prefix("liuhaotian/").filter(|name| name.starts_with("llava-v1."));
@@ -237,13 +239,13 @@ fn absent(model: &Resource) -> (String, String) {
         folder.display()
     );
     let why = match converted {
-        Some(_) => "and the layout of the original LLaVA is not read yet",
-        None => "and nothing is downloaded from a hub yet",
+        Some(_) => "and LLaVA's original layout is not supported yet",
+        None => "and downloads from a hub are not supported yet",
     };
-    (format!("`{id}` is not a folder here, {why}"), help)
+    (format!("`{id}` is not a directory here, {why}"), help)
 }
 
-/// What is said of a folder, or a file, that is not a checkpoint's but near one, and what to do.
+/// The message and help on a directory or file that is near a checkpoint, but not one.
 fn another(model: &Resource) -> Option<(String, Option<String>)> {
     let folder = &model.path;
     let name = folder.display();
@@ -254,29 +256,29 @@ fn another(model: &Resource) -> Option<(String, Option<String>)> {
         let help = match parent {
             Some(parent) if parent.as_os_str().is_empty() => "write `source = \".\"`".to_owned(),
             Some(parent) => format!("write `source = \"{}\"`", parent.display()),
-            None => "`source` names a folder with a Hugging Face checkpoint".to_owned(),
+            None => "`source` names a directory with a Hugging Face checkpoint".to_owned(),
         };
-        return Some((format!("`{name}` is a file where the folder of a checkpoint is expected"), Some(help)));
+        return Some((format!("`{name}` is a file where the directory of a checkpoint is expected"), Some(help)));
     }
     if folder.join("config.json").exists() {
         return None;
     }
     let adapter = |path: PathBuf| {
         let file = if path.as_os_str().is_empty() { source.to_owned() } else { source.join(path) };
-        let help = "name the base model's folder as `source`, and the adapter in a node: \
+        let help = "name the base model's directory as `source`, and the adapter in a node: \
                     `inputs.adapter = { file = \"FILE\" }`";
         Some(help.replace("FILE", &file.display().to_string()))
     };
     if folder.join("adapter_config.json").exists() {
-        return Some((format!("`{name}` holds an adapter, no model"), adapter(PathBuf::new())));
+        return Some((format!("`{name}` contains an adapter, not a model"), adapter(PathBuf::new())));
     }
-    let found = folder::below(folder, "config.json");
+    let found = below(folder, "config.json");
     if !found.is_empty() {
         let help = folder::written("source", &model.source, &found);
-        return Some((format!("`{name}` holds no checkpoint itself, a folder in it does"), help));
+        return Some((format!("`{name}` contains no checkpoint, but a directory in it does"), help));
     }
-    let found = folder::below(folder, "adapter_config.json").into_iter().next()?;
-    Some((format!("`{name}` holds adapters, no model"), adapter(found)))
+    let found = below(folder, "adapter_config.json").into_iter().next()?;
+    Some((format!("`{name}` contains adapters, not a model"), adapter(found)))
 }
 
 /// The digest of all that determines what `model` computes: names and contents of its files, not its place.
@@ -400,7 +402,7 @@ mod tests {
     #[test]
     fn what_a_folder_lacks_is_named() {
         let message = |folder: &Path| check_folder(&source(folder))[0].message.clone();
-        assert!(message(Path::new("/nowhere/at/all")).ends_with("no such folder"));
+        assert!(message(Path::new("/nowhere/at/all")).ends_with("no such directory"));
         assert!(message(folder(&[]).path()).contains("config.json"));
         assert!(message(folder(&[("config.json", r#"{"model_type": "gpt2"}"#)]).path()).contains("gpt2"));
     }

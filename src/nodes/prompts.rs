@@ -128,8 +128,8 @@ impl Prompts {
         }
     }
 
-    /// The parameter `name`: the prompts themselves, wherever they come from. A selection, because the prompt that an item
-    /// draws is part of what the item reads.
+    /// The parameter `name`: the prompts themselves, regardless of their source. A selection, because the prompt that
+    /// an item draws is part of what the item reads.
     ///
     /// # Errors
     /// As [`Prompts::load`].

@@ -1,8 +1,9 @@
-//! `sample`: pictures or instruction records from a folder, a glob, a list or a file of records.
+//! `sample`: pictures or instruction records from a directory, a glob, a list or a file of records.
 //!
 //! With `count`, takes the entries with the smallest hashes of (seed, id), in the order of these hashes, so that adding
-//! pictures to a source changes few picks. Otherwise the pictures of a folder or a glob are ordered by content digest, and
-//! the entries of a list or a file of records keep their order. Renaming or moving pictures therefore changes nothing.
+//! pictures to a source changes few picks. Otherwise the pictures of a directory or a glob are ordered by content
+//! digest, and the entries of a list or a file of records keep their order. Renaming or moving pictures therefore
+//! changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -53,7 +54,7 @@ impl NodeKind for SampleKind {
     }
 
     fn help(&self) -> &'static str {
-        "reads pictures or instruction records from a folder, glob, list or JSON file, filters them and samples `count`"
+        "reads pictures or instruction records from a directory, glob, list or JSON file, filters them and samples `count`"
     }
 
     fn declared(&self) -> Vec<Declaration> {
@@ -71,10 +72,10 @@ impl NodeKind for SampleKind {
 parameters! {
     /// The parameters.
     struct SampleParameters {
-        /// A folder, a glob, a list file, or records in JSON
+        /// A directory, a glob, a list file, or records in JSON
         from: PathBuf = path().selection(),
-        /// The folder that picture names are relative to
-        images: Option<PathBuf> = path().optional("the folder of `from`").execution(),
+        /// The directory that picture names are relative to
+        images: Option<PathBuf> = path().optional("the directory of `from`").execution(),
         /// Number of entries to sample: the same ones every time, and almost the same after pictures are added
         count: Option<usize> = integer(1..).optional("all").selection(),
         /// Conditions that entries must meet, on `image`, `path` or any field of a record
@@ -201,7 +202,7 @@ impl Sample {
                 if passed_over.has_unread_pictures() {
                     "supported formats are JPEG, PNG, GIF, WebP, BMP, TIFF and PNM; convert others, such as HEIC, to JPEG or PNG"
                 } else {
-                    "name a folder with pictures"
+                    "name a directory with pictures"
                 },
             )),
             _ if found == 0 && !self.source.filter.is_empty() => {
@@ -210,9 +211,9 @@ impl Sample {
             _ if found == 0 && !self.source.from.exists() => Some((
                 "from",
                 format!("no file matches `{from}`"),
-                "`*` matches any part of a name, `**` any number of folders",
+                "`*` matches any part of a name, `**` any number of directories",
             )),
-            _ if found == 0 => Some(("from", format!("`{from}` is empty"), "name a folder with pictures")),
+            _ if found == 0 => Some(("from", format!("`{from}` is empty"), "name a directory with pictures")),
             Some(count) if count > found => Some((
                 "count",
                 format!("`count` is {count}, but `{from}` has only {found} entries{filtered}"),
@@ -334,7 +335,7 @@ mod tests {
     use crate::data::resample::tests::ramps;
     use stic_engine::node::Objects;
 
-    /// A folder of `count` pictures `0.png`, `1.png`, …
+    /// A directory of `count` pictures `0.png`, `1.png`, …
     fn pictures(count: u32) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for n in 0..count {
@@ -469,7 +470,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let problem = &self::node(&format!("from = {:?}", empty.path())).check_files()[0];
         assert!(problem.message.ends_with("is empty"), "{}", problem.message);
-        assert_eq!(problem.help.as_deref(), Some("name a folder with pictures"), "nothing is filtered");
+        assert_eq!(problem.help.as_deref(), Some("name a directory with pictures"), "nothing is filtered");
         let problem = &self::node(&format!("from = {:?}", folder.path().join("*.tiff"))).check_files()[0];
         assert!(problem.message.starts_with("no file matches "), "{}", problem.message);
         std::fs::write(folder.path().join("a.heic"), b"\0\0\0\x18ftypheic").unwrap();

@@ -11,8 +11,8 @@ use stic_engine::spec::parameter::interval;
 const WHOLE: [f64; 2] = [0.0, 1.0];
 
 parameters! {
-    /// `fraction = [a, b]`: takes the items with a ≤ u < b. The number u in [0, 1) depends only on the pipeline's seed and
-    /// the item, so that [0, 0.5] and [0.5, 1] are complementary in any two nodes.
+    /// `fraction = [a, b]`: takes the items with a ≤ u < b. The number u in [0, 1) depends only on the pipeline's seed
+    /// and the item, so that [0, 0.5] and [0.5, 1] are complementary in any two nodes.
     pub struct Fraction {
         /// Takes the items with a ≤ u < b, where u is a fixed random number per item: `[0, 0.5]` and `[0.5, 1]` are complementary
         fraction: [f64; 2] = interval(0.0..=1.0).default(WHOLE).selection(),
@@ -20,7 +20,7 @@ parameters! {
 }
 
 impl Fraction {
-    /// Whether `id` is kept.
+    /// Whether `id` is in the share.
     pub fn keeps(&self, pipeline_seed: u64, id: &ItemId) -> bool {
         let [low, high] = self.fraction;
         let share = || Draws::new(pipeline_seed, "share", id.as_str()).uniform();
@@ -81,8 +81,8 @@ const ITEMS: &str = "items";
 
 const SAME_EVERYWHERE: &str = "an item belongs to the same share in every node of a pipeline";
 
-/// A share of the items of a source. Overlapping shares of one source have items in common; nothing is known about those of
-/// different sources.
+/// A share of the items of a source. Overlapping shares of one source have items in common; nothing is known about
+/// those of different sources.
 #[derive(Clone, Debug, PartialEq)]
 struct Stream {
     /// The number and name of the node the items come from. Names of imported files may repeat.

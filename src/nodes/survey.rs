@@ -1,5 +1,5 @@
-//! Checks a source before a run: mistakes in its records, notes on them, and what nodes below can expect. Reads only the
-//! headers of pictures.
+//! Checks a source before a run: mistakes in its records, notes on them, and what nodes below can expect. Reads only
+//! the headers of pictures.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use rayon::prelude::*;
 use super::listing::{FIX, FIX_OR_SKIP, LOOKED_UP, Source, allows, help, named, passed_over_notes, respelled};
 use crate::data::lookup::{Found, Lookup};
 use crate::data::picture::check_beginning;
+use crate::data::record_notes::{RecordNote, RecordNotes};
 use crate::data::records::Place;
-use crate::data::remarks::{Remark, Remarks};
-use crate::data::source::{Entry, Faults, PassedOver, SourceError, each_entry};
+use crate::data::source::{Entry, PassedOver, RowErrors, SourceError, each_entry};
 use crate::data::turns::says_something;
 use stic_engine::digest::Value;
 use stic_engine::node::{FileProblem, OnBadItem, Parameter};
 
 impl Source {
-    /// Checks the source that `parameter` names without decoding pictures. `wrong` gives the problem that the caller has with
-    /// an otherwise valid entry.
+    /// Checks the source that `parameter` names without decoding pictures. `wrong` gives the problem that the caller
+    /// has with an otherwise valid entry.
     pub fn survey(
         &self,
         parameter: &str,
@@ -61,18 +61,18 @@ pub struct Survey<'a> {
     file: &'a Path,
     lookup: Lookup<'a>,
     found: Surveyed,
-    faults: Faults,
-    missing: Faults,
-    unlike: Faults,
-    remarks: Remarks,
+    faults: RowErrors,
+    missing: RowErrors,
+    unlike: RowErrors,
+    remarks: RecordNotes,
     waiting: Vec<Waiting>,
 }
 
 /// A picture to be checked.
 struct Waiting {
-    /// The place of its record; `None` for a picture in a folder.
+    /// The place of its record; `None` for a picture in a directory.
     place: Option<Place>,
-    /// Its name in the record or the folder.
+    /// Its name in the record or the directory.
     written: String,
     /// Its path, if known.
     path: Option<PathBuf>,
@@ -89,7 +89,7 @@ pub struct Surveyed {
     pub answered: usize,
     /// The first record with an answer in a field that is not read, and that field.
     pub unread: Option<String>,
-    /// The files in a folder that are not pictures.
+    /// The files in a directory that are not pictures.
     pub passed_over: PassedOver,
     /// Mistakes.
     pub problems: Vec<FileProblem>,
@@ -107,10 +107,10 @@ impl<'a> Survey<'a> {
             file,
             lookup: Lookup::new(images),
             found: Surveyed::default(),
-            faults: Faults::default(),
-            missing: Faults::default(),
-            unlike: Faults::default(),
-            remarks: Remarks::default(),
+            faults: RowErrors::default(),
+            missing: RowErrors::default(),
+            unlike: RowErrors::default(),
+            remarks: RecordNotes::default(),
             waiting: Vec::new(),
         }
     }
@@ -121,7 +121,7 @@ impl<'a> Survey<'a> {
     }
 
     /// Adds remarks on the valid record called `name`.
-    pub fn remarks(&mut self, remarks: Vec<Remark>, name: impl fmt::Display) {
+    pub fn remarks(&mut self, remarks: Vec<RecordNote>, name: impl fmt::Display) {
         remarks.into_iter().for_each(|remark| self.remarks.add(remark, &name));
     }
 
@@ -161,7 +161,7 @@ impl<'a> Survey<'a> {
         for (place, written, is_respelled, looked) in looked {
             let name = place.map_or_else(|| format!("`{written}`"), |place| respelled(place, &written));
             if is_respelled {
-                self.remarks.add(Remark::Spelling, &name);
+                self.remarks.add(RecordNote::Spelling, &name);
             }
             match (looked, place) {
                 (Some(Ok(())), _) => {}
@@ -172,8 +172,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Finishes the check: `read` is how reading the file ended; problems are reported for `parameter`, or as notes where
-    /// `on_bad_item` allows them.
+    /// Finishes the check: `read` is how reading the file ended; problems are reported for `parameter`, or as notes
+    /// where `on_bad_item` allows them.
     pub fn surveyed(mut self, parameter: &str, on_bad_item: OnBadItem, read: Result<(), SourceError>) -> Surveyed {
         self.look();
         let problem = |message: String, help: Option<&str>| FileProblem {
@@ -207,7 +207,7 @@ impl<'a> Survey<'a> {
         if let Err(error) = read {
             let help = match &error {
                 SourceError::Missing(_) => Some("paths are relative to the pipeline file"),
-                SourceError::Glob { .. } => Some("name a folder, a glob, a list of paths or a JSON file"),
+                SourceError::Glob { .. } => Some("name a directory, a glob, a list of paths or a JSON file"),
                 error => help(error),
             };
             found.problems.push(problem(error.to_string(), help));
@@ -217,8 +217,8 @@ impl<'a> Survey<'a> {
 }
 
 impl Surveyed {
-    /// What nodes below can expect of the result: how many records have a picture, and how many an answer. Empty if there
-    /// are problems.
+    /// What nodes below can expect of the result: how many records have a picture, and how many an answer. Empty if
+    /// there are problems.
     pub fn promises(&self) -> Vec<Parameter> {
         if !self.problems.is_empty() || self.entries == 0 {
             return Vec::new();
@@ -242,7 +242,7 @@ pub const ALTERED_PROMPTS: &str = "altered_prompts";
 
 /// The mistake that no record in `port` has a picture, if that is known.
 pub fn check_pictures(port: &str, above: &dyn Fn(&str) -> Vec<Parameter>) -> Option<FileProblem> {
-    let help = "connect records that have pictures, or a folder of pictures";
+    let help = "connect records that have pictures, or a directory of pictures";
     check_some(port, PICTURES, above, "has a picture", help)
 }
 

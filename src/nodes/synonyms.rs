@@ -2,7 +2,7 @@
 
 use stic_engine::spec::keys::Synonyms;
 
-/// By list of names: the keys that they may stand for.
+/// By list of names: the keys that they may mean.
 pub const SYNONYMS: &Synonyms = &[
     // Training, as in transformers, TRL, PEFT and LLaVA's scripts.
     (&["lr", "learning_rates", "eta", "step_size", "learn_rate"], &["learning_rate"]),

@@ -49,7 +49,7 @@ pub trait Recipe: Parameters + Send + Sync {
     /// When an input cannot be read.
     fn set(&self, inputs: &Inputs, context: &dyn Context) -> Result<Set, Failure>;
 
-    /// What is minimized, from `input`, the adapter that training goes on from.
+    /// The objective, given `input`, the adapter that training continues from.
     fn objective<'a>(&self, input: Option<&'a Adapter>) -> Objective<'a>;
 }
 
@@ -231,7 +231,7 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn step(&mut self, Step { line, total, tokens }: Step<'_>) {
         if !self.began && line.step > 1 {
-            self.context.note(&format!("goes on after step {} of {total}", line.step - 1));
+            self.context.note(&format!("resuming after step {} of {total}", line.step - 1));
         }
         self.began = true;
         if line.skipped {
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(parts.run(&*node, connect("pairs", rows.clone())).unwrap_err(), Failure::Interrupted);
         let parts = TestContext { stop_after: None, stop: false.into(), ..parts };
         let resumed = parts.run(&*node, connect("pairs", rows)).unwrap();
-        assert_eq!(parts.notes.lock().unwrap()[..], ["goes on after step 5 of 12"]);
+        assert_eq!(parts.notes.lock().unwrap()[..], ["resuming after step 5 of 12"]);
         assert_eq!(resumed.identity, output.identity);
     }
 

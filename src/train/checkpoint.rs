@@ -1,8 +1,8 @@
-//! An unfinished training as bytes, from which it goes on to the same bits.
+//! An unfinished training as bytes, from which it continues bit for bit.
 //!
 //! One file holds everything, so that no two parts of it can disagree: factors and moments as f32 tensors, and step,
-//! log and reference log-probabilities as its metadata, with a digest of all that. Where it is kept is for the caller
-//! to see to, and that what is kept there belongs to a training with these very parameters and inputs.
+//! log and reference log-probabilities as its metadata, with a digest of all that. The caller decides where it is
+//! stored and makes sure that it belongs to a training with the same parameters and inputs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,11 +33,11 @@ pub trait Checkpoints {
     /// When it cannot be written.
     fn save(&self, name: &str, content: &[u8]) -> Result<(), ModelError>;
 
-    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason is
-    /// set aside, and described in what is returned.
+    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason
+    /// is set aside, and described in the returned value.
     ///
     /// # Errors
-    /// When one is there and cannot be read.
+    /// When one exists but cannot be read.
     fn load(&self, name: &str, read: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<String>, ModelError>;
 }
 
@@ -109,7 +109,7 @@ impl Checkpoint {
     /// Reads the newest sound one of `checkpoints` onto `device`.
     ///
     /// # Errors
-    /// When one is there and cannot be read. One that can be read and is damaged is no error: it is reported.
+    /// When one exists but cannot be read. One that can be read and is damaged is no error: it is reported.
     pub fn load(checkpoints: &dyn Checkpoints, device: &Device) -> Result<Found, ModelError> {
         let mut checkpoint = None;
         let damaged = checkpoints.load(NAME, &mut |content| {
@@ -161,7 +161,7 @@ impl<'a> Sound<'a> {
         let mut views = tensors.tensors();
         views.sort_by(|(left, _), (right, _)| left.cmp(right));
         if digest(state, views.iter().map(|(name, view)| (name.as_str(), view.data()))) != *written {
-            return Err("its content is not what was written".to_owned());
+            return Err("its content changed after it was written".to_owned());
         }
         let state = serde_json::from_str(state).map_err(|cause| cause.to_string())?;
         Ok(Self { state, tensors })
@@ -196,7 +196,7 @@ pub fn fixed<T: Serialize + DeserializeOwned>(
         return read.map_err(|cause| {
             // Another value would give other bits than those of a training that was left alone.
             ModelError::new(format!("`{name}` of the unfinished training is damaged: {cause}"))
-                .help("begin it anew with `--force NODE`")
+                .help("start over with `--force NODE`")
         });
     }
     let value = choose();

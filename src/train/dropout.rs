@@ -1,8 +1,8 @@
 //! What drops out of the inputs of adapters while they are trained.
 //!
-//! Whether a value drops out is an integer hash of the row's seed, the linear layer, the position and the feature: the same
-//! on every device, in any order, whatever goes through the model together. A mask is asked for twice, going forward and
-//! going back, and is the same. This module does not know losses.
+//! Whether a value drops out is an integer hash of the row's seed, the linear layer, the position and the feature: the
+//! same on every device, in any order, and in any batch. A mask is requested twice, in the forward and the backward
+//! pass, and is the same. This module does not know losses.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand_core::RngCore;
@@ -72,8 +72,8 @@ impl Masks {
         layer
     }
 
-    /// What multiplies the inputs, `features` wide, of a linear layer given by its decoder layer and its place there: 0 where
-    /// a value drops out, `1 / (1 − probability)` where it stays: `[rows · length, features]`.
+    /// What multiplies the inputs, `features` wide, of a linear layer given by its decoder layer and its place there: 0
+    /// where a value drops out, `1 / (1 − probability)` where it stays: `[rows · length, features]`.
     fn mask(&self, [layer, linear]: [usize; 2], features: usize) -> Tensor<2> {
         assert!(self.length * features <= u32::MAX as usize, "a row's values are counted in 32 bits");
         let salt = ((layer << 8) | linear) as u32 + 1;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_of_rows_steps_layers_linears_and_neighbours_are_independent() {
+    fn draws_of_rows_steps_layers_linears_and_neighbors_are_independent() {
         let first = masks(0.5, &["1 0", "1 1"], &Device::flex());
         let later = masks(0.5, &["2 0", "2 1"], &Device::flex());
         let base = dropped(first.mask([3, 2], FEATURES));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_draws_are_these() {
-        // What changes them changes what trainings with dropout come to.
+        // What changes them changes the results of training with dropout.
         let drawn: Vec<u32> = (0..4).map(|place| draw(keys([1, 2], 3), place)).collect();
         assert_eq!(drawn, DRAWN);
     }

@@ -11,14 +11,14 @@ const LIMIT: usize = 1 << 30;
 /// The features of pictures, by the numbers of the pictures.
 pub(super) struct FeatureCache<'a> {
     encode: &'a mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,
-    /// How often each picture will still be asked for.
+    /// How often each picture will still be requested.
     uses: HashMap<usize, usize>,
     kept: HashMap<usize, ImageFeatures>,
     bytes: usize,
 }
 
 impl<'a> FeatureCache<'a> {
-    /// An empty cache in front of `encode`; each of `pictures` will be asked for once for every time that it comes, in
+    /// An empty cache for `encode`; each of `pictures` will be requested once per occurrence, in
     /// each of `epochs`.
     pub fn new(
         encode: &'a mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,

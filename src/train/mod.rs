@@ -1,7 +1,7 @@
 //! Training: losses, the optimizer and its learning rate schedule, steps, checkpoints.
 //!
-//! [`training::Training`] is the loop; [`step`] computes the gradient of a micro-batch, [`optimizer`] applies it. Nothing here knows the
-//! pipeline, the cache, or which node trains.
+//! [`training::Training`] is the loop; [`step`] computes the gradient of a micro-batch, [`optimizer`] applies it.
+//! Nothing here knows the pipeline, the cache, or which node trains.
 
 pub mod checkpoint;
 pub mod dropout;

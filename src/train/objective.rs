@@ -1,4 +1,4 @@
-//! What a training minimizes: the loss of a batch, whatever its micro-batches, and how much each answer token's
+//! What a training minimizes: the loss of a batch, independent of its micro-batches, and how much each answer token's
 //! log-probability weighs in the gradient.
 
 use super::log::{Line, Preference};

@@ -23,7 +23,7 @@ pub struct Moments {
 /// decoupled, as `torch.optim.AdamW`. The defaults are PyTorch's but for the decay, which is zero as in the paper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
-    /// How much of the first and the second moment is kept at every step.
+    /// The decay rates of the first and the second moment.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
@@ -38,8 +38,8 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    /// Takes step number `step`, counted from 1, and updates `moments`, which are empty before the first. Parameters without
-    /// a gradient stay as they are, and so do their moments.
+    /// Takes step number `step`, counted from 1, and updates `moments`, which are empty before the first. Parameters
+    /// without a gradient stay as they are, and so do their moments.
     ///
     /// # Shapes
     /// - `parameters[path]`, `gradients[path]`: `[n]`, f32
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_first_step_moves_every_value_by_the_learning_rate() {
-        // With bias correction m/√v = g/|g|, whatever the gradient's size.
+        // With bias correction m/√v = g/|g|, regardless of the gradient's size.
         let mut parameters = tensors(&BTreeMap::from([("a".to_owned(), vec![1.0, 1.0])]));
         let gradients = tensors(&BTreeMap::from([("a".to_owned(), vec![5.0, -0.01])]));
         AdamW::default().step(1, &mut BTreeMap::new(), &mut parameters, gradients, 0.1);

@@ -1,7 +1,7 @@
 //! Dynamic loss scaling, for gradients in f16.
 //!
-//! f16 loses what is below 6e-8 and overflows above 65,504. So the loss is multiplied by a power of two before the
-//! backward pass and gradients are divided by it after; the power follows what overflows. This module does not know what
+//! f16 loses values below 6e-8 and overflows above 65,504. So the loss is multiplied by a power of two before the
+//! backward pass and gradients are divided by it after; the power adapts to overflows. This module does not know what
 //! is scaled.
 
 use burn::tensor::DType;

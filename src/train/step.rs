@@ -14,8 +14,8 @@ use crate::model::forward::{backward, forward, of_labels, predicting};
 
 /// The gradient of a loss with respect to every tensor of `adapter`.
 ///
-/// `weigh` is given the log-probabilities of the answer tokens, in nats, and gives `∂loss/∂log p` for each. On their way
-/// through the layers gradients are multiplied by `scale`.
+/// `weigh` is given the log-probabilities of the answer tokens, in nats, and gives `∂loss/∂log p` for each. On their
+/// way through the layers gradients are multiplied by `scale`.
 pub fn gradients(
     model: &dyn Model,
     adapter: &Adapter,

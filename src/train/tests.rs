@@ -1,5 +1,5 @@
-//! One optimizer step on the reference checkpoints against the step that PyTorch and PEFT take; `tests/reference/make.py`
-//! wrote both.
+//! One optimizer step on the reference checkpoints against the step that PyTorch and PEFT take;
+//! `tests/reference/make.py` wrote both.
 
 use std::path::{Path, PathBuf};
 

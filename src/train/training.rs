@@ -1,9 +1,9 @@
 //! The training loop: epochs, batches, micro-batches, steps, checkpoints.
 //!
 //! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is fixed when
-//! a training first starts; so a training that was stopped ends with the bits of one that was not. A step that overflows
-//! keeps its place in the order and in the schedule, and changes nothing but the loss scale. This module does not know
-//! where examples and pictures come from, nor what becomes of the adapter.
+//! a training first starts; so a training that was stopped ends with the bits of one that was not. A step that
+//! overflows keeps its place in the order and in the schedule, and changes nothing but the loss scale. This module does
+//! not know where examples and pictures come from, nor what becomes of the adapter.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(5 * 60);
 pub enum Outcome {
     /// With an adapter and a line for each step.
     Finished(Adapter, Vec<Line>),
-    /// It was asked to stop, and has left a checkpoint.
+    /// It was interrupted, and has saved a checkpoint.
     Stopped,
 }
 
@@ -100,10 +100,10 @@ pub trait Observer {
     /// A step was taken.
     fn step(&mut self, step: Step<'_>);
 
-    /// Something that people should know.
+    /// A note for the user.
     fn note(&mut self, text: &str);
 
-    /// Whether to stop: asked between micro-batches. The step that is under way is taken again when training goes on.
+    /// Whether to stop: checked between micro-batches. An unfinished step is repeated on resume.
     fn stops(&self) -> bool;
 }
 
@@ -131,13 +131,13 @@ impl Training<'_> {
         self.settings.epochs * self.examples.len().div_ceil(self.settings.batch_size)
     }
 
-    /// Trains `adapter`, or goes on from its checkpoint.
+    /// Trains `adapter`, or resumes from its checkpoint.
     ///
     /// `pictures` makes the features of a picture.
     ///
     /// # Errors
-    /// When a picture cannot be read, a checkpoint not written, or a loss or gradient is not finite: in 16-bit floats of
-    /// 5 exponent bits, when it stays so whatever the loss scale.
+    /// When a picture cannot be read, a checkpoint not written, or a loss or gradient is not finite: in 16-bit floats
+    /// of 5 exponent bits, when it stays so at any loss scale.
     pub fn run(
         &self,
         mut adapter: Adapter,
@@ -199,7 +199,8 @@ impl Training<'_> {
         &self.model.shape().linears
     }
 
-    /// The state before the first step, or that of the last checkpoint, whose parameters then replace those of `adapter`.
+    /// The state before the first step, or that of the last checkpoint, whose parameters then replace those of
+    /// `adapter`.
     fn begin(&self, adapter: &mut Adapter, observer: &mut dyn Observer) -> Result<Checkpoint, ModelError> {
         let Found { checkpoint, damaged } = Checkpoint::load(self.checkpoints, &self.model.device())?;
         damaged.iter().for_each(|damage| observer.note(damage));
@@ -208,7 +209,7 @@ impl Training<'_> {
             return Ok(checkpoint);
         }
         if !damaged.is_empty() {
-            observer.note("no other checkpoint is there: the training begins anew");
+            observer.note("there is no other checkpoint; training starts over");
         }
         Ok(Checkpoint {
             parameters: parameters(adapter, self.linears()),
@@ -300,8 +301,8 @@ impl Training<'_> {
         Ok(Batch::new(self.model, &members, &features, |longest| few_counts(padded_length(longest), &device)))
     }
 
-    /// The reference's sums for the examples of `group`, out of `known` where an earlier epoch computed them; none without a
-    /// reference.
+    /// The reference's sums for the examples of `group`, out of `known` where an earlier epoch computed them; none
+    /// without a reference.
     fn references(&self, known: &mut [Option<Sums>], group: &[usize], micro: &Batch) -> Vec<Sums> {
         let Objective::Dpo { reference, .. } = self.objective else { return Vec::new() };
         if group.iter().any(|example| known[*example].is_none()) {
@@ -345,7 +346,7 @@ impl Training<'_> {
 }
 
 /// The length to which rows of a micro-batch are padded when the longest takes `longest` slots: few different lengths,
-/// since GPU kernels are tuned anew for every one.
+/// since GPU kernels are tuned for each one.
 pub fn padded_length(longest: usize) -> usize {
     longest.next_multiple_of(if longest <= 64 { 8 } else { 64 })
 }

@@ -1,4 +1,4 @@
-//! Which folders become caches, and which commands write into them.
+//! Which directories become caches, and which commands write into them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ fn workspace() -> Workspace {
 
 /// All that is below `folder`, with its content.
 fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = WalkDir::new(folder).into_iter().map(|entry| entry.expect("a folder").into_path());
+    let entries = WalkDir::new(folder).into_iter().map(|entry| entry.expect("a directory").into_path());
     entries.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())).collect()
 }
 
@@ -63,7 +63,7 @@ fn a_folder_of_other_files_is_never_taken_for_a_cache() {
         // What can be determined without a cache is reported.
         if !matches!(arguments[0], "check" | "graph") {
             assert_eq!(said.code, Some(64), "{arguments:?}: {said}");
-            let reported = "`thesis` is not a cache of stic: it holds `chapter.tex`, `figures`";
+            let reported = "`thesis` is not a cache of stic: it contains `chapter.tex`, `figures`";
             assert!(said.err.contains(reported) && said.err.contains("--cache DIR"), "{arguments:?}: {said}");
         }
         assert_eq!(content(&workspace.path("thesis")), before, "{arguments:?}");
@@ -72,7 +72,7 @@ fn a_folder_of_other_files_is_never_taken_for_a_cache() {
 
 /// Turns over a bit in every object of the cache of `workspace`, and returns how many there are.
 fn damage_objects(workspace: &Workspace) -> usize {
-    let objects = WalkDir::new(workspace.path("cache/objects")).into_iter().map(|entry| entry.expect("a folder"));
+    let objects = WalkDir::new(workspace.path("cache/objects")).into_iter().map(|entry| entry.expect("a directory"));
     let files: Vec<PathBuf> =
         objects.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
     for file in &files {
@@ -133,7 +133,7 @@ operations = [{ op = "greyscale" }]
 
 [nodes.small]
 kind = "corrupt"
-inputs.images = "grey"
+inputs.images = "gray"
 operations = [{ op = "low_resolution", size = 4 }]
 "#;
 

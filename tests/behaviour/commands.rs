@@ -180,14 +180,14 @@ fn an_export_writes_rows_and_pictures_and_replaces_nothing_unasked() {
     assert_eq!(other.code, Some(64));
     insta::assert_snapshot!("export_over_something_else", other);
     assert_eq!(workspace.stic(&["export", "p.toml", "images", "out/corrupted", "--force"]).code, Some(0));
-    let left: Vec<_> = fs::read_dir(workspace.path("out")).expect("a folder").flatten().collect();
-    assert_eq!(left.len(), 1, "nothing is left beside the folder");
+    let left: Vec<_> = fs::read_dir(workspace.path("out")).expect("a directory").flatten().collect();
+    assert_eq!(left.len(), 1, "nothing is left beside the directory");
 }
 
 #[test]
 fn a_cache_that_is_no_folder_is_reported() {
     let workspace = pictures();
-    workspace.write("cache", "not a folder");
+    workspace.write("cache", "not a directory");
     for arguments in [&["run", "p.toml"][..], &["plan", "p.toml"], &["cache", "stats"]] {
         let said = workspace.stic(arguments);
         assert_eq!(said.code, Some(64), "{said}");
@@ -200,7 +200,7 @@ fn a_cache_that_is_no_folder_is_reported() {
 fn what_stands_in_the_way_of_a_cache_is_named() {
     let workspace = pictures();
     workspace.write("filed/layout", "1\n");
-    workspace.write("filed/work", "not a folder");
+    workspace.write("filed/work", "not a directory");
     std::os::unix::fs::symlink("looped", workspace.path("looped")).expect("a link");
     std::os::unix::fs::symlink("nowhere", workspace.path("dangling")).expect("a link");
     let said = ["filed", "looped", "dangling"].map(|cache| {
@@ -378,14 +378,14 @@ fn the_nearest_cache_at_or_above_the_pipeline_file_is_used() {
     assert_eq!(workspace.stic(&["run", "-q", file]).code, Some(0));
     assert!(workspace.path("cache/results").is_dir());
     fs::remove_dir_all(workspace.path("cache")).expect("the cache is there");
-    // A folder of that name that is no cache is none; one that a source tree keeps for it is.
+    // A directory of that name that is no cache is none; one that a source tree keeps for it is.
     workspace.write("project/pipelines/cache/notes.txt", "mine");
     let tag = fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("cache/CACHEDIR.TAG")).expect("the tag");
     workspace.write("project/cache/CACHEDIR.TAG", tag);
     let said = workspace.stic(&["run", file]);
     assert!(said.err.contains("results in project/cache"), "{said}");
     assert!(workspace.path("project/cache/results").is_dir() && !workspace.path("cache").exists());
-    assert_eq!(fs::read_dir(workspace.path("project/pipelines/cache")).expect("a folder").count(), 1);
+    assert_eq!(fs::read_dir(workspace.path("project/pipelines/cache")).expect("a directory").count(), 1);
     // Wherever the command is run.
     let mut command = workspace.command(&["plan", "p.toml"]);
     let output = command.current_dir(workspace.path("project/pipelines")).output().expect("the program begins");
@@ -519,7 +519,7 @@ fn an_export_is_written_inside_the_folder_that_is_named() {
     assert_eq!(workspace.stic(&["run", "-q", "p.toml"]).code, Some(0));
     let export =
         |folder: &str, more: &[&str]| workspace.stic(&[&["export", "p.toml", "images", folder], more].concat()).code;
-    // As the folder that a container has mounted: another file system, with what that puts into its root.
+    // As the directory that a container has mounted: another file system, with what that puts into its root.
     let shared = std::path::Path::new("/dev/shm");
     let mounted = tempfile::tempdir_in(if shared.is_dir() { shared } else { std::path::Path::new("/tmp") }).unwrap();
     fs::create_dir(mounted.path().join("lost+found")).unwrap();
@@ -570,7 +570,7 @@ fn a_part_of_the_cache_that_is_in_the_way_is_named_with_what_to_do() {
     fs::remove_file(workspace.path("cache/index")).unwrap();
     fs::create_dir(workspace.path("cache/index")).unwrap();
     let said = workspace.stic(&["run", "p.toml"]);
-    assert!(said.err.contains("is a folder where the cache has a file: move it away"), "{said}");
+    assert!(said.err.contains("is a directory where the cache has a file: move it away"), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The real program in folders of its own: what it says, what it leaves, and how it ends.
+//! The real program in directories of its own: what it says, what it leaves, and how it ends.
 
 mod bad_input;
 mod caches;

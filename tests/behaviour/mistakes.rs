@@ -250,7 +250,7 @@ fn a_revision_of_a_folder_is_refused() {
     let workspace = Workspace::with_pipeline(&text);
     workspace.copy("tests/reference/llava", "model");
     let said = workspace.stic(&["check", "p.toml"]);
-    assert!(said.err.contains("`revision` means nothing for `model`, which is a folder"), "{said}");
+    assert!(said.err.contains("`revision` does not apply to `model`, which is a directory"), "{said}");
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn each_of_these_is_one_mistake_with_its_remedy() {
     let sample = "[nodes.a]\nkind = \"sample\"\nfrom = \"pictures\"\n";
     let corrupt = "[nodes.b]\nkind = \"corrupt\"\noperations = [{ op = \"greyscale\" }]\n";
     for (text, message, help) in [
-        ((sample.to_owned() + corrupt + "inputs.images = \"a\"\n").replace('\n', "\r"), "carriage return alone", "LF"),
+        ((sample.to_owned() + corrupt + "inputs.images = \"a\"\n").replace('\n', "\r"), "bare carriage return", "LF"),
         (sample.replace("\"pictures\"", r#""C:\Users\me""#), "begins an escape", r"'C:\Users\me'"),
         (format!("{sample}{corrupt}inputs.images = []\n"), "`inputs.images` is empty", ""),
         (format!("{sample}{corrupt}inputs = \"a\"\n"), "`inputs` must be a table", "`inputs.NAME = \"a\"`"),
@@ -323,5 +323,5 @@ fn of_very_many_mistakes_the_first_are_shown_and_all_are_counted() {
     let text: String = (0..200).map(node).collect();
     let said = Workspace::with_pipeline(&text).stic(&["check", "p.toml"]);
     assert_eq!(said.err.matches("  x ").count(), 50, "{said}");
-    assert!(said.err.contains("more) … →") && said.err.contains(", the first 50 above; nothing was run"), "{said}");
+    assert!(said.err.contains("more) … →") && said.err.contains(", the first 50 above; nothing ran"), "{said}");
 }

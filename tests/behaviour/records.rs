@@ -1,4 +1,5 @@
-//! Records as people have them: written by other tools, broken in one place, or about pictures that are called otherwise.
+//! Records as people have them: written by other tools, broken in one place, or about pictures that are called
+//! otherwise.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Files that are not what their names promise: at every entrance it is reported what they really are and what to do. And
-//! files with a byte-order mark, which are what they promise.
+//! Files that are not what their names promise: at every entrance it is reported what they really are and what to do.
+//! And files with a byte-order mark, which are what they promise.
 
 use std::fs;
 

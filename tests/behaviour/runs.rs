@@ -96,7 +96,9 @@ fn bad_items_are_all_reported_and_fail_the_node_that_allows_none_also_where_the_
     };
     workspace.write("p.toml", with("on_bad_item = \"skip\"\n"));
     assert_eq!(workspace.stic(&["run", "p.toml", "described"]).code, Some(0));
-    for (line, limit) in [("on_bad_item = \"fail\"\n", "`on_bad_item` is"), ("", "at most 1 % are skipped")] {
+    for (line, limit) in
+        [("on_bad_item = \"fail\"\n", "`on_bad_item` is"), ("", "at most 1 % of the items may be skipped")]
+    {
         workspace.write("p.toml", with(line));
         let said = workspace.stic(&["plan", "p.toml", "described"]);
         assert_eq!(said.code, Some(2), "{said}");

@@ -212,7 +212,7 @@ fn one_more_picture_costs_one_more_generation_a_node() {
 fn a_renamed_and_moved_folder_of_pictures_reruns_nothing() {
     let workspace = stages();
     run(&workspace, "p.toml");
-    std::fs::rename(workspace.path("pictures"), workspace.path("photographs")).expect("a folder");
+    std::fs::rename(workspace.path("pictures"), workspace.path("photographs")).expect("a directory");
     let test = workspace.path("test/questions.jsonl");
     let moved = std::fs::read_to_string(&test).expect("a file").replace("../pictures", "../photographs");
     std::fs::write(test, moved).expect("a file");
@@ -229,7 +229,7 @@ fn exported(workspace: &Workspace, node: &str) -> Vec<Value> {
     assert_eq!(said.code, Some(0), "{said}");
     assert!(!workspace.path(&format!("{out}/labels.jsonl")).exists(), "nothing must be joined by line number");
     let mut rows = Vec::new();
-    for entry in std::fs::read_dir(workspace.path(&out)).expect("a folder") {
+    for entry in std::fs::read_dir(workspace.path(&out)).expect("a directory") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "jsonl") {
             let text = std::fs::read_to_string(path).expect("a string");
@@ -261,7 +261,7 @@ fn exported_rows_name_pictures_where_they_lie_today() {
         }
     };
     check();
-    std::fs::rename(workspace.path("pictures"), workspace.path("photographs")).expect("a folder");
+    std::fs::rename(workspace.path("pictures"), workspace.path("photographs")).expect("a directory");
     let test = workspace.path("test/questions.jsonl");
     let moved = std::fs::read_to_string(&test).expect("a file").replace("../pictures", "../photographs");
     std::fs::write(test, moved).expect("a file");
@@ -291,7 +291,7 @@ fn names_of_today_are_shown_of_a_result_of_yesterday() {
         .replace("model = \"base\"", "model = \"small\"")
         .replace("stage2", "second");
     workspace.write("p.toml", renamed);
-    std::fs::rename(workspace.path("test"), workspace.path("held-out")).expect("a folder");
+    std::fs::rename(workspace.path("test"), workspace.path("held-out")).expect("a directory");
     workspace.edit("p.toml", "data = \"test\"", "data = \"held-out\"");
     let said = workspace.stic(&["run", "--json", "p.toml"]);
     assert_eq!(said.code, Some(0), "{said}");
@@ -318,7 +318,7 @@ fn an_exported_adapter_names_its_model_as_the_pipeline_file_does_today() {
         serde_json::from_str::<Value>(&text).expect("JSON")["base_model_name_or_path"].clone()
     };
     assert_eq!(base("first"), "model");
-    std::fs::rename(workspace.path("model"), workspace.path("moved")).expect("a folder");
+    std::fs::rename(workspace.path("model"), workspace.path("moved")).expect("a directory");
     workspace.edit("p.toml", "source = \"model\"", "source = \"./moved\"");
     assert_eq!(base("second"), "./moved");
 }

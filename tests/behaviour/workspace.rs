@@ -1,4 +1,4 @@
-//! A folder of its own for a test, and the real program run in it.
+//! A directory of its own for a test, and the real program run in it.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A folder that goes when the test ends, unless `STIC_KEEP_WORKSPACES` is set: `tests/regression.py` reads what is kept.
+/// A directory that is removed when the test ends, unless `STIC_KEEP_WORKSPACES` is set: `tests/regression.py` reads
+/// what is kept.
 pub struct Workspace {
     folder: TempDir,
 }
@@ -23,29 +24,29 @@ pub struct Said {
 }
 
 impl Workspace {
-    /// An empty folder.
+    /// An empty directory.
     pub fn new() -> Self {
-        let mut folder = tempfile::tempdir().expect("a temporary folder");
+        let mut folder = tempfile::tempdir().expect("a temporary directory");
         folder.disable_cleanup(std::env::var_os("STIC_KEEP_WORKSPACES").is_some());
         Self { folder }
     }
 
-    /// A folder with `text` as `p.toml`.
+    /// A directory with `text` as `p.toml`.
     pub fn with_pipeline(text: &str) -> Self {
         let workspace = Self::new();
         workspace.write("p.toml", text);
         workspace
     }
 
-    /// The path of `name` in the folder.
+    /// The path of `name` in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Writes a file, and the folders that it needs.
+    /// Writes a file, and the directories that it needs.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         fs::write(path, content).expect("a file");
     }
 
@@ -56,10 +57,10 @@ impl Workspace {
         self.write(name, text.replacen(old, new, 1));
     }
 
-    /// Copies the files of a folder of the project.
+    /// Copies the files of a directory of the project.
     pub fn copy(&self, from: &str, to: &str) {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
-        for entry in fs::read_dir(from).expect("a folder") {
+        for entry in fs::read_dir(from).expect("a directory") {
             let path = entry.expect("an entry").path();
             if path.is_file() {
                 let name = path.file_name().expect("a name").to_string_lossy().into_owned();
@@ -79,7 +80,7 @@ impl Workspace {
         }
     }
 
-    /// The program, in the folder, with `arguments`, not begun.
+    /// The program, in the directory, with `arguments`, not begun.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stic"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -89,7 +90,7 @@ impl Workspace {
         command
     }
 
-    /// Runs the program in the folder.
+    /// Runs the program in the directory.
     pub fn stic(&self, arguments: &[&str]) -> Said {
         let output = self.command(arguments).output().expect("the program begins");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is said is text");

@@ -95,7 +95,7 @@ fn a_renamed_node_or_pipeline_hits_and_a_change_then_says_against_what_it_compar
     let changed = |text: &str| bench.plan_thoroughly(&text.replace('!', "?"))[1].why.clone();
     assert_eq!(changed(&renamed), [r#"suffix: "!" → "?""#], "with what the node last came to under its new name");
     let again = PIPELINE.replace("described", "asked");
-    assert_eq!(changed(&again), ["new; compared with `described`, which is gone", r#"suffix: "!" → "?""#]);
+    assert_eq!(changed(&again), ["new; compared with `described`, which was removed", r#"suffix: "!" → "?""#]);
     let elsewhere = format!("[pipeline]\nname = \"other\"\n{PIPELINE}");
     assert_eq!(changed(&elsewhere), ["new; compared with `described` of the pipeline `toy`", r#"suffix: "!" → "?""#]);
     assert_eq!(bench.plan(&elsewhere.replace('!', "?"))[1].why, ["new"], "unless that is asked for, it is simply new");
@@ -191,7 +191,7 @@ fn bad_items_are_skipped_counted_and_listed_up_to_the_limit() {
     let run = bench.run(&text("bad:19", ""));
     assert_eq!(
         run.error("described"),
-        "10 of 200 items are bad, and at most 1 % are skipped: `190`: not a word; `191`: not a word; `192`: not a word; \
+        "10 of 200 items are bad, and at most 1 % of the items may be skipped: `190`: not a word; `191`: not a word; `192`: not a word; \
          and 7 more",
         "all are reported at once"
     );
@@ -240,10 +240,10 @@ fn force_makes_a_new_generation_and_says_what_differs() {
     bench.run(PIPELINE);
     let run = force(PIPELINE);
     assert_eq!(run.what(), ["run source", "run described", "hit pair"]);
-    assert_eq!(run.items("described"), (3, 0, 0), "items are made anew too");
-    assert_eq!(run.notes("source"), ["made anew by force, and it came out the same"]);
+    assert_eq!(run.items("described"), (3, 0, 0), "items are recomputed, too");
+    assert_eq!(run.notes("source"), ["recomputed by `--force`, with the same result"]);
     let run = force(&PIPELINE.replace("words = [", "trouble = \"random\"\nwords = ["));
-    assert!(run.notes("source")[0].contains("it came out different: content "), "{:?}", run.notes("source"));
+    assert!(run.notes("source")[0].contains("with a different result: content "), "{:?}", run.notes("source"));
     let record = bench.store().last("toy", "source").unwrap().unwrap();
     assert_eq!((record.generation, record.provenance.superseded.len()), (3, 2));
 }
@@ -277,7 +277,7 @@ fn a_damaged_object_is_noticed_when_it_is_read_and_made_again_in_the_same_run() 
     assert_eq!(bench.run(PIPELINE).what(), ["hit source", "hit described", "hit pair"], "nothing reads them");
     let run = bench.run(&PIPELINE.replace("\"all\"", "\"first\""));
     assert_eq!(run.what(), ["run source", "run described", "run pair"]);
-    assert!(run.notes("source")[0].starts_with("its result is made again: "), "{:?}", run.notes("source"));
+    assert!(run.notes("source")[0].starts_with("recomputing its result: "), "{:?}", run.notes("source"));
     assert_eq!(run.contents()[..2], first.contents()[..2]);
 }
 
@@ -363,7 +363,7 @@ fn pictures_come_from_files_and_a_change_under_the_run_is_an_error_that_names_th
         text.replace("suffix = \"~\"", &format!("trouble = \"touch:{}\"\nsuffix = \"?\"", picture.display()));
     let run = bench.run(&touching);
     assert_eq!(run.what(), ["hit images", "failed shown"]);
-    assert_eq!(run.error("shown"), format!("`{}` changed while the run was going on", picture.display()));
+    assert_eq!(run.error("shown"), format!("`{}` changed during the run", picture.display()));
 
     // A file that a parameter names and that changes while the node runs.
     let touching = text.replace("folder", &format!("trouble = \"touch:{}\"\nfolder", photos.join("a.txt").display()));
@@ -470,7 +470,7 @@ fn a_result_that_left_out_more_than_a_node_allows_is_no_hit() {
     assert_eq!(bench.run(&skipping).items("described"), (2, 0, 1));
     assert_eq!(bench.run(&skipping).what(), ["hit source", "hit described", "hit pair"]);
     for (on_bad_item, limit) in
-        [("on_bad_item = \"fail\"", "`on_bad_item` is \"fail\""), ("", "at most 1 % are skipped")]
+        [("on_bad_item = \"fail\"", "`on_bad_item` is \"fail\""), ("", "at most 1 % of the items may be skipped")]
     {
         let plan = &bench.plan(&text(on_bad_item))[1];
         assert_eq!(plan.state, State::Run);
@@ -586,7 +586,7 @@ fn an_edit_of_a_file_under_a_node_ends_it_then_and_keeps_what_is_finished() {
     assert_eq!(run.error("described"), format!("`{}` changed while the node was running", weights.display()));
     let made = bench.logged();
     assert!(made < 60, "noticed only when all was done");
-    // The folder only selects in this toy, so its finished items are good for the next.
+    // The directory only selects in this toy, so its finished items are good for the next.
     let run = bench.run(&text.replace("touch:", "none:").replace("pause = 200000\n", ""));
     assert!(run.items("described").1 + 1 >= made, "the item in flight alone is lost");
 }
@@ -624,7 +624,7 @@ fn a_lost_object_of_many_readers_is_made_again_once_whatever_they_do_meanwhile()
         let run = bench.run_with(&text("first"), |_, options| options.jobs = jobs);
         assert!(run.report.is_complete(), "{:?}", run.what());
         assert_eq!(run.contents()[..2], first.contents()[..2]);
-        let remade = |node| run.notes(node).iter().filter(|note| note.starts_with("its result is made again")).count();
+        let remade = |node| run.notes(node).iter().filter(|note| note.starts_with("recomputing its result")).count();
         assert_eq!((remade("source"), remade("described")), (1, 1));
         assert_eq!(bench.logged(), 3, "the items of `described` are there still");
     }

@@ -27,8 +27,8 @@ fn kept(bench: &Bench) -> BTreeMap<PathBuf, Vec<u8>> {
     files.map(|entry| (entry.path().to_owned(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// Runs `text`; as soon as the run has begun, `access` to what lies in `folder` fails with the error `code`. Returns how
-/// often it did.
+/// Runs `text`; as soon as the run has begun, `access` to what lies in `folder` fails with the error `code`. Returns
+/// how often it did.
 fn run_with_fault(bench: &Bench, text: &str, access: Access, folder: &str, code: i32) -> (Outcome, usize) {
     let (on, met) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (fails, counts, inside) = (Arc::clone(&on), Arc::clone(&met), bench.path("cache").join(folder));
@@ -86,7 +86,7 @@ fn a_node_that_meets_an_error_while_it_runs_fails_as_by_its_environment_and_the_
     let accesses = [Access::Read, Access::Look, Access::List, Access::Write, Access::Name, Access::Sync];
     let mut errors = ERRORS.iter().cycle();
     for folder in ["results", "objects", "items", "work"] {
-        // So that an access meets another error in each folder.
+        // So that an access meets another error in each directory.
         errors.next();
         for (access, (name, code)) in accesses.into_iter().zip(&mut errors) {
             let bench = Bench::new();

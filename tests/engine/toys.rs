@@ -54,7 +54,7 @@ pub struct Row {
 enum Toy {
     /// Its own words, as rows.
     Words,
-    /// The files of a folder, as rows whose texts are file names.
+    /// The files of a directory, as rows whose texts are file names.
     Files,
     /// Adds a suffix to every row, item by item.
     Each,
@@ -414,7 +414,7 @@ impl Memory {
 }
 
 impl Observer for Memory {
-    fn notice(&self, event: &Event) {
+    fn observe(&self, event: &Event) {
         if let Some(at) = &self.at {
             at(event);
         }
@@ -466,7 +466,7 @@ impl Outcome {
     }
 }
 
-/// A folder with a cache in it.
+/// A directory with a cache in it.
 pub struct Bench {
     pub folder: tempfile::TempDir,
 }

@@ -49,7 +49,8 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     Ok(pixels.into())
 }
 
-/// Whether `head` is the beginning of a DIB file. Its four bytes in front are those of other files, too; more of it is looked at.
+/// Whether `head` is the beginning of a DIB file. Its first four bytes occur in other files, too, so more of it is
+/// checked.
 pub fn is_dib(head: &[u8]) -> bool {
     let Some(size @ (12 | 40 | 52 | 56 | 64 | 108 | 124)) = word(head, 0).ok() else { return false };
     let planes_at = if size == 12 { 8 } else { 12 };
@@ -172,7 +173,8 @@ impl Layout {
     }
 }
 
-/// The indices of a picture in runs, from the first row stored. `before`: where in the file `data` begin, for alignment.
+/// The indices of a picture in runs, from the first row stored. `before`: where in the file `data` begin, for
+/// alignment.
 fn runs(data: &[u8], before: usize, width: usize, height: usize, half_bytes: bool) -> Result<Vec<u8>, PictureError> {
     let whole = width * height;
     let mut indices: Vec<u8> = Vec::new();

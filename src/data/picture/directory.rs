@@ -70,7 +70,7 @@ impl<'a> Directory<'a> {
         self.entries.iter().find(|entry| entry.tag == tag)
     }
 
-    /// The bytes of a tag, whatever its type.
+    /// The bytes of a tag of any type.
     pub fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         self.entry(tag).map(|entry| entry.value)
     }

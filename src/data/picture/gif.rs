@@ -1,4 +1,4 @@
-//! GIF, of which the first frame counts, on the canvas that Pillow gives it: what lies outside the frame has the
+//! GIF, of which the first frame counts, on the canvas that Pillow gives it: everything outside the frame has the
 //! transparent color, without one the palette's first.
 
 use image::RgbImage;

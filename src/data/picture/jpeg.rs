@@ -125,7 +125,7 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
         loop {
             match rest {
                 [0xFF, 0 | 0xFF, ..] => rest = &rest[1..],
-                // These stand alone.
+                // These have no length.
                 [0xFF, 0x01 | 0xD0..=0xD9, ..] => rest = &rest[2..],
                 [0xFF, marker, high, low, ..] => {
                     let end = 2 + usize::from(u16::from_be_bytes([*high, *low]));
@@ -141,7 +141,7 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// A stream whose colors are what a TIFF file says, whatever its own markers say: luma and chroma, or else colors as
+/// A stream whose colors are what a TIFF file says, regardless of its own markers: luma and chroma, or else colors as
 /// they are. `tables` are those that the streams of the file have in common.
 pub fn in_tiff(tables: &[u8], stream: &[u8], luma_and_chroma: bool) -> Vec<u8> {
     let mut whole = vec![0xFF, 0xD8, 0xFF, 0xEE, 0, 14];

@@ -1,8 +1,8 @@
 //! Bytes → an 8-bit RGB picture, as Pillow's `convert("RGB")` reads them, turned as their metadata say.
 //!
-//! What a file is, is reported by its content, never by its name. Alpha is dropped, palettes are expanded, of several frames
-//! or pages the first counts. A file that Pillow reads otherwise than its format's other readers is read as Pillow reads
-//! it; one that we cannot read so is refused. This module does not know where bytes come from.
+//! What a file is, is reported by its content, never by its name. Alpha is dropped, palettes are expanded, of several
+//! frames or pages the first counts. A file that Pillow reads otherwise than its format's other readers is read as
+//! Pillow reads it; one that we cannot read so is refused. This module does not know where bytes come from.
 
 mod bmp;
 mod directory;
@@ -26,7 +26,7 @@ use weezl::{LzwError, LzwStatus};
 
 pub use orientation::orientation;
 
-use super::sniff::Found;
+use super::sniff::WrongContent;
 
 /// The most pixels that a picture may have: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -45,7 +45,7 @@ pub fn is_picture(head: &[u8]) -> bool {
     sniff(head).is_ok()
 }
 
-/// Looks at the beginning of a file: what is empty, or no picture of a format that is read, is none whatever its name.
+/// Checks the beginning of a file: an empty file, or an unsupported format, is not a picture regardless of its name.
 ///
 /// # Errors
 /// Why it is none ([`PictureError`], as [`std::io::ErrorKind::InvalidData`]), or that it cannot be read.
@@ -66,9 +66,9 @@ pub enum PictureError {
     /// The first bytes are not those of a format that is read.
     #[error("not a picture: {0}")]
     Unknown(&'static str),
-    /// Something else stands in the picture's place.
+    /// The file is something else.
     #[error("not a picture: {}; {}", .0.what, .0.help)]
-    Instead(Found),
+    Instead(WrongContent),
     /// The bytes end before the picture does.
     #[error("the {0} file is truncated")]
     Truncated(&'static str),
@@ -197,7 +197,7 @@ fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
         [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Ok(Format::Tiff),
         [b'I', b'I', 0, b'*', ..] | [b'M', b'M', b'*', 0, ..] => Ok(Format::Tiff),
         [b'P', b'1'..=b'6' | b'f', space, ..] if space.is_ascii_whitespace() => Ok(Format::Pnm),
-        _ => Err(match (unread(bytes), Found::in_any(bytes)) {
+        _ => Err(match (unread(bytes), WrongContent::in_any(bytes)) {
             (Some(format), _) => PictureError::Unknown(format),
             (None, Some(found)) => PictureError::Instead(found),
             (None, None) => PictureError::Unknown("the content is not JPEG, PNG, GIF, WebP, BMP, TIFF or PNM"),
@@ -205,7 +205,7 @@ fn sniff(bytes: &[u8]) -> Result<Format, PictureError> {
     }
 }
 
-/// What is said of formats of pictures that are not read.
+/// The message on unsupported picture formats.
 fn unread(bytes: &[u8]) -> Option<&'static str> {
     let starts = |prefix: &[u8]| bytes.starts_with(prefix);
     match bytes.get(4..8) {
@@ -286,7 +286,7 @@ fn unpacked(row: &[u8], bits: u8) -> impl Iterator<Item = u8> {
     row.iter().flat_map(move |byte| (0..8 / bits).map(move |at| byte >> (8 - bits * (at + 1)) & mask))
 }
 
-/// What `codes` stand for, at most `size` bytes.
+/// What `codes` decode to, at most `size` bytes.
 fn lzw(mut decoder: weezl::decode::Decoder, codes: &[u8], size: usize) -> Result<Vec<u8>, LzwError> {
     let mut out = vec![0; size];
     let (mut at, mut filled) = (0, 0);
@@ -311,7 +311,7 @@ fn clipped_real(value: impl Into<f64>) -> u8 {
     value.into() as u8
 }
 
-/// A palette of `colors`; what lies beyond them is black.
+/// A palette of `colors`; entries beyond them are black.
 fn palette(colors: impl Iterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
     let mut palette = [[0; 3]; 256];
     palette.iter_mut().zip(colors).for_each(|(entry, color)| *entry = color);
@@ -371,7 +371,7 @@ pub(crate) mod tests {
         serde_json::from_slice(&std::fs::read(reference().join("odd.json")).unwrap()).unwrap()
     }
 
-    /// Files that Pillow reads and we refuse, with a part of what is said.
+    /// Files that Pillow reads and we refuse, with a part of the message.
     const REFUSED: [(&str, &str); 8] = [
         ("avif.avif", "HEIF, AVIF and video files are not supported"),
         ("icon.ico", "icons are not supported"),

@@ -57,7 +57,7 @@ fn in_exif(exif: &[u8], is_tiff: bool) -> Option<u64> {
     let data = once.strip_prefix(heading).unwrap_or(once);
     // The form for large files is known in TIFF files alone.
     let directory = Directory::read(data).filter(|_| is_tiff || !data[..4].contains(&b'+'))?;
-    // What is there but no number is there all the same: XMP data are not asked.
+    // A tag that is not a number still counts as present: XMP data is not consulted.
     directory.bytes(TAG).map(|_| directory.integer(TAG).unwrap_or(0))
 }
 

@@ -519,7 +519,7 @@ fn unpacked_bits(mut data: &[u8], size: usize) -> Vec<u8> {
     out
 }
 
-/// Fax of group 3, each line by itself, and of group 4: black is 1.
+/// Fax of group 3, each line separately, and of group 4: black is 1.
 fn fax(page: &Page, data: &[u8], width: usize, height: usize) -> Result<Vec<u8>, PictureError> {
     let stride = width.div_ceil(8);
     let (Ok(across), Ok(down)) = (u16::try_from(width), u16::try_from(height)) else {

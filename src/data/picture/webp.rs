@@ -1,4 +1,4 @@
-//! WebP, of which the first frame counts: what lies outside it is black.
+//! WebP, of which the first frame counts: everything outside it is black.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -73,7 +73,7 @@ fn fail(error: DecodingError) -> PictureError {
     }
 }
 
-/// EXIF and XMP data, where the flags in front say that there are some.
+/// EXIF and XMP data, if the header's flags announce them.
 pub fn metadata(bytes: &[u8]) -> Metadata<'_> {
     const EXIF: u8 = 0x08;
     const XMP: u8 = 0x04;

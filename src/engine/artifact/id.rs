@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// What an item is called by every node: the digest of the content that it came from. A repeat of the same content carries
-/// its ordinal (`…#2`).
+/// What an item is called by every node: the digest of the content that it came from. A repeat of the same content
+/// carries its ordinal (`…#2`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ItemId(String);
@@ -28,7 +28,7 @@ impl ItemId {
         &self.0
     }
 
-    /// The first twelve characters, and the ordinal: enough for people.
+    /// The first twelve characters, and the ordinal: enough for messages.
     pub fn short(&self) -> String {
         let (digits, ordinal) = self.0.split_at(self.0.find('#').unwrap_or(self.0.len()));
         format!("{}{ordinal}", digits.get(..12).unwrap_or(digits))

@@ -11,7 +11,7 @@ pub struct Label {
     /// The path of the external file that the row is about, when it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Where it stands in the file that it was read from, for messages.
+    /// Its place in the file that it was read from, for messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }

@@ -67,7 +67,7 @@ impl<'a> Joining<'a> {
         let kind = self.kinds.get(written);
         if kind.is_none() {
             let (written, span, known) = (written.clone(), span.clone(), self.kinds.names());
-            // As the kind that was meant, the rest of the table is read all the same.
+            // As the kind that was meant, the rest of the table is read anyway.
             let near = nearest(&written, known.iter().copied());
             self.report(Mistake::UnknownKind { written: written.clone(), known: known.clone(), span });
             return near.and_then(|near| self.kinds.get(near));

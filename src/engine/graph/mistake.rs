@@ -113,9 +113,9 @@ impl From<Mistake> for Diagnostic {
             Mistake::UnknownKind { written, known, span } => Self::new(format!("unknown kind of node `{written}`"))
                 .label(span, "no kind has this name")
                 .help(did_you_mean(&written, "kinds", &known)),
-            Mistake::UnknownPort { kind, ports: [], span, .. } => Self::new(format!("`{kind}` takes no inputs"))
-                .label(span, "nothing comes in here")
-                .help("remove it".to_owned()),
+            Mistake::UnknownPort { kind, ports: [], span, .. } => {
+                Self::new(format!("`{kind}` takes no inputs")).label(span, "not an input").help("remove it".to_owned())
+            }
             Mistake::UnknownPort { written, kind, ports, span } => {
                 let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
                 Self::new(format!("`{kind}` has no input `{written}`"))
@@ -127,15 +127,17 @@ impl From<Mistake> for Diagnostic {
                     .label(span, format!("`{kind}` needs `inputs.{}`, {}", port.name, artifacts(port.accepts)))
                     .help(makers_help(&port, &makers))
             }
-            Mistake::TooMany { port, kind, count, span } => Self::new(format!("`inputs.{port}` of `{kind}` takes one"))
-                .label(span, format!("these are {count}"))
-                .help("name one node or file".to_owned()),
+            Mistake::TooMany { port, kind, count, span } => {
+                Self::new(format!("`inputs.{port}` of `{kind}` takes one input"))
+                    .label(span, format!("this is a list of {count}"))
+                    .help("name one node or file".to_owned())
+            }
             Mistake::UnknownNode { written, known, span } => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 let help = if looks_like_path(&written) {
                     Some(format!("a file is written `{{ file = \"{written}\" }}`"))
                 } else if let Some(name) = written.strip_prefix("nodes.").filter(|name| known.contains(name)) {
-                    Some(format!("a node is named without its table: `{name}`"))
+                    Some(format!("a node is referred to without its table: `{name}`"))
                 } else {
                     did_you_mean(&written, "nodes", &known)
                 };
@@ -166,15 +168,15 @@ impl From<Mistake> for Diagnostic {
                     names.join(" → ")
                 };
                 let mut diagnostic = Self::new(if ring.len() == 1 {
-                    format!("a node takes its own result: {reported}")
+                    format!("a node depends on its own result: {reported}")
                 } else {
-                    format!("nodes wait for each other: {reported}")
+                    format!("nodes depend on each other: {reported}")
                 });
                 for (index, (name, span)) in ring.iter().enumerate().take(2 * SHOWN) {
                     let before = &ring[(index + ring.len() - 1) % ring.len()].0;
                     diagnostic = diagnostic.label(span.clone(), format!("`{name}` takes `{before}`"));
                 }
-                diagnostic.help("take one of these inputs from elsewhere".to_owned())
+                diagnostic.help("take one of these inputs from another node".to_owned())
             }
         }
     }

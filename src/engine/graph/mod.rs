@@ -60,7 +60,7 @@ pub struct GraphNode {
     pub retries: Option<u32>,
     /// Indices into [`Graph::nodes`], by port, in the order of `ports`.
     pub inputs: Vec<Vec<usize>>,
-    /// Whether it stands for a file that is imported, not for a table of the pipeline file.
+    /// Whether it is an imported file, not a table of the pipeline file.
     pub imported: bool,
     parameters: Table,
 }
@@ -81,7 +81,7 @@ impl GraphNode {
 }
 
 impl Graph {
-    /// Reads the text of a pipeline file that lies in `folder`; `default_name` is for a file that gives no name.
+    /// Reads the text of a pipeline file in `folder`; `default_name` is for a file that gives no name.
     ///
     /// # Errors
     /// All mistakes of the file.
@@ -142,7 +142,7 @@ impl Graph {
             self.pools.iter().find(|(kind, _)| kind.name == pool).map_or_else(Vec::new, |(kind, _)| (kind.declared)());
         let key = keys.iter().find_map(|key| self.root.place(&format!("{pool}.{}", key.name)));
         match key.or_else(|| self.root.place(pool)) {
-            Some(place) => mistake.label(place, "asked for here"),
+            Some(place) => mistake.label(place, "requested here"),
             None => mistake,
         }
     }
@@ -183,12 +183,12 @@ fn file_mistake(root: &Table, node: Option<&String>, parameters: &Table, problem
     // What is not in the node's table may be a resource that the file declares.
     let own = problem.parameter.split('.').next().is_some_and(|key| parameters.get(key).is_some());
     let declared = if own { None } else { root.place(&problem.parameter) };
-    // Inputs are no parameters: they stand in the node's whole table.
+    // Inputs are not parameters: they are in the node's whole table.
     let input = node.filter(|_| problem.parameter.starts_with("inputs."));
     let input = input.and_then(|node| root.place(&format!("nodes.{node}.{}", problem.parameter)));
     let place = declared.or(input).or_else(|| parameters.place(&problem.parameter));
     Diagnostic::new(problem.message)
-        .label(place.unwrap_or_else(|| parameters.span.clone()), "named here")
+        .label(place.unwrap_or_else(|| parameters.span.clone()), "specified here")
         .help(problem.help)
 }
 

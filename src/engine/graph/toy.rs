@@ -40,7 +40,7 @@ pub(crate) fn kinds() -> Kinds {
 }
 
 const MODEL: ResourceKind =
-    ResourceKind { table: "models", noun: "model", expected: "the folder of a checkpoint", is_remote: |_| false };
+    ResourceKind { table: "models", noun: "model", expected: "the directory of a checkpoint", is_remote: |_| false };
 
 const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };
 

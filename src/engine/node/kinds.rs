@@ -59,7 +59,7 @@ impl Kinds {
                 conflicts.push(format!("two kinds of artifact are called `{artifact}`"));
             }
             if !made.clone().any(|made| made == artifact) {
-                conflicts.push(format!("an input takes `{artifact}`, and no node makes it"));
+                conflicts.push(format!("an input takes `{artifact}`, but no kind of node makes it"));
             }
             artifacts.push(artifact);
         }
@@ -107,7 +107,7 @@ mod tests {
         let conflicts = |kinds| Kinds::new(kinds).conflicts();
         assert_eq!(conflicts(vec![kind("x", A, &[]), kind("y", B, &[A])]), Vec::<String>::new());
         assert_eq!(conflicts(vec![kind("x", A, &[]), kind("x", B, &[A])]), ["two kinds of node are called `x`"]);
-        assert_eq!(conflicts(vec![kind("x", A, &[B])]), ["an input takes `b`, and no node makes it"]);
+        assert_eq!(conflicts(vec![kind("x", A, &[B])]), ["an input takes `b`, but no kind of node makes it"]);
         let newer = ArtifactKind { version: 2, ..A };
         let found = conflicts(vec![kind("x", A, &[]), kind("y", newer, &[])]);
         assert_eq!(found, ["two kinds of artifact are called `a`"]);

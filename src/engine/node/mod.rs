@@ -58,7 +58,7 @@ pub trait NodeKind: Send + Sync {
     /// Its name: `kind = "NAME"`.
     fn name(&self) -> &'static str;
 
-    /// Raised by hand when the same inputs and parameters no longer give the same result, or a default changes.
+    /// Raise this when the same inputs and parameters no longer give the same result, or a default changes.
     fn version(&self) -> u32;
 
     /// Its inputs.
@@ -84,7 +84,7 @@ pub trait NodeKind: Send + Sync {
     fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>>;
 }
 
-/// Makes nodes of tables that stand where an input is expected: `inputs.PORT = { file = "…" }`.
+/// Makes nodes of tables in place of an input: `inputs.PORT = { file = "…" }`.
 pub trait Importer: Send + Sync {
     /// The kind that reads such a table as one of `accepts`. Its nodes have no inputs.
     fn kind(&self, accepts: &[ArtifactKind]) -> Arc<dyn NodeKind>;
@@ -106,7 +106,7 @@ pub struct SeedUse {
     pub node: bool,
 }
 
-/// A parameter that does not fit the file or folder that it names, or the inputs.
+/// A parameter that does not fit the file or directory that it names, or the inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileProblem {
     /// The dotted name of the parameter; of a resource, the dotted name in the whole file: `models.base.source`.
@@ -134,25 +134,26 @@ pub trait Node: Send + Sync {
         SeedUse::default()
     }
 
-    /// The slots that the node occupies while it runs; their numerics class is part of its key. A node without is one of
-    /// the run's jobs.
+    /// The slots that the node occupies while it runs; their numerics class is part of its key. A node without is one
+    /// of the run's jobs.
     fn resources(&self) -> Option<Slots> {
         None
     }
 
-    /// Whether the files and folders that parameters name exist and are what they should be. Cheap: nothing large is
-    /// read.
+    /// Whether the files and directories that parameters name exist and are what they should be. Cheap: nothing large
+    /// is read.
     fn check_files(&self) -> Vec<FileProblem> {
         Vec::new()
     }
 
-    /// What is worth knowing of these files and folders, though the node can run. As cheap as [`Node::check_files`].
+    /// What is worth knowing of these files and directories, though the node can run. As cheap as
+    /// [`Node::check_files`].
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What is known of the result before it is made, for the nodes that read it. `above` gives the same of what comes in
-    /// by a port. Cheap, and empty where nothing is known.
+    /// What is known of the result before it is made, for the nodes that read it. `above` gives the same of what comes
+    /// in by a port. Cheap, and empty where nothing is known.
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
         let _ = above;
         Vec::new()
@@ -164,7 +165,7 @@ pub trait Node: Send + Sync {
         Vec::new()
     }
 
-    /// What parameters name outside the pipeline, such as a folder, as digests of content.
+    /// What parameters name outside the pipeline, such as a directory, as digests of content.
     ///
     /// # Errors
     /// When something named cannot be read.
@@ -173,8 +174,8 @@ pub trait Node: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What changed in what `parameter` names outside the pipeline since the result `earlier` was made, when it had the value
-    /// `old`: which entries came, went and changed. `None` where that cannot be determined.
+    /// What changed in what `parameter` names outside the pipeline since the result `earlier` was made, when it had the
+    /// value `old`: which entries came, went and changed. `None` where that cannot be determined.
     fn source_changes(
         &self,
         parameter: &str,
@@ -193,7 +194,7 @@ pub trait Node: Send + Sync {
     }
 
     /// What the pipeline file calls the things that the node uses, as labels of its summary; `above` gives the names of
-    /// the nodes that come in by a port. A result is kept without them, and shown with those of today.
+    /// the nodes connected to a port. A result is kept without them, and shown with those of today.
     fn names(&self, above: &dyn Fn(&str) -> Vec<String>) -> BTreeMap<String, String> {
         let _ = above;
         BTreeMap::new()
@@ -205,7 +206,7 @@ pub trait Node: Send + Sync {
     }
 
     /// What a node that reads items from files finds in them today: each item's id, file, and what the files call
-    /// it. Exports name rows by this, since a result outlives the folder that its items came from.
+    /// it. Exports name rows by this, since a result outlives the directory that its items came from.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -276,11 +277,11 @@ pub struct Item {
 
 /// A node that maps items.
 pub trait ItemWork: Send + Sync {
-    /// Raised by hand when the same item no longer gives the same value.
+    /// Raise this when the same item no longer gives the same value.
     fn item_version(&self) -> u32;
 
-    /// The items, in the order of the result. `files` is for items that come from files which parameters name (and which
-    /// [`Node::sources`] covers). Also called when a plan counts items.
+    /// The items, in the order of the result. `files` is for items that come from files which parameters name (and
+    /// which [`Node::sources`] covers). Also called when a plan counts items.
     ///
     /// # Errors
     /// When an input cannot be read or does not fit.
@@ -299,8 +300,8 @@ pub trait ItemWork: Send + Sync {
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure>;
 
-    /// Makes the result out of the values of all items that are not bad, in the order of the items. They come out of the
-    /// journal one by one, whoever made them.
+    /// Makes the result out of the values of all items that are not bad, in the order of the items. They come out of
+    /// the journal one by one, whoever made them.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -328,7 +329,7 @@ crate::parameters! {
     /// What kinds have in common whose items may be bad.
     #[derive(PartialEq)]
     pub struct BadItems {
-        /// What to do with unreadable items: `skip` any number of them, or `fail` on the first
+        /// What to do with unreadable items: `skip` any number of them, or `fail` if there is one
         on_bad_item: OnBadItem = choice([("skip", OnBadItem::Skip { at_most: 1.0 }), ("fail", OnBadItem::Fail)])
             .otherwise("skip up to 1 %", OnBadItem::default())
             .execution(),
@@ -345,8 +346,8 @@ impl OnBadItem {
     /// How many may be left out, in words.
     pub fn reported(self) -> String {
         match self {
-            Self::Skip { at_most: 1.0 } => "all but one may be left out".to_owned(),
-            Self::Skip { at_most } => format!("at most {} % are skipped", at_most * 100.0),
+            Self::Skip { at_most: 1.0 } => "all items but one may be skipped".to_owned(),
+            Self::Skip { at_most } => format!("at most {} % of the items may be skipped", at_most * 100.0),
             Self::Fail => "`on_bad_item` is \"fail\"".to_owned(),
         }
     }
@@ -391,7 +392,7 @@ pub trait Objects: Send + Sync {
     fn put(&self, content: &[u8]) -> Result<Digest, Failure>;
 }
 
-/// Where a node keeps unfinished work, so that it goes on from there after its process was killed.
+/// Where a node keeps unfinished work, so that it can resume after its process was killed.
 pub trait Checkpoints: Send + Sync {
     /// Saves `content` under `name`, a file name: durable, and there as a whole or not at all. The one before stays.
     ///
@@ -399,11 +400,11 @@ pub trait Checkpoints: Send + Sync {
     /// When it cannot be written, or another process has taken the node over.
     fn save(&self, name: &str, content: &[u8]) -> Result<(), Failure>;
 
-    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason is
-    /// damaged: it is set aside, and described in what is returned.
+    /// Offers `read` what was saved under `name`, the newest first, until it takes one. What it refuses with a reason
+    /// is damaged: it is set aside, and described in what is returned.
     ///
     /// # Errors
-    /// When one is there and cannot be read.
+    /// When one exists but cannot be read.
     fn load(&self, name: &str, read: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<String>, Failure>;
 }
 
@@ -431,10 +432,10 @@ pub trait Context: Send + Sync {
     ///
     /// # Errors
     /// When no file with this content is known or it has changed; the cause names the path. The environment is at
-    /// fault then, not the item: the engine stops the node and keeps nothing of it, whatever is made of the error.
+    /// fault then, not the item: the engine stops the node and stores nothing, even if the error is swallowed.
     fn content(&self, digest: &Digest) -> Result<Vec<u8>, BadItem>;
 
-    /// Where the content named by `digest` lies, for messages.
+    /// The path of the content named by `digest`, for messages.
     fn content_path(&self, digest: &Digest) -> Option<PathBuf>;
 
     /// Unfinished work that outlives a killed run, and goes when the result is published.
@@ -446,8 +447,8 @@ pub trait Context: Send + Sync {
     /// Reports progress.
     fn progress(&self, progress: Progress);
 
-    /// Reports that a node that runs as a whole has left out `bad` of `total` items, as [`Node::on_bad_item`] allows. Kept
-    /// with the result, so that a node that allows fewer does not take it.
+    /// Reports that a node that runs as a whole has left out `bad` of `total` items, as [`Node::on_bad_item`] allows.
+    /// Kept with the result, so that a node that allows fewer does not take it.
     fn left_out(&self, bad: usize, total: usize) {
         let _ = (bad, total);
     }

@@ -11,7 +11,7 @@ use super::{Failure, Objects};
 use crate::artifact::{ArtifactKind, LABELS, Label, read_lines};
 use crate::digest::Digest;
 
-/// What an item came to: one JSON value, and the objects that it refers to by digest.
+/// The value of an item: one JSON value, and the objects that it refers to by digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemValue {
     /// The value.
@@ -24,7 +24,7 @@ pub struct ItemValue {
 /// Why one item has no value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BadItem {
-    /// The path or id that a person would look for.
+    /// The path or id, for messages.
     pub what: String,
     /// Why.
     pub cause: String,
@@ -110,7 +110,7 @@ impl Inputs {
         let text = self.part(artifact, name)?;
         read_lines(&text).map_err(|(line, cause)| {
             Failure::node(format!("the result of `{}` is broken: {name}, line {line}: {cause}", artifact.node))
-                .help(format!("run `stic run FILE --force {}` to make it again", artifact.node))
+                .help(format!("run `stic run FILE --force {}` to recompute it", artifact.node))
         })
     }
 
@@ -130,7 +130,7 @@ pub struct Output {
     pub side: Vec<Part>,
     /// Objects that the parts name (files that were made), so that eviction keeps them.
     pub objects: Vec<Digest>,
-    /// What people are shown of it.
+    /// Its summary.
     pub summary: Summary,
 }
 
@@ -145,7 +145,7 @@ impl Output {
     }
 }
 
-/// What people are shown of a result; kept in its side part.
+/// The summary of a result; stored in its side part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// One line, for example `798 rows (2 left out)`.
@@ -185,7 +185,8 @@ pub enum Block {
     },
 }
 
-/// A row of a result, and the file that it is about. A result may have been made when the file has another name than it had.
+/// A row of a result, and the file that it is about. A result may have been made when the file has another name than it
+/// had.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The digest of the file.
@@ -202,7 +203,7 @@ pub struct Sample {
 }
 
 impl Summary {
-    /// The same, with the names that files have now in its samples; `path` says where one lies.
+    /// The same, with the names that files have now in its samples; `path` gives their paths.
     #[must_use]
     pub fn named(mut self, path: impl Fn(&Digest) -> Option<PathBuf>) -> Self {
         for block in &mut self.blocks {

@@ -61,7 +61,7 @@ impl<'a> Earlier<'a> {
         let other = if entry.pipeline != self.graph.name {
             Some(format!("new; compared with `{name}` of the pipeline `{}`", entry.pipeline))
         } else if *name != node.name {
-            Some(format!("new; compared with `{name}`, which is gone"))
+            Some(format!("new; compared with `{name}`, which was removed"))
         } else {
             None
         };
@@ -78,7 +78,7 @@ impl<'a> Earlier<'a> {
         });
         let others = others.as_ref().map_err(Clone::clone)?;
         let alike = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<Entry> {
-            // Files that are imported share a kind whatever they hold; the port tells.
+            // Imported files share a kind regardless of their content; the port distinguishes them.
             let of_its_port =
                 |entry: &Entry| !node.imported || entry.node.rsplit('.').next() == node.name.rsplit('.').next();
             let found = others.iter().filter(|entry| entry.kind == node.kind && of_its_port(entry) && wanted(entry));

@@ -80,7 +80,7 @@ impl Determinants<'_> {
     }
 }
 
-/// What stands between a numerics class and those whose finished items were taken in its place, in that field.
+/// The separator in that field between a numerics class and those whose finished items were accepted in its place.
 pub const ACCEPTED: &str = " with items of ";
 
 /// The name of the field that holds the numerics class.

@@ -1,7 +1,7 @@
 //! What would run, and why.
 //!
 //! A node whose inputs are known has a key; a complete record of that key is a hit, anything else runs. A node below
-//! one that runs awaits it: its inputs may come out as they were (early cutoff), and nobody can know before.
+//! one that runs awaits it: its inputs may come out as they were (early cutoff), which cannot be known in advance.
 //!
 //! Its work is linear in nodes and items.
 
@@ -27,12 +27,12 @@ use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Part, Work};
 use crate::pool::{Machine, Pools, Slots};
 use crate::store::{Entry, Found, Items, Record, Store};
 
-/// What a plan may be asked for beside the graph.
+/// Options of a plan.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The nodes that are wanted, as indices; empty: all.
     pub targets: Vec<usize>,
-    /// Nodes that run whatever the cache has.
+    /// Nodes that run even if their results are cached.
     pub force: BTreeSet<usize>,
     /// Numerics classes whose results are used as they are, beside those that the pipeline names.
     pub accept_numerics: Vec<String>,
@@ -215,19 +215,19 @@ fn inputs(graph: &Graph, index: usize, results: &PortResults, objects: Arc<dyn O
     Inputs::new(ports.map(|(port, results)| (port.name, artifacts(results))).collect(), objects)
 }
 
-/// What a node comes to, once its inputs are known.
+/// The decision on a node, once its inputs are known.
 pub enum Decision {
-    /// Its result is there.
+    /// Its result is cached.
     Hit(Box<Hit>),
     /// It has to run.
     Run(Box<Task>),
 }
 
-/// A result that is there.
+/// A cached result.
 pub struct Hit {
-    /// What is kept of it.
+    /// Its record.
     pub entry: Entry,
-    /// Something to say about it: that it stands in for another numerics class.
+    /// A note on it: that it is used in place of another numerics class's.
     pub remark: Option<String>,
 }
 
@@ -244,9 +244,10 @@ pub struct Task {
     pub fields: Vec<(String, Value)>,
     /// The key that its items share.
     pub function_key: Option<Digest>,
-    /// Whether everything of it is made anew, finished items, too.
+    /// Whether all of it is recomputed, including finished items.
     pub forced: bool,
-    /// Whether it runs although its result is there: by force, or since more was left out of it than the node allows.
+    /// Whether it runs although its result is cached: by force, or because more items were skipped than the node
+    /// allows.
     pub again: bool,
     /// Other numerics classes whose items it takes.
     pub accepted: Vec<Accepted>,
@@ -256,7 +257,7 @@ pub struct Task {
     pub lost: Vec<Digest>,
 }
 
-/// A numerics class some of whose items stand in for those of another.
+/// A numerics class some of whose items are used in place of another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The class.
@@ -344,7 +345,7 @@ impl<'a> Planner<'a> {
         Ok(Decision::Run(Box::new(task)))
     }
 
-    /// Has what other numerics classes made stand in for `class`, where the pipeline or the run accepts it: a result as
+    /// Uses what other numerics classes made in place of `class`, where the pipeline or the run accepts it: a result as
     /// it is, or items, in `task`.
     fn accept(
         &self,
@@ -481,7 +482,7 @@ fn lost_in_words(lost: &[Digest], store: &Arc<Store>) -> Result<String, Failure>
     })
 }
 
-/// `3 of 40 items were left out of its result, and at most 1 % are skipped`.
+/// `3 of 40 items were left out of its result, and at most 1 % of the items may be skipped`.
 fn left_out_in_words(entry: &Entry, node: &GraphNode) -> String {
     let (skipped, total) = entry.items.map_or((0, 0), |items| (items.skipped, items.total));
     let were = if skipped == 1 { "was" } else { "were" };

@@ -44,7 +44,7 @@ pub trait Words {
     /// The pool whose slots the node occupies.
     fn pool(&self) -> &str;
 
-    /// The names of the nodes that come in by a port now, in order.
+    /// The names of the nodes connected to a port now, in order.
     fn inputs(&self, port: &str) -> Vec<String>;
 
     /// What the pipeline file says of a parameter, where that is a text.
@@ -83,10 +83,10 @@ fn reported(change: &Change, words: &dyn Words) -> Vec<String> {
         return inputs(port, contents(old), contents(new), &words.inputs(port));
     }
     if let (true, Some(old), Some(new)) = (field == "kind version", old, new) {
-        return vec![format!("this version of stic makes the result in another way (kind version {old} → {new})")];
+        return vec![format!("this version of stic computes it differently (kind version {old} → {new})")];
     }
     if [old, new].into_iter().flatten().any(holds_digest) {
-        let what = words.written(field).map(|written| format!(": `{written}` holds something else than before"));
+        let what = words.written(field).map(|written| format!(": `{written}` has different content"));
         return vec![words.source(change).unwrap_or_else(|| format!("`{field}` changed{}", what.unwrap_or_default()))];
     }
     match (old, new) {
@@ -128,13 +128,13 @@ fn inputs(port: &str, old: Vec<String>, new: Vec<String>, names: &[String]) -> V
         }
         let changed = before.len().min(now.len());
         reported.extend(now.clone().take(changed).map(|index| format!("{} changed", name(index))));
-        reported.extend(now.clone().skip(changed).map(|index| format!("{} comes in by `{port}` now", name(index))));
+        reported.extend(now.clone().skip(changed).map(|index| format!("{} is now an input of `{port}`", name(index))));
         gone += before.len() - changed;
     }
     match gone {
         0 => {}
-        1 => reported.push(format!("an input of `{port}` is gone")),
-        gone => reported.push(format!("{gone} inputs of `{port}` are gone")),
+        1 => reported.push(format!("an input of `{port}` was removed")),
+        gone => reported.push(format!("{gone} inputs of `{port}` were removed")),
     }
     reported
 }
@@ -235,7 +235,7 @@ fn elements(field: &str, old: &[Value], new: &[Value]) -> Vec<String> {
     reported
 }
 
-/// The lines that differ, each on a line of its own, with a sign in front.
+/// The lines that differ, each prefixed with its sign.
 fn lines(old: &str, new: &str) -> String {
     let mut reported = String::new();
     let ended = |text: &str| format!("{text}\n");
@@ -346,7 +346,7 @@ mod tests {
         let reported = said(&old, &new);
         assert_eq!(
             reported,
-            ["beta: 0.1 → 0.2", "`good` changed", "`good` comes in by `adapter` now", "epochs: 2 → 1 (the default)"]
+            ["beta: 0.1 → 0.2", "`good` changed", "`good` is now an input of `adapter`", "epochs: 2 → 1 (the default)"]
         );
         assert!(said(&old, &old).is_empty());
         // Against a default, too, a list is reported whole, however long.
@@ -362,13 +362,13 @@ mod tests {
         let reported =
             |old: &[&str], new: &[&str]| said(&[("inputs.rejected", list(old))], &[("inputs.rejected", list(new))]);
         assert_eq!(reported(&["a", "b", "c"], &["a", "x", "c"]), ["`worse` changed"]);
-        assert_eq!(reported(&["a", "c"], &["a", "b", "c"]), ["`worse` comes in by `rejected` now"]);
-        assert_eq!(reported(&["a", "b", "c", "d"], &["a", "b", "c"]), ["an input of `rejected` is gone"]);
+        assert_eq!(reported(&["a", "c"], &["a", "b", "c"]), ["`worse` is now an input of `rejected`"]);
+        assert_eq!(reported(&["a", "b", "c", "d"], &["a", "b", "c"]), ["an input of `rejected` was removed"]);
         let sources = [("model", digest("a").into()), ("from", digest("a").into()), ("data", digest("a").into())];
         let others = [("model", digest("b").into()), ("from", digest("b").into()), ("data", digest("b").into())];
         assert_eq!(
             said(&sources, &others),
-            ["`model` changed: `base` holds something else than before", "1 picture added: new.jpg", "`data` changed"]
+            ["`model` changed: `base` has different content", "1 picture added: new.jpg", "`data` changed"]
         );
     }
 

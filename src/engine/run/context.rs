@@ -1,5 +1,5 @@
-//! The context of a running node: what it is offered, and what the engine needs to know of its use, such as objects that
-//! turned out to be lost.
+//! The context of a running node: what it is offered, and what the engine needs to know of its use, such as objects
+//! that turned out to be lost.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ impl NodeObjects {
         Self { store, lost: Mutex::default() }
     }
 
-    /// The objects that were asked for and are damaged or missing.
+    /// The requested objects that are damaged or missing.
     pub fn lost(&self) -> Vec<Digest> {
         self.lost.lock().expect("no panic under the lock").clone()
     }
@@ -122,7 +122,7 @@ impl NodeContext<'_> {
         self.halt.store(true, Ordering::Relaxed);
     }
 
-    /// The first failure of the node's environment, whatever the node made of it.
+    /// The first failure of the node's environment, even if the node swallowed it.
     pub fn unavailable(&self) -> Option<Failure> {
         self.unavailable.lock().expect("no panic under the lock").clone()
     }
@@ -189,7 +189,7 @@ impl Context for NodeContext<'_> {
 
     fn interrupted(&self) -> bool {
         // Without its claim nothing that it makes is of any use: another process makes it.
-        self.interrupt.look() || self.halt.load(Ordering::Relaxed) || self.claim.is_lost()
+        self.interrupt.is_set() || self.halt.load(Ordering::Relaxed) || self.claim.is_lost()
     }
 
     fn progress(&self, progress: Progress) {

@@ -29,8 +29,8 @@ use crate::store::{
 /// How long a node that waits for another process pauses between looks: at first, and at most.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
-/// How often the files that a running node has read are checked for changes, and the largest share of the time that this
-/// may take, as its inverse.
+/// How often the files that a running node has read are checked for changes, and the largest share of the time that
+/// this may take, as its inverse.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_SHARE: u32 = 50;
 
@@ -60,7 +60,8 @@ pub enum Outcome {
     Made(Box<Record>, Option<ItemCounts>),
     /// Another process made its result meanwhile.
     Found,
-    /// Objects that it reads turned out to be damaged or missing; `failure` is reported when nothing can make them again.
+    /// Objects that it reads turned out to be damaged or missing; `failure` is reported when nothing can make them
+    /// again.
     Lost {
         /// The objects.
         objects: Vec<Digest>,
@@ -151,7 +152,7 @@ impl Execution<'_> {
                     if !self.shared.interrupt.is_set()
                         && matches!(claim.verify(), Err(StoreError::ClaimLost { .. })) =>
                 {
-                    self.note("this process was not heard of for a while, and another took the node over".to_owned());
+                    self.note("this process was unresponsive for a while, and another took over the node".to_owned());
                     continue;
                 }
                 _ => {}
@@ -293,8 +294,8 @@ impl Execution<'_> {
         context.unavailable().map_or(made, Err)
     }
 
-    /// Does `work`, and checks now and then that the files that it has read are unchanged: an edit ends the node at once,
-    /// not after hours of work.
+    /// Does `work`, and checks now and then that the files that it has read are unchanged: an edit ends the node at
+    /// once, not after hours of work.
     fn watching_files<T>(&self, context: &NodeContext<'_>, work: impl FnOnce() -> T) -> T {
         let (done, is_done) = channel::<()>();
         std::thread::scope(|scope| {
@@ -351,8 +352,8 @@ impl Execution<'_> {
         }
     }
 
-    /// The generation from which on items count as finished: any, or with force a new one, which nodes of the run that have
-    /// items in common share.
+    /// The generation from which on items count as finished: any, or with force a new one, which nodes of the run that
+    /// have items in common share.
     fn generation(&self, function_key: &Digest) -> Result<u32, Failure> {
         if !self.task.forced {
             return Ok(0);
@@ -390,9 +391,9 @@ impl Execution<'_> {
             store.supersede(claim, &record)?;
             self.note(if differs {
                 let (old, new) = (earlier.content.short(), content.short());
-                format!("made anew by force, and it came out different: content {old} → {new}")
+                format!("recomputed by `--force`, with a different result: content {old} → {new}")
             } else {
-                "made anew by force, and it came out the same".to_owned()
+                "recomputed by `--force`, with the same result".to_owned()
             });
             return Ok(record);
         }
@@ -462,7 +463,7 @@ impl Execution<'_> {
         more.sort();
         more.dedup();
         let named = parts.chain(more).map(|digest| {
-            // The next attempt makes again what is gone since.
+            // The next attempt recomputes what is missing by then.
             let size = self.shared.store.object_size(&digest)?.ok_or(StoreError::MissingObject { digest })?;
             Ok(StoredObject { digest, size })
         });
@@ -483,10 +484,10 @@ fn skipped(record: &Record) -> usize {
 pub fn has_changed(path: &Path) -> Failure {
     if matches!(path.try_exists(), Ok(false)) {
         return Failure::node(format!("`{}` was removed while the node was running", path.display()))
-            .help("put it back, and run again");
+            .help("restore it and run again");
     }
     Failure::node(format!("`{}` changed while the node was running", path.display()))
-        .help("run again: what the change touches is made anew")
+        .help("run again to recompute what the change affects")
 }
 
 fn not_deterministic(earlier: &Record, content: &Digest) -> String {

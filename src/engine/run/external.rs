@@ -28,7 +28,7 @@ struct Labels {
 }
 
 impl External {
-    /// Content that lies in `store`, or in files that it digested.
+    /// Content in `store`, or in files that it digested.
     pub fn new(store: Arc<Store>) -> Self {
         Self { store, labels: Mutex::default() }
     }
@@ -56,20 +56,20 @@ impl External {
             // It may be an object that was made once and is gone.
             objects.note_lost(&StoreError::MissingObject { digest: *digest });
             return Err(Failure::environment(format!("no file with the content {} is known", digest.short()))
-                .help("put the file back where it was"));
+                .help("restore the file"));
         };
         match fs::read(&path) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(Failure::node(format!("`{}` changed while the run was going on", path.display()))
-                .help("run again: what the change touches is made anew")),
+            Ok(_) => Err(Failure::node(format!("`{}` changed during the run", path.display()))
+                .help("run again to recompute what the change affects")),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                Err(Failure::io(&path, &cause).help("put the file back where it was"))
+                Err(Failure::io(&path, &cause).help("restore the file"))
             }
             Err(cause) => Err(Failure::io(&path, &cause)),
         }
     }
 
-    /// Where the content named by `digest` lies, for people.
+    /// The path of the content named by `digest`, for messages.
     pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
         let stored = || self.store.object_size(digest).ok().flatten().map(|_| self.store.object_path(digest));
         self.file(digest).or_else(stored)
@@ -156,6 +156,6 @@ mod tests {
         let digest = store.witness().file(&path).unwrap();
         fs::write(&path, "after").unwrap();
         let error = External::new(Arc::clone(&store)).read(&digest, &NodeObjects::new(store)).unwrap_err();
-        assert_eq!(error.to_string(), format!("`{}` changed while the run was going on", path.display()));
+        assert_eq!(error.to_string(), format!("`{}` changed during the run", path.display()));
     }
 }

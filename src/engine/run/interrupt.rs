@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 ///
 /// Once it is set, nothing new starts. A node that runs as a whole may save a checkpoint when it sees the interrupt;
 /// finished items are saved as they come. A node in the middle of a long computation does not look, so the process may
-/// exit as soon as [no node is ending](Interrupt::ending): the cache stays valid at any moment.
+/// exit as soon as [no node is stopping](Interrupt::stopping): the cache stays valid at any moment.
 #[derive(Debug, Default)]
 pub struct Interrupt {
     set: AtomicBool,
-    ending: AtomicUsize,
+    stopping: AtomicUsize,
 }
 
 impl Interrupt {
@@ -25,8 +25,8 @@ impl Interrupt {
     }
 
     /// How many nodes have seen the interrupt, may have something to save, and have not ended yet.
-    pub fn ending(&self) -> usize {
-        self.ending.load(Ordering::SeqCst)
+    pub fn stopping(&self) -> usize {
+        self.stopping.load(Ordering::SeqCst)
     }
 }
 
@@ -44,11 +44,11 @@ impl<'a> NodeInterrupt<'a> {
         Self { interrupt, saves, seen: AtomicBool::new(false) }
     }
 
-    /// Whether the run is interrupted; the node counts as ending from then on, until this is dropped.
-    pub fn look(&self) -> bool {
+    /// Whether the run is interrupted; the node counts as stopping from then on, until this is dropped.
+    pub fn is_set(&self) -> bool {
         let is_set = self.interrupt.is_set();
         if is_set && self.saves && !self.seen.swap(true, Ordering::SeqCst) {
-            self.interrupt.ending.fetch_add(1, Ordering::SeqCst);
+            self.interrupt.stopping.fetch_add(1, Ordering::SeqCst);
         }
         is_set
     }
@@ -57,7 +57,7 @@ impl<'a> NodeInterrupt<'a> {
 impl Drop for NodeInterrupt<'_> {
     fn drop(&mut self) {
         if *self.seen.get_mut() {
-            self.interrupt.ending.fetch_sub(1, Ordering::SeqCst);
+            self.interrupt.stopping.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -67,14 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_ending_from_its_first_look_until_it_has_ended() {
+    fn a_node_is_stopping_from_its_first_look_until_it_has_ended() {
         let interrupt = Interrupt::default();
         let [one, two, items] = [true, true, false].map(|saves| NodeInterrupt::new(&interrupt, saves));
-        assert!(!one.look() && !interrupt.set() && interrupt.set());
-        assert!(one.look() && one.look());
-        assert!(items.look());
-        assert_eq!(interrupt.ending(), 1, "of the others one has not looked and one has nothing to save");
+        assert!(!one.is_set() && !interrupt.set() && interrupt.set());
+        assert!(one.is_set() && one.is_set());
+        assert!(items.is_set());
+        assert_eq!(interrupt.stopping(), 1, "of the others one has not looked and one has nothing to save");
         drop((one, two, items));
-        assert_eq!(interrupt.ending(), 0);
+        assert_eq!(interrupt.stopping(), 0);
     }
 }

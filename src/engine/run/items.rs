@@ -43,7 +43,7 @@ pub struct ItemRun<'a> {
     pub from_generation: u32,
 }
 
-/// What mapping a shard came to.
+/// The outcome of mapping a shard.
 pub struct MapReport {
     /// How many items it has, and how many were found, made and bad.
     pub counts: ItemCounts,
@@ -74,7 +74,7 @@ impl ItemRun<'_> {
     /// number of cached items and of all, before the first is made.
     ///
     /// # Errors
-    /// See [`Failure`]; whatever it is, items that were finished stay finished.
+    /// See [`Failure`]; in any case, finished items stay finished.
     pub fn map(
         &self,
         items: &[Item],
@@ -91,7 +91,9 @@ impl ItemRun<'_> {
         }
         if broken > 0 && !pending.is_empty() {
             let dropped = if broken == 1 { "line was" } else { "lines were" };
-            self.context.note(&format!("{broken} torn {dropped} dropped: items that no other line has are made again"));
+            self.context.note(&format!(
+                "{broken} torn {dropped} dropped: their items are recomputed unless another line has them"
+            ));
         }
         let cached = total - pending.len();
         begin(cached, total);
@@ -116,7 +118,7 @@ impl ItemRun<'_> {
         for index in (0..items.len()).filter(|index| !bad_ones.contains(index)) {
             let Some(journal) = self.journal_of(&finished, &items[index], Store::has_objects)? else {
                 let gone = "an item that was just finished is gone from the cache";
-                return Err(Failure::environment(gone).help("run again: what is missing is made again"));
+                return Err(Failure::environment(gone).help("run again to recompute what is missing"));
             };
             places.push((index, journal));
         }
@@ -216,7 +218,7 @@ impl ItemRun<'_> {
 
     /// The failure of a node with too many bad items.
     fn too_bad(&self, bad: &[(usize, BadItem)], total: usize) -> Option<Failure> {
-        const AGAIN: &str = "mend or remove what is named, and run again; finished items are kept";
+        const AGAIN: &str = "fix or remove the named files, then run again; finished items are cached";
         if self.on_bad_item.allows(bad.len(), total) {
             return None;
         }
@@ -279,7 +281,7 @@ fn check_ids(items: &[Item]) -> Result<(), Failure> {
     let mut seen = HashSet::with_capacity(items.len());
     match items.iter().find(|item| !seen.insert(&item.id)) {
         Some(item) => Err(Failure::node(format!("two items have the id {}", item.id.short()))
-            .help("an item may come in once: leave out one of the inputs that bring it")),
+            .help("remove it from one of the inputs that contain it")),
         None => Ok(()),
     }
 }

@@ -44,9 +44,9 @@ pub struct Options {
     pub plan: plan::Options,
     /// How many nodes run at once that occupy no slots of a pool.
     pub jobs: NonZeroUsize,
-    /// Whether nodes go on that do not depend on one that failed.
+    /// Whether to keep running nodes that do not depend on a failed one.
     pub keep_going: bool,
-    /// How often a node is retried after a transient failure, unless it has `retries` of its own.
+    /// How often a node is retried after a transient failure, unless it sets `retries`.
     pub retries: u32,
     /// How long to wait before the first of these tries; twice as long before each further one.
     pub backoff: Duration,
@@ -64,10 +64,10 @@ impl Default for Options {
     }
 }
 
-/// What a run came to.
+/// The report of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunReport {
-    /// Its id, the name of its folder under `runs/`.
+    /// Its id, the name of its directory under `runs/`.
     pub run: String,
     /// The pipeline's name.
     pub pipeline: String,
@@ -91,14 +91,14 @@ impl RunReport {
         self.nodes.iter().filter(|node| node.how == how).count()
     }
 
-    /// Whether everything that was wanted is there.
+    /// Whether everything that was wanted is available.
     pub fn is_complete(&self) -> bool {
         self.nodes.iter().all(|node| matches!(node.how, State::Hit | State::Run))
     }
 }
 
-/// Runs what is wanted of `graph`, with the pools that it occupies. Once `interrupt` is set, nothing new is begun, and what runs ends with the items in
-/// flight.
+/// Runs what is wanted of `graph`, with the pools that it occupies. Once `interrupt` is set, nothing new is started,
+/// and what runs ends with the items in flight.
 ///
 /// # Errors
 /// When the cache cannot be used. A node that fails is part of the report.
@@ -151,7 +151,7 @@ pub fn run(
         interrupted,
         seconds,
     });
-    // What was made is there whether or not this can be written.
+    // The results are stored whether or not this can be written.
     report.not_kept = log.finish(store, &report).err().map(|error| error.to_string());
     Ok(report)
 }

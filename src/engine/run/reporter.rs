@@ -17,7 +17,7 @@ impl<'a> Reporter<'a> {
 
     pub fn report(&self, event: Event) {
         self.log.add(&event);
-        self.observer.notice(&event);
+        self.observer.observe(&event);
     }
 
     /// Reports a note about `node`.

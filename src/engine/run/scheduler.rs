@@ -246,7 +246,7 @@ impl<'env> Scheduler<'env> {
         self.done(index, Signal::Found, hit.result(index));
     }
 
-    /// The result of `index` is there.
+    /// The result of `index` is available.
     fn done(&mut self, index: usize, signal: Signal, result: StoredResult) {
         self.shared.external.add(&result.artifact(self.shared.graph));
         self.results[index] = Some(result);
@@ -266,12 +266,12 @@ impl<'env> Scheduler<'env> {
         self.finish(index, State::Skipped, None, None, None);
     }
 
-    /// Whether an object is there; who reads one of which that cannot be determined will fail.
+    /// Whether an object exists; if that cannot be determined, reading it will fail.
     fn is_there(&self, object: &Digest) -> bool {
         self.shared.store.object_size(object).is_ok_and(|size| size.is_some())
     }
 
-    /// Objects that `index` reads are lost: the nodes that made them run again, then `index` is looked up anew.
+    /// Objects that `index` reads are lost: the nodes that made them run again, then `index` is looked up again.
     fn lost(&mut self, index: usize, objects: &[Digest], failure: Failure) {
         self.returned[index] += 1;
         let makers = match self.recovery(index, objects) {
@@ -282,7 +282,7 @@ impl<'env> Scheduler<'env> {
         for maker in &makers {
             self.remade[*maker] += 1;
             let name = &self.shared.graph.nodes[*maker].name;
-            self.shared.reporter.note(name, format!("its result is made again: {failure}"));
+            self.shared.reporter.note(name, format!("recomputing its result: {failure}"));
             self.results[*maker] = None;
         }
         self.signal(index, Signal::Lost(makers));
@@ -305,7 +305,7 @@ impl<'env> Scheduler<'env> {
         if !makers.is_empty() {
             return Recovery::Remake(makers);
         }
-        // Another node may have found the same, and they are there again, or soon will be.
+        // Another node may have found the same, and they may be back already.
         let are_there = objects.iter().all(|object| self.is_there(object));
         let are_made = self.board.above(index).iter().any(|above| !is_done(above));
         // An object that no node above made belongs to a finished item of this node, which makes it again.

@@ -1,10 +1,10 @@
 //! The states of a run's nodes, and the one function that changes them. It does no input or output, so that a test can
 //! walk through every state that small graphs can reach.
 //!
-//! A node waits while a result that it reads is not there, whatever else happens; when the last one arrives it must be
-//! looked up. Objects of a result may turn out to be lost long after it was found: whoever made it starts over, and those
-//! below that have not begun wait again. One that is being looked up meanwhile is looked up anew, since what it was looked
-//! up with is gone; one that runs meanwhile goes on, since it has read its inputs.
+//! A node waits until all results that it reads are available; when the last one arrives it must be
+//! looked up. Objects of a result may turn out to be lost long after it was found: whoever made it starts over, and
+//! those below that have not begun wait again. One that is being looked up meanwhile is looked up again, since what it
+//! was looked up with is gone; one that is running continues, since it has read its inputs.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,11 +13,11 @@ use crate::event::State;
 /// The state of a node in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Not all of its inputs are there.
+    /// Not all of its inputs are available.
     Waiting,
-    /// Its inputs are there; it must be looked up.
+    /// Its inputs are available; it must be looked up.
     Undecided,
-    /// It is being looked up. `outdated`: an input was lost meanwhile, so whatever comes of it does not count.
+    /// It is being looked up. `outdated`: an input was lost meanwhile, so the outcome does not count.
     Deciding {
         /// Whether an input was lost meanwhile.
         outdated: bool,
@@ -26,7 +26,7 @@ pub enum Phase {
     Ready,
     /// It runs.
     Running,
-    /// Its result is there.
+    /// Its result is cached.
     Done(State),
     /// It failed.
     Failed,
@@ -56,7 +56,8 @@ pub enum Signal {
     Taken,
     /// Its result was made.
     Made,
-    /// Its worker could not begin, or go on, since objects that it reads are lost; the results of these nodes have them.
+    /// Its worker could not begin, or go on, since objects that it reads are lost; the results of these nodes have
+    /// them.
     Lost(BTreeSet<usize>),
     /// It failed.
     Fail,
@@ -79,7 +80,7 @@ pub struct Board {
 
 impl Board {
     /// The board of a graph, given by the nodes above each, before anything has happened. What is wanted needs to be
-    /// closed: all that stands above a wanted node is wanted.
+    /// closed: everything above a wanted node is wanted.
     pub fn new(above: Vec<BTreeSet<usize>>, wanted: impl IntoIterator<Item = usize>) -> Self {
         let count = above.len();
         let mut board = Self {
@@ -166,7 +167,7 @@ impl Board {
         Vec::new()
     }
 
-    /// The result of `index` is there: nodes below get nearer.
+    /// The result of `index` is available: nodes below wait for one less.
     fn done(&mut self, index: usize, how: State) {
         self.put(index, Phase::Done(how));
         for below in self.below[index].clone() {

@@ -1,7 +1,8 @@
 //! The workers of a run: the scheduler gives them jobs and gets messages back.
 //!
-//! A job is data that another process could be sent: a node by its index in the pipeline, a key, inputs by digest. To do
-//! it, a worker needs the pipeline and the cache, and nothing of the scheduler's memory. Today's workers are threads.
+//! A job is data that another process could be sent: a node by its index in the pipeline, a key, inputs by digest. To
+//! do it, a worker needs the pipeline and the cache, and nothing of the scheduler's memory. Today's workers are
+//! threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +19,7 @@ use crate::store::{SeenFiles, Witness};
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Job {
-    /// Look a node up, now that its inputs are there.
+    /// Look a node up, now that its inputs are available.
     Decide {
         /// The node.
         index: usize,
@@ -46,7 +47,7 @@ pub enum Message {
 
 /// Workers, as the scheduler sees them.
 pub trait Workers {
-    /// Takes a job. Its message comes sooner or later, whatever happens to the worker.
+    /// Takes a job. Its message always comes, even if the worker panics.
     fn give(&mut self, job: Job);
 
     /// The next message; `None` when there is none within `patience`.

@@ -53,7 +53,7 @@ pub enum Class {
     Function,
     /// Which items there are: part of the node's key alone.
     Selection,
-    /// Nothing: it says how to run, not what is computed, and is in no key.
+    /// Nothing: it says how to run, not what to compute, and is in no key.
     Execution,
 }
 
@@ -87,7 +87,7 @@ pub enum Form {
         /// The upper.
         high: Bound<f64>,
     },
-    /// A string: any, or one that is not blank.
+    /// A string: any, or a non-blank one.
     String {
         /// What it is: `a prompt`.
         what: &'static str,

@@ -1,5 +1,5 @@
-//! The tables that a program's pipeline files have beside those of the engine: things outside the pipeline, by name, and
-//! pools.
+//! The tables that a program's pipeline files have beside those of the engine: things outside the pipeline, by name,
+//! and pools.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct ResourceKind {
     pub table: &'static str,
     /// What one is called: `model`.
     pub noun: &'static str,
-    /// What `source` is, for messages: `the folder of a checkpoint`.
+    /// What `source` is, for messages: `the directory of a checkpoint`.
     pub expected: &'static str,
     /// Whether a source names something that is not a path; whoever uses it says what it is.
     pub is_remote: fn(source: &str) -> bool,
@@ -43,7 +43,7 @@ pub struct Resource {
     pub name: String,
     /// `source` as written.
     pub source: String,
-    /// `source` as a folder, relative to the pipeline file.
+    /// `source` as a directory, relative to the pipeline file.
     pub path: PathBuf,
     /// `revision`, for sources that are not paths.
     pub revision: Option<String>,
@@ -63,7 +63,7 @@ pub struct PoolKind {
 /// What a pipeline file asks of a pool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolRequest {
-    /// What is asked for, as the program reads it; null when the file has no such table.
+    /// The request, as the program reads it; null when the file has no such table.
     pub asked: Value,
     /// Numerics classes whose results are used as they are.
     pub accept_numerics: Vec<String>,

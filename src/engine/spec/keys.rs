@@ -1,11 +1,11 @@
-//! Which key was meant by one that nothing reads: by how the field and other programs call the same thing, by its spelling,
-//! or by its words.
+//! Which key was meant by one that nothing reads: by how the field and other programs call the same thing, by its
+//! spelling, or by its words.
 //!
 //! This module does not know which keys a table has; it is given them. A dotted one is a key of a table below.
 
 use crate::diagnostic::nearest;
 
-/// What people and other programs call keys, and the keys that each list may stand for here.
+/// What people and other programs call keys, and the keys that they may mean here.
 pub type Synonyms = [(&'static [&'static str], &'static [&'static str])];
 
 /// Those of the engine's own keys.
@@ -19,7 +19,7 @@ const SYNONYMS: &Synonyms = &[
     (&["title", "id"], &["name"]),
 ];
 
-/// The keys of `known` that `written` most probably stands for, the likeliest first; `synonyms` are the program's.
+/// The keys of `known` that `written` most probably means, the likeliest first; `synonyms` are the program's.
 pub fn meant<'a>(written: &str, known: &[&'a str], synonyms: &Synonyms) -> Vec<&'a str> {
     let plain = snake(written);
     if let Some(same) = known.iter().find(|key| **key == plain && **key != written) {
@@ -49,7 +49,7 @@ pub fn meant<'a>(written: &str, known: &[&'a str], synonyms: &Synonyms) -> Vec<&
     nearest(&plain, own()).or_else(|| by_words(&plain, own())).into_iter().collect()
 }
 
-/// What to say of `written`, for which nothing is there: what was meant, else all there is.
+/// The advice on the unknown name `written`: what may have been meant, else all known names.
 pub fn suggestion(written: &str, known: &[String], synonyms: &Synonyms) -> Option<String> {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     match meant(written, &known, synonyms)[..] {

@@ -60,7 +60,7 @@ pub enum Mistake {
         /// What the key takes.
         choices: Vec<String>,
     },
-    /// A name that stands for nothing.
+    /// An unknown name.
     UnknownName {
         /// What it should be the name of.
         what: &'static str,
@@ -118,7 +118,7 @@ impl Mistake {
     fn at(self, span: Span, synonyms: &Synonyms) -> Diagnostic {
         match self {
             Self::UnknownKey { key, place, known } => Diagnostic::new(format!("unknown key `{key}` in {place}"))
-                .label(span, "nothing reads this")
+                .label(span, "not recognized")
                 .help(suggestion(&key, &known, synonyms)),
             Self::Missing { key, place, expected } => Diagnostic::new(format!("`{key}` is missing in {place}"))
                 .label(span, format!("needs `{key}`, {expected}"))
@@ -162,8 +162,8 @@ impl Mistake {
             Self::Name { what, written } => Diagnostic::new(format!("`{written}` cannot be the name of a {what}"))
                 .label(span, "a name has letters, digits, `_` and `-`")
                 .help("choose another name".to_owned()),
-            Self::NotYet { key, instead } => Diagnostic::new(format!("`{key}` is not there yet"))
-                .label(span, "this version of stic does not read it")
+            Self::NotYet { key, instead } => Diagnostic::new(format!("`{key}` is not supported yet"))
+                .label(span, "not supported by this version of stic")
                 .help(instead.to_owned()),
             Self::Newer { language } => Diagnostic::new(format!(
                 "the file is written in language {language}, stic {} reads language {}",
@@ -185,10 +185,10 @@ fn retyped(expected: &str, found: &str) -> Option<&'static str> {
     let one = |nouns: &[&str]| nouns.iter().any(|noun| expected == *noun || expected.starts_with(&format!("{noun},")));
     match found {
         "a list" if one(&["a number", "an integer", "a string", "a boolean"]) => {
-            Some("a node takes one value; sweeps are not there yet: write a node for each value")
+            Some("a node takes one value; sweeps are not supported yet: write a node for each value")
         }
         "a string" if one(&["a number", "an integer", "a boolean"]) => Some("write it without quotes"),
-        "a number" if one(&["an integer"]) => Some("write it without a point or an exponent"),
+        "a number" if one(&["an integer"]) => Some("write it without a decimal point or an exponent"),
         "a boolean" | "an integer" | "a number" if one(&["a string"]) => Some("put it in quotes"),
         "a list" if expected == "a table" => Some("a table has one pair of brackets or braces"),
         _ => None,
@@ -205,13 +205,13 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// Mistakes of a string that has those of `syntax` already. When it is `incomplete`, what is missing from it is not held
-    /// against it.
+    /// Mistakes of a string that has those of `syntax` already. When it is `incomplete`, what is missing from it is not
+    /// held against it.
     pub fn after(syntax: Vec<Diagnostic>, incomplete: bool) -> Self {
         Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax), synonyms: &[] }
     }
 
-    /// A part of the text stands where nobody reads it: from now on, what is missing is not held against it.
+    /// A part of the text is in a place that is not read: from now on, missing keys are not reported.
     pub fn set_incomplete(&self) {
         self.incomplete.set(true);
     }
@@ -223,7 +223,7 @@ impl Mistakes {
         }
     }
 
-    /// Adds one that has its prose. The same mistake at the same place is one mistake.
+    /// Adds one that has its message. The same mistake at the same place is one mistake.
     pub fn push(&self, diagnostic: Diagnostic) {
         let mut list = self.list.borrow_mut();
         if !list.contains(&diagnostic) {

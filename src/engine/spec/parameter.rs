@@ -17,7 +17,7 @@ use crate::digest::Value;
 pub struct Parameter {
     /// Its dotted name, as in the pipeline file.
     pub name: String,
-    /// What it stands for: a string, not the file that holds it.
+    /// What it represents: a string, not the file that contains it.
     pub value: Value,
     /// What its change makes stale.
     pub class: Class,
@@ -43,7 +43,7 @@ pub trait Parameters: Sized {
     /// Their declarations.
     fn declared() -> Vec<Declaration>;
 
-    /// Those that differ from their defaults, without those of execution and those that stand in keys by what they lead
+    /// Those that differ from their defaults, without those of execution and those that enter keys by what they lead
     /// to ([`Setting::resolved`]).
     fn key_fields(&self) -> Vec<Parameter>;
 
@@ -54,7 +54,7 @@ pub trait Parameters: Sized {
 }
 
 /// Declares the parameters of a table: a struct with a field for each, and [`Parameters`] for it. A field's comment is
-/// the parameter's line of help; behind `=` stands a [`Setting`], a [`Group`] or a [`Below`].
+/// the parameter's line of help; after `=` comes a [`Setting`], a [`Group`] or a [`Below`].
 ///
 /// ```
 /// use stic_engine::spec::parameter::{Parameters, above, number};
@@ -81,7 +81,7 @@ macro_rules! parameters {
         impl $crate::spec::parameter::Parameters for $name {
             fn read(table: &mut $crate::spec::Reader<'_>) -> Option<Self> {
                 use $crate::spec::parameter::{Declare, key, of};
-                // All are read before a missing one ends it: what was never asked for would be an unknown key.
+                // All are read before a missing one ends it: a key that was never read would be reported as unknown.
                 $(let $field = of::<$type, _>($setting).read(table, key(stringify!($field)));)*
                 let _ = table;
                 Some(Self { $($field: $field?,)* })
@@ -111,13 +111,13 @@ pub fn key(field: &'static str) -> &'static str {
     field.strip_prefix("r#").unwrap_or(field)
 }
 
-/// Ties what stands behind the `=` to the field's type.
+/// Ties the expression after `=` to the field's type.
 #[doc(hidden)]
 pub fn of<T, D: Declare<Value = T>>(declared: D) -> D {
     declared
 }
 
-/// What stands behind the `=` of a declaration.
+/// The expression after `=` in a declaration.
 pub trait Declare {
     /// The field's type.
     type Value;
@@ -132,10 +132,10 @@ pub trait Declare {
     fn key_fields(&self, key: &'static str, value: &Self::Value) -> Vec<Parameter>;
 }
 
-/// Reads what is written under a key; `None` when nothing is, or something that is wrong (which is reported).
+/// Reads the value of a key; `None` if there is none, or if it is wrong (which is reported).
 type Read<T> = Box<dyn Fn(&mut Reader<'_>, &str) -> Option<T>>;
 
-/// The value that stands in a key.
+/// The value in the key.
 type KeyValue<T> = Box<dyn Fn(&T) -> Option<Value>>;
 
 /// One parameter: what it may be, its default and its class; at first required, of class [`Class::Function`].
@@ -180,14 +180,14 @@ impl<T: Clone + 'static> Setting<T> {
         self
     }
 
-    /// The same, for a default that no value of the file stands for; `words` tell it.
+    /// The same, for a default that no value in the file can express; `words` describe it.
     #[must_use]
     pub fn otherwise(mut self, words: &'static str, default: T) -> Self {
         (self.default, self.fallback) = (Some(default), Fallback::Words(words));
         self
     }
 
-    /// A parameter that need not be there; `words` tell what is then done.
+    /// An optional parameter; `words` describe its absence.
     #[must_use]
     pub fn optional(self, words: &'static str) -> Setting<Option<T>> {
         let Self { form, read, value, class, resolved, name, .. } = self;
@@ -228,7 +228,7 @@ impl<T: Clone + 'static> Setting<T> {
         Self { class: Class::Execution, ..self }
     }
 
-    /// One that stands in keys by what it leads to: a model by its digest, a file by its content. The kind puts it
+    /// One that enters keys by what it leads to: a model by its digest, a file by its content. The kind puts it
     /// there, in [`Node::sources`](crate::node::Node::sources).
     #[must_use]
     pub fn resolved(self) -> Self {
@@ -374,7 +374,7 @@ pub fn strings(what: &'static str) -> Setting<Vec<String>> {
     Setting::new(form, |table, key| table.optional(key), some)
 }
 
-/// A path, resolved against the pipeline file's folder. Never in a key: what it leads to is.
+/// A path, resolved against the pipeline file's directory. Never in a key: what it leads to is.
 pub fn path() -> Setting<PathBuf> {
     Setting::new(Form::Path, |table, key| table.path(key), |_| None).resolved()
 }

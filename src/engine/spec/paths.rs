@@ -1,5 +1,5 @@
-//! What a string that must be a path may be instead: one that a shell or a browser would read otherwise, or whose backslashes
-//! were taken for escapes. Looks at no file.
+//! What a string that must be a path may be instead: one that a shell or a browser would read otherwise, or whose
+//! backslashes were taken for escapes. Looks at no file.
 
 use std::path::PathBuf;
 
@@ -10,34 +10,34 @@ pub(super) fn problem(written: &str) -> Option<(String, &'static str, String)> {
     if written.contains(char::is_control) {
         let escaped: String = written.chars().map(as_written).collect();
         let help = format!("write the path in single quotes, `'{escaped}'`, or with `/`");
-        return Some((BACKSLASH.to_owned(), "so this has a line break or a tab in it", help));
+        return Some((BACKSLASH.to_owned(), "so this contains a line break or a tab", help));
     }
     if written == "~" || written.starts_with("~/") {
         return Some((
-            "`~` is not replaced in a pipeline file".to_owned(),
+            "`~` is not expanded in a pipeline file".to_owned(),
             "a path of the shell",
             whole(&written[1..]),
         ));
     }
     if written.starts_with('~') {
-        let help = "write the whole path".to_owned();
-        return Some(("`~` is not replaced in a pipeline file".to_owned(), "a path of the shell", help));
+        let help = "write the absolute path".to_owned();
+        return Some(("`~` is not expanded in a pipeline file".to_owned(), "a path of the shell", help));
     }
     if let Some(name) = variable(written) {
         let help = match name.strip_prefix("$HOME").or_else(|| name.strip_prefix("${HOME}")) {
             Some("") => whole(written.strip_prefix(name).unwrap_or_default()),
-            _ => "write the whole path".to_owned(),
+            _ => "write the absolute path".to_owned(),
         };
-        return Some((format!("`{name}` is not replaced in a pipeline file"), "a variable of the shell", help));
+        return Some((format!("`{name}` is not expanded in a pipeline file"), "a variable of the shell", help));
     }
     if let Some(path) = written.strip_prefix("file://") {
-        return Some(("a path is no URL".to_owned(), "a URL", format!("write `{path}`")));
+        return Some(("a path is not a URL".to_owned(), "a URL", format!("write `{path}`")));
     }
     let scheme = written.split_once("://").map(|(scheme, _)| scheme)?;
     let known = ["http", "https", "ftp", "s3", "gs", "hf", "az"].contains(&scheme);
     known.then(|| {
-        let help = "download it first, and write the path of what was downloaded".to_owned();
-        ("nothing is downloaded: this must be a path".to_owned(), "a URL", help)
+        let help = "download it first, and write its path".to_owned();
+        ("URLs are not downloaded: this must be a path".to_owned(), "a URL", help)
     })
 }
 
@@ -57,7 +57,7 @@ fn as_written(c: char) -> String {
 fn whole(rest: &str) -> String {
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let path = home.unwrap_or_else(|| PathBuf::from("/home/NAME")).join(rest.trim_start_matches('/'));
-    format!("write the whole path: `{}`", path.display())
+    format!("write the absolute path: `{}`", path.display())
 }
 
 /// The shell's or Windows' variable that `written` begins with or holds.

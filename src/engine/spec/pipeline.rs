@@ -1,6 +1,6 @@
 //! The tables of a pipeline file: names, resources, pools, and nodes whose parameters are still unread.
 //!
-//! This module does not know which kinds of node there are, nor which names stand for what.
+//! This module does not know which kinds of node there are, nor what their names mean.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Pipeline {
     pub resources: Vec<Resource>,
     /// Its nodes, in the order of the text.
     pub nodes: Vec<NodeTable>,
-    /// The file's folder, against which paths are resolved.
+    /// The file's directory, against which paths are resolved.
     pub folder: PathBuf,
     /// The whole file, for places.
     pub root: Table,
@@ -109,8 +109,8 @@ pub enum InputSource {
 const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "sweep", "freeze"];
 
 impl Pipeline {
-    /// Reads the text of a pipeline file that lies in `folder` and may have the tables `declared`. `None` when the file is for a newer version; whatever
-    /// else is wrong is left out of the pipeline and reported in `mistakes`.
+    /// Reads the text of a pipeline file in `folder` and may have the tables `declared`. `None` when the file is for a
+    /// newer version; whatever else is wrong is left out of the pipeline and reported in `mistakes`.
     pub fn read(text: &str, default_name: &str, folder: &Path, declared: &Declared) -> (Option<Self>, Mistakes) {
         let Parsed { root, mistakes, incomplete } = syntax::parse(text);
         if let Some((language, span)) = newer_language(&root) {
@@ -234,7 +234,7 @@ impl Pipeline {
         };
         let NodeKeys { seed, retries } = NodeKeys::read(&mut reader).expect("all have defaults");
         ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
-        reader.refuse("freeze", "leave it out; what is cached is used anyway");
+        reader.refuse("freeze", "remove it; cached results are used anyway");
         let inputs = read_inputs(&keys, &mut reader, scope);
         drop(reader);
         self.nodes.push(NodeTable {
@@ -250,18 +250,18 @@ impl Pipeline {
     }
 }
 
-/// Rejects keys of `[pipeline]` and of pools that stand before any table.
+/// Rejects keys of `[pipeline]` and of pools before the first table.
 fn reject_keys_outside(root: &Table, declared: &Declared, file: &mut Reader<'_>) {
     let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
     for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
         for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
             let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
-            file.reject(key, format!("`{key}` stands outside of `[{table}]`"), "nothing reads this here", help);
+            file.reject(key, format!("`{key}` is outside of `[{table}]`"), "not recognized here", help);
         }
     }
 }
 
-/// Whether a table of nodes or resources stands under another name, so that their names stand for nothing.
+/// Whether a table of nodes or resources has a wrong name, so that the names in it are unknown.
 fn has_misnamed_table(root: &Table, declared: &Declared) -> bool {
     let mut tables = vec!["nodes"];
     tables.extend(declared.resources.iter().map(|kind| kind.table));
@@ -282,14 +282,14 @@ fn node_below(table: &Table) -> Option<&Entry> {
 
 fn reject_dotted_name(entry: &Entry, below: &Entry, mistakes: &Mistakes) {
     let name = format!("{}.{}", entry.key, below.key);
-    let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name has no point".to_owned());
-    let help = Some(format!("write `[nodes.{}_{}]`, and that name where it is used", entry.key, below.key));
+    let (message, label) = (format!("`{name}` cannot be the name of a node"), "a name cannot contain a dot".to_owned());
+    let help = Some(format!("write `[nodes.{}_{}]`, and use that name elsewhere", entry.key, below.key));
     mistakes.add(Mistake::Other { message, label, help }, below.key_span.clone());
     // What names it is reported when it has a name.
     mistakes.set_incomplete();
 }
 
-/// The kind of `node` under another name, `written`: reported, and its table is read all the same.
+/// The kind of `node` under another name, `written`: reported, and its table is read anyway.
 fn misnamed_kind(node: &Entry, written: Entry, mistakes: &Mistakes) -> Option<(String, Span)> {
     let Entry { key, key_span, value } = written;
     let (place, known) = (format!("node `{}`", node.key), vec!["kind".to_owned()]);
@@ -297,7 +297,7 @@ fn misnamed_kind(node: &Entry, written: Entry, mistakes: &Mistakes) -> Option<(S
     if let Syntax::String(kind) = value.value { Some((kind, value.span)) } else { None }
 }
 
-const MATRIX_INSTEAD: &str = "sweeps are not there yet: write a node for each value";
+const MATRIX_INSTEAD: &str = "sweeps are not supported yet: write a node for each value";
 
 fn newer_language(root: &Table) -> Option<(u64, Span)> {
     let Syntax::Table(pipeline) = &root.get("pipeline")?.value.value else { return None };

@@ -1,8 +1,8 @@
 //! Typed reading of one table of a pipeline file; every mistake is collected, none stops the reading.
 //!
-//! A reader knows no key by itself: what is asked for is known, what is written and was never asked for is reported
-//! when the reader goes. Every question about a key counts, so that none can be forgotten: whoever looks at a key in any
-//! way makes it known. So ask for every key first, and give up (`?`) on missing values only then.
+//! A reader has no list of keys: the keys that are read are known, a written key that is never read is reported
+//! when the reader goes. Every question about a key counts, so that none can be forgotten: whoever looks at a key in
+//! any way makes it known. So ask for every key first, and give up (`?`) on missing values only then.
 
 use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
@@ -19,7 +19,7 @@ use crate::diagnostic::{Span, did_you_mean};
 
 /// What readers of one file share.
 pub struct Scope<'a> {
-    /// The pipeline file's folder.
+    /// The pipeline file's directory.
     pub folder: &'a Path,
     /// The resources that it declares.
     pub resources: &'a [Resource],
@@ -33,7 +33,7 @@ pub struct Scope<'a> {
 pub struct Named {
     /// Resources.
     pub resources: Vec<Resource>,
-    /// Files and folders, each with the dotted key that names it.
+    /// Files and directories, each with the dotted key that names it.
     pub paths: Vec<(String, PathBuf)>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Reads one table. Keys that nothing asked for are reported when it is dropped.
+/// Reads one table. Keys that were never read are reported when it is dropped.
 pub struct Reader<'a> {
     scope: &'a Scope<'a>,
     table: &'a Table,
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         self.table.get(key)
     }
 
-    /// The keys that were asked for so far.
+    /// The keys that were read so far.
     pub fn known(&self) -> Vec<String> {
         self.asked.borrow().clone()
     }
@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
         self.string(key, expected)
     }
 
-    /// A path, resolved against the pipeline file's folder.
+    /// A path, resolved against the pipeline file's directory.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let written = self.string(key, "a path")?;
         self.is_plain_path(key, &written).then(|| {
@@ -249,7 +249,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Whether `written` can be a path as it is; what a shell, a string's escapes or a browser would make of it is reported.
+    /// Whether `written` can be a path as it is; what a shell, a string's escapes or a browser would make of it is
+    /// reported.
     pub(super) fn is_plain_path(&mut self, key: &str, written: &str) -> bool {
         let problem = paths::problem(written);
         if let Some((message, label, help)) = &problem {
@@ -289,13 +290,13 @@ impl<'a> Reader<'a> {
         self.reader_of(value, key, &format!("`{key}`"))
     }
 
-    /// A table without keys, in the place of one that is not written.
+    /// An empty table, in place of a missing one.
     pub(super) fn empty_table(&self) -> Reader<'a> {
         static EMPTY: Table = Table { span: 0..0, entries: Vec::new() };
         Reader::new(self.scope, &EMPTY, self.place.clone())
     }
 
-    /// As [`Reader::table`], with a name of its own in messages.
+    /// As [`Reader::table`], with another name in messages.
     pub(super) fn named_table(&mut self, key: &str, place: &str) -> Option<Reader<'a>> {
         let mut table = self.table(key)?;
         table.place = place.to_owned();
@@ -310,7 +311,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Names keys that somebody else reads, for what may be meant by an unknown one; dotted ones belong to tables below.
+    /// Names keys that somebody else reads, for what may be meant by an unknown one; dotted ones belong to tables
+    /// below.
     pub fn read_elsewhere(&mut self, keys: impl IntoIterator<Item = String>) {
         self.asked.borrow_mut().extend(keys);
     }
@@ -434,8 +436,8 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// `path` from `folder` on, without detours: `pipelines/../data` is `data`. As in a shell's `cd`, `..` goes back along the
-/// path as it is written, not as links lead.
+/// `path` from `folder` on, without detours: `pipelines/../data` is `data`. As in a shell's `cd`, `..` goes back along
+/// the path as it is written, not as links lead.
 pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
     let mut resolved = PathBuf::new();
     for component in folder.join(path).components() {
@@ -457,7 +459,7 @@ mod tests {
     use crate::diagnostic::Diagnostic;
 
     const MODEL: ResourceKind =
-        ResourceKind { table: "models", noun: "model", expected: "a folder", is_remote: |_| false };
+        ResourceKind { table: "models", noun: "model", expected: "a directory", is_remote: |_| false };
 
     fn read<T>(text: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<Diagnostic>) {
         let syntax::Parsed { root: table, mistakes, incomplete } = syntax::parse(text);

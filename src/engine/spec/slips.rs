@@ -129,7 +129,7 @@ struct Reported {
     also: Vec<usize>,
 }
 
-/// A part of the text and what stands there instead.
+/// A part of the text and its replacement.
 type Edit = (Range<usize>, String);
 
 /// Something that is no TOML, and what was meant.
@@ -169,8 +169,8 @@ pub(super) fn other_format(text: &str) -> Option<Diagnostic> {
     let at = text.len() - start.len();
     let first = start.lines().next().unwrap_or_default();
     let reported = |format: &str| {
-        Diagnostic::new(format!("this is {format}, and a pipeline is TOML"))
-            .label(at..at + first.trim_end().floor_char_boundary(80), "the file begins so")
+        Diagnostic::new(format!("this is {format}, but a pipeline is TOML"))
+            .label(at..at + first.trim_end().floor_char_boundary(80), "the file starts with this")
             .help("a node is a table: `[nodes.NAME]`, then a line `key = value` for each of its keys".to_owned())
     };
     let list = start.starts_with('[') && serde_json::from_str::<serde::de::IgnoredAny>(start).is_ok();
@@ -299,7 +299,7 @@ fn backslash(text: &str, line: &Span, at: usize) -> Option<Slip> {
     Some(slip.help("or the path with `/`"))
 }
 
-/// What is said of backslashes that were meant as they are.
+/// The message on backslashes that were meant literally.
 pub(super) const BACKSLASH: &str = "in double quotes a backslash begins an escape";
 
 /// Where the quote is in `before` that is still open at its end.
@@ -383,7 +383,12 @@ fn no_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     if key.contains(char::is_whitespace) && key.split_whitespace().all(is_name) && !value.trim().is_empty() {
         let range = start..start + key.len();
         let joined = key.split_whitespace().collect::<Vec<_>>().join("_");
-        return Some(Slip::new(range.clone(), "a key has no spaces", "a key of several words", vec![(range, joined)]));
+        return Some(Slip::new(
+            range.clone(),
+            "a key cannot contain spaces",
+            "a key of several words",
+            vec![(range, joined)],
+        ));
     }
     None
 }
@@ -647,7 +652,7 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
             "no value",
             vec![(key_start..comma_end, String::new())],
         );
-        let help = if name.is_empty() { "leave it out" } else { "leave the key out: it then has its default" };
+        let help = if name.is_empty() { "remove it" } else { "remove the key to use its default" };
         return Some(Slip { help: Some(help), ..slip.lossy() });
     }
     if let Some(number) = number_meant(token) {
@@ -676,7 +681,7 @@ fn bare_value(text: &str, line: &Span, at: usize) -> Option<Slip> {
     Some(Slip::new(range.clone(), "a string is written in quotes", "no quotes", vec![(range, new)]))
 }
 
-/// The number that `written` stands for, as TOML writes it.
+/// The number that `written` means, in TOML's notation.
 fn number_meant(written: &str) -> Option<String> {
     let written = written.trim();
     let (sign, digits) = written.strip_prefix('-').map_or(("", written), |digits| ("-", digits));

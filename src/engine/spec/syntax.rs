@@ -103,19 +103,19 @@ pub struct Parsed {
     pub root: Table,
     /// What is wrong with it as TOML.
     pub mistakes: Vec<Diagnostic>,
-    /// Whether something could not be read: what is missing from `root` may be there.
+    /// Whether something could not be read: what is missing from `root` may be in the file.
     pub incomplete: bool,
 }
 
-/// Reads TOML; what cannot be read is reported, and the rest is still there. Slips of which it is plain what was meant are
-/// reported, too, and read as that.
+/// Reads TOML; what cannot be read is reported, and the rest is still there. Slips of which it is plain what was meant
+/// are reported, too, and read as that.
 pub fn parse(text: &str) -> Parsed {
     if let Some(other) = slips::other_format(text) {
         return Parsed { mistakes: vec![other], incomplete: true, ..Parsed::default() };
     }
     if text.contains('\r') && !text.contains('\n') {
         let help = "save it with the line ends of Unix (LF) or Windows (CR LF)";
-        let mistake = Diagnostic::new("the lines end with a carriage return alone").help(help.to_owned());
+        let mistake = Diagnostic::new("the lines end with a bare carriage return").help(help.to_owned());
         return Parsed { mistakes: vec![mistake], incomplete: true, ..Parsed::default() };
     }
     let draft = Draft::of(text);
@@ -131,16 +131,16 @@ pub fn parse(text: &str) -> Parsed {
             let message = match message.as_str() {
                 // What the parser says of `key =` with nothing after it is about quotes.
                 message if span.is_empty() && message.contains("must be quoted") => {
-                    "there is no value, expected a value"
+                    "a value is missing, expected a value"
                 }
                 "key with no value, expected `=`" if line.trim_start().starts_with('=') => {
-                    "there is no value, expected a value"
+                    "a value is missing, expected a value"
                 }
                 message => message,
             };
             let expected = message.split_once(", expected ");
             let (message, label) = expected.map_or((message, "here".to_owned()), |(m, e)| {
-                (m, if e == "nothing" { "too much".to_owned() } else { format!("expected {e}") })
+                (m, if e == "nothing" { "unexpected".to_owned() } else { format!("expected {e}") })
             });
             mistakes.push(Diagnostic::new(format!("this is not TOML: {message}")).label(span, label));
             continue;
@@ -163,19 +163,18 @@ pub fn parse(text: &str) -> Parsed {
             None => first_place(&root, text, &headers, &span),
         };
         let what = if header.is_some() { "table" } else { "key" };
-        let mut mistake =
-            Diagnostic::new(format!("{what} `{key}` is written twice")).label(span, "the second time here");
+        let mut mistake = Diagnostic::new(format!("{what} `{key}` is defined twice")).label(span, "defined again here");
         if let Some(first) = first {
-            mistake = mistake.label(first, "the first time here");
+            mistake = mistake.label(first, "first defined here");
         }
-        mistakes.push(mistake.help("remove one of the two, or give one another name".to_owned()));
+        mistakes.push(mistake.help("remove or rename one of them".to_owned()));
     }
     Parsed { root, mistakes, incomplete }
 }
 
-/// All that can be read of the draft, and all errors, at their places in the text as it was written. The parser gives up
-/// on what follows a key without a value: such a line is blanked, and the rest read again, unless it opens something whose
-/// rest would mean nothing.
+/// All that can be read of the draft, and all errors, at their places in the text as it was written. The parser gives
+/// up on what follows a key without a value: such a line is blanked, and the rest read again, unless it opens something
+/// whose rest would mean nothing.
 fn recovered(draft: &Draft) -> (Table, Vec<(Span, String)>) {
     const MOST: usize = 8;
     /// No pipeline is longer, and what is not one need not be read often.
@@ -282,7 +281,7 @@ fn located(value: toml::Spanned<DeValue<'_>>, place: &dyn Fn(Span) -> Span) -> L
     let parsed = value.span();
     let span = place(parsed.clone());
     let value = match value.into_inner() {
-        // The parser's stand-in for a value that is not there.
+        // The parser's placeholder for a missing value.
         _ if parsed.is_empty() => Syntax::Broken,
         DeValue::Boolean(value) => Syntax::Boolean(value),
         DeValue::Integer(value) => Syntax::Integer(i128::from_str_radix(value.as_str(), value.radix()).ok()),

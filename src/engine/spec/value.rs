@@ -11,7 +11,7 @@ pub trait FromToml: Sized {
     /// What to call several: `numbers`, `strings`.
     fn plural() -> String;
 
-    /// The value, or what is wrong with it and where.
+    /// The value, or its mistake and place.
     #[doc(hidden)]
     fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self>;
 }

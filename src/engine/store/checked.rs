@@ -28,7 +28,7 @@ pub fn seal(value: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// The JSON inside `line` (without its line end), when all of it is there and unchanged.
+/// The JSON inside `line` (without its line end), if it is complete and unchanged.
 pub fn unseal(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(HEAD)?;
     let (expected, rest) = rest.split_at_checked(SUM)?;

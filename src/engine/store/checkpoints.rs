@@ -37,7 +37,7 @@ impl StoredCheckpoints<'_> {
                 Err(error) if error.is(io::ErrorKind::NotFound) => {}
                 renamed => renamed?,
             }
-            // Not into a folder made anew: one that is gone belongs to who took the claim over.
+            // Not into a recreated directory: one that is gone belongs to whoever took the claim over.
             store.disk.rename(&temporary, &path)?;
             store.disk.sync_folder(&self.folder)
         };
@@ -107,7 +107,7 @@ mod tests {
         }
         assert_eq!(newest(&checkpoints, &[b"3", b"2"]), (Some(b"3".to_vec()), 0));
         assert_eq!(newest(&checkpoints, &[b"1", b"2"]), (Some(b"2".to_vec()), 1));
-        // And what goes on from there does not lose it.
+        // And continuing from there does not lose it.
         checkpoints.save(NAME, b"4").unwrap();
         assert_eq!(newest(&checkpoints, &[b"2"]), (Some(b"2".to_vec()), 1));
         assert_eq!(newest(&checkpoints, &[]), (None, 1));

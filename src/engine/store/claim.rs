@@ -62,7 +62,7 @@ impl Owner {
         })
     }
 
-    /// A short name that no other process has had, for files. Numbers of processes come again; the random part does not.
+    /// A short unique name, for files. Process ids are reused; the random part is not.
     pub(super) fn unique(&self) -> &'static str {
         use std::hash::{BuildHasher, RandomState};
         static NAME: OnceLock<String> = OnceLock::new();
@@ -89,7 +89,7 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// What asking for a claim came to.
+/// The outcome of asking for a claim.
 pub enum Claiming {
     /// The key is ours until the claim is dropped.
     Held(Claim),
@@ -101,7 +101,7 @@ pub enum Claiming {
 pub struct Claim {
     pub(super) key: Digest,
     pub(super) folder: PathBuf,
-    /// A name that no other claim has.
+    /// A unique name.
     pub(super) token: String,
     this: Arc<This>,
     heartbeat: Option<(Sender<()>, JoinHandle<()>)>,
@@ -142,11 +142,11 @@ impl Claim {
         if self.this.holds()? { Ok(()) } else { Err(StoreError::ClaimLost { key: self.key }) }
     }
 
-    /// A complete, durable file with `content` in the claim's folder, to be moved to its place by the caller.
+    /// A complete, durable file with `content` in the claim's directory, to be moved to its place by the caller.
     pub(super) fn stage(&self, content: &[u8]) -> Result<PathBuf, StoreError> {
         let path = self.folder.join(format!("{STAGED}{}", unique()));
         match self.this.disk.create(&path, content, 0o644, true) {
-            // The folder goes with its last claim.
+            // The directory goes with its last claim.
             Err(error) if error.is(ErrorKind::NotFound) => Err(self.verify().err().unwrap_or(error)),
             created => created.map(|()| path),
         }
@@ -166,7 +166,8 @@ impl Drop for Claim {
             }
             let _ = self.this.disk.remove(&self.this.path);
         }
-        // Not before: whoever took it for dead could remove it first, and its name be another's when it is removed here.
+        // Not before: whoever took it for dead could remove it first, and its name be another's when it is removed
+        // here.
         LIVING.lock().expect("no panic under the lock").remove(&self.this.text);
         // Succeeds only when nothing is left in it.
         self.this.disk.remove_empty(&self.folder);
@@ -194,7 +195,7 @@ impl Store {
             LIVING.lock().expect("no panic under the lock").insert(text.clone());
             match self.link_new(&text, &path) {
                 Ok(()) => {}
-                // Another was faster, or has finished and removed the folder.
+                // Another was faster, or has finished and removed the directory.
                 Err(error) => {
                     LIVING.lock().expect("no panic under the lock").remove(&text);
                     if error.is(ErrorKind::AlreadyExists) || error.is(ErrorKind::NotFound) {
@@ -204,7 +205,7 @@ impl Store {
                 }
             }
             let this = Arc::new(This { disk: self.disk.clone(), path, text, lost: AtomicBool::new(false) });
-            // From here on dropped like any claim, whatever happens.
+            // From here on dropped like any claim, even on errors.
             let mut claim = Claim { key: *key, folder: folder.clone(), token, this, heartbeat: None };
             // Opened before it is looked whether the name is still ours: later it may be another's.
             let file = File::options().write(true).open(&claim.this.path);
@@ -236,7 +237,7 @@ impl Store {
                 self.disk.remove(&dead.path)?;
             }
         }
-        // Without its claim, no owner stages anything more that it then publishes: what is there now is all there is.
+        // Without its claim, no owner stages anything more that it then publishes: nothing can be added any more.
         let names = self.disk.names(&claim.folder)?.into_iter().filter(|name| name.starts_with(STAGED));
         let staged: Vec<String> = names.collect();
         // Listed first and looked at then: while the claim is ours, none of these is a later owner's.
@@ -255,7 +256,7 @@ impl Store {
         for name in self.disk.names(folder)? {
             let Some(number) = name.strip_prefix("claim.").and_then(|number| number.parse().ok()) else { continue };
             let path = folder.join(&name);
-            // What is gone since the folder was listed is no claim.
+            // What is gone since the directory was listed is no claim.
             let Some(text) = self.disk.read(&path)? else { continue };
             let Some(metadata) = self.disk.look(&path)? else { continue };
             let owner = serde_json::from_slice::<Owner>(&text).ok();
@@ -270,7 +271,7 @@ impl Store {
         Ok(claims)
     }
 
-    /// Whether the heartbeat of the claim that says `text`, which was `beat`, goes on.
+    /// Whether the heartbeat of the claim that says `text`, which was `beat`, is still advancing.
     fn beats(&self, text: &[u8], beat: SystemTime) -> Result<bool, StoreError> {
         let known = self.heartbeats.lock().expect("no panic under the lock").get(text).copied();
         let until = match known {
@@ -286,13 +287,13 @@ impl Store {
         Ok(Instant::now() < until)
     }
 
-    /// Gives `content`, which no other file has, the name `path`, unless it is taken.
+    /// Names the unique file `content` `path`, unless that name is taken.
     fn link_new(&self, content: &[u8], path: &Path) -> Result<(), StoreError> {
         let temporary = self.write_temporary(content, 0o644, false)?;
         let linked = match self.disk.link(&temporary, path) {
             // No hard links here: the name first, the content a moment later.
             Err(error) if error.is(ErrorKind::Unsupported) => self.disk.create(path, content, 0o644, false),
-            // A network file system may ask again for what it has done already, and be told that the name is taken.
+            // A network file system may repeat a request that succeeded, and then report that the name is taken.
             Err(error) if error.is(ErrorKind::AlreadyExists) => match self.disk.read(path) {
                 Ok(Some(there)) if there == content => Ok(()),
                 _ => Err(error),
@@ -304,7 +305,7 @@ impl Store {
     }
 }
 
-/// What looking again came to.
+/// The outcome of looking again.
 enum Settled {
     Ours,
     Theirs(Owner),
@@ -511,8 +512,8 @@ mod tests {
         assert!(!staged.exists(), "what was to be published is gone");
         let taken = store.scratch(&claim, Scratch::Ordinary).unwrap();
         assert_eq!(fs::read_to_string(taken.join("checkpoint")).unwrap(), "3");
-        assert!(fs::write(scratch.join("checkpoint"), "4").is_err(), "there is no such folder any more");
-        // And now the suspended one goes on.
+        assert!(fs::write(scratch.join("checkpoint"), "4").is_err(), "there is no such directory any more");
+        // And now the suspended one continues.
         assert!(!suspended.is_lost());
         first.generation = 2;
         for published in [store.publish(&suspended, &first).map(drop), store.supersede(&suspended, &first)] {
@@ -543,7 +544,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failing = Arc::new(AtomicUsize::new(usize::MAX));
         let key = Digest::of(b"key");
-        // Each access to the claim's folder fails once, in its turn.
+        // Each access to the claim's directory fails once, in its turn.
         for turn in 0..40 {
             let left = Arc::clone(&failing);
             left.store(usize::MAX, Ordering::SeqCst);

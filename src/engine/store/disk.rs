@@ -1,8 +1,8 @@
-//! Every access of the store to its folder, so that there is one answer to what is absent, and so that tests can have
-//! any access fail.
+//! Every access of the store to its directory, so that there is one answer to what is absent, and so that tests can
+//! have any access fail.
 //!
 //! Only "not found" means absent. Any other error (no permission, a failing device, a stale handle of a network file
-//! system, too many open files) says nothing about what is there, and is handed on.
+//! system, too many open files) says nothing about what exists, and is propagated.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
@@ -12,29 +12,29 @@ use std::sync::Arc;
 use super::StoreError;
 use crate::digest::Digest;
 
-/// What is done to a file or a folder.
+/// What is done to a file or a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading a file.
     Read,
     /// Looking at a file's size and times.
     Look,
-    /// Listing a folder.
+    /// Listing a directory.
     List,
-    /// Creating a file or a folder, or writing to a file.
+    /// Creating a file or a directory, or writing to a file.
     Write,
     /// Giving a file another name, or a second one.
     Name,
     /// Making what was written durable.
     Sync,
-    /// Removing a file or a folder.
+    /// Removing a file or a directory.
     Remove,
 }
 
 /// Decides whether an access fails, and how.
 pub type Fault = dyn Fn(Access, &Path) -> Option<io::Error> + Send + Sync;
 
-/// The file system below a cache folder.
+/// The file system below a cache directory.
 #[derive(Clone, Default)]
 pub struct Disk {
     fault: Option<Arc<Fault>>,
@@ -67,7 +67,7 @@ impl Disk {
         present(metadata).map_err(StoreError::io("read", path))
     }
 
-    /// The names in the folder at `path`, in order; none when there is no such folder.
+    /// The names in the directory at `path`, in order; none when there is no such directory.
     pub(super) fn names(&self, path: &Path) -> Result<Vec<String>, StoreError> {
         let list = || -> io::Result<Vec<String>> {
             self.allow(Access::List, path)?;
@@ -104,13 +104,13 @@ impl Disk {
         file.map_err(StoreError::io("write", path))
     }
 
-    /// Adds `bytes` to `file`, which lies at `path`, in one write.
+    /// Adds `bytes` to `file` at `path`, in one write.
     pub(super) fn add(&self, mut file: &File, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let added = self.allow(Access::Write, path).and_then(|()| file.write_all(bytes));
         added.map_err(StoreError::io("write", path))
     }
 
-    /// Makes the content of `file`, which lies at `path`, durable.
+    /// Makes the content of `file` at `path`, durable.
     pub(super) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
         self.allow(Access::Sync, path)?;
         file.sync_all()
@@ -147,7 +147,7 @@ impl Disk {
         }
     }
 
-    /// Gives the file `from` the name `to` in place of whatever has it.
+    /// Gives the file `from` the name `to` replacing any other file of that name.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         let renamed = self.allow(Access::Name, to).and_then(|()| fs::rename(from, to));
         renamed.map_err(StoreError::io("write", to))
@@ -169,20 +169,20 @@ impl Disk {
         present(removed).map(|_| ()).map_err(StoreError::io("remove", path))
     }
 
-    /// Removes the folder at `path` with all that is in it, if there is one.
+    /// Removes the directory at `path` with all that is in it, if there is one.
     pub(super) fn remove_all(&self, path: &Path) -> Result<(), StoreError> {
         let removed = self.allow(Access::Remove, path).and_then(|()| fs::remove_dir_all(path));
         present(removed).map(|_| ()).map_err(StoreError::io("remove", path))
     }
 
-    /// Removes the folder at `path` when nothing is in it.
+    /// Removes the directory at `path` when nothing is in it.
     pub(super) fn remove_empty(&self, path: &Path) {
         if self.allow(Access::Remove, path).is_ok() {
             let _ = fs::remove_dir(path);
         }
     }
 
-    /// Sets the times of `file`, which lies at `path`, to now, by the clock of the file's server: that of this machine
+    /// Sets the times of `file` at `path`, to now, by the clock of the file's server: that of this machine
     /// may be wrong.
     pub(super) fn touch(&self, file: &File, path: &Path) -> io::Result<()> {
         self.allow(Access::Write, path)?;
@@ -197,7 +197,7 @@ impl Disk {
     }
 }
 
-/// Whether `folder` is a folder, or went again since something was there. A link to nothing is neither.
+/// Whether `folder` is a directory, or went again since something was there. A link to nothing is neither.
 fn is_no_file(folder: &Path) -> bool {
     match folder.metadata() {
         Ok(metadata) => metadata.is_dir(),
@@ -205,7 +205,7 @@ fn is_no_file(folder: &Path) -> bool {
     }
 }
 
-/// `Some` for what is there, `None` for what is not found, and any other error as it is.
+/// `Some` if found, `None` if not found, and any other error as it is.
 fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,4 +1,4 @@
-//! What can go wrong with a cache folder.
+//! What can go wrong with a cache directory.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::node::Failure;
 /// A cache that cannot be used, or a part of it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The path of the cache is something else than a folder.
-    #[error("the cache `{}` is not a folder", .path.display())]
+    /// The path of the cache is something else than a directory.
+    #[error("the cache `{}` is not a directory", .path.display())]
     NotAFolder {
         /// The path.
         path: PathBuf,
     },
-    /// The folder of the cache is gone, or is none any more, while it is used.
-    #[error("the cache `{}` is gone: its folder was removed or moved", .path.display())]
+    /// The directory of the cache is gone, or is none any more, while it is used.
+    #[error("the cache `{}` is gone: its directory was removed or moved", .path.display())]
     Gone {
         /// The path.
         path: PathBuf,
     },
-    /// The folder is not a cache, and is not empty either.
-    #[error("`{}` is not a cache of stic: it holds {}", .path.display(), listed(.holds))]
+    /// The directory is not a cache, and is not empty either.
+    #[error("`{}` is not a cache of stic: it contains {}", .path.display(), listed(.holds))]
     NotACache {
         /// The path.
         path: PathBuf,
@@ -40,13 +40,13 @@ pub enum StoreError {
         found: u32,
     },
     /// Something would be written to a cache that was opened for reading.
-    #[error("the cache `{}` was opened for reading", .path.display())]
+    #[error("the cache `{}` was opened read-only", .path.display())]
     OpenedForReading {
         /// The path of the cache.
         path: PathBuf,
     },
     /// Another process took over what this one was working on, since it was not heard of for a while.
-    #[error("the claim on {} is lost: this process was not heard of for a while, and another took over", .key.short())]
+    #[error("lost the claim on {}: this process was unresponsive for a while, and another took over", .key.short())]
     ClaimLost {
         /// The key.
         key: Digest,
@@ -56,13 +56,13 @@ pub enum StoreError {
     Io {
         /// What was tried: `read`, `write`, `make`, ….
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// Why not.
         cause: io::Error,
     },
     /// A cache that does not say what its layout is.
-    #[error("the cache has lost its layout: `{}` is missing or damaged", .path.display())]
+    #[error("the cache's layout file `{}` is missing or damaged", .path.display())]
     NoLayout {
         /// The file that says it.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum StoreError {
         digest: Digest,
     },
     /// An object's content is not what its name says. Where the cache may be written to it has been removed, so that
-    /// it is made again.
+    /// it is recomputed.
     #[error("`{}` {}", .path.display(), if *.removed { "was damaged and has been removed from the cache" } else { "is damaged" })]
     CorruptObject {
         /// Its name.
@@ -100,52 +100,52 @@ impl StoreError {
     /// What to do about it.
     pub fn help(&self) -> Option<String> {
         Some(match self {
-            Self::NotAFolder { .. } => "name another folder with `--cache DIR`, or move that file away".to_owned(),
-            Self::Gone { .. } => "put it back and run again; without it everything is made anew".to_owned(),
+            Self::NotAFolder { .. } => "name another directory with `--cache DIR`, or move that file away".to_owned(),
+            Self::Gone { .. } => "restore it and run again; without it everything is recomputed".to_owned(),
             Self::NotACache { .. } => {
-                "name a new or an empty folder with `--cache DIR` or STIC_CACHE: nothing is written into any other"
+                "name a new or an empty directory with `--cache DIR` or STIC_CACHE: nothing is written into any other"
                     .to_owned()
             }
             Self::OtherLayout { found, .. } if *found > LAYOUT => {
-                "update stic, or name another folder with `--cache DIR`".to_owned()
+                "update stic, or name another directory with `--cache DIR`".to_owned()
             }
             Self::OtherLayout { .. } => {
-                "an older version of stic made it: name another folder with `--cache DIR`, or remove this one"
+                "an older version of stic made it: name another directory with `--cache DIR`, or remove this one"
                     .to_owned()
             }
             Self::NoLayout { path } => format!(
                 "if this version of stic made it, write the line `{LAYOUT}` into `{}`: what the cache holds is checked \
-                 when it is read; else name another folder with `--cache DIR`",
+                 when it is read; else name another directory with `--cache DIR`",
                 path.display()
             ),
             Self::OpenedForReading { .. } => return None,
-            Self::ClaimLost { .. } => "run again: what the other process makes is used".to_owned(),
+            Self::ClaimLost { .. } => "run again to use the other process's result".to_owned(),
             Self::Io { cause, path, .. } => match cause.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    "give yourself access to the cache folder, or name another with `--cache DIR`".to_owned()
+                    "fix the permissions of the cache directory, or name another with `--cache DIR`".to_owned()
                 }
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                     let in_the_way = |path: &&Path| path.symlink_metadata().is_ok() && !path.is_dir();
                     let path = path.ancestors().find(in_the_way).unwrap_or(path);
                     format!(
-                        "`{}` is no folder, and the cache needs one there: move it away, or name another cache with \
+                        "`{}` is not a directory, and the cache needs one there: move it away, or name another cache with \
                          `--cache DIR`",
                         path.display()
                     )
                 }
                 io::ErrorKind::IsADirectory => {
-                    format!("`{}` is a folder where the cache has a file: move it away", path.display())
+                    format!("`{}` is a directory where the cache has a file: move it away", path.display())
                 }
                 _ if is_of_the_machine(cause) => return io_help(cause).map(str::to_owned),
-                _ => "name another folder with `--cache DIR`".to_owned(),
+                _ => "name another directory with `--cache DIR`".to_owned(),
             },
             Self::CorruptObject { removed: false, .. } => {
-                "give yourself access to the cache folder and run the node with `--force NODE`, or name another cache \
+                "give yourself access to the cache directory and run the node with `--force NODE`, or name another cache \
                  with `--cache DIR`"
                     .to_owned()
             }
             Self::MissingObject { .. } | Self::CorruptObject { .. } => {
-                "run again: what is missing is made again".to_owned()
+                "run again to recompute what is missing".to_owned()
             }
         })
     }

@@ -1,12 +1,12 @@
 //! Digests of files outside the cache, so that large ones are read once and not at every plan.
 //!
 //! A digest is remembered by the file's (device, inode, size, time of change, time of change of its inode), never by
-//! its path. Three kinds of file are not remembered, since they could hold something else under the same stamp: one that
-//! had changed less than two seconds before it was read, one without an inode, and one whose times are as coarse as those
-//! of file systems that make inodes up (FAT, many network shares).
+//! its path. Three kinds of file are not remembered, since they could hold something else under the same stamp: one
+//! that had changed less than two seconds before it was read, one without an inode, and one whose times are as coarse
+//! as those of file systems that make inodes up (FAT, many network shares).
 //!
-//! For one node, a [`Witness`] keeps what it has digested and notices a change, not of times but of content, and as soon
-//! as somebody looks. Files are read, never mapped into memory: their owner may cut them short.
+//! For one node, a [`Witness`] keeps what it has digested and notices a change, not of times but of content, and as
+//! soon as somebody looks. Files are read, never mapped into memory: their owner may cut them short.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -48,7 +48,7 @@ impl FileStamp {
     /// The stamp of the file at `path`.
     ///
     /// # Errors
-    /// When there is none, or it is a folder or another thing that is no file.
+    /// When there is none, or it is a directory or another thing that is no file.
     pub fn of(path: &Path) -> io::Result<Self> {
         Self::new(&fs::metadata(path)?)
     }
@@ -113,7 +113,7 @@ struct Line {
 /// The memo.
 pub(super) struct Files {
     path: PathBuf,
-    /// Whether what is new may be kept.
+    /// Whether new digests may be stored.
     writes: bool,
     known: OnceLock<Mutex<HashMap<FileStamp, Digest>>>,
     found: Mutex<HashMap<Digest, PathBuf>>,
@@ -172,7 +172,7 @@ impl Store {
     }
 }
 
-/// What tells people that a large file is about to be read: its path and size.
+/// Called before a large file is read, with its path and size.
 type Announce<'a> = Box<dyn Fn(&Path, u64) + Send + Sync + 'a>;
 
 /// What says that reading is to stop.
@@ -189,7 +189,7 @@ pub struct Witness<'a> {
     stopped: AtomicBool,
 }
 
-/// The files that a [`Witness`] has digested, as data, for whoever goes on with its node.
+/// The files that a [`Witness`] has digested, as data, for continuing with its node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SeenFiles(Vec<(PathBuf, Seen)>);
 
@@ -198,7 +198,7 @@ pub struct SeenFiles(Vec<(PathBuf, Seen)>);
 struct Seen {
     stamp: FileStamp,
     digest: Digest,
-    /// Whether the stamp stands for the content.
+    /// Whether the stamp identifies the content.
     lasts: bool,
 }
 
@@ -245,7 +245,7 @@ impl<'a> Witness<'a> {
         self.changed.lock().expect("no panic under the lock").clone()
     }
 
-    /// Looks at all files again: one whose times or place on the disk have changed is read anew, and one that holds
+    /// Looks at all files again: one whose times or place on the disk have changed is read again, and one that holds
     /// something else, or is gone, is given back from now on by [`Witness::changed`].
     ///
     /// # Errors
@@ -255,7 +255,7 @@ impl<'a> Witness<'a> {
         seen.sort_by(|(a, _), (b, _)| a.cmp(b));
         let look = |(path, seen): &(PathBuf, Seen)| match FileStamp::of(path) {
             Ok(stamp) if stamp == seen.stamp => Ok(()),
-            // Files that become folders, or go, have changed; an error says nothing about the content.
+            // Files that become directories, or go, have changed; an error says nothing about the content.
             Err(cause) if cause.kind() == io::ErrorKind::NotFound || cause.kind() == io::ErrorKind::IsADirectory => {
                 self.note_changed(path);
                 Ok(())
@@ -282,9 +282,9 @@ impl<'a> Witness<'a> {
         stop
     }
 
-    /// The digest, and the stamp with it when the file had to be read and the stamp stands for what it holds.
+    /// The digest, and the stamp with it when the file had to be read and the stamp identifies its content.
     fn look(&self, path: &Path) -> io::Result<(Digest, Option<FileStamp>)> {
-        // A file that changes while it is read is read again, and given up on when it does not come to rest.
+        // A file that changes while it is read is read again, up to a limit.
         for _ in 0..3 {
             // Before the file is read: it could change within the resolution of its times while it is.
             let now_ns = now_ns();
@@ -448,7 +448,7 @@ mod tests {
         fs::hard_link(&paths[1], folder.0.path().join("link")).unwrap();
         witness.look_again().unwrap();
         assert_eq!((witness.changed(), witness.file(&paths[0]).unwrap()), (None, digest));
-        // Written anew by a copy, which is another file with the same content.
+        // Replaced by a copy, which is another file with the same content.
         let copy = folder.write("copy", "one");
         fs::rename(copy, &paths[0]).unwrap();
         witness.look_again().unwrap();

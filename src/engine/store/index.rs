@@ -92,9 +92,9 @@ impl Index {
     }
 }
 
-/// What looking for a result came to.
+/// The outcome of looking for a result.
 pub enum Found {
-    /// It is there.
+    /// It exists.
     Complete(Box<Entry>),
     /// It was there once, but these of its objects are missing or damaged.
     Incomplete(Vec<Digest>),
@@ -116,7 +116,7 @@ impl Store {
         })
     }
 
-    /// What is kept of the record of `key`, when there is one.
+    /// The record of `key`, if there is one.
     ///
     /// # Errors
     /// When it cannot be determined whether there is one.
@@ -147,7 +147,7 @@ impl Store {
         self.record(&entry.key)?.map(|record| self.lost_objects(&record)).transpose()
     }
 
-    /// The records that nodes of `pipeline` called `node` came to, the latest first.
+    /// The records that nodes of `pipeline` called `node` published, the latest first.
     ///
     /// # Errors
     /// When they cannot be read.

@@ -2,14 +2,14 @@
 //! flight and no others.
 //!
 //! Every process that adds items writes journals of its own, so that nothing ever appends to a torn tail and several
-//! processes may work on the same items. Making items anew by force starts a higher generation, which wins. Within a
+//! processes may work on the same items. Recomputing items by force starts a higher generation, which wins. Within a
 //! generation the journals are numbered: a new one takes the next number, which fails when it is taken.
 //!
 //! The first finished value of an item wins, and a value that was used is never replaced. No clock says what is first.
 //! Before its values are used, a journal is ended: `<generation>-<sequence>.end` says how many of its bytes count, and
 //! is linked, so that there is one end for everybody and for good, whoever was first. What its writer adds after that
 //! does not count; it notices, and carries over to a new journal, whose number is higher. So among ended journals the
-//! order by number and line is settled, and whatever comes later comes behind it. Who has added items uses what the
+//! order by number and line is settled, and later additions come after it. Who has added items uses what the
 //! ended journals say of them, which may be another process's value.
 //!
 //! What an item is, is not known here.
@@ -175,7 +175,7 @@ impl Items {
 
 impl Store {
     /// The finished items of `function_key` as they are now, for counting: what was added to journals that are not
-    /// ended may still come to stand behind another process's value.
+    /// ended may still end up after another process's value.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -203,8 +203,8 @@ impl Store {
 
     fn journals(&self, folder: &Path) -> Result<Vec<Name>, StoreError> {
         let mut names: Vec<Name> = self.disk.names(folder)?.iter().filter_map(|name| Name::of(name)).collect();
-        // Listing a folder takes a while: a journal that is made meanwhile may be missed where a later one is seen. Numbers
-        // are given without gaps, so one that is missing below another is looked for.
+        // Listing a directory takes a while: a journal that is made meanwhile may be missed where a later one is seen.
+        // Numbers are given without gaps, so one that is missing below another is looked for.
         let last: BTreeMap<u32, u32> = names.iter().map(|name| (name.generation, name.sequence)).fold(
             BTreeMap::new(),
             |mut last, (generation, sequence)| {
@@ -252,8 +252,8 @@ impl Store {
     fn end_journal(&self, folder: &Path, name: &Name) -> Result<End, StoreError> {
         let path = name.end(folder);
         loop {
-            // Whether there is a damaged one is settled before the end is looked for: one that appears later is another's,
-            // and good.
+            // Whether there is a damaged one is settled before the end is looked for: one that appears later is
+            // another's, and good.
             let is_there = self.disk.look(&path)?.is_some();
             if let Some(end) = self.end_of(folder, name)? {
                 return Ok(end);
@@ -383,7 +383,7 @@ impl Journal<'_> {
 }
 
 /// Makes what is added to a file durable within a time and a number of items. The time is kept by a thread, since
-/// nobody knows when the next item is added.
+/// the next item may come at any time.
 struct Syncing {
     shared: Arc<Unsynced>,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
@@ -394,7 +394,7 @@ struct Unsynced {
     path: PathBuf,
     file: Arc<File>,
     items: Mutex<usize>,
-    /// A failure that nobody knows of yet.
+    /// A failure that was not reported yet.
     failure: Mutex<Option<StoreError>>,
 }
 
@@ -627,7 +627,7 @@ mod tests {
         assert_eq!(store.settled_items(&key).unwrap().get(&item("a")), Some(value("forced")));
     }
 
-    /// A store that counts how often journals are synced, and fails to when told to.
+    /// A store that counts how often journals are synced, and fails on request.
     fn counting() -> (tempfile::TempDir, Store, Digest, Arc<AtomicUsize>, Arc<AtomicUsize>) {
         let folder = tempfile::tempdir().unwrap();
         let (syncs, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

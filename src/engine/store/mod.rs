@@ -1,4 +1,4 @@
-//! The cache folder, and its only writer.
+//! The cache directory, and its only writer.
 //!
 //! ```text
 //! cache/
@@ -13,16 +13,16 @@
 //!   runs/<id>/                    events.jsonl, summary.json
 //! ```
 //!
-//! Everything else can be made again out of `objects/`, `results/` and `items/`. Four rules make the folder safe to
+//! Everything else can be recomputed from `objects/`, `results/` and `items/`. Four rules make the directory safe to
 //! kill, to copy and to share:
 //!
-//! - A file gets its name when it is complete: temporary file, fsync, rename, fsync of the folder. What grows line by
-//!   line (journals, index, memo) carries a checksum a line.
-//! - Content first, the record that names it last. Nothing is believed because it is there: an object is digested when
+//! - A file gets its name when it is complete: temporary file, fsync, rename, fsync of the directory. What grows line
+//!   by line (journals, index, memo) carries a checksum a line.
+//! - Content first, the record that names it last. Existence proves nothing: an object is digested when
 //!   it is read, and one that does not match is removed and counts as missing.
 //! - A key is claimed before it is worked on ([`Claim`]); a record is never replaced by another content unasked, nor
 //!   by a process that has lost its claim.
-//! - Only what is not found is absent. Any other error is handed on, and nothing is removed because of it.
+//! - Only what is not found is absent. Any other error is propagated, and nothing is removed because of it.
 
 mod checked;
 mod checkpoints;
@@ -63,10 +63,10 @@ use crate::digest::Digest;
 /// The number of the layout that this version reads and writes.
 pub const LAYOUT: u32 = 1;
 
-/// How old a half-written file is when nobody will finish it.
+/// The age after which a half-written file counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A cache folder.
+/// A cache directory.
 pub struct Store {
     root: PathBuf,
     disk: Disk,
@@ -83,11 +83,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the cache in `root` for reading and writing, and makes it when there is none. Only a folder that this
+    /// Opens the cache in `root` for reading and writing, and makes it when there is none. Only a directory that this
     /// program made, or that holds nothing, is taken for a cache.
     ///
     /// # Errors
-    /// When `root` is not a folder, cannot be read or made, holds something else, or has the layout of another version.
+    /// When `root` is not a directory, cannot be read or made, holds something else, or has the layout of another
+    /// version.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         Self::open_on(Disk::default(), root)
     }
@@ -102,7 +103,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the cache in `root` for reading: nothing is written and no folder is made. One that is absent or holds
+    /// Opens the cache in `root` for reading: nothing is written and no directory is made. One that is absent or holds
     /// nothing is an empty cache.
     ///
     /// # Errors
@@ -134,7 +135,7 @@ impl Store {
         }
     }
 
-    /// The cache folder.
+    /// The cache directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -146,7 +147,7 @@ impl Store {
     /// When it cannot be written to.
     pub fn prepare(&self) -> Result<(), StoreError> {
         self.may_write()?;
-        // What stands in the way of a result is reported before the work on it, not after.
+        // An obstacle to storing the result is reported before the work on it, not after.
         for name in ["objects", "results", "items", "runs"] {
             self.make_folder(&self.root.join(name))?;
         }
@@ -165,15 +166,15 @@ impl Store {
         }
         for key in self.unfinished()? {
             if let Claiming::Held(claim) = self.claim(&key)? {
-                // What cannot be swept stays, and stands in nobody's way.
+                // What cannot be swept stays, and does no harm.
                 let _ = self.sweep(&claim);
             }
         }
         Ok(())
     }
 
-    /// Makes sure that the cache is still there. One that is removed, or moved, while it is used is not begun anew: what
-    /// is written into the rest of it would be lost, and the folder be no cache.
+    /// Makes sure that the cache still exists. One that is removed, or moved, while it is used is not recreated: what
+    /// is written into the rest of it would be lost, and the directory be no cache.
     ///
     /// # Errors
     /// [`StoreError::Gone`] when it is not; others when that cannot be determined.
@@ -182,7 +183,7 @@ impl Store {
         layout.map(|_| ()).ok_or_else(|| StoreError::Gone { path: self.root.clone() })
     }
 
-    /// Makes a folder of the cache.
+    /// Makes a directory of the cache.
     fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
         if !matches!(self.disk.look(folder), Ok(Some(metadata)) if metadata.is_dir()) {
             self.check_there()?;
@@ -190,7 +191,7 @@ impl Store {
         self.disk.make_folder(folder)
     }
 
-    /// The keys that have a folder under `work/`.
+    /// The keys that have a directory under `work/`.
     fn unfinished(&self) -> Result<Vec<Digest>, StoreError> {
         let names = self.disk.names(&self.root.join("work"))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
@@ -214,7 +215,7 @@ impl Store {
         self.root.join("work").join("tmp")
     }
 
-    /// A complete file with a name of its own, to be given its place by the caller; durable, if it is to outlive more
+    /// A complete file with a unique name, to be moved into place by the caller; durable, if it is to outlive more
     /// than this process.
     fn write_temporary(&self, content: &[u8], mode: u32, durable: bool) -> Result<PathBuf, StoreError> {
         self.may_write()?;
@@ -229,7 +230,7 @@ impl Store {
         Ok(path)
     }
 
-    /// Writes `path` so that it is there completely or not at all.
+    /// Writes `path` atomically: completely or not at all.
     fn write_whole(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
         let temporary = self.write_temporary(content, mode, true)?;
         let folder = path.parent().unwrap_or(&self.root);
@@ -244,7 +245,7 @@ impl Store {
     }
 }
 
-/// A name that no other process, thread or moment has: of this process, at random, and a count.
+/// A unique name: the process id, a random part and a count.
 fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", Owner::this_process().unique(), COUNT.fetch_add(1, Ordering::Relaxed))
@@ -279,7 +280,7 @@ mod tests {
         set(0o000);
         if fs::read_dir(&root).is_err() {
             let error = Store::open(&root).err().unwrap();
-            assert!(error.to_string().contains("cannot read the cache folder"), "{error}");
+            assert!(error.to_string().contains("cannot read the cache directory"), "{error}");
             set(0o555);
             let error = Store::open(&root).unwrap().prepare().unwrap_err();
             assert!(error.to_string().contains("cannot make"), "{error}");

@@ -8,13 +8,13 @@ use crate::digest::Digest;
 use crate::node::{Failure, Objects};
 
 impl Store {
-    /// Where the object `digest` lies, or would lie.
+    /// The path of the object `digest`, whether or not it exists.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();
         self.root.join("objects").join(&name[..2]).join(&name[2..])
     }
 
-    /// Whether all objects named by `digests` are there and hold what their names say. All are read.
+    /// Whether all objects named by `digests` exist with the right content. All are read.
     ///
     /// # Errors
     /// When that cannot be determined.
@@ -30,7 +30,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Whether all objects named by `digests` are there.
+    /// Whether all objects named by `digests` exist.
     ///
     /// # Errors
     /// When that cannot be determined.
@@ -43,7 +43,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The size of the object `digest` in bytes, when it is there. Its content is not looked at.
+    /// The size of the object `digest` in bytes, if it exists. Its content is not checked.
     ///
     /// # Errors
     /// When that cannot be determined.
@@ -83,7 +83,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is not there, cannot be read, or is not what its name says; then it is removed, so that the result that
-    /// it belongs to is made again.
+    /// it belongs to is recomputed.
     pub fn object(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         match self.disk.read(&self.object_path(digest))? {
             Some(content) if Digest::of(&content) == *digest => Ok(content),
@@ -92,7 +92,7 @@ impl Store {
         }
     }
 
-    /// Whether the object `digest` is there and is what its name says. Looked at once in a process.
+    /// Whether the object `digest` exists with the right content. Checked once per process.
     ///
     /// # Errors
     /// As [`Store::object`].
@@ -124,8 +124,8 @@ impl Store {
         Ok(digest)
     }
 
-    /// Removes the object `digest` if it is there and is not what its name says, so that it counts as missing and is
-    /// made again. What is removed is what was digested: another process may have put the right content in its place
+    /// Removes the object `digest` if its content is wrong, so that it counts as missing and is
+    /// recomputed. What is removed is what was digested: another process may have put the right content in its place
     /// in between.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Which folders are caches, and how one is made. Only a folder that this program made, or that holds nothing, ever
-//! becomes a cache; anything else is refused and named, and left as it is.
+//! Which directories are caches, and how one is made. Only a directory that this program made, or that holds nothing,
+//! ever becomes a cache; anything else is refused and named, and left as it is.
 
 use std::path::Path;
 
@@ -9,29 +9,29 @@ use super::{Disk, LAYOUT, Store, StoreError, is_unique, unique};
 pub(super) const TEMPORARY: &str = ".stic-";
 
 /// The standard's signature (<https://bford.info/cachedir/>), which backup programs look for. A new cache's first file:
-/// it says whose the folder is.
+/// it says whose the directory is.
 const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This folder is a cache made by stic: all of it can be made again.
 # For information about cache directory tags see https://bford.info/cachedir/
 ";
 
-/// How a tag says that the folder is ours: those that are made, and the one that the project's own tree comes with.
+/// How a tag says that the directory is ours: those that are made, and the one that the project's own tree comes with.
 const OURS: [&str; 2] = ["cache made by stic", "cache of stic"];
 
-/// The folders of a cache that only this program makes.
+/// The directories of a cache that only this program makes.
 const FOLDERS: [&str; 5] = ["objects", "results", "items", "work", "runs"];
 
-/// What a folder is.
+/// What a directory is.
 #[derive(Debug, PartialEq)]
 enum Place {
     /// A cache, or one that is being made, with the number of its layout.
     Cache(u32),
-    /// Absent, empty, or with no more than what a fresh clone of the project has in its folder for a cache.
+    /// Absent, empty, or with no more than what a fresh clone of the project has in its directory for a cache.
     Free {
         /// Whether a tag says that it must be a cache of this program.
         tagged: bool,
     },
-    /// A cache that this program made, as its tag and its folders say, whose layout is gone or cannot be read.
+    /// A cache that this program made, as its tag and its directories say, whose layout is gone or cannot be read.
     NoLayout,
     /// Something else.
     Other {
@@ -53,7 +53,7 @@ pub fn is_cache(folder: &Path) -> Result<bool, StoreError> {
 }
 
 impl Store {
-    /// Makes sure that this is a cache or an empty folder, and makes nothing.
+    /// Makes sure that this is a cache or an empty directory, and makes nothing.
     pub(super) fn inspect(&self) -> Result<(), StoreError> {
         match place(&self.disk, &self.root)? {
             Place::Cache(LAYOUT) | Place::Free { .. } => Ok(()),
@@ -63,15 +63,15 @@ impl Store {
         }
     }
 
-    /// Makes sure that this is a cache; an empty folder becomes one.
+    /// Makes sure that this is a cache; an empty directory becomes one.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         self.inspect()?;
         if self.disk.look(&self.root.join("layout"))?.is_some() {
             return Ok(());
         }
         self.disk.make_folder(&self.root)?;
-        // The tag first: a process that is killed here leaves a folder that is known to be ours. The layout last: with
-        // it the cache is complete. What is there already (a project may keep its own `.gitignore`) stays.
+        // The tag first: a process that is killed here leaves a directory that is known to be ours. The layout last:
+        // with it the cache is complete. Existing files (a project may keep its own `.gitignore`) stay.
         let layout = format!("{LAYOUT}\n");
         for (name, text) in [("CACHEDIR.TAG", CACHE_TAG), (".gitignore", "*\n"), ("layout", &layout)] {
             let path = self.root.join(name);
@@ -183,18 +183,18 @@ mod tests {
             for opened in [Store::open(folder.path()), Store::open_for_reading(folder.path())] {
                 let error = opened.err().unwrap_or_else(|| panic!("{name} was taken for a cache"));
                 let first = name.split('/').next().unwrap();
-                assert!(error.to_string().contains(&format!("it holds `{first}`")), "{error}");
+                assert!(error.to_string().contains(&format!("it contains `{first}`")), "{error}");
                 assert!(error.help().unwrap().contains("--cache"), "{error}");
             }
             assert!(!is_cache(folder.path()).unwrap());
             assert_eq!(content(folder.path()), before);
         }
-        // Someone else's folder that happens to have a `layout` with a number in it.
+        // Someone else's directory that happens to have a `layout` with a number in it.
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("layout"), "1\n").unwrap();
         fs::write(folder.path().join("keyboard.map"), "qwertz").unwrap();
         let error = Store::open(folder.path()).err().unwrap();
-        assert!(error.to_string().ends_with("is not a cache of stic: it holds `keyboard.map`, `layout`"), "{error}");
+        assert!(error.to_string().ends_with("is not a cache of stic: it contains `keyboard.map`, `layout`"), "{error}");
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         for path in [path.clone(), path.join("below")] {
             let error = Store::open(&path).err().unwrap();
-            assert_eq!(error.to_string(), format!("the cache `{}` is not a folder", path.display()));
+            assert_eq!(error.to_string(), format!("the cache `{}` is not a directory", path.display()));
             assert!(error.help().unwrap().contains("--cache"));
             assert!(!is_cache(&path).unwrap());
         }

@@ -11,12 +11,12 @@ use crate::digest::{Digest, Value};
 use crate::event::ItemCounts;
 use crate::node::{Part, Summary};
 
-/// What is kept of a finished node.
+/// The record of a finished node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// What determines the result; the record's file is named by it.
     pub key: Digest,
-    /// 1, and one more each time the result was made anew by force.
+    /// 1, and one more each time the result was recomputed by force.
     pub generation: u32,
     /// The kind of node.
     pub kind: String,
@@ -24,7 +24,7 @@ pub struct Record {
     pub artifact: String,
     /// The fields of the key, by name, in the order in which they were hashed.
     pub fields: Vec<(String, Value)>,
-    /// The key of the node's items, for kinds that map items: the name of their folder under `items/`.
+    /// The key of the node's items, for kinds that map items: the name of their directory under `items/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function_key: Option<Digest>,
     /// How many items it has.
@@ -38,7 +38,7 @@ pub struct Record {
     pub side: Vec<Part>,
     /// All objects that the result needs, its parts first: what eviction must keep together.
     pub objects: Vec<StoredObject>,
-    /// What people are shown of it.
+    /// Its summary.
     pub summary: Summary,
     /// How it came about; nothing of this is part of any key.
     pub provenance: Provenance,
@@ -83,7 +83,7 @@ pub struct Provenance {
     pub scratch: Option<String>,
 }
 
-/// What publishing a record came to.
+/// The outcome of publishing a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Publication {
     /// It is the record of its key now.
@@ -133,8 +133,8 @@ impl Store {
                 Some(existing) if self.lost_objects(&existing)?.is_empty() => return Ok(compare(existing, record)),
                 _ => {}
             }
-            // What is there is damaged, or names objects that are gone. Where there is nothing, what another process
-            // puts there meanwhile is not replaced.
+            // The existing record is damaged, or names objects that are gone. Where there is nothing, what another
+            // process puts there meanwhile is not replaced.
             let replace = self.disk.look(&self.record_path(&record.key))?.is_some();
             if self.place(claim, record, replace)? {
                 return Ok(Publication::Published);
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Makes `record` the record of its key whatever is there.
+    /// Makes `record` the record of its key, replacing any other.
     ///
     /// # Errors
     /// As [`Store::publish`].
@@ -153,7 +153,7 @@ impl Store {
 
     /// Gives `record` its place; `false` when something got in between, and all must be looked at again.
     ///
-    /// The record is written into the claim's folder first, then the claim is looked at, then the record is moved.
+    /// The record is written into the claim's directory first, then the claim is looked at, then the record is moved.
     /// Whoever takes the claim over removes it first, and then what its last owner was about to publish: so an owner
     /// that is held up at any point after it looked finds nothing to move any more.
     fn place(&self, claim: &Claim, record: &Record, replace: bool) -> Result<bool, StoreError> {
@@ -182,7 +182,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Where the record of `key` lies, or would lie.
+    /// The path of the record of `key`, whether or not it exists.
     pub fn record_path(&self, key: &Digest) -> PathBuf {
         self.root.join("results").join(format!("{key}.json"))
     }

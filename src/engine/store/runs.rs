@@ -1,4 +1,4 @@
-//! What is kept of a run: `runs/<id>/events.jsonl` and `summary.json`. Of a summary
+//! The log of a run: `runs/<id>/events.jsonl` and `summary.json`. Of a summary
 //! only the keys of nodes are known here, of events nothing.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError, now};
 use crate::digest::Digest;
 
-/// The log of a run that goes on.
+/// The log of a run in progress.
 pub struct RunLog {
     id: String,
     folder: PathBuf,
@@ -28,7 +28,7 @@ struct Timed<'a, T: Serialize> {
 
 impl Store {
     /// Begins the log of a new run. Ids sort as the runs were begun: they are of fixed width, and never below one that
-    /// is there, whatever the clock says.
+    /// exists, even if the clock was set back.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -60,12 +60,13 @@ impl Store {
 /// A run's id: when it was begun, to the millisecond.
 const ID: &str = "%Y%m%dT%H%M%S-%3f";
 
-/// The next time that has an id of its own.
+/// The next time whose id is free.
 fn after(time: jiff::Timestamp) -> jiff::Timestamp {
     time.checked_add(jiff::SignedDuration::from_millis(1)).unwrap_or(time)
 }
 
-/// When the run called `id` was begun, as far as its id says it: earlier versions had `<second>` and `<second>-<count>`.
+/// When the run called `id` was begun, as far as its id says it: earlier versions had `<second>` and
+/// `<second>-<count>`.
 fn time_of(id: &str) -> Option<jiff::Timestamp> {
     let (second, rest) = id.split_once('-').unwrap_or((id, ""));
     let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S", second).ok()?;
@@ -119,7 +120,7 @@ impl RunLog {
         &self.id
     }
 
-    /// The run's folder.
+    /// The run's directory.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -132,7 +133,7 @@ impl RunLog {
         }
     }
 
-    /// Writes what the run came to.
+    /// Writes the report of the run.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,8 +1,8 @@
-//! Scratch: folders for unfinished work, `work/<key>/scratch-…` and `work/<key>/forced-…`, where nodes keep their
+//! Scratch: directories for unfinished work, `work/<key>/scratch-…` and `work/<key>/forced-…`, where nodes keep their
 //! checkpoints.
 //!
 //! A scratch bears the name of the claim under which it is worked in. Who takes over renames it, so that an owner that
-//! lost its claim finds its folder gone and writes nothing more. A scratch is removed only once its result is
+//! lost its claim finds its directory gone and writes nothing more. A scratch is removed only once its result is
 //! published: by its owner, or later by whoever finds that the record names it. Work that is forced has a scratch of
 //! its own: the other one may hold what an earlier run has not finished.
 
@@ -15,7 +15,7 @@ use super::{Claim, Store, StoreError};
 pub enum Scratch {
     /// That of work whose result is missing.
     Ordinary,
-    /// That of work whose result is there and that is done anew by force.
+    /// That of work whose result is cached and that is repeated by force.
     Forced,
 }
 
@@ -71,7 +71,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what is known to be of no use to anybody: scratch that the record says its result was made in, and
+    /// Removes what is known to be useless: scratch that the record says its result was made in, and
     /// scratch that holds nothing.
     pub(super) fn sweep(&self, claim: &Claim) -> Result<(), StoreError> {
         let names = self.disk.names(&claim.folder)?;
@@ -93,7 +93,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a scratch in such a way that nobody takes half of it for unfinished work.
+    /// Removes a scratch atomically, so that half of it is never taken for unfinished work.
     fn remove_scratch(&self, folder: &Path, name: &str) -> Result<(), StoreError> {
         let done = folder.join(format!("{DONE}{name}"));
         match self.disk.rename(&folder.join(name), &done) {

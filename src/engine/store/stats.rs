@@ -55,7 +55,7 @@ impl Store {
     }
 }
 
-/// The size of all files under `path`, and the number of what lies at `depth`.
+/// The size of all files under `path`, and the number of entries at `depth`.
 fn share(path: &Path, depth: usize) -> Result<Share, StoreError> {
     let mut share = Share::default();
     for entry in WalkDir::new(path) {
@@ -64,14 +64,14 @@ fn share(path: &Path, depth: usize) -> Result<Share, StoreError> {
             Err(error) => {
                 let place = error.path().unwrap_or(path).to_owned();
                 let cause = io::Error::from(error);
-                // Never there, or gone since its folder was listed.
+                // Never there, or gone since its directory was listed.
                 if cause.kind() == io::ErrorKind::NotFound {
                     continue;
                 }
                 return Err(StoreError::io("read", &place)(cause));
             }
         };
-        // The folder of temporary files is nobody's unfinished work.
+        // The directory of temporary files is nobody's unfinished work.
         if entry.depth() == depth && entry.file_name() != "tmp" {
             share.count += 1;
         }

@@ -1,13 +1,14 @@
 //! JSON files of a checkpoint: fields with defaults, each held against its limit.
 //!
-//! A number that is beyond any model is refused by name: nothing is sized by a number that was not held against its limit.
+//! A number that is beyond any model is refused by name: nothing is sized by a number that was not held against its
+//! limit.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::data::sniff::{Found, behind_mark};
+use crate::data::sniff::{WrongContent, behind_mark};
 use crate::model::{AGAIN, ModelError};
 
 /// The most layers that a tower or a decoder may have.
@@ -30,16 +31,16 @@ pub const MOST_PIXELS: usize = 4096;
 /// The object in `config.json` of the model in `folder`.
 ///
 /// # Errors
-/// When there is no such folder or file, or the file is no JSON.
+/// When there is no such directory or file, or the file is no JSON.
 pub fn read_config(folder: &Path) -> Result<Map<String, Value>, ModelError> {
     if !folder.is_dir() {
-        return Err(ModelError::new(format!("{}: not a folder", folder.display()))
-            .help("`source` of a model names a folder with a Hugging Face checkpoint"));
+        return Err(ModelError::new(format!("{}: not a directory", folder.display()))
+            .help("`source` of a model names a directory with a Hugging Face checkpoint"));
     }
     let path = folder.join("config.json");
     if !path.is_file() {
         return Err(ModelError::new(format!("{}: no `config.json`", folder.display()))
-            .help("a model folder holds `config.json`, `*.safetensors` and `tokenizer.json`"));
+            .help("a model directory holds `config.json`, `*.safetensors` and `tokenizer.json`"));
     }
     read_object(&path)
 }
@@ -53,7 +54,9 @@ pub fn read_object(path: &Path) -> Result<Map<String, Value>, ModelError> {
     match serde_json::from_slice(behind_mark(&text)) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ModelError::content(path, None, "not a JSON object")),
-        Err(cause) => Err(ModelError::content(path, Found::instead_of_text(&text), format_args!("not JSON: {cause}"))),
+        Err(cause) => {
+            Err(ModelError::content(path, WrongContent::instead_of_text(&text), format_args!("not JSON: {cause}")))
+        }
     }
 }
 
@@ -75,9 +78,9 @@ pub fn token_text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
 }
 
-/// The tokens that end a text: the `eos_token_id`, one or a list, of the first of `objects` that has one; each comes with
-/// what its field is called. Ids beyond the vocabulary are never written; one at least must be within, or no answer would
-/// end.
+/// The tokens that end a text: the `eos_token_id`, one or a list, of the first of `objects` that has one; each comes
+/// with what its field is called. Ids beyond the vocabulary are never written; one at least must be within, or no
+/// answer would end.
 ///
 /// # Errors
 /// When it is something else.
@@ -97,7 +100,7 @@ pub fn end_tokens<'a, const N: usize>(
     let list = list.ok_or_else(|| wrong("not a token id or a list of them"))?;
     if list.iter().all(|id| *id as usize >= vocabulary) {
         let what = format!("none of the {vocabulary} tokens that the model knows: no answer would end");
-        return Err(wrong(&what).help("take the file that the checkpoint was published with"));
+        return Err(wrong(&what).help("use the file that the checkpoint was published with"));
     }
     Ok(Some(list))
 }

@@ -27,7 +27,7 @@ impl Tensors for BTreeMap<String, Tensor<1>> {
     }
 }
 
-/// Records what is asked for, and gives tensors of zeros that take no memory.
+/// Records the requests, and returns tensors of zeros that take no memory.
 #[derive(Debug, Default)]
 pub struct Declared(pub Vec<(String, Vec<usize>)>);
 

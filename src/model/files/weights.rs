@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::json::read_object;
 use super::tensors::Tensors;
-use crate::data::sniff::Found;
+use crate::data::sniff::WrongContent;
 use crate::model::{AGAIN, ModelError, listed};
 
 /// How a family calls its tensors.
@@ -31,7 +31,7 @@ pub struct Naming {
     pub parts: &'static [(&'static str, &'static str)],
 }
 
-/// The tensors of the checkpoint in a folder.
+/// The tensors of the checkpoint in a directory.
 pub struct Weights {
     naming: Naming,
     files: Vec<TensorFile>,
@@ -53,7 +53,7 @@ struct Place {
 struct TensorFile {
     path: PathBuf,
     file: File,
-    /// The header and its length in front, as far as the file has them.
+    /// The header and the length before it, as far as the file has them.
     head: Vec<u8>,
     /// How long the file was when it was opened.
     length: u64,
@@ -64,8 +64,8 @@ impl Weights {
     /// `device` in `dtype`.
     ///
     /// # Errors
-    /// When there is neither, a shard is missing, a file is truncated or no safetensors file, or two tensors that differ
-    /// go by one name.
+    /// When there is neither, a shard is missing, a file is truncated or no safetensors file, or two tensors that
+    /// differ go by one name.
     pub fn open(folder: &Path, naming: Naming, device: &Device, dtype: DType) -> Result<Self, ModelError> {
         let (paths, missing) = paths(folder)?;
         let mut errors = Vec::from_iter(missing);
@@ -117,7 +117,7 @@ impl Weights {
         self.places.contains_key(name)
     }
 
-    /// Whether the tensors of these names, both of which are there, have the same values.
+    /// Whether the tensors of these names, both of which exist, have the same values.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -132,10 +132,10 @@ impl Weights {
         self.places.insert(other.to_owned(), place);
     }
 
-    /// Whether all of `expected` is there in its shape and in a precision that is read.
+    /// Whether all of `expected` exist with the right shape and a supported dtype.
     ///
     /// # Errors
-    /// Names everything that is not. Where all tensors of a part of the model are missing, that is said once, with what
+    /// Lists all that do not. If all tensors of a part of the model are missing, that is reported once, with what
     /// the files have instead.
     pub fn check(&self, expected: &[(String, Vec<usize>)]) -> Result<(), ModelError> {
         let mut problems = Vec::new();
@@ -144,7 +144,7 @@ impl Weights {
         for (part, prefix) in self.naming.parts {
             let (inside, outside): (Vec<_>, Vec<_>) = rest.iter().partition(|tensor| tensor.0.starts_with(prefix));
             if inside.len() > 1 && inside.iter().all(|tensor: &&(String, Vec<usize>)| !self.has(&tensor.0)) {
-                problems.push(format!("{part}: none of its {} tensors is there (`{prefix}…`)", inside.len()));
+                problems.push(format!("{part}: none of its {} tensors exists (`{prefix}…`)", inside.len()));
                 count += inside.len();
                 rest = outside;
             }
@@ -153,7 +153,7 @@ impl Weights {
             let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
             let others = self.places.iter().filter(|(name, _)| !known.contains(name.as_str()));
             let others = families(others.map(|(_, place)| place.stored.as_str()));
-            problems.push(format!("what is there instead: {}", if others.is_empty() { "nothing" } else { &others }));
+            problems.push(format!("found instead: {}", if others.is_empty() { "nothing" } else { &others }));
         }
         let single = rest.into_iter().filter_map(|(name, shape)| self.problem(name, shape));
         problems.extend(single.inspect(|_| count += 1));
@@ -235,7 +235,7 @@ pub fn precision(stored: Dtype) -> Option<DType> {
 /// The longest header that safetensors files may have.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The files of tensors that are there, and what is said of those that are missing.
+/// The existing files of tensors, and the error on missing ones.
 fn paths(folder: &Path) -> Result<(Vec<PathBuf>, Option<ModelError>), ModelError> {
     let single = folder.join("model.safetensors");
     if single.is_file() {
@@ -257,7 +257,7 @@ fn paths(folder: &Path) -> Result<(Vec<PathBuf>, Option<ModelError>), ModelError
         } else if pickled {
             "pickled weights (`pytorch_model*.bin`) are not read: save the model with `safe_serialization=True`".to_owned()
         } else {
-            "a model folder holds `config.json`, `*.safetensors` and `tokenizer.json`".to_owned()
+            "a model directory holds `config.json`, `*.safetensors` and `tokenizer.json`".to_owned()
         }));
     }
     let object = read_object(&index)?;
@@ -272,18 +272,18 @@ fn paths(folder: &Path) -> Result<(Vec<PathBuf>, Option<ModelError>), ModelError
     let is_beside = |name: &str| Path::new(name).file_name() == Some(OsStr::new(name));
     if let Some(elsewhere) = names.iter().find(|name| !is_beside(name)) {
         let message = format!("{}: names `{elsewhere}`, which is not a file beside it", index.display());
-        return Err(ModelError::new(message).help("every shard must lie beside the index"));
+        return Err(ModelError::new(message).help("every shard must be beside the index"));
     }
     let (present, missing): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| folder.join(name).is_file());
     let missing: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
     let error = (!missing.is_empty()).then(|| {
         ModelError::new(format!("{}: names missing files: {}", index.display(), missing.join(", ")))
-            .help("download the checkpoint again; every shard must lie beside the index")
+            .help("download the checkpoint again; every shard must be beside the index")
     });
     Ok((present.into_iter().map(|name| folder.join(name)).collect(), error))
 }
 
-/// The first few files of tensors in `folder`, by whatever name.
+/// The first few files of tensors in `folder`, under any name.
 fn others(folder: &Path) -> Vec<String> {
     const MOST: usize = 3;
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
@@ -342,7 +342,7 @@ impl TensorFile {
 
     fn broken(&self, cause: &SafeTensorError) -> ModelError {
         let found = self.length as usize;
-        let other = Found::instead_of_tensors(&self.head);
+        let other = WrongContent::instead_of_tensors(&self.head);
         let what = match self.promised() {
             Some(promised) if promised > found => {
                 format!("truncated: its header promises {promised} bytes, the file has {found}")
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_not_as_expected_is_named_at_once() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let bytes = file(&[("a.weight", Dtype::F16, &[2, 3]), ("b.weight", Dtype::I32, &[4])]);
         fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
         let weights = open(folder.path()).expect("opens");
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_truncated_file_says_so_wherever_it_was_cut() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let bytes = file(&[("a.weight", Dtype::F32, &[2, 3])]);
         let path = folder.path().join("model.safetensors");
         fs::write(&path, &bytes[..bytes.len() - 5]).expect("written");
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_cut_short_under_its_reader_is_an_error_and_not_the_end_of_the_process() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let bytes = file(&[("a.weight", Dtype::F32, &[32, 32])]);
         let path = folder.path().join("model.safetensors");
         fs::write(&path, &bytes).expect("written");
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_missing_shard_is_named_and_so_are_missing_weights() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         assert_eq!(refused(folder.path()), "FOLDER: neither `model.safetensors` nor `model.safetensors.index.json`");
         let variant = folder.path().join("model.fp16.safetensors");
         fs::write(&variant, file(&[("a", Dtype::F32, &[1])])).expect("written");
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn where_a_part_of_the_model_is_missing_what_is_there_instead_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let tensors: Vec<String> = (0..3).map(|layer| format!("model.visual.blocks.{layer}.weight")).collect();
         let mut all: Vec<(&str, Dtype, &[usize])> =
             tensors.iter().map(|name| (name.as_str(), Dtype::F16, &[2][..])).collect();
@@ -489,16 +489,13 @@ mod tests {
         assert!(lines[0].ends_with("model.safetensors: 2 tensors not as `config.json` says"), "{}", lines[0]);
         assert_eq!(
             lines[1..],
-            [
-                "the tower: none of its 2 tensors is there (`tower.…`)",
-                "what is there instead: `model.visual.blocks.…` (3)",
-            ]
+            ["the tower: none of its 2 tensors exists (`tower.…`)", "found instead: `model.visual.blocks.…` (3)",]
         );
     }
 
     #[test]
     fn two_tensors_of_one_name_are_refused_unless_they_are_equal() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("model.safetensors");
         let twice: &[(&str, Dtype, &[usize])] =
             &[("model.lm_head.weight", Dtype::F32, &[2]), ("lm_head.weight", Dtype::F32, &[2])];

@@ -1,7 +1,7 @@
 //! Decoding on a GPU: one launch after the other, without waiting for what the host would have to say.
 //!
-//! - Rotations and the places of queries and keys are uploaded for 64 tokens at a time; a token's are cut out of them on the
-//!   device, where the mask is computed too.
+//! - Rotations and the places of queries and keys are uploaded for 64 tokens at a time; a token's are cut out of them
+//!   on the device, where the mask is computed too.
 //! - The most likely token is found on the device and embedded there: the next token is under way before the host reads
 //!   this one. For draws the host reads the 64 most likely tokens of every row and uploads the drawn ones.
 //!
@@ -15,7 +15,7 @@ use burn::tensor::{Bool, ExecutionError, Int, TensorData, Transaction, read_sync
 use super::*;
 use crate::model::attention::Attention;
 
-/// What stands for the logit of a token that may not come.
+/// The logit of a token that is excluded.
 const NEVER: f32 = f32::MIN;
 
 /// What is read where no token may come.
@@ -42,7 +42,7 @@ enum Reading {
 }
 
 impl Reading {
-    /// Asks for `tensor` now: what the device is told afterwards does not delay it.
+    /// Asks for `tensor` now: later work on the device does not delay it.
     fn of(tensor: Tensor<1, Int>) -> Self {
         let mut data: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(tensor.into_data_async());
         match data.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -240,7 +240,7 @@ mod tests {
             let refused = Tensor::<2, Bool>::from_data(TensorData::new(vec![false; 97], [1, 97]), &Device::flex());
             let found = generator.next(logits, &refused).found;
             let ended = generator.take(&mut rows, found);
-            assert!(matches!(&ended[..], [(0, Err(error))] if error.message.contains("computes no numbers")));
+            assert!(matches!(&ended[..], [(0, Err(error))] if error.message.contains("NaN or infinite")));
             assert_eq!((rows[0].open, rows[1].tokens.as_slice()), (false, &[5][..]));
         }
     }

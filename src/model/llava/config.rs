@@ -9,7 +9,7 @@ use crate::model::files::json::{end_tokens, read_config, read_optional, token, u
 use crate::model::nn::Activation;
 use crate::model::{ModelError, clip, llama};
 
-/// The token that stands for a picture, in texts.
+/// The image token, as text.
 pub(super) const IMAGE_TOKEN: &str = "<image>";
 
 /// The most tiles of a picture in `anyres`, and the most resolutions; LLaVA has 4 and 5.
@@ -80,7 +80,7 @@ pub struct Config {
     pub vision: clip::Config,
     /// The decoder.
     pub text: llama::Config,
-    /// The token that stands for a picture.
+    /// The image token.
     pub image_token: u32,
     /// The tokens that end a text.
     pub end_tokens: Vec<u32>,
@@ -101,8 +101,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`. What a file leaves
-    /// out has the default of its class in transformers; what is not computed here is refused by name.
+    /// Reads `config.json` (and `generation_config.json`, for the end tokens) of the model in `folder`. What a file
+    /// leaves out has the default of its class in transformers; what is not computed here is refused by name.
     ///
     /// # Errors
     /// When there is no such file, when it is no JSON, when the architecture or a feature is not supported, or when

@@ -64,12 +64,12 @@ enum Scale {
 }
 
 impl LlavaImageProcessor {
-    /// The processor of the checkpoint in `folder`, with `settings` in place of what it does by itself. The side of a view
+    /// The processor of the checkpoint in `folder`, with `settings` overriding its own. The side of a view
     /// is the tower's.
     ///
     /// # Errors
-    /// When a file is no JSON, or asks for what is not done here; when the checkpoint has no tiles and `anyres` is asked
-    /// for.
+    /// When a file is not JSON, or asks for something unsupported; when the checkpoint has no tiles and `anyres` is
+    /// asked for.
     pub fn read(folder: &Path, settings: &ImageSettings) -> Result<Self, ModelError> {
         let mut config = Config::read(folder)?;
         let set = |name: &str| settings.get(name).copied();
@@ -285,7 +285,7 @@ impl LlavaImageProcessor {
     }
 }
 
-/// The shortest side scaled, the center cut out, as CLIP's processor does it; what lies outside is black. Of a picture
+/// The shortest side scaled, the center cut out, as CLIP's processor does it; everything outside is black. Of a picture
 /// that has its scale already, the center.
 fn cropped(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
     let (width, height) = picture.dimensions();
@@ -298,7 +298,7 @@ fn cropped(picture: &RgbImage, processor: &LlavaImageProcessor) -> RgbImage {
         }
     };
     let size = processor.size;
-    // A cut takes from the middle, rounding down; what is too small is padded in front, rounding up.
+    // A cut takes from the middle, rounding down; too small a picture is padded before it, rounding up.
     let part = |scaled: u32| {
         let first = scaled.saturating_sub(size) / 2;
         first..first + scaled.min(size)
@@ -417,7 +417,7 @@ mod tests {
 
     /// The processor of LLaVA-1.6 under either rule.
     fn processor(rule: AnyresRule) -> LlavaImageProcessor {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let vision = json!({ "image_size": 336, "patch_size": 14 });
         let config = json!({ "model_type": "llava_next", "vision_config": vision });
         std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
@@ -490,7 +490,7 @@ mod tests {
     fn a_processor_pads_where_transformers_does() {
         let mode = |settings: Value| {
             let config = json!({ "model_type": "llava" });
-            let folder = tempfile::tempdir().expect("a folder");
+            let folder = tempfile::tempdir().expect("a directory");
             std::fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
             std::fs::write(folder.path().join("preprocessor_config.json"), settings.to_string()).expect("written");
             LlavaImageProcessor::read(folder.path(), &ImageSettings::new()).expect("sound")
@@ -501,7 +501,7 @@ mod tests {
         assert_eq!(mode(json!({ "do_pad": true, "image_processor_type": "CLIPImageProcessor" })).mode, ImageMode::Crop);
         // transformers 5 nests the settings, and then these win.
         let nested = |settings: Value| {
-            let folder = tempfile::tempdir().expect("a folder");
+            let folder = tempfile::tempdir().expect("a directory");
             let write = |name: &str, value: Value| {
                 std::fs::write(folder.path().join(name), value.to_string()).expect("written");
             };
@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_grid_of_the_processor_that_is_not_the_models_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let write = |name: &str, value: Value| {
             std::fs::write(folder.path().join(name), value.to_string()).expect("written");
         };

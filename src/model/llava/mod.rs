@@ -43,7 +43,7 @@ impl Family for LlavaFamily {
     }
 
     fn check(&self, folder: &Path) -> Result<(), ModelError> {
-        // Of the device nothing is asked.
+        // The device does not matter.
         open(folder, &Device::flex(), DType::F32).map(drop)
     }
 
@@ -71,9 +71,9 @@ impl Family for LlavaFamily {
     }
 
     /// What `config.json` says comes first: a Mistral decoder means `mistral_instruct`. For the others the names of the
-    /// checkpoint and of the language model it was made from (`_name_or_path`, then the folder's own name) are searched
-    /// for what LLaVA's scripts look for, as whole words: `llama-2` with `chat` means `llava_llama_2`, `34b` means
-    /// `chatml_direct`. The rest is `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
+    /// checkpoint and of the language model it was made from (`_name_or_path`, then the directory's own name) are
+    /// searched for what LLaVA's scripts look for, as whole words: `llama-2` with `chat` means `llava_llama_2`, `34b`
+    /// means `chatml_direct`. The rest is `vicuna_v1`, where those scripts' interactive forms would take `llava_v1`.
     fn default_template(&self, folder: &Path) -> Result<&'static str, ModelError> {
         let config = serde_json::Value::Object(read_config(folder)?);
         let text = &config["text_config"];
@@ -193,7 +193,7 @@ impl Llava {
         self.vision.forward(Tensor::from_data(image.pixels.clone(), (&self.device(), self.dtype())))
     }
 
-    /// What stands for an image in the decoder: projected, padding left out, lines ended.
+    /// The image features in the decoder: projected, without padding, with line ends.
     ///
     /// # Shapes
     /// - `patches`: as [`Llava::patches`] gives them
@@ -293,9 +293,9 @@ fn open(folder: &Path, device: &Device, dtype: DType) -> Result<(Config, Weights
     Ok((config, weights, note))
 }
 
-/// Decides which tensor is the head, as transformers 5 does: a head in the checkpoint is the head, whatever
-/// `tie_word_embeddings` says; tying only makes up for the one of head and embedding that is missing. Gives a note where
-/// the files contradict one another.
+/// Decides which tensor is the head, as transformers 5 does: a head in the checkpoint is the head, regardless of what
+/// `tie_word_embeddings` says; tying only makes up for the one of head and embedding that is missing. Gives a note
+/// where the files contradict one another.
 fn settle_head(config: &mut Config, weights: &mut Weights) -> Result<Option<String>, ModelError> {
     const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
     const HEAD: &str = "language_model.lm_head.weight";
@@ -316,7 +316,7 @@ fn settle_head(config: &mut Config, weights: &mut Weights) -> Result<Option<Stri
 
 /// The names of transformers before 4.52.
 ///
-/// Since then `model.` may come in front of everything, and `language_model.model.` may have become
+/// Since then `model.` may prefix everything, and `language_model.model.` may have become
 /// `model.language_model.`, the head `lm_head.weight`; transformers 5 leaves out the tower's `vision_model.`. The
 /// prefixes vary independently of one another: transformers 5 writes the older ones where it has read them.
 const NAMING: Naming = Naming {
@@ -348,8 +348,8 @@ fn canonical(stored: &str) -> String {
     stored.to_owned()
 }
 
-/// What a model in the folder `path` is called, in lower case; nothing where the folder has a digest for a name. In a
-/// hub's cache, `models--ORG--NAME/snapshots/DIGEST`, it is `NAME`.
+/// What a model in the directory `path` is called, in lower case; nothing where the directory has a digest for a name.
+/// In a hub's cache, `models--ORG--NAME/snapshots/DIGEST`, it is `NAME`.
 fn model_name(path: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let mut above = path.ancestors().skip(1);
@@ -364,7 +364,7 @@ fn model_name(path: &Path) -> String {
     if digest { String::new() } else { own }
 }
 
-/// Whether `word` stands in `name` by itself: not within a longer row of letters or of digits.
+/// Whether `word` occurs in `name` as a whole word: not within a longer row of letters or of digits.
 fn has_word(name: &str, word: &str) -> bool {
     let alike =
         |one: char, other: char| one.is_alphabetic() && other.is_alphabetic() || one.is_numeric() && other.is_numeric();

@@ -202,7 +202,7 @@ fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
     let model = reference.load();
     let asked = ids(&reference.facts["pictures"]["square"]["ids"]);
     let vision = serde_json::json!({ "image_size": 336, "patch_size": 14 });
-    let large = tempfile::tempdir().expect("a folder");
+    let large = tempfile::tempdir().expect("a directory");
     let config = serde_json::json!({ "model_type": "llava_next", "vision_config": vision });
     std::fs::write(large.path().join("config.json"), config.to_string()).expect("written");
     let mut worst: f32 = 0.0;
@@ -263,7 +263,7 @@ fn a_checkpoint_is_the_same_model_whatever_generation_named_its_tensors() {
             if name.starts_with("lm_head.") { name } else { format!("{front}{name}") }
         };
         let tensors = files.iter().flat_map(|file| file.tensors()).map(|(name, view)| (renamed(name), view));
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let bytes = safetensors::serialize(tensors, None).expect("serializes");
         std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
         std::fs::copy(reference.folder.join("config.json"), folder.path().join("config.json")).expect("copied");
@@ -280,13 +280,13 @@ fn a_checkpoint_is_the_same_model_whatever_generation_named_its_tensors() {
 #[test]
 fn a_checkpoint_of_transformers_4_is_the_same_model() {
     let reference = Reference::open("llava_next");
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a directory");
     let older = reference.folder.join("../transformers_4");
     for name in ["config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"] {
         std::fs::copy(older.join(name), folder.path().join(name)).expect("copied");
     }
     for name in ["special_tokens_map.json", "tokenizer_config.json", "adapter/adapter_config.json"] {
-        std::fs::create_dir_all(folder.path().join("adapter")).expect("a folder");
+        std::fs::create_dir_all(folder.path().join("adapter")).expect("a directory");
         std::fs::copy(older.join(name), folder.path().join(name)).expect("copied");
     }
     std::fs::copy(reference.folder.join("tokenizer.json"), folder.path().join("tokenizer.json")).expect("copied");
@@ -334,7 +334,7 @@ fn the_head_is_the_checkpoint_s_and_tying_makes_up_for_what_is_missing() {
     let config: Value =
         serde_json::from_slice(&std::fs::read(reference.folder.join("config.json")).expect("read")).expect("JSON");
     let load = |top: Option<bool>, text: bool, left_out: &str, head_of: &str| {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let mut config = config.clone();
         config["tie_word_embeddings"] = top.into();
         config["text_config"]["tie_word_embeddings"] = text.into();

@@ -1,13 +1,14 @@
-//! What lies in and around an adapter's folder: the folder that is meant, and state that belongs to the adapter but is
-//! not in its file.
+//! The files in and around an adapter's directory: the directory that is meant, and state that belongs to the adapter
+//! but is not in its file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::SafeTensors;
 
-use crate::data::sniff::Found;
+use crate::data::sniff::WrongContent;
 use crate::model::ModelError;
+use crate::model::files::below;
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -18,20 +19,22 @@ pub const TENSORS: &str = "adapter_model.safetensors";
 const BESIDE: [&str; 4] =
     ["non_lora_trainables.bin", "non_lora_trainables.safetensors", "mm_projector.bin", "mm_projector.safetensors"];
 
-/// That `folder` holds no adapter because it has no `missing`, and which folder is meant.
+/// That `folder` holds no adapter because it has no `missing`, and which directory is meant.
 pub(super) fn no_adapter(folder: &Path, missing: &str) -> ModelError {
     let shown = folder.display();
     if folder.is_file() {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        return ModelError::new(format!("{shown}: a file, not an adapter's folder"))
-            .help(format!("name the folder that it lies in, `{}`", parent.display()));
+        return ModelError::new(format!("{shown}: a file, not an adapter's directory"))
+            .help(format!("name the directory that contains it, `{}`", parent.display()));
     }
     if !folder.is_dir() {
-        return ModelError::new(format!("{shown}: no such folder"))
-            .help(format!("an adapter is a folder with `{SETTINGS}` and `{TENSORS}`"));
+        return ModelError::new(format!("{shown}: no such directory"))
+            .help(format!("an adapter is a directory with `{SETTINGS}` and `{TENSORS}`"));
     }
     let error = ModelError::new(format!("{shown}: no `{missing}`"));
-    let near: Vec<String> = near(folder).into_iter().map(|path| format!("`{}`", path.display())).collect();
+    let near = below(folder, SETTINGS).into_iter().map(|path| folder.join(path));
+    let near = near.filter(|path| path.join(TENSORS).is_file()).map(|path| format!("`{}`", path.display()));
+    let near: Vec<String> = near.collect();
     match near.as_slice() {
         [] if folder.join("adapter_model.bin").is_file() => error.help(
             "pickled adapters (`adapter_model.bin`) are not read: save the adapter with `safe_serialization=True`",
@@ -39,33 +42,17 @@ pub(super) fn no_adapter(folder: &Path, missing: &str) -> ModelError {
         [] if missing == SETTINGS && folder.join("config.json").is_file() => {
             error.help("this looks like a whole model, which is named as `source` under `[models]`")
         }
-        [] => error.help(format!("an adapter's folder holds `{SETTINGS}` and `{TENSORS}`")),
-        [only] => error.help(format!("there is an adapter in {only}: name that folder")),
+        [] => error.help(format!("an adapter's directory holds `{SETTINGS}` and `{TENSORS}`")),
+        [only] => error.help(format!("there is an adapter in {only}: name that directory")),
         several => {
             let reported = &several[..several.len().min(4)];
             let more = if reported.len() < several.len() { ", …" } else { "" };
-            error.help(format!("there are adapters in {}{more}: name one of these folders", reported.join(", ")))
+            error.help(format!("there are adapters in {}{more}: name one of these directories", reported.join(", ")))
         }
     }
 }
 
-/// Folders with adapters one step below `folder` (in the hub's cache two), a training's last checkpoint first.
-fn near(folder: &Path) -> Vec<PathBuf> {
-    let inside = |folder: &Path| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
-    };
-    let mut found: Vec<PathBuf> = inside(folder).into_iter().chain(inside(&folder.join("snapshots"))).collect();
-    found.retain(|path| path.join(SETTINGS).is_file() && path.join(TENSORS).is_file());
-    found.sort_by_key(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let step = name.strip_prefix("checkpoint-").and_then(|step| step.parse::<u64>().ok());
-        (std::cmp::Reverse(step), name)
-    });
-    found
-}
-
-/// Looks at what lies beside the adapter in `folder` and belongs to it. Returns what a person should know.
+/// Checks what belongs to the adapter in `folder` and is stored beside it. Returns notes.
 ///
 /// # Errors
 /// When it changes the model: that is not read, and without it the adapter would be another one.
@@ -81,7 +68,7 @@ pub(super) fn beside(folder: &Path) -> Result<Vec<String>, ModelError> {
         let count = match SafeTensors::deserialize(&bytes) {
             Ok(file) => file.len(),
             Err(_) if is_empty_pickle(&bytes) => 0,
-            Err(_) if Found::is_pickle(&bytes) => {
+            Err(_) if WrongContent::is_pickle(&bytes) => {
                 let shown = path.display();
                 return Err(ModelError::new(format!("{shown}: more of the adapter, in a pickle, which is not read")).help(
                     format!(
@@ -92,7 +79,7 @@ pub(super) fn beside(folder: &Path) -> Result<Vec<String>, ModelError> {
                 ));
             }
             Err(cause) => {
-                let found = Found::instead_of_tensors(&bytes);
+                let found = WrongContent::instead_of_tensors(&bytes);
                 return Err(ModelError::content(
                     &path,
                     found,
@@ -111,12 +98,12 @@ pub(super) fn beside(folder: &Path) -> Result<Vec<String>, ModelError> {
     Ok(notes)
 }
 
-/// Whether a pickle of PyTorch is without a single tensor: what trainings of LoRA alone leave. Pickles name what makes a
-/// tensor out of its storage.
+/// Whether a pickle of PyTorch is without a single tensor: what trainings of LoRA alone leave. Pickles name what makes
+/// a tensor out of its storage.
 fn is_empty_pickle(bytes: &[u8]) -> bool {
     let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     const MOST: usize = 1 << 14;
-    Found::is_pickle(bytes)
+    WrongContent::is_pickle(bytes)
         && bytes.len() <= MOST
         && ![&b"_rebuild"[..], b"Storage", b"_reconstruct"].into_iter().any(has)
 }
@@ -140,29 +127,29 @@ mod tests {
 
     #[test]
     fn the_folder_that_is_meant_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let root = folder.path();
-        assert_eq!(advice(root), "an adapter's folder holds `adapter_config.json` and `adapter_model.safetensors`");
+        assert_eq!(advice(root), "an adapter's directory holds `adapter_config.json` and `adapter_model.safetensors`");
         touch(root, &["config.json"]);
         assert!(advice(root).starts_with("this looks like a whole model"));
         touch(root, &["checkpoint-500/adapter_config.json", "checkpoint-500/adapter_model.safetensors"]);
-        assert_eq!(advice(root), "there is an adapter in `checkpoint-500`: name that folder");
+        assert_eq!(advice(root), "there is an adapter in `checkpoint-500`: name that directory");
         touch(root, &["checkpoint-1000/adapter_config.json", "checkpoint-1000/adapter_model.safetensors"]);
         touch(root, &["good/adapter_config.json", "good/adapter_model.safetensors", "empty/adapter_config.json"]);
         assert_eq!(
             advice(root),
-            "there are adapters in `checkpoint-1000`, `checkpoint-500`, `good`: name one of these folders"
+            "there are adapters in `checkpoint-1000`, `checkpoint-500`, `good`: name one of these directories"
         );
         let file = root.join("config.json");
-        assert_eq!(advice(&file), format!("name the folder that it lies in, `{}`", root.display()));
-        let hub = tempfile::tempdir().expect("a folder");
+        assert_eq!(advice(&file), format!("name the directory that contains it, `{}`", root.display()));
+        let hub = tempfile::tempdir().expect("a directory");
         touch(hub.path(), &["snapshots/0f4a/adapter_config.json", "snapshots/0f4a/adapter_model.safetensors"]);
-        assert_eq!(advice(hub.path()), "there is an adapter in `snapshots/0f4a`: name that folder");
+        assert_eq!(advice(hub.path()), "there is an adapter in `snapshots/0f4a`: name that directory");
     }
 
     #[test]
     fn state_beside_an_adapter_is_harmless_when_it_is_empty_and_refused_when_not() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("non_lora_trainables.bin");
         assert_eq!(beside(folder.path()), Ok(Vec::new()));
         for empty in [

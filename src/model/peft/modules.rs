@@ -8,7 +8,7 @@ use tokenizers::utils::SysRegex;
 
 use crate::model::{ModelError, listed};
 
-/// What the settings say of modules. By default, all of those whose tensors are there.
+/// What the settings say of modules. By default, all of those that have tensors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Modules {
     targets: Option<Names>,
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said about an adapter of `q_proj` in layer 0 and `up_proj` in layer 1.
+    /// The message about an adapter of `q_proj` in layer 0 and `up_proj` in layer 1.
     fn said(settings: Value) -> String {
         let tensors = ["language_model.model.layers.0.self_attn.q_proj", "language_model.model.layers.1.mlp.up_proj"]
             .map(|module| format!("base_model.model.{module}.lora_A.weight"));

@@ -1,6 +1,6 @@
 //! The names of an adapter's tensors: PEFT's, those that training libraries make of them, and what they say.
 //!
-//! A model that was compiled or distributed for training has the wrapper's name in front of its parts' names, and a file
+//! A model that was compiled or distributed for training prefixes its parts' names with the wrapper's, and a file
 //! written from it by hand has too. Where leaving such a part out is unambiguous, that is done and said.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::shape::AdapterNames;
 use crate::model::{ModelError, listed};
 
-/// What PEFT puts in front of the model's own names.
+/// PEFT's prefix of the model's own names.
 pub(super) const PREFIX: &str = "base_model.model";
 
 /// Parts of names that wrappers add, and whose they are. No module of a model is called so.
@@ -33,13 +33,13 @@ pub(super) enum Place {
 pub(super) struct Names {
     /// From a name in the file to PEFT's.
     pub plain: BTreeMap<String, String>,
-    /// What was left out or put in front.
+    /// Notes on what was removed or prefixed.
     pub notes: Vec<String>,
 }
 
 impl Names {
     /// # Errors
-    /// When the file holds several adapters, or two of its tensors come to one name.
+    /// When the file holds several adapters, or two of its tensors get the same name.
     pub fn read<'a>(written: impl IntoIterator<Item = &'a str>) -> Result<Self, ModelError> {
         let mut found = Self::default();
         let (mut wrappers, mut adapters, mut bare) = (BTreeSet::new(), BTreeSet::new(), false);
@@ -77,13 +77,13 @@ impl Names {
                 .help("save one: `model.save_pretrained(DIR, selected_adapters=[NAME])`"));
         }
         for (wrapper, whose) in wrappers {
-            found.notes.push(format!("left `{wrapper}.`, which {whose} adds, out of the names of tensors"));
+            found.notes.push(format!("removed `{wrapper}.`, which {whose} adds, from the tensor names"));
         }
         for adapter in adapters {
-            found.notes.push(format!("left the adapter's name, `.{adapter}`, out of the names of tensors"));
+            found.notes.push(format!("removed the adapter's name, `.{adapter}`, from the tensor names"));
         }
         if bare {
-            found.notes.push(format!("put `{PREFIX}.` in front of the names of tensors"));
+            found.notes.push(format!("prefixed the tensor names with `{PREFIX}.`"));
         }
         Ok(found)
     }
@@ -133,29 +133,29 @@ mod tests {
             (PLAIN, None),
             (
                 "_orig_mod.base_model.model.model.language_model.layers.1._orig_mod.self_attn.q_proj.lora_A.weight",
-                Some("left `_orig_mod.`, which torch.compile adds, out of the names of tensors"),
+                Some("removed `_orig_mod.`, which torch.compile adds, from the tensor names"),
             ),
             (
                 "module.base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight",
-                Some("left `module.`, which DDP or DeepSpeed adds, out of the names of tensors"),
+                Some("removed `module.`, which DDP or DeepSpeed adds, from the tensor names"),
             ),
             (
                 "base_model.model.model.language_model.layers.1._fsdp_wrapped_module.self_attn.q_proj.lora_A.weight",
-                Some("left `_fsdp_wrapped_module.`, which FSDP adds, out of the names of tensors"),
+                Some("removed `_fsdp_wrapped_module.`, which FSDP adds, from the tensor names"),
             ),
             (
                 "base_model.model.model.language_model.layers.1._checkpoint_wrapped_module.self_attn.q_proj.lora_A.weight",
                 Some(
-                    "left `_checkpoint_wrapped_module.`, which activation checkpointing adds, out of the names of tensors",
+                    "removed `_checkpoint_wrapped_module.`, which activation checkpointing adds, from the tensor names",
                 ),
             ),
             (
                 "base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.default.weight",
-                Some("left the adapter's name, `.default`, out of the names of tensors"),
+                Some("removed the adapter's name, `.default`, from the tensor names"),
             ),
             (
                 "model.language_model.layers.1.self_attn.q_proj.lora_A.weight",
-                Some("put `base_model.model.` in front of the names of tensors"),
+                Some("prefixed the tensor names with `base_model.model.`"),
             ),
         ] {
             let names = Names::read([written]).expect("understood");
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(error.message, format!("the tensors `{PLAIN}` and `{wrapped}` are both `{PLAIN}`"));
         let of = |adapter: &str| format!("base_model.model.layers.0.q_proj.lora_A.{adapter}.weight");
         let error = Names::read([of("good").as_str(), of("bad").as_str()]).expect_err("refused");
-        // Both come to one name, too.
+        // Both get the same name, too.
         assert!(error.message.contains("are both"), "{error}");
         let error = Names::read([of("good").as_str(), of("bad").replace("lora_A", "lora_B").as_str()]);
         assert_eq!(error.expect_err("refused").message, "the file holds several adapters\n  `bad`\n  `good`");

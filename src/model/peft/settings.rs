@@ -132,12 +132,13 @@ impl Settings {
         };
         if !refused.is_empty() {
             refused.append(&mut unknown);
-            let help = format!("read is plain LoRA: one rank, no bias, no replaced modules; {MERGE}");
+            let help = format!("only plain LoRA is supported: one rank, no bias, no replaced modules; {MERGE}");
             return Err(ModelError::new(reported("unsupported", &refused)).help(help));
         }
         if !unknown.is_empty() {
             let message = reported("unknown", &unknown);
-            let help = format!("it may change what the adapter computes, and this version does not know how; {MERGE}");
+            let help =
+                format!("it may change what the adapter computes, and this version does not support it; {MERGE}");
             return Err(ModelError::new(message).help(help));
         }
         match object.get("init_lora_weights") {

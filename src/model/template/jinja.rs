@@ -1,8 +1,8 @@
 //! A checkpoint's own chat template, in Jinja, as transformers renders it.
 //!
-//! Rendering is done twice: with the contents, and with marks in their place. Where the marks land tells which bytes of the
-//! result people and models wrote. A template that changes the contents beyond trimming them cannot be followed that way,
-//! and is refused.
+//! Rendering is done twice: with the contents, and with marks in their place. Where the marks land tells which bytes of
+//! the result people and models wrote. A template that changes the contents beyond trimming them cannot be followed
+//! that way, and is refused.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::message::{Message, Rendered};
 use crate::artifact::Speaker;
-use crate::data::sniff::{Found, behind_mark};
+use crate::data::sniff::{WrongContent, behind_mark};
 use crate::model::ModelError;
 use crate::model::files::json::{read_optional, token_text};
 
@@ -39,10 +39,10 @@ impl ChatTemplate {
         let plain = folder.join("chat_template.jinja");
         let source = if plain.is_file() {
             let text = std::fs::read(&plain).map_err(|cause| ModelError::io(&plain, &cause))?;
-            let broken = |_| ModelError::content(&plain, Found::instead_of_text(&text), "not UTF-8");
+            let broken = |_| ModelError::content(&plain, WrongContent::instead_of_text(&text), "not UTF-8");
             let template = std::str::from_utf8(behind_mark(&text)).map_err(broken)?;
             // An empty template, a pointer or a page would render as itself.
-            match Found::in_any(&text) {
+            match WrongContent::in_any(&text) {
                 Some(found) => return Err(ModelError::content(&plain, Some(found), "")),
                 None => Some(template.to_owned()),
             }
@@ -52,15 +52,15 @@ impl ChatTemplate {
         let source = source.ok_or_else(|| {
             ModelError::new(format!("{}: the checkpoint has no chat template", folder.display())).help(
                 "`template = \"checkpoint\"` needs `chat_template.jinja`, `chat_template.json` or a `chat_template` in \
-                 `tokenizer_config.json`; leave `template` out to use LLaVA's own",
+                 `tokenizer_config.json`; remove `template` to use LLaVA's own",
             )
         })?;
         let named = |key: &str| token_text(&settings[key]).unwrap_or_default();
         Ok(Self { source: understood(&source), beginning: named("bos_token"), end: named("eos_token") })
     }
 
-    /// Renders `messages`; a last human message leaves the answer open. Where a template takes contents alone, `image` stands
-    /// for a picture.
+    /// Renders `messages`; a last human message leaves the answer open. Where a template takes contents alone, `image`
+    /// stands for a picture.
     ///
     /// # Errors
     /// When the template is broken, refuses the messages, or changes their contents.
@@ -77,10 +77,10 @@ impl ChatTemplate {
                 "the checkpoint's chat template changes the contents that it renders, so answers \
                                         cannot be distinguished from questions",
             )
-            .help("leave `template` out to use LLaVA's own"));
+            .help("remove `template` to use LLaVA's own"));
         };
         let mut rendered = fill(&marked, &contents).unwrap_or_default();
-        // What belongs to an answer around its text, by what stands there: rendered anew for every answer, a long
+        // What belongs to an answer around its text, by what is there: rendered again for every answer, a long
         // conversation would take its square.
         let mut around: HashMap<[&str; 2], [usize; 2]> = HashMap::new();
         for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.from == Speaker::Gpt) {
@@ -136,7 +136,7 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |_: String| -> Result<String, Error> {
             // Rendered with it, a prompt would be another one every day, and no cached answer the answer to it.
             let message = "it asks for today's date with `strftime_now`, and an answer would depend on the day; write a \
-                           fixed date into the template, or leave `template` out to use LLaVA's own";
+                           fixed date into the template, or remove `template` to use LLaVA's own";
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::artifact::{Speaker, Turn};
 use crate::model::ModelError;
 
-/// What stands for a picture in the contents of data sets.
+/// The placeholder for a picture in data sets.
 pub const PLACEHOLDER: &str = "<image>";
 
 /// One turn, its picture distinguished from its text.
@@ -13,7 +13,7 @@ pub const PLACEHOLDER: &str = "<image>";
 pub struct Message {
     /// Who speaks.
     pub from: Speaker,
-    /// What is said, without the placeholder.
+    /// The text, without the placeholder.
     pub text: String,
     /// Whether the picture is shown with this turn; it comes before the text.
     pub picture: bool,
@@ -54,7 +54,7 @@ impl Rendered {
 }
 
 /// Tells the picture apart from the text of `turns`, as LLaVA's `preprocess_multimodal` does: a turn that has the
-/// placeholder anywhere gets it in front, its text trimmed; where no turn has it, the first one gets it.
+/// placeholder anywhere gets it at the start, its text trimmed; where no turn has it, the first one gets it.
 ///
 /// # Errors
 /// When the turns do not alternate from a human one, when there is a placeholder without a picture, or more than one.
@@ -87,14 +87,14 @@ pub fn messages(turns: &[Turn], picture: bool) -> Result<Vec<Message>, ModelErro
         .collect())
 }
 
-/// Whether `count` placeholders fit a prompt with or without a picture; none is put in front by [`messages`].
+/// Whether `count` placeholders fit a prompt with or without a picture; with none, [`messages`] adds one at the start.
 fn check_count(count: usize, picture: bool) -> Result<(), ModelError> {
     match (picture, count) {
         (false, 0) | (true, 0 | 1) => Ok(()),
         (false, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}`, but there is no picture"))
-            .help(format!("give a picture, or take `{PLACEHOLDER}` out of the text"))),
+            .help(format!("add a picture, or remove `{PLACEHOLDER}` from the text"))),
         (true, _) => Err(ModelError::new(format!("the text contains `{PLACEHOLDER}` {count} times, for one picture"))
-            .help(format!("leave one `{PLACEHOLDER}`, or none: it is put in front"))),
+            .help(format!("keep one `{PLACEHOLDER}`, or none to have it added at the start"))),
     }
 }
 

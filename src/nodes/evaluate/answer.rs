@@ -148,7 +148,7 @@ impl Run<'_> {
         (self.finished)(index, value)
     }
 
-    /// So many more descriptions or answers are there.
+    /// Counts further descriptions or answers.
     pub fn advance(&mut self, count: usize) {
         self.progress.done += count;
         self.context.progress(self.progress);

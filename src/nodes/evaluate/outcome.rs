@@ -1,4 +1,4 @@
-//! What an evaluation comes to: predictions, scores, and what people are shown.
+//! The result of an evaluation: predictions, scores and the summary.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) const SCORES: &str = "scores.json";
 pub(super) struct Measured {
     #[serde(flatten)]
     pub scores: Scores,
-    /// What the data are, wherever they lie.
+    /// The content of the data, independent of its path.
     pub data: Digest,
     /// How answers were scored, where that is not the default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -169,7 +169,7 @@ fn line(measured: &Measured, cut: usize) -> String {
     line
 }
 
-/// The first answer that is right and the first that is not, as people compare them.
+/// The first right and the first wrong answer.
 fn samples(loaded: &Loaded, marked: &[(usize, Digest, Mark)], predictions: &[Prediction]) -> Vec<Block> {
     let rows = || std::iter::zip(marked, predictions);
     let right = rows().find(|((_, _, mark), _)| mark.score == 1.0);

@@ -349,7 +349,7 @@ fn a_benchmark_of_the_paper_is_named_as_not_there_yet() {
     );
     assert_eq!(
         mistakes("benchmark = \"vqa\"\ndata = \"d\"\njudge = \"x\"")[0],
-        "`judge` is not there yet: this version of stic does not read it"
+        "`judge` is not supported yet: not supported by this version of stic"
     );
     assert_eq!(mistakes("benchmark = \"vqa\"\ndata = \"d\"\ndescribe_and_respond = 3").len(), 1);
 }

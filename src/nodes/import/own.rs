@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::artifact::{Conversation, ItemId, Label, Pair, Record, Response, Turn};
+use crate::data::record_notes::RecordNote;
 use crate::data::records::RawRecord;
-use crate::data::remarks::Remark;
 use crate::data::turns::{check_order, end_with_an_answer};
 use stic_engine::digest::Digest;
 
@@ -74,8 +74,8 @@ impl Own for Conversation {
     }
 }
 
-/// Reads a row of our own, and what there is to remark; `ids` are those of the rows before it.
-pub fn own_row<T: Own>(record: RawRecord, ids: &mut HashSet<ItemId>) -> Result<(T, Vec<Remark>), String> {
+/// Reads a row of our own, with notes on it; `ids` are those of the rows before it.
+pub fn own_row<T: Own>(record: RawRecord, ids: &mut HashSet<ItemId>) -> Result<(T, Vec<RecordNote>), String> {
     let RawRecord { value, mut remarks } = record;
     let mut row: T = serde_json::from_value(value).map_err(|error| error.to_string())?;
     if let Some(turns) = row.turns() {
@@ -83,7 +83,7 @@ pub fn own_row<T: Own>(record: RawRecord, ids: &mut HashSet<ItemId>) -> Result<(
         remarks.extend(end_with_an_answer(turns));
     }
     if !ids.insert(row.id().clone()) {
-        return Err(format!("the id {} was there before", row.id().short()));
+        return Err(format!("duplicate id {}", row.id().short()));
     }
     Ok((row, remarks))
 }

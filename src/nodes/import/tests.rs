@@ -143,9 +143,9 @@ fn faults_are_named_by_file_and_line() {
     let file = folder.path().join("records.jsonl");
     std::fs::write(&file, format!("{row}\n{row}\n")).unwrap();
     let error = rows::<Record>(artifact::RECORDS, &file).err().unwrap().to_string();
-    assert!(error.contains("line 2: the id") && error.ends_with("was there before"), "{error}");
+    assert!(error.contains("line 2: duplicate id "), "{error}");
     let problems = import(artifact::RECORDS, &file).check_files();
-    assert!(problems[0].message.contains("records.jsonl`, line 2: the id "), "{problems:?}");
+    assert!(problems[0].message.contains("records.jsonl`, line 2: duplicate id "), "{problems:?}");
     let turn = |from: &str| json!({"from": from, "value": "a"});
     let row = json!({"id": id, "conversations": [turn("gpt"), turn("human")]});
     let other = json!({"id": picture(folder.path(), 1), "conversations": [turn("human"), turn("human")]});

@@ -31,7 +31,7 @@ const REORDERED: &str = "the order of the entries, or their other fields, change
 /// Side part of a choice: what it was made from, a fingerprint a line, so that `why` can name what was added since.
 pub const CANDIDATES: &str = "candidates.txt";
 
-/// What is kept of what a choice is made from: enough of each id to tell the entries of one source apart.
+/// A summary of the candidates of a choice: enough of each id to tell the entries of one source apart.
 pub fn candidates(listing: &Listing) -> String {
     listing.items.iter().map(|item| fingerprint(&item.id) + "\n").collect()
 }
@@ -47,7 +47,7 @@ fn candidates_before(earlier: &Artifact, objects: &dyn Objects) -> Option<HashSe
     Some(text.lines().map(str::to_owned).collect())
 }
 
-/// What an earlier result holds: ids, and what people call them.
+/// The items of an earlier result: ids, and their names.
 struct Before {
     entries: Vec<(ItemId, Label)>,
     /// Whether they are instruction records.

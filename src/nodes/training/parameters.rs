@@ -185,7 +185,7 @@ impl LoraParameters {
     }
 }
 
-/// The names of the linear layers of `model`; all that are known while its folder is not sound.
+/// The names of the linear layers of `model`; all that are known while its directory is not sound.
 pub(super) fn linears(model: &Resource) -> Vec<String> {
     let names = match families::of(&model.path) {
         Ok(family) => family.adapter_names().linears.iter().map(|(name, _)| *name).collect(),
@@ -199,7 +199,7 @@ fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
     FileProblem {
         parameter: name.to_owned(),
         message: format!("`{name}` is {written}, but the input adapter's is {found}"),
-        help: Some(format!("leave `{key}` out: training goes on with the adapter as it is")),
+        help: Some(format!("remove `{key}`: training continues with the adapter as it is")),
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(with(written, &["adapter"])[2..], ["lora.dropout", "lora.dropout_draws"]);
         let all = ["lora.rank", "lora.alpha", "lora.targets", "lora.dropout", "lora.dropout_draws"];
         assert_eq!(with(written, &[])[2..], all);
-        // And the shape goes through to whoever trains on.
+        // And the shape is passed on to training that continues from it.
         let promised = |text: &str, connected: &[&str]| {
             let above = |_: &str| shape(2, 3.0, &["v_proj".to_owned()]);
             node(&SftKind, text, connected).unwrap().promises(&above)

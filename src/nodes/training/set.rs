@@ -66,7 +66,7 @@ impl Set {
         self.items.is_empty()
     }
 
-    /// The examples, of at most `max_length` tokens. Left out are bad items, of which is said so: those whose picture cannot
+    /// The examples, of at most `max_length` tokens. Bad items are left out and reported: those whose picture cannot
     /// be decoded, whose conversations cannot be tokenized, or of whose answers nothing would be left. Known before the
     /// first step, since steps and their learning rates depend on the number of examples.
     ///
@@ -110,11 +110,9 @@ impl Set {
             let table = format!("[nodes.{}]", context.node());
             return Err(Failure::node(message).help(match on_bad_item {
                 OnBadItem::Fail => {
-                    format!("put them right or take them out, or leave out `on_bad_item = \"fail\"` in {table}")
+                    format!("fix or remove them, or remove `on_bad_item = \"fail\"` in {table}")
                 }
-                OnBadItem::Skip { .. } if count == all => {
-                    "put them right: nothing would be left to train on".to_owned()
-                }
+                OnBadItem::Skip { .. } if count == all => "fix them: nothing would be left to train on".to_owned(),
                 OnBadItem::Skip { .. } => {
                     format!(
                         "put them right or take them out; `on_bad_item = \"skip\"` in {table} leaves any number out"
@@ -153,7 +151,7 @@ pub(super) fn teach_end(examples: &[Example], end_tokens: &[u32]) -> bool {
     sequences.any(|sequence| sequence.answers().any(|index| end_tokens.contains(&sequence.tokens[index])))
 }
 
-/// The most positions that one of `examples` takes, whatever the sides of its picture: at most `image_tokens` are a
+/// The most positions that one of `examples` takes, regardless of its picture's size: at most `image_tokens` are a
 /// picture's.
 pub(super) fn longest(examples: &[Example], image_tokens: usize) -> usize {
     let positions = |example: &Example| {

@@ -1,11 +1,11 @@
-//! What people are shown of a training: its loss from beginning to end, and what looks wrong.
+//! The summary of a training: its loss from beginning to end, and what looks wrong.
 
 use super::set::Set;
 use crate::train::log::{Line, Preference};
 use stic_engine::diagnostic::{counted, rounded};
 use stic_engine::node::{Block, Summary};
 
-/// The share of the largest gradient below which one no longer teaches anything.
+/// The share of the largest gradient below which a gradient is negligible.
 const VANISHED: f64 = 1e-9;
 
 /// How many points a curve has.
@@ -51,14 +51,15 @@ pub(super) fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> S
         let rate = "`learning_rate` may be too high, or too low for so few steps";
         let cause = match equal {
             0 => rate.to_owned(),
-            _ if equal >= all => "the responses of every pair are equal, and nothing tells them apart".to_owned(),
-            _ => format!("{equal} of {all} pairs have equal responses, which teach nothing, and {rate}"),
+            _ if equal >= all => "the responses of every pair are equal".to_owned(),
+            _ => format!("{equal} of {all} pairs have equal responses, from which nothing is learned, and {rate}"),
         };
         warnings.push(format!(
             "the {what} did not fall: {first:.4} over the first steps, {last:.4} over the last ones; {cause}"
         ));
     }
-    // When the factors have diverged, the model answers everything alike and learns nothing more, whatever its loss.
+    // When the factors have diverged, the model answers everything alike and learns nothing more, regardless of its
+    // loss.
     let norms: Vec<f64> = taken.iter().map(|line| line.gradient_norm).collect();
     let largest = norms.iter().copied().fold(0.0, f64::max);
     if let Some([_, last]) = ends(&norms).filter(|[_, last]| *last <= VANISHED * largest) {

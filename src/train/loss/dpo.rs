@@ -24,7 +24,7 @@ pub struct Dpo {
     pub chosen_weight: f64,
 }
 
-/// What one pair comes to.
+/// The terms of one pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
     /// `ln(1 + exp(−z))`, `z` being [`PairLoss::margin`].

@@ -3,7 +3,7 @@
 //! The mean is over all answer tokens of a batch, as PyTorch's `cross_entropy` with `ignore_index` takes it over a
 //! batch that is not divided; how a batch is divided into micro-batches therefore does not change it.
 
-/// What the answer tokens of one batch come to.
+/// The sums over the answer tokens of one batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CrossEntropy {
     /// How many answer tokens the whole batch has.

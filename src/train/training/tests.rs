@@ -285,7 +285,7 @@ fn when_every_checkpoint_is_damaged_the_training_begins_anew_and_says_so() {
     let mut watch = Watch::new(usize::MAX, usize::MAX);
     assert!(matches!(run.watched(DPO, &mut watch).unwrap(), Outcome::Finished(..)));
     assert_eq!(usize::MAX - watch.steps, 6);
-    assert_eq!(watch.notes[1], "no other checkpoint is there: the training begins anew");
+    assert_eq!(watch.notes[1], "there is no other checkpoint; training starts over");
 }
 
 /// A run in 16-bit floats of 5 exponent bits, whose gradients overflow as long as the scale is above some power.

@@ -6,7 +6,8 @@
 //! No clock is modeled: whenever a process looks at another's claim it may take it for dead, whether it is or not.
 //! That covers heartbeats that come late, clocks that are wrong by any amount, and a job that is suspended.
 //!
-//! Each step names the function of `src/engine/store` that it stands for. [`Fault`] leaves out one precaution at a time.
+//! Each step names the function of `src/engine/store` that it stands for. [`Fault`] leaves out one precaution at a
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use stateright::{Model, Property};
 /// A claim that was ever made; its process works under this name.
 pub type Token = u8;
 
-/// What is shared: the folder `work/<key>`, the record and its object.
+/// What is shared: the directory `work/<key>`, the record and its object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     /// `claim.<number>`, by whom.
@@ -39,7 +40,7 @@ pub enum Which {
     Forced,
 }
 
-/// A folder for unfinished work.
+/// A directory for unfinished work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scratch {
     /// Who works in it, by the one who last took it.
@@ -523,7 +524,7 @@ impl World {
             Doing::Sweep { useless } => {
                 for name in useless {
                     let published = state.server.record.as_ref().is_some_and(|record| record.scratch == name);
-                    // A folder that is taken for empty goes only if it is.
+                    // A directory that is taken for empty goes only if it is.
                     let any = self.has(Fault::AnyRecordSweeps);
                     if let Some(scratch) = state.server.scratch.get(&name)
                         && (any || published || !scratch.begun)
@@ -563,7 +564,7 @@ impl World {
                 } else {
                     state.server.scratch.get_mut(&(which, token))
                 };
-                // The folder is gone: another took over.
+                // The directory is gone: another took over.
                 let Some(scratch) = scratch else { return release };
                 if scratch.of != token {
                     state.wrong = Some(Wrong::WroteIntoAnothers);

@@ -1,11 +1,11 @@
-//! Remarks on records, such as what was left out of them: reported once with a count, not record by record.
+//! RecordNotes on records, such as what was left out of them: reported once with a count, not record by record.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// A remark on a record that is read anyway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Remark {
+pub enum RecordNote {
     /// Its picture is named by this key instead of `image`.
     Key(String),
     /// It has no conversation, but an answer in a field of this name.
@@ -38,7 +38,7 @@ pub enum Remark {
     Spelling,
 }
 
-impl Remark {
+impl RecordNote {
     fn message(&self, count: usize) -> String {
         let (records, conversations) =
             if count == 1 { ("record", "conversation") } else { ("records", "conversations") };
@@ -85,25 +85,25 @@ impl Remark {
     }
 }
 
-/// Remarks on many records: the count of each, and the first record.
+/// RecordNotes on many records: the count of each, and the first record.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Remarks(BTreeMap<Remark, (usize, String)>);
+pub struct RecordNotes(BTreeMap<RecordNote, (usize, String)>);
 
-impl Remarks {
+impl RecordNotes {
     /// Adds a remark on the record called `name`.
-    pub fn add(&mut self, remark: Remark, name: impl Display) {
+    pub fn add(&mut self, remark: RecordNote, name: impl Display) {
         self.0.entry(remark).and_modify(|(count, _)| *count += 1).or_insert_with(|| (1, name.to_string()));
     }
 
     /// The count of one.
-    pub fn count(&self, remark: &Remark) -> usize {
+    pub fn count(&self, remark: &RecordNote) -> usize {
         self.0.get(remark).map_or(0, |(count, _)| *count)
     }
 
-    /// The first record with [`Remark::UnreadAnswer`], and the field.
+    /// The first record with [`RecordNote::UnreadAnswer`], and the field.
     pub fn unread_answer(&self) -> Option<(&str, &str)> {
         self.0.iter().find_map(|(remark, (_, first))| match remark {
-            Remark::UnreadAnswer(key) => Some((first.as_str(), key.as_str())),
+            RecordNote::UnreadAnswer(key) => Some((first.as_str(), key.as_str())),
             _ => None,
         })
     }
