@@ -13,7 +13,7 @@ use super::listing::record_parts;
 use super::operations;
 use super::pictured::Pictured;
 use super::share::Fraction;
-use super::survey::{ALTERED, check_pictures};
+use super::source_check::{ALTERED, check_pictures};
 use crate::artifact::{self, Altered, ArtifactKind, Record};
 use crate::data::corrupt::{Operation, Weighted, choose};
 use crate::data::picture::{decode, encode_png};

@@ -20,7 +20,7 @@ use super::model::ModelParameters;
 use super::pictured::Pictured;
 use super::prompts::Prompts;
 use super::share::Fraction;
-use super::survey::{ALTERED, ALTERED_PROMPTS, check_pictures};
+use super::source_check::{ALTERED, ALTERED_PROMPTS, check_pictures};
 use crate::artifact::{self, ArtifactKind, Finish, LABELS, Response, write_lines};
 use crate::data::picture::decode;
 use crate::model::ModelError;

@@ -17,7 +17,7 @@ use super::listing::{
     Conversations, Listed, Source, check_unreadable, digested_pictures, elsewhere_note, failure, images_problem,
     look_for_deep_gray, unreadable,
 };
-use super::survey::{Survey, Surveyed};
+use super::source_check::{Checked, SourceCheck};
 use crate::artifact::{
     self, ArtifactKind, Conversation, Finish, ItemId, LABELS, Label, Pair, Record, Response, Speaker, Turn, read_lines,
     write_lines,
@@ -100,7 +100,7 @@ struct Import {
     file: PathBuf,
     images: Option<PathBuf>,
     /// What was seen of the file before anything runs: it is looked through once.
-    surveyed: OnceLock<Surveyed>,
+    checked: OnceLock<Checked>,
 }
 
 /// What a look at one record tells.
@@ -154,26 +154,26 @@ impl Node for Import {
                     vec![FileProblem { parameter: "file".to_owned(), message, help }]
                 }
             },
-            artifact::RECORDS | artifact::CONVERSATIONS if !is_records(&self.file) => self.surveyed().problems.clone(),
+            artifact::RECORDS | artifact::CONVERSATIONS if !is_records(&self.file) => self.checked().problems.clone(),
             _ if self.file.is_dir() => problem(
                 "file",
                 format!("`{shown}` is a directory"),
                 "name a file in it, such as the `.jsonl` of an export",
             ),
             _ if !self.file.is_file() => problem("file", format!("the file `{shown}` does not exist"), relative),
-            _ => self.surveyed().problems.clone(),
+            _ => self.checked().problems.clone(),
         };
         images.into_iter().chain(problems).collect()
     }
 
     fn remarks(&self) -> Vec<String> {
-        if self.kind == artifact::ADAPTER { Vec::new() } else { self.surveyed().notes.clone() }
+        if self.kind == artifact::ADAPTER { Vec::new() } else { self.checked().notes.clone() }
     }
 
     fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
         match self.kind {
             artifact::ADAPTER => adapter::read_shape(&self.file).unwrap_or_default(),
-            _ => self.surveyed().promises(),
+            _ => self.checked().promises(),
         }
     }
 
@@ -241,50 +241,50 @@ impl WholeWork for Import {
 
 impl Import {
     fn new(kind: ArtifactKind, file: PathBuf, images: Option<PathBuf>) -> Self {
-        Self { kind, file, images, surveyed: OnceLock::new() }
+        Self { kind, file, images, checked: OnceLock::new() }
     }
 
     fn images(&self) -> &Path {
         self.images.as_deref().or(self.file.parent()).unwrap_or(Path::new(""))
     }
 
-    fn surveyed(&self) -> &Surveyed {
-        self.surveyed.get_or_init(|| {
-            let mut surveyed = if is_records(&self.file) { self.survey_rows() } else { self.survey_entries() };
-            if surveyed.entries == 0 && surveyed.problems.is_empty() {
+    fn checked(&self) -> &Checked {
+        self.checked.get_or_init(|| {
+            let mut checked = if is_records(&self.file) { self.check_rows() } else { self.check_entries() };
+            if checked.entries == 0 && checked.problems.is_empty() {
                 let (parameter, message) = ("file".to_owned(), format!("`{}` is empty", self.file.display()));
-                surveyed.problems.push(FileProblem { parameter, message, help: None });
+                checked.problems.push(FileProblem { parameter, message, help: None });
             }
-            surveyed
+            checked
         })
     }
 
     /// Looks at the file's rows, without reading a picture.
-    fn survey_rows(&self) -> Surveyed {
+    fn check_rows(&self) -> Checked {
         // What cannot be read is reported of the whole file.
         let first = self.first().ok().flatten();
         let own = first.as_ref().is_some_and(is_own);
         match self.kind {
-            artifact::RECORDS if own => self.survey_own::<Record>(),
-            artifact::RESPONSES if own => self.survey_own::<Response>(),
-            artifact::PAIRS if own => self.survey_own::<Pair>(),
-            artifact::CONVERSATIONS if own => self.survey_own::<Conversation>(),
-            artifact::RESPONSES => self.survey_each(|record| {
+            artifact::RECORDS if own => self.check_own::<Record>(),
+            artifact::RESPONSES if own => self.check_own::<Response>(),
+            artifact::PAIRS if own => self.check_own::<Pair>(),
+            artifact::CONVERSATIONS if own => self.check_own::<Conversation>(),
+            artifact::RESPONSES => self.check_each(|record| {
                 let (image, remarks) = read_description(record).map(|(row, remarks)| (row.image, remarks))?;
                 Ok(Seen { image: Some(image), pictured: true, answered: false, remarks })
             }),
-            artifact::CONVERSATIONS if !first.as_ref().is_some_and(is_preference) => self.survey_entries(),
-            artifact::PAIRS | artifact::CONVERSATIONS => self.survey_each(|record| {
+            artifact::CONVERSATIONS if !first.as_ref().is_some_and(is_preference) => self.check_entries(),
+            artifact::PAIRS | artifact::CONVERSATIONS => self.check_each(|record| {
                 let (image, remarks) = read_preference(record).map(|(row, remarks)| (row.image, remarks))?;
                 Ok(Seen { image: Some(image), pictured: true, answered: true, remarks })
             }),
-            _ => self.survey_entries(),
+            _ => self.check_entries(),
         }
     }
 
-    fn survey_own<T: Own>(&self) -> Surveyed {
+    fn check_own<T: Own>(&self) -> Checked {
         let mut ids = HashSet::new();
-        self.survey_each(|record| {
+        self.check_each(|record| {
             let (mut row, remarks) = own_row::<T>(record, &mut ids)?;
             let answered = row.turns().map_or(self.kind != artifact::RECORDS, |turns| is_answered(turns));
             Ok(Seen { image: None, pictured: row.pictures()[0].is_some(), answered, remarks })
@@ -292,29 +292,29 @@ impl Import {
     }
 
     /// Checks rows; `read` says what to check of each.
-    fn survey_each(&self, mut read: impl FnMut(RawRecord) -> Result<Seen, String>) -> Surveyed {
-        let mut survey = Survey::new(&self.file, self.images());
+    fn check_each(&self, mut read: impl FnMut(RawRecord) -> Result<Seen, String>) -> Checked {
+        let mut check = SourceCheck::new(&self.file, self.images());
         let done = each_record(&self.file, &mut |place, record| {
             match record.and_then(&mut read) {
                 Ok(Seen { image, pictured, answered, remarks }) => {
-                    survey.remarks(remarks, place);
-                    survey.answered(answered);
+                    check.remarks(remarks, place);
+                    check.answered(answered);
                     match image {
-                        Some(image) => survey.picture(place, image),
-                        None => survey.sound(pictured),
+                        Some(image) => check.picture(place, image),
+                        None => check.sound(pictured),
                     }
                 }
-                Err(cause) => survey.fault(place, &cause),
+                Err(cause) => check.fault(place, &cause),
             }
             Ok(())
         });
-        survey.surveyed("file", OnBadItem::default(), done)
+        check.finish("file", OnBadItem::default(), done)
     }
 
-    fn survey_entries(&self) -> Surveyed {
+    fn check_entries(&self) -> Checked {
         let conversations = self.kind == artifact::CONVERSATIONS;
         let silent = |entry: &Entry| (conversations && entry.conversations.is_none()).then_some(NO_CONVERSATION);
-        self.source().survey("file", OnBadItem::default(), silent)
+        self.source().check("file", OnBadItem::default(), silent)
     }
 
     fn source(&self) -> Source {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::adapter::part;
 use super::labels::{LeftOut, carried, item_name, labeled};
 use super::share::{check_meeting, check_once};
-use super::survey::check_answers;
+use super::source_check::check_answers;
 use crate::artifact::{self, ArtifactKind, Conversation, ItemId, LABELS, Record, Response, Speaker, Turn, write_lines};
 use crate::data::turns::{IMAGE, is_answered};
 use stic_engine::diagnostic::{counted, listed};

@@ -24,7 +24,7 @@ mod prompts;
 mod sample;
 mod sft;
 mod share;
-mod survey;
+mod source_check;
 mod synonyms;
 mod training;
 

@@ -11,7 +11,7 @@ use super::adapter::part;
 use super::labels::{carried, item_name, labeled, labeled_of};
 use super::prompts::Prompts;
 use super::share::{check_meeting, check_once};
-use super::survey::ALTERED_PROMPTS;
+use super::source_check::ALTERED_PROMPTS;
 use crate::artifact::{self, ArtifactKind, ItemId, LABELS, Label, Origin, OriginKind, Pair, Response, write_lines};
 use crate::data::prompts::{BUILT_IN, PromptSet};
 use stic_engine::diagnostic::counted;

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::adapter::part;
 use super::labels::label;
 use super::listing::{Conversations, Listed, Listing, Source, deep_gray_note, images_problem, record_parts};
-use super::survey::Surveyed;
+use super::source_check::Checked;
 use crate::artifact::{self, ArtifactKind, Label, Record};
 use crate::data::filter::Filter;
 use crate::data::picture::{decode_unturned, encode_png, has_deep_gray, orientation};
@@ -65,7 +65,7 @@ impl NodeKind for SampleKind {
         let parameters = SampleParameters::read(table)?;
         let SampleParameters { from, images, r#where: filter, .. } = parameters.clone();
         let source = Source { from, images, filter };
-        Some(Box::new(Sample { source, parameters, surveyed: OnceLock::new() }))
+        Some(Box::new(Sample { source, parameters, checked: OnceLock::new() }))
     }
 }
 
@@ -104,7 +104,7 @@ struct Sample {
     source: Source,
     parameters: SampleParameters,
     /// The check of the source before a run; done once.
-    surveyed: OnceLock<Surveyed>,
+    checked: OnceLock<Checked>,
 }
 
 impl Node for Sample {
@@ -122,7 +122,7 @@ impl Node for Sample {
         if images.is_some() && self.source.from.exists() {
             return Vec::from_iter(images);
         }
-        let Surveyed { entries, passed_over, problems, .. } = self.surveyed();
+        let Checked { entries, passed_over, problems, .. } = self.checked();
         let mut problems = problems.clone();
         if let Some((parameter, message, help)) = self.too_few(*entries, passed_over).filter(|_| problems.is_empty()) {
             problems.push(FileProblem { parameter: parameter.to_owned(), message, help: Some(help.to_owned()) });
@@ -131,11 +131,11 @@ impl Node for Sample {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.surveyed().notes.clone()
+        self.checked().notes.clone()
     }
 
     fn promises(&self, _: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {
-        self.surveyed().promises()
+        self.checked().promises()
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -175,8 +175,8 @@ impl Node for Sample {
 }
 
 impl Sample {
-    fn surveyed(&self) -> &Surveyed {
-        self.surveyed.get_or_init(|| self.source.survey("from", self.parameters.bad_items.on_bad_item, |_| None))
+    fn checked(&self) -> &Checked {
+        self.checked.get_or_init(|| self.source.check("from", self.parameters.bad_items.on_bad_item, |_| None))
     }
 
     fn list(&self, conversations: Conversations, digests: &dyn FileDigests) -> Result<Listing, Failure> {

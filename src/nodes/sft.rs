@@ -1,7 +1,7 @@
 //! `sft`: conversations → an adapter under which their answers are likelier, by cross-entropy on the answers alone.
 
 use super::labels::{LeftOut, item_name, labeled_of};
-use super::survey::check_answers;
+use super::source_check::check_answers;
 use super::training::{Recipe, Set, TrainingNode, TrainingParameters};
 use crate::artifact::{self, ArtifactKind, Conversation, Pair, Record, Speaker, Turn};
 use crate::data::turns::is_answered;

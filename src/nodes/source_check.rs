@@ -19,48 +19,48 @@ use stic_engine::node::{FileProblem, OnBadItem, Parameter};
 impl Source {
     /// Checks the source that `parameter` names without decoding pictures. `wrong` gives the problem that the caller
     /// has with an otherwise valid entry.
-    pub fn survey(
+    pub fn check(
         &self,
         parameter: &str,
         on_bad_item: OnBadItem,
         wrong: impl Fn(&Entry) -> Option<&'static str>,
-    ) -> Surveyed {
-        let mut survey = Survey::new(&self.from, self.images());
+    ) -> Checked {
+        let mut check = SourceCheck::new(&self.from, self.images());
         let in_folder = !self.from.is_file();
         let read = each_entry(&self.from, self.images.as_deref(), &mut |entry| {
             match entry {
-                Err(SourceError::Record { place, cause, .. }) => survey.fault(place, &cause),
+                Err(SourceError::Record { place, cause, .. }) => check.fault(place, &cause),
                 Err(error) => return Err(error),
                 Ok(entry) if !self.filter.takes(&entry) => {}
                 Ok(mut entry) => {
                     let name = named(&entry);
                     if let Some(cause) = wrong(&entry) {
-                        survey.fault(name, cause);
+                        check.fault(name, cause);
                         return Ok(());
                     }
-                    survey.remarks(std::mem::take(&mut entry.remarks), &name);
-                    survey.answered(entry.conversations.as_deref().is_some_and(says_something));
+                    check.remarks(std::mem::take(&mut entry.remarks), &name);
+                    check.answered(entry.conversations.as_deref().is_some_and(says_something));
                     match (entry.place, entry.written, entry.picture) {
-                        (Some(place), Some(written), _) if !in_folder => survey.picture(place, written),
-                        (place, Some(written), path @ Some(_)) => survey.wait(Waiting { place, written, path }),
-                        (_, written, _) => survey.sound(written.is_some()),
+                        (Some(place), Some(written), _) if !in_folder => check.picture(place, written),
+                        (place, Some(written), path @ Some(_)) => check.wait(Waiting { place, written, path }),
+                        (_, written, _) => check.sound(written.is_some()),
                     }
                 }
             }
             Ok(())
         });
         let (passed_over, read) = read.map_or_else(|error| (PassedOver::default(), Err(error)), |all| (all, Ok(())));
-        let mut surveyed = survey.surveyed(parameter, on_bad_item, read);
-        surveyed.notes.extend(passed_over_notes(&passed_over));
-        Surveyed { passed_over, ..surveyed }
+        let mut checked = check.finish(parameter, on_bad_item, read);
+        checked.notes.extend(passed_over_notes(&passed_over));
+        Checked { passed_over, ..checked }
     }
 }
 
 /// Checks a file of records before a run. Keeps problems and counts, not records.
-pub struct Survey<'a> {
+pub struct SourceCheck<'a> {
     file: &'a Path,
     lookup: Lookup<'a>,
-    found: Surveyed,
+    found: Checked,
     faults: RowErrors,
     missing: RowErrors,
     unlike: RowErrors,
@@ -80,7 +80,7 @@ struct Waiting {
 
 /// The outcome of a check: counts of valid records, problems and notes.
 #[derive(Clone, Debug, Default)]
-pub struct Surveyed {
+pub struct Checked {
     /// Number of valid records.
     pub entries: usize,
     /// How many of them have a picture.
@@ -100,13 +100,13 @@ pub struct Surveyed {
 /// How many pictures are checked per batch, on all threads.
 const LOOKED_FOR: usize = 4096;
 
-impl<'a> Survey<'a> {
+impl<'a> SourceCheck<'a> {
     /// Starts the check of `file`, whose pictures are in `images`.
     pub fn new(file: &'a Path, images: &'a Path) -> Self {
         Self {
             file,
             lookup: Lookup::new(images),
-            found: Surveyed::default(),
+            found: Checked::default(),
             faults: RowErrors::default(),
             missing: RowErrors::default(),
             unlike: RowErrors::default(),
@@ -174,7 +174,7 @@ impl<'a> Survey<'a> {
 
     /// Finishes the check: `read` is how reading the file ended; problems are reported for `parameter`, or as notes
     /// where `on_bad_item` allows them.
-    pub fn surveyed(mut self, parameter: &str, on_bad_item: OnBadItem, read: Result<(), SourceError>) -> Surveyed {
+    pub fn finish(mut self, parameter: &str, on_bad_item: OnBadItem, read: Result<(), SourceError>) -> Checked {
         self.look();
         let problem = |message: String, help: Option<&str>| FileProblem {
             parameter: parameter.to_owned(),
@@ -216,7 +216,7 @@ impl<'a> Survey<'a> {
     }
 }
 
-impl Surveyed {
+impl Checked {
     /// What nodes below can expect of the result: how many records have a picture, and how many an answer. Empty if
     /// there are problems.
     pub fn promises(&self) -> Vec<Parameter> {
