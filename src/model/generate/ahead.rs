@@ -31,8 +31,15 @@ struct Chosen {
 enum Found {
     /// The most likely tokens, on their way.
     Best(Reading),
-    /// The logits, and the most likely ones of them with their tokens, each row's the most likely first.
-    Likeliest(Tensor<2>, Option<(Tensor<2>, Tensor<2, Int>)>),
+    /// What the host draws from.
+    Draws(Box<Candidates>),
+}
+
+struct Candidates {
+    /// `[size, vocabulary]`.
+    logits: Tensor<2>,
+    /// The most likely ones of them with their tokens, each row's most likely one first.
+    likeliest: Option<(Tensor<2>, Tensor<2, Int>)>,
 }
 
 /// Data on their way to the host.
@@ -138,7 +145,7 @@ impl Generator<'_> {
         if self.settings.sampling.temperature > 0.0 {
             let count = self.settings.sampling.shortlist(vocabulary);
             let likeliest = (count > 0).then(|| possible.topk_with_indices(count, 1));
-            return Chosen { tokens: None, found: Found::Likeliest(logits, likeliest) };
+            return Chosen { tokens: None, found: Found::Draws(Box::new(Candidates { logits, likeliest })) };
         }
         // Where nothing is above the least float, what is found may be no token.
         let tokens = possible.clone().argmax(1).clamp(0, vocabulary as i32 - 1);
@@ -161,8 +168,9 @@ impl Generator<'_> {
                     give(row, u32::try_from(token).ok());
                 }
             }
-            Found::Likeliest(logits, None) => return self.choose(rows, &read(logits)),
-            Found::Likeliest(logits, Some((values, tokens))) => {
+            Found::Draws(candidates) => {
+                let Candidates { logits, likeliest } = *candidates;
+                let Some((values, tokens)) = likeliest else { return self.choose(rows, &read(logits)) };
                 let count = values.dims()[1];
                 let mut data = Transaction::default().register(values).register(tokens).execute().into_iter();
                 let (values, tokens) = (data.next().expect("values"), data.next().expect("tokens"));
