@@ -11,7 +11,7 @@ key that do. Without PIPELINE: the quick start and the photographs, about four m
 are compared, too, when the tests keep them; of one that fails, as some are meant to, what it made before that:
 
     mkdir /tmp/kept && TMPDIR=/tmp/kept STIC_KEEP_WORKSPACES=1 cargo test --release --test behaviour
-    tests/regression.py OLD NEW /tmp/kept/*/*.toml
+    tests/regression.py OLD NEW /tmp/kept/.tmp*/*.toml
 """
 
 import argparse
