@@ -1,6 +1,6 @@
 //! STIC, Self-Training on Image Comprehension (<https://arxiv.org/abs/2405.19716>), as a declarative dataflow engine.
 //!
-//! A pipeline is a TOML file: nodes of nine kinds, joined by their inputs. The engine plans and runs it; what a node
+//! A pipeline is a TOML file: nodes, joined by their inputs. The engine plans and runs it; what a node
 //! makes is stored under a key of everything that determines it, so that only what a change touches runs again.
 //!
 //! # Map
@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! cli                          commands, progress, exit codes
-//! nodes                        the nine kinds: joins the two columns below
+//! nodes                        the kinds of node: joins the two columns below
 //! stic-engine                  │ eval  train      metrics; losses, optimizer, steps
 //!                              │ model            families of models on burn, adapters, generation, scores
 //!                              │ data             pictures, corruptions, readers, prompts

@@ -10,33 +10,6 @@ use stic_engine::schema::schema;
 
 const COMMITTED: &str = "pipelines/schema.json";
 
-/// A sound node of every kind.
-const NODES: [(&str, &[(&str, &str)]); 9] = [
-    ("sample", &[("from", "'p'")]),
-    ("describe", &[("inputs", "{ images = { file = 'r' } }"), ("model", "'m'"), ("prompts", "'stic:captions'")]),
-    ("corrupt", &[("inputs", "{ images = { file = 'r' } }"), ("operations", "[{ op = 'greyscale' }]")]),
-    ("mislead", &[("inputs", "{ images = { file = 'r' } }"), ("model", "'m'"), ("prompts", "['Lie.']")]),
-    (
-        "pair",
-        &[("inputs", "{ preferred = { file = 'a' }, rejected = [{ file = 'b' }, { file = 'c', images = 'i' }] }")],
-    ),
-    (
-        "dpo",
-        &[("inputs", "{ pairs = { file = 'r' } }"), ("model", "'m'"), ("learning_rate", "1e-4"), ("batch_size", "1")],
-    ),
-    ("infuse", &[("inputs", "{ instructions = { file = 'a' }, descriptions = { file = 'b' } }")]),
-    (
-        "sft",
-        &[
-            ("inputs", "{ conversations = { file = 'r' } }"),
-            ("model", "'m'"),
-            ("learning_rate", "1e-4"),
-            ("batch_size", "1"),
-        ],
-    ),
-    ("evaluate", &[("model", "'m'"), ("benchmark", "'vqa'"), ("data", "'d'")]),
-];
-
 /// Values of all types, sound for some key each; no `1.0`, which boon alone takes for an integer, in draft 4 too.
 const VALUES: &[&str] = &[
     "true",
@@ -53,7 +26,7 @@ const VALUES: &[&str] = &[
     "''",
     "' '",
     "'x'",
-    "'m'",
+    "'base'",
     "'pad'",
     "'checkpoint'",
     "'vqa'",
@@ -102,11 +75,20 @@ const VALUES: &[&str] = &[
 const BEYOND: [&str; 5] =
     ["unknown model", "unknown node", "needs an input adapter", "is for short answers", "is not a glob"];
 
+/// A sound node of `kind`, without header and `kind`.
+fn sound(kind: &str) -> &'static str {
+    kinds().get(kind).expect("a kind").example()
+}
+
 fn file(kind: &str, changed: &[(&str, &str)]) -> String {
-    let (_, sound) = NODES.iter().find(|(name, _)| *name == kind).unwrap();
-    let mut text = format!("[models.m]\nsource = 'm'\n[nodes.n]\nkind = '{kind}'\n");
-    let kept = sound.iter().filter(|(key, _)| !changed.iter().any(|(other, _)| other == key));
-    kept.chain(changed).for_each(|(key, value)| text.push_str(&format!("{key} = {value}\n")));
+    let mut text = format!("[models.base]\nsource = 'm'\n[nodes.n]\nkind = '{kind}'\n");
+    for line in sound(kind).lines() {
+        let key = line.split([' ', '.']).next();
+        if !changed.iter().any(|(other, _)| Some(*other) == key) {
+            text += &format!("{line}\n");
+        }
+    }
+    changed.iter().for_each(|(key, value)| text += &format!("{key} = {value}\n"));
     text
 }
 
@@ -165,7 +147,9 @@ fn the_schema_accepts_exactly_what_is_read() {
         }
     };
     for kind in kinds.all() {
-        compare(file(kind.name(), &[]));
+        let example = file(kind.name(), &[]);
+        assert_eq!(mistakes(&example), Vec::<String>::new(), "the example of `{}`:\n{example}", kind.name());
+        compare(example);
         let mut keys: Vec<&str> = kind.declared().iter().map(|declaration| declaration.name).collect();
         keys.extend(["seed", "retries", "inputs", "unknown"]);
         for key in keys {
@@ -189,15 +173,15 @@ fn the_schema_accepts_exactly_what_is_read() {
 proptest::proptest! {
     #[test]
     fn several_values_at_once_are_accepted_as_they_are_read(
-        kind in 0..NODES.len(), picks in proptest::collection::vec((0..64usize, 0..VALUES.len()), 1..4)
+        kind in 0..kinds().names().len(), picks in proptest::collection::vec((0..64usize, 0..VALUES.len()), 1..4)
     ) {
-        let (kinds, kind) = (kinds(), NODES[kind].0);
-        let declared = kinds.get(kind).unwrap().declared();
+        let kind = kinds().all()[kind].clone();
+        let declared = kind.declared();
         let mut changed: Vec<(&str, &str)> =
             picks.iter().map(|(key, value)| (declared[key % declared.len()].name, VALUES[*value])).collect();
         changed.sort_unstable();
         changed.dedup_by_key(|(key, _)| *key);
-        let text = file(kind, &changed);
+        let text = file(kind.name(), &changed);
         let found = mistakes(&text);
         proptest::prop_assert_eq!(accepts(&compiled(), &text), found.is_empty(), "{:?}\n{}", found, text);
     }

@@ -61,7 +61,14 @@ fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], ui: &Ui) -> Vec<String> {
 
 fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
     let mut lines = hanging("", &format!("{}: {}", kind.name(), kind.help()), ui.width, 2);
-    lines.push(format!("makes {}", kind.output().name));
+    lines.push(match kind.same_as() {
+        Some(port) => format!("makes what comes in by `inputs.{port}`"),
+        None => format!("makes {}", kind.output().name),
+    });
+    lines.extend([String::new(), ui.paint(Paint::Dim, "example")]);
+    for line in format!("[nodes.NAME]\nkind = \"{}\"\n{}", kind.name(), kind.example()).lines() {
+        lines.extend(hanging("", line, ui.width, 4));
+    }
     if !kind.ports().is_empty() {
         lines.extend([String::new(), ui.paint(Paint::Dim, "inputs")]);
     }
@@ -75,7 +82,7 @@ fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
         lines.extend(hanging(&format!("{name}  "), &about(&declaration), ui.width, 4));
         lines.extend(hanging("    ", declaration.help, ui.width, 4));
     }
-    lines.extend(formats(FORMATS.iter().filter(|format| format.read_by.contains(&kind.name())), ui));
+    lines.extend(formats(FORMATS.iter().filter(|format| format.is_read_by(kind)), ui));
     lines
 }
 
@@ -117,7 +124,7 @@ fn about(Declaration { form, fallback, class, .. }: &Declaration) -> String {
     };
     let class = match class {
         Class::Function => "",
-        Class::Selection => "; changing it keeps finished items",
+        Class::Selection => "; not part of the keys of items",
         Class::Execution => "; not part of the key",
     };
     format!("{form}, {fallback}{class}")
@@ -127,7 +134,7 @@ fn as_json(kind: &dyn NodeKind) -> Value {
     let takes: Vec<Value> = kind.ports().iter().map(port_as_json).collect();
     let parameters: Vec<Value> =
         rows(kind).iter().map(|(name, declaration)| parameter_as_json(name, declaration)).collect();
-    let formats = FORMATS.iter().filter(|format| format.read_by.contains(&kind.name()));
+    let formats = FORMATS.iter().filter(|format| format.is_read_by(kind));
     let formats: Vec<Value> = formats
         .map(|DataFormat { name, help, example, .. }| json!({ "name": name, "help": help, "example": example }))
         .collect();
@@ -135,7 +142,8 @@ fn as_json(kind: &dyn NodeKind) -> Value {
         "kind": kind.name(),
         "help": kind.help(),
         "takes": takes,
-        "makes": kind.output().name,
+        "makes": kind.same_as().is_none().then(|| kind.output().name),
+        "example": kind.example(),
         "parameters": parameters,
         "formats": formats,
     })

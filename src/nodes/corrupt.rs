@@ -50,6 +50,11 @@ impl NodeKind for CorruptKind {
         "applies one corruption to each picture, drawn in proportion to the operations' weights"
     }
 
+    fn example(&self) -> &'static str {
+        r#"inputs.images = { file = "records.json" }
+operations = [{ op = "greyscale" }]"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         Corrupt::declared()
     }

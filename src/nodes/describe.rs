@@ -49,18 +49,25 @@ const SAMPLES: usize = 3;
 pub struct ResponseKind {
     name: &'static str,
     help: &'static str,
+    example: &'static str,
 }
 
 /// The kind `describe`.
 pub const DESCRIBE: ResponseKind = ResponseKind {
     name: "describe",
     help: "generates a description of each picture: preferred responses, or rejected ones if pictures are altered",
+    example: r#"inputs.images = { file = "records.json" }
+model = "base"
+prompts = "stic:preferred""#,
 };
 
 /// The kind `mislead`.
 pub const MISLEAD: ResponseKind = ResponseKind {
     name: "mislead",
     help: "describes each picture with prompts that invite hallucination: rejected responses",
+    example: r#"inputs.images = { file = "records.json" }
+model = "base"
+prompts = "stic:hallucination""#,
 };
 
 impl NodeKind for ResponseKind {
@@ -82,6 +89,10 @@ impl NodeKind for ResponseKind {
 
     fn help(&self) -> &'static str {
         self.help
+    }
+
+    fn example(&self) -> &'static str {
+        self.example
     }
 
     fn declared(&self) -> Vec<Declaration> {

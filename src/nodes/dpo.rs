@@ -69,6 +69,13 @@ impl NodeKind for DpoKind {
         "trains an adapter on preference pairs by DPO with the paper's regularizer"
     }
 
+    fn example(&self) -> &'static str {
+        r#"inputs.pairs = { file = "pairs.json" }
+model = "base"
+learning_rate = 1e-5
+batch_size = 8"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         DpoParameters::declared()
     }

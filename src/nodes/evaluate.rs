@@ -148,6 +148,12 @@ impl NodeKind for EvaluateKind {
         "scores a model on your own data, with 95 % confidence intervals and paired differences"
     }
 
+    fn example(&self) -> &'static str {
+        r#"model = "base"
+benchmark = "vqa"
+data = "questions""#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         EvaluateNode::declared()
     }

@@ -49,6 +49,11 @@ impl NodeKind for InfuseKind {
         "prepends the model's own description to the first question of each record"
     }
 
+    fn example(&self) -> &'static str {
+        r#"inputs.instructions = { file = "records.json" }
+inputs.descriptions = { file = "descriptions.json" }"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         Infuse::declared()
     }

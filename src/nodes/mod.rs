@@ -45,7 +45,7 @@ pub use sample::SampleKind;
 pub use sft::SftKind;
 pub use share::name_items;
 
-/// The nine kinds of node, and the importer of files.
+/// The kinds of node, and the importer of files.
 pub fn kinds() -> Kinds {
     let kinds: Vec<Arc<dyn NodeKind>> = vec![
         Arc::new(SampleKind),

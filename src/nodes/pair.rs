@@ -58,6 +58,11 @@ impl NodeKind for PairKind {
         "joins preferred and rejected responses by picture and draws an instruction for each pair"
     }
 
+    fn example(&self) -> &'static str {
+        r#"inputs.preferred = { file = "described.json" }
+inputs.rejected = [{ file = "corrupted.json" }, { file = "misled.json", images = "pictures" }]"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         PairNode::declared()
     }

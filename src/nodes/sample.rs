@@ -57,6 +57,11 @@ impl NodeKind for SampleKind {
         "reads pictures or instruction records from a directory, glob, list or JSON file, filters them and samples `count`"
     }
 
+    fn example(&self) -> &'static str {
+        r#"from = "pictures"
+count = 100"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         SampleParameters::declared()
     }

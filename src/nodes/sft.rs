@@ -49,6 +49,13 @@ impl NodeKind for SftKind {
         "fine-tunes an adapter on the answers of conversations, or on the preferred responses of pairs"
     }
 
+    fn example(&self) -> &'static str {
+        r#"inputs.conversations = { file = "records.json" }
+model = "base"
+learning_rate = 1e-4
+batch_size = 8"#
+    }
+
     fn declared(&self) -> Vec<Declaration> {
         SftParameters::declared()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::mistake::{Mistake, fits};
 use super::{Graph, GraphNode, Unread, order};
+use crate::artifact::ArtifactKind;
 use crate::diagnostic::{Span, nearest};
 use crate::node::{Arity, Kinds, NodeKind, Port};
 use crate::spec::keys::meant;
@@ -35,12 +36,13 @@ impl<'a> Joining<'a> {
     pub(super) fn graph(&self) -> Result<Graph, (Vec<GraphNode>, Vec<Unread>)> {
         let tables = &self.pipeline.nodes;
         let kinds: Vec<Option<&Arc<dyn NodeKind>>> = tables.iter().map(|table| self.kind(table)).collect();
+        let made = self.made(&kinds);
         let mut nodes: Vec<Option<GraphNode>> = Vec::with_capacity(tables.len());
         let mut imports: Vec<VecDeque<GraphNode>> = Vec::with_capacity(tables.len());
         let mut unread = Vec::new();
-        for (table, kind) in tables.iter().zip(&kinds) {
+        for ((table, kind), made) in tables.iter().zip(&kinds).zip(&made) {
             nodes.push(kind.and_then(|kind| {
-                let (node, named) = self.read(table, kind.as_ref());
+                let (node, named) = self.read(table, kind.as_ref(), made.unwrap_or(kind.output()));
                 if node.is_none() {
                     unread.push(Unread { named, parameters: table.parameters.clone() });
                 }
@@ -51,7 +53,7 @@ impl<'a> Joining<'a> {
         for (table, kind) in tables.iter().zip(&kinds) {
             self.check_names(table);
             if let Some(kind) = kind {
-                self.check_inputs(table, kind.as_ref(), &kinds);
+                self.check_inputs(table, kind.as_ref(), &made);
             }
         }
         match self.order() {
@@ -75,7 +77,33 @@ impl<'a> Joining<'a> {
         kind
     }
 
-    fn read(&self, table: &NodeTable, kind: &dyn NodeKind) -> (Option<GraphNode>, Named) {
+    /// What each node makes; `None` where that is not known: of unknown kinds, and where it is what comes in and that is
+    /// missing or wrong.
+    fn made(&self, kinds: &[Option<&Arc<dyn NodeKind>>]) -> Vec<Option<ArtifactKind>> {
+        let same_as = |kind: &Arc<dyn NodeKind>| kind.ports().iter().find(|port| Some(port.name) == kind.same_as());
+        let own = |kind: &Option<&Arc<dyn NodeKind>>| kind.filter(|kind| kind.same_as().is_none()).map(|k| k.output());
+        let mut made: Vec<Option<ArtifactKind>> = kinds.iter().map(own).collect();
+        // Each round finds those whose input was found before.
+        loop {
+            let mut found = false;
+            for (index, table) in self.pipeline.nodes.iter().enumerate().filter(|(index, _)| kinds[*index].is_some()) {
+                let Some(port) = kinds[index].and_then(same_as).filter(|_| made[index].is_none()) else { continue };
+                let input = table.inputs.iter().find(|input| input.port == port.name);
+                let comes_in = match input.and_then(|input| input.sources.first()) {
+                    Some(InputSource::Node { name, .. }) => self.index(name).and_then(|above| made[above]),
+                    Some(InputSource::Import(_)) => self.kinds.importer().map(|it| it.kind(port.accepts).output()),
+                    None => None,
+                };
+                made[index] = comes_in.filter(|artifact| port.accepts.contains(artifact));
+                found |= made[index].is_some();
+            }
+            if !found {
+                return made;
+            }
+        }
+    }
+
+    fn read(&self, table: &NodeTable, kind: &dyn NodeKind, output: ArtifactKind) -> (Option<GraphNode>, Named) {
         let pipeline = self.pipeline;
         let scope = Scope::new(&pipeline.folder, &pipeline.resources, self.mistakes);
         let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
@@ -88,7 +116,7 @@ impl<'a> Joining<'a> {
             kind: kind.name(),
             version: kind.version(),
             ports: kind.ports(),
-            output: kind.output(),
+            output,
             declared: kind.declared(),
             node,
             seed: table.seed.unwrap_or(pipeline.seed),
@@ -147,13 +175,13 @@ impl<'a> Joining<'a> {
     }
 
     /// The other nodes that make what `port` of the node `table` takes.
-    fn makers(&self, table: &NodeTable, port: &Port, kinds: &[Option<&Arc<dyn NodeKind>>]) -> Vec<String> {
-        let others = self.pipeline.nodes.iter().zip(kinds).filter(|(node, _)| node.name != table.name);
-        let makes = |kind: &Option<&Arc<dyn NodeKind>>| kind.is_some_and(|k| port.accepts.contains(&k.output()));
-        others.filter(|(_, kind)| makes(kind)).map(|(node, _)| node.name.clone()).collect()
+    fn makers(&self, table: &NodeTable, port: &Port, made: &[Option<ArtifactKind>]) -> Vec<String> {
+        let others = self.pipeline.nodes.iter().zip(made).filter(|(node, _)| node.name != table.name);
+        let taken = |made: &Option<ArtifactKind>| made.is_some_and(|made| port.accepts.contains(&made));
+        others.filter(|(_, made)| taken(made)).map(|(node, _)| node.name.clone()).collect()
     }
 
-    fn check_inputs(&self, table: &NodeTable, kind: &dyn NodeKind, kinds: &[Option<&Arc<dyn NodeKind>>]) {
+    fn check_inputs(&self, table: &NodeTable, kind: &dyn NodeKind, made: &[Option<ArtifactKind>]) {
         for input in &table.inputs {
             let Some(port) = kind.ports().iter().find(|port| port.name == input.port) else {
                 self.report(Mistake::UnknownPort {
@@ -169,14 +197,14 @@ impl<'a> Joining<'a> {
                 self.report(Mistake::TooMany { port: port.name, kind: kind.name(), count, span });
             }
             for (name, span) in named(input) {
-                let Some(source) = self.by_name.get(name).and_then(|index| kinds[*index]) else { continue };
-                if !port.accepts.contains(&source.output()) {
+                let Some(makes) = self.index(name).and_then(|index| made[index]) else { continue };
+                if !port.accepts.contains(&makes) {
                     self.report(Mistake::WrongArtifact {
                         from: name.to_owned(),
-                        makes: source.output(),
+                        makes,
                         port: *port,
                         kind: kind.name(),
-                        makers: self.makers(table, port, kinds),
+                        makers: self.makers(table, port, made),
                         span: span.clone(),
                     });
                 }
@@ -188,7 +216,7 @@ impl<'a> Joining<'a> {
                     node: table.name.clone(),
                     kind: kind.name(),
                     port: *port,
-                    makers: self.makers(table, port, kinds),
+                    makers: self.makers(table, port, made),
                     span: table.parameters.span.clone(),
                 });
             }

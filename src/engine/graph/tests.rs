@@ -1,8 +1,12 @@
 //! What is said about pipelines of toy kinds.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::diagnostic::{Source, Style, render};
 use crate::event::State;
+use crate::node::{Arity, NodeKind};
+use crate::spec::Reader;
 
 fn read(text: &str) -> Result<Graph, Rejected> {
     Graph::read(text, "toy", Path::new("folder"), &toy::kinds())
@@ -222,4 +226,65 @@ fn inputs_that_are_no_names_are_reported_with_the_rest() {
 #[test]
 fn a_file_without_nodes_has_nothing_to_run() {
     insta::assert_snapshot!(said("[pipeline]\nname = 'x'\n"));
+}
+
+/// `keep` makes again what comes in.
+struct Keep;
+
+impl NodeKind for Keep {
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn ports(&self) -> &'static [Port] {
+        const ACCEPTS: &[ArtifactKind] = &[toy::RESPONSES, toy::PAIRS];
+        &[Port { name: "rows", accepts: ACCEPTS, arity: Arity::One, items: false }]
+    }
+
+    fn output(&self) -> ArtifactKind {
+        ArtifactKind { name: "the same", version: 1, rows: None }
+    }
+
+    fn same_as(&self) -> Option<&'static str> {
+        Some("rows")
+    }
+
+    fn read(&self, table: &mut Reader<'_>, connected: &dyn Fn(&str) -> bool) -> Option<Box<dyn Node>> {
+        toy::kinds().get("join").expect("a toy kind").read(table, connected)
+    }
+}
+
+#[test]
+fn a_kind_that_makes_again_what_comes_in_makes_that() {
+    let mut all = toy::kinds().all().to_vec();
+    all.push(Arc::new(Keep));
+    let kinds = Kinds::new(all).with_importer(Arc::new(toy::ToyImporter)).with_declared(toy::kinds().declared());
+    let read = |more: &str| Graph::read(&format!("{SOUND}{more}"), "toy", Path::new("folder"), &kinds);
+    let keep = |node: &str, rows: &str| format!("[nodes.{node}]\nkind = 'keep'\ninputs.rows = {rows}\n");
+    // Before and behind what they take, in the file.
+    let all = [keep("two", "'one'"), keep("one", "'pairs'"), keep("three", "'good'"), keep("four", "{ file = 'a' }")];
+    let graph = read(&all.concat()).ok().expect("the text is sound");
+    let output = |name: &str| graph.nodes[graph.find(name).expect("a node")].output;
+    let made = ["one", "two", "three", "four"].map(output);
+    assert_eq!(made, [toy::PAIRS, toy::PAIRS, toy::RESPONSES, toy::RESPONSES]);
+    let mistakes = |more: &str| -> Vec<String> {
+        let found = read(more).err().map(|rejected| rejected.mistakes).unwrap_or_default();
+        found.into_iter().map(|mistake| mistake.message).collect()
+    };
+    // One mistake each, and none about what follows from it.
+    let below = "[nodes.below]\nkind = 'learn'\ninputs.pairs = 'one'\nmodel = 'm'\nrank = 1\n";
+    let wrong = ["'good'", "'pictures'", "'nobody'", "'one'"].map(|rows| mistakes(&(keep("one", rows) + below)));
+    assert_eq!(
+        wrong,
+        [
+            ["`inputs.pairs` of `learn` takes pairs or conversations, and `one` makes responses"],
+            ["`inputs.rows` of `keep` takes responses or pairs, and `pictures` makes records"],
+            ["unknown node `nobody`"],
+            ["a node takes its own result: one → one"],
+        ]
+    );
 }

@@ -11,8 +11,8 @@ const fn made(name: &'static str) -> ArtifactKind {
 }
 
 const RECORDS: ArtifactKind = made("records");
-const RESPONSES: ArtifactKind = made("responses");
-const PAIRS: ArtifactKind = made("pairs");
+pub(crate) const RESPONSES: ArtifactKind = made("responses");
+pub(crate) const PAIRS: ArtifactKind = made("pairs");
 const CONVERSATIONS: ArtifactKind = made("conversations");
 const ADAPTER: ArtifactKind = made("adapter");
 
@@ -64,7 +64,7 @@ fn read_learned(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
     model.zip(rank).map(|_| Vec::new())
 }
 
-struct ToyImporter;
+pub(crate) struct ToyImporter;
 
 impl Importer for ToyImporter {
     fn kind(&self, accepts: &[ArtifactKind]) -> Arc<dyn NodeKind> {

@@ -49,7 +49,7 @@ impl Kinds {
             }
         }
         let mut artifacts: Vec<ArtifactKind> = Vec::new();
-        let made = self.kinds.iter().map(|kind| kind.output());
+        let made = self.kinds.iter().filter(|kind| kind.same_as().is_none()).map(|kind| kind.output());
         let taken = self.kinds.iter().flat_map(|kind| kind.ports()).flat_map(|port| port.accepts).copied();
         for artifact in made.clone().chain(taken) {
             if artifacts.contains(&artifact) {

@@ -44,7 +44,7 @@ pub enum Arity {
 pub struct Port {
     /// Its name: `inputs.NAME` in the pipeline file.
     pub name: &'static str,
-    /// The artifacts it takes.
+    /// The artifacts that it takes. A file is read as the first.
     pub accepts: &'static [ArtifactKind],
     /// How many.
     pub arity: Arity,
@@ -64,11 +64,23 @@ pub trait NodeKind: Send + Sync {
     /// Its inputs.
     fn ports(&self) -> &'static [Port];
 
-    /// What it makes.
+    /// What it makes, always the same, unless [`NodeKind::same_as`] names a port. A kind that makes either of two artifacts
+    /// is two kinds.
     fn output(&self) -> ArtifactKind;
+
+    /// The port, of one input, whose artifact it makes, such as a kind that chooses among rows of several artifacts. Then
+    /// [`NodeKind::output`] is used for its name alone.
+    fn same_as(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What it does: one line.
     fn help(&self) -> &'static str {
+        ""
+    }
+
+    /// The smallest sound table of it, with files as inputs, without header and `kind`: for the reference.
+    fn example(&self) -> &'static str {
         ""
     }
 
@@ -86,7 +98,7 @@ pub trait NodeKind: Send + Sync {
 
 /// Makes nodes of tables in place of an input: `inputs.PORT = { file = "…" }`.
 pub trait Importer: Send + Sync {
-    /// The kind that reads such a table as one of `accepts`. Its nodes have no inputs.
+    /// The kind that reads such a table as the first of `accepts`. Its nodes have no inputs.
     fn kind(&self, accepts: &[ArtifactKind]) -> Arc<dyn NodeKind>;
 
     /// What is wrong with `resource`, for resources that only nodes with mistakes name.

@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
         Some(text)
     }
 
-    /// As [`Reader::text`]; a missing one is reported.
+    /// As [`Reader::string`]; a missing one is reported.
     pub fn required_string(&mut self, key: &str, expected: &'static str) -> Option<String> {
         self.report_missing(key, expected.to_owned());
         self.string(key, expected)
