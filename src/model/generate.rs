@@ -7,7 +7,7 @@
 //! either: every row of a product is computed alike.
 //!
 //! On a GPU shapes are few instead, so that kernels are compiled and tuned once: lengths are multiples of 64, batches
-//! have powers of two of rows, and what changes from token to token stays on the device ([`ahead`]).
+//! have powers of two of rows, and what changes from token to token stays on the device (`generate/ahead.rs`).
 //!
 //! Draws are functions of (seed, request), on the host. This module does not know templates, files or nodes.
 
