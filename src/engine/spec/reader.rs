@@ -348,22 +348,22 @@ impl<'a> Reader<'a> {
         matches!(self.syntax(key), Some(Syntax::String(_)))
     }
 
-    /// See [`Reader::is_text`].
+    /// See [`Reader::is_string`].
     pub fn is_list(&self, key: &str) -> bool {
         matches!(self.syntax(key), Some(Syntax::List(_)))
     }
 
-    /// See [`Reader::is_text`].
+    /// See [`Reader::is_string`].
     pub fn is_table(&self, key: &str) -> bool {
         matches!(self.syntax(key), Some(Syntax::Table(_)))
     }
 
-    /// See [`Reader::is_text`].
+    /// See [`Reader::is_string`].
     pub fn is_boolean(&self, key: &str) -> bool {
         matches!(self.syntax(key), Some(Syntax::Boolean(_)))
     }
 
-    /// See [`Reader::is_text`]; whole or not.
+    /// See [`Reader::is_string`]; whole or not.
     pub fn is_number(&self, key: &str) -> bool {
         matches!(self.syntax(key), Some(Syntax::Integer(_) | Syntax::Float(_)))
     }
