@@ -2,7 +2,7 @@
 //!
 //! Nodes save their progress when asked to stop. If they are in a long computation and do not react within
 //! [`PATIENCE`], the process exits without them. That is safe: the cache survives a crash at any moment, and only the
-//! items in flight are lost.
+//! items in flight are lost. A training with unsaved steps reacts between two layers.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

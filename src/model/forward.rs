@@ -38,16 +38,19 @@ pub fn forward<'a>(
 }
 
 /// Goes back through all layers, given what had entered each of them and the gradient of what left the last one.
-/// `adapter` gives a layer's change again, and `take` is given its tracked tensors and their gradients.
+/// `adapter` gives a layer's change again, and `take` is given its tracked tensors and their gradients. `proceed` is asked
+/// before every layer, and may stop the pass.
 pub fn backward(
     model: &dyn Model,
     input: &Input,
     mut entering: Vec<Tensor<3>>,
     mut upstream: Tensor<3>,
     adapter: impl Fn(usize) -> LayerAdapter,
+    proceed: impl Fn() -> ControlFlow<()>,
     mut take: impl FnMut(usize, &LayerAdapter, &mut Gradients),
-) {
+) -> ControlFlow<()> {
     while let Some(entered) = entering.pop() {
+        proceed()?;
         let index = entering.len();
         // Below the first layer nothing is trained.
         let entered = if index > 0 { entered.autodiff().require_grad() } else { entered };
@@ -62,6 +65,7 @@ pub fn backward(
             upstream = entered.grad_remove(&mut found).expect("a layer's output depends on its input");
         }
     }
+    ControlFlow::Continue(())
 }
 
 fn layer(
@@ -82,13 +86,23 @@ fn layer(
 
 /// The log-probabilities of a batch's answer tokens, in nats, without a gradient.
 pub fn log_probabilities(model: &dyn Model, adapter: Option<&Adapter>, batch: &Batch) -> Vec<f32> {
+    let always = || ControlFlow::Continue(());
+    log_probabilities_unless(model, adapter, batch, always).continue_value().expect("nothing stops it")
+}
+
+/// [`log_probabilities`]; `proceed` is asked before every layer, and may stop the pass.
+pub fn log_probabilities_unless(
+    model: &dyn Model,
+    adapter: Option<&Adapter>,
+    batch: &Batch,
+    proceed: impl Fn() -> ControlFlow<()>,
+) -> ControlFlow<(), Vec<f32>> {
     let layer = |index: usize| adapter.map(|adapter| Cow::Borrowed(&adapter.layers[index]));
-    let hidden = forward(model, &batch.input, layer, None, |_| ControlFlow::Continue(()));
-    let hidden = hidden.continue_value().expect("nothing breaks it off");
+    let hidden = forward(model, &batch.input, layer, None, |_| proceed())?;
     let values = of_labels(model.logits(predicting(hidden, batch)), batch.label_column());
     let mut values: Vec<f32> = values.try_into_vec_as().expect("log-probabilities are 32-bit floats");
     values.truncate(batch.labels.len());
-    values
+    ControlFlow::Continue(values)
 }
 
 /// The rows of `hidden` that predict answer tokens, `[predicted, hidden]`.

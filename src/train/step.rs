@@ -15,15 +15,16 @@ use crate::model::forward::{backward, forward, of_labels, predicting};
 /// The gradient of a loss with respect to every tensor of `adapter`.
 ///
 /// `weigh` is given the log-probabilities of the answer tokens, in nats, and gives `∂loss/∂log p` for each. On their
-/// way through the layers gradients are multiplied by `scale`.
+/// way through the layers gradients are multiplied by `scale`. `proceed` is asked before every layer, and may stop it all.
 pub fn gradients(
     model: &dyn Model,
     adapter: &Adapter,
     dropout: Option<&Dropout<'_>>,
     batch: &Batch,
     scale: f64,
+    proceed: impl Fn() -> ControlFlow<()>,
     weigh: impl FnOnce(&[f32]) -> Vec<f32>,
-) -> Parameters {
+) -> ControlFlow<(), Parameters> {
     let linears = &model.shape().linears;
     let masks = dropout.map(|dropout| Masks::new(dropout, batch));
     let layer = |index: usize| {
@@ -33,10 +34,9 @@ pub fn gradients(
     let mut entering = Vec::with_capacity(adapter.layers.len());
     let keep = |hidden: &Tensor<3>| {
         entering.push(hidden.clone());
-        ControlFlow::Continue(())
+        proceed()
     };
-    let hidden = forward(model, &batch.input, |index| Some(layer(index)), None, keep);
-    let hidden = hidden.continue_value().expect("nothing breaks it off");
+    let hidden = forward(model, &batch.input, |index| Some(layer(index)), None, keep)?;
 
     let [rows, length, width] = hidden.dims();
     let nothing = hidden.zeros_like().reshape([rows * length, width]);
@@ -60,6 +60,7 @@ pub fn gradients(
         entering,
         upstream,
         |index| layer(index).into_owned(),
+        &proceed,
         |index, layer, found| {
             for (path, tensor) in layer.tensors(index, linears) {
                 let gradient = tensor.grad_remove(found).expect("a layer's output depends on its adapter");
@@ -67,8 +68,8 @@ pub fn gradients(
                 gradients.insert(path, if scale == 1.0 { gradient } else { gradient.div_scalar(scale) });
             }
         },
-    );
-    gradients
+    )?;
+    ControlFlow::Continue(gradients)
 }
 
 /// Adds `more` to `sum`.
@@ -108,6 +109,18 @@ mod tests {
     use crate::train::scale::LossScale;
 
     const ANSWERS: [usize; 3] = [4, 1, 7];
+
+    fn gradients(
+        model: &dyn Model,
+        adapter: &Adapter,
+        dropout: Option<&Dropout<'_>>,
+        batch: &Batch,
+        scale: f64,
+        weigh: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) -> Parameters {
+        let always = || ControlFlow::Continue(());
+        super::gradients(model, adapter, dropout, batch, scale, always, weigh).continue_value().unwrap()
+    }
 
     fn batch(model: &dyn Model, indices: &[usize]) -> Batch {
         let sequences: Vec<_> =

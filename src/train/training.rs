@@ -6,6 +6,7 @@
 //! not know where examples and pictures come from, nor what becomes of the adapter.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Checkpoints, Found, State, fixed};
@@ -22,7 +23,7 @@ use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::batch::{Batch, Member, answer_count, few_counts};
 use crate::model::contract::{ImageFeatures, LinearSpec, Model};
-use crate::model::forward::log_probabilities;
+use crate::model::forward::log_probabilities_unless;
 use crate::model::sequence::Sequence;
 use stic_engine::draw::Draws;
 
@@ -103,7 +104,8 @@ pub trait Observer {
     /// A note for the user.
     fn note(&mut self, text: &str);
 
-    /// Whether to stop: checked between micro-batches. An unfinished step is repeated on resume.
+    /// Whether to stop: checked between micro-batches, and before every layer if a stop would save steps. An unfinished
+    /// step is repeated on resume.
     fn stops(&self) -> bool;
 }
 
@@ -172,7 +174,8 @@ impl Training<'_> {
                 ..Line::default()
             };
             let stops = || observer.stops();
-            let taken = self.step(&mut progress, batch, micro_batch_size, &mut line, &stops)?;
+            let unsaved = progress.checkpoint.state.log.len() > saved;
+            let taken = self.step(&mut progress, batch, micro_batch_size, &mut line, unsaved, &stops)?;
             if taken {
                 line.seconds = began.elapsed().as_secs_f64();
                 tokens += line.tokens;
@@ -232,13 +235,15 @@ impl Training<'_> {
     }
 
     /// One optimizer step on the examples `batch`; completes `line`. False when it `stops` on the way, and nothing has
-    /// changed.
+    /// changed. With `unsaved` steps it stops at the next layer, since a process that takes longer may be killed before it
+    /// saves them; otherwise not in the first micro-batch, so that a training that is stopped over and over gets on.
     fn step(
         &self,
         Progress { adapter, checkpoint, features }: &mut Progress<'_>,
         batch: &[usize],
         micro_batch_size: usize,
         line: &mut Line,
+        unsaved: bool,
         stops: &dyn Fn() -> bool,
     ) -> Result<bool, ModelError> {
         let Checkpoint { parameters, moments, state } = checkpoint;
@@ -247,10 +252,10 @@ impl Training<'_> {
         let mut sum = Parameters::new();
         let scale = state.scale.map_or(1.0, LossScale::factor);
         for (index, group) in batch.chunks(micro_batch_size).enumerate() {
-            // Not before the first: a training that is stopped and started over and over gets on.
-            if index > 0 && stops() {
+            if (index > 0 || unsaved) && stops() {
                 return Ok(false);
             }
+            let proceed = || if unsaved && stops() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             let micro = self.micro_batch(group, features)?;
             line.tokens += micro.filled.iter().sum::<usize>() as u64;
             let places = index * micro_batch_size..;
@@ -258,9 +263,15 @@ impl Training<'_> {
                 places.take(group.len()).map(|place| format!("{} {place}", line.step)).collect();
             let dropout = Dropout { probability: self.settings.dropout, seed: self.settings.seed, subjects: &subjects };
             let dropout = (self.settings.dropout > 0.0).then_some(&dropout);
-            let references = self.references(&mut state.reference, group, &micro);
+            let ControlFlow::Continue(references) = self.references(&mut state.reference, group, &micro, proceed)
+            else {
+                return Ok(false);
+            };
             let weigh = |values: &[f32]| loss.add(&micro, values, &references);
-            accumulate(&mut sum, gradients(self.model, adapter, dropout, &micro, scale, weigh));
+            match gradients(self.model, adapter, dropout, &micro, scale, proceed, weigh) {
+                ControlFlow::Continue(found) => accumulate(&mut sum, found),
+                ControlFlow::Break(()) => return Ok(false),
+            }
         }
         loss.finish(line);
         if self.settings.epochs == 1 {
@@ -303,15 +314,21 @@ impl Training<'_> {
 
     /// The reference's sums for the examples of `group`, out of `known` where an earlier epoch computed them; none
     /// without a reference.
-    fn references(&self, known: &mut [Option<Sums>], group: &[usize], micro: &Batch) -> Vec<Sums> {
-        let Objective::Dpo { reference, .. } = self.objective else { return Vec::new() };
+    fn references(
+        &self,
+        known: &mut [Option<Sums>],
+        group: &[usize],
+        micro: &Batch,
+        proceed: impl Fn() -> ControlFlow<()>,
+    ) -> ControlFlow<(), Vec<Sums>> {
+        let Objective::Dpo { reference, .. } = self.objective else { return ControlFlow::Continue(Vec::new()) };
         if group.iter().any(|example| known[*example].is_none()) {
-            let values = log_probabilities(self.model, reference, micro);
+            let values = log_probabilities_unless(self.model, reference, micro, proceed)?;
             for (sums, example) in std::iter::zip(sums(micro, &values), group) {
                 known[*example].get_or_insert(sums);
             }
         }
-        group.iter().map(|example| known[*example].expect("just computed")).collect()
+        ControlFlow::Continue(group.iter().map(|example| known[*example].expect("just computed")).collect())
     }
 
     /// The error of a loss or gradient in `line` that is not finite.
