@@ -324,7 +324,7 @@ impl<'a> Planner<'a> {
         let (key, fields) = (own.key(), own.fields());
         let forced = self.options.force.contains(&index);
         let found = if forced { Found::Nothing } else { store.find(&key)? };
-        let (why, lost, again) = match found {
+        let (mut why, lost, again) = match found {
             _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) if is_sound(&entry, node) => {
                 return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: None })));
@@ -333,6 +333,9 @@ impl<'a> Planner<'a> {
             Found::Incomplete(lost) => (vec![lost_in_words(&lost, store)?], lost, false),
             Found::Nothing => (self.earlier.why(node, &fields, store, digests)?, Vec::new(), false),
         };
+        if !again && store.is_unfinished(&key)? {
+            why.push("resumes unfinished work".to_owned());
+        }
         let (function_key, accepted) = (own.function_key(), Vec::new());
         let mut task =
             Task { index, inputs: Vec::new(), key, fields, function_key, forced, again, accepted, why, lost };

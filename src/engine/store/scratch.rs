@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Claim, Store, StoreError};
+use crate::digest::Digest;
 
 /// Which scratch of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,20 @@ impl Store {
             None => self.make_folder(&ours)?,
         }
         Ok(ours)
+    }
+
+    /// Whether a node would resume unfinished work on `key`.
+    ///
+    /// # Errors
+    /// When that cannot be determined.
+    pub fn is_unfinished(&self, key: &Digest) -> Result<bool, StoreError> {
+        let folder = self.root.join("work").join(key.to_string());
+        for name in self.disk.names(&folder)?.iter().filter(|name| Scratch::Ordinary.has(name)) {
+            if !self.disk.names(&folder.join(name))?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The result of the work is published: its scratch is no longer needed.
@@ -140,7 +155,9 @@ mod tests {
         let record = example(&store, "key", "one");
         let held = claim(&store, &record);
         let first = store.scratch(&held, Scratch::Ordinary).unwrap();
+        assert!(!store.is_unfinished(&record.key).unwrap(), "nothing is in it");
         fs::write(first.join("checkpoint"), "3").unwrap();
+        assert!(store.is_unfinished(&record.key).unwrap());
         assert_eq!(store.scratch(&held, Scratch::Ordinary).unwrap(), first);
         drop(held);
         let held = claim(&store, &record);
@@ -148,6 +165,7 @@ mod tests {
         assert_eq!(fs::read_to_string(second.join("checkpoint")).unwrap(), "3");
         assert!(!first.exists(), "the one before can write nothing more there");
         store.finish(held).unwrap();
+        assert!(!store.is_unfinished(&record.key).unwrap());
         assert!(!folder.path().join("work").join(record.key.to_string()).exists());
     }
 
