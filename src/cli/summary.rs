@@ -323,11 +323,7 @@ fn blocks(node: &str, summary: &Summary, ui: &Ui) -> Vec<String> {
 fn shown_block(block: &Block) -> String {
     match block {
         Block::Curve { name, values } => curve::row(name, values),
-        // Earlier versions kept samples as text: `picture:DIGEST: …`.
-        Block::Text { text } => match text.strip_prefix("picture:") {
-            Some(rest) if rest.is_char_boundary(64) && rest.len() > 64 => format!("{}{}", &rest[..12], &rest[64..]),
-            _ => text.clone(),
-        },
+        Block::Text { text } => text.clone(),
         Block::Sample(Sample { file, name, text, fields }) => {
             let mut shown = name.clone().unwrap_or_else(|| file.short());
             match text.as_str() {

@@ -216,7 +216,7 @@ impl Summary {
     }
 }
 
-/// Blocks, and the text that earlier versions wrote in their place.
+/// Blocks, and what earlier versions wrote in their place: text, which names a file at its start as `WORD:DIGEST`.
 fn blocks<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Block>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -226,9 +226,23 @@ fn blocks<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<Block>, D::Error> 
     }
     let block = |written| match written {
         Written::Block(block) => block,
-        Written::Text(text) => Block::Text { text },
+        Written::Text(text) => match leading_file(&text) {
+            Some((file, rest)) => {
+                let text = rest.strip_prefix(": ").unwrap_or(rest).to_owned();
+                Block::Sample(Sample { file, name: None, text, fields: Vec::new() })
+            }
+            None => Block::Text { text },
+        },
     };
     Ok(Vec::<Written>::deserialize(source)?.into_iter().map(block).collect())
+}
+
+/// The digest at the start of `WORD:DIGEST…`, and what follows it.
+fn leading_file(text: &str) -> Option<(Digest, &str)> {
+    let (word, rest) = text.split_once(':')?;
+    let (digest, rest) = rest.split_at_checked(64)?;
+    let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    is_word.then_some((digest.parse().ok()?, rest))
 }
 
 /// A measured number.
@@ -286,9 +300,15 @@ mod tests {
 
     #[test]
     fn what_earlier_versions_wrote_is_read_as_blocks() {
-        let summary: Summary =
-            serde_json::from_value(serde_json::json!({ "line": "", "samples": ["loss 1 0"] })).unwrap();
-        assert_eq!(summary.blocks, [Block::Text { text: "loss 1 0".to_owned() }]);
+        let file = Digest::of(b"file");
+        let (beside, below) = (format!("file:{file}: a cat"), format!("file:{file}\n  instruction: Say."));
+        let texts = ["loss 1 0".to_owned(), format!("a file: {file}"), "file:élan".to_owned()];
+        let written: Vec<&String> = [&beside, &below].into_iter().chain(&texts).collect();
+        let summary: Summary = serde_json::from_value(serde_json::json!({ "line": "", "samples": written })).unwrap();
+        let sample = |text: &str| Block::Sample(Sample { file, name: None, text: text.to_owned(), fields: Vec::new() });
+        let texts = texts.map(|text| Block::Text { text });
+        let samples = [sample("a cat"), sample("\n  instruction: Say.")];
+        assert_eq!(summary.blocks, samples.into_iter().chain(texts).collect::<Vec<_>>());
         let again: Summary = serde_json::from_value(serde_json::to_value(&summary).unwrap()).unwrap();
         assert_eq!(again, summary);
     }
