@@ -5,10 +5,10 @@
 //! stored and makes sure that it belongs to a training with the same parameters and inputs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::log::Line;
@@ -63,6 +63,10 @@ pub struct State {
     pub taken: u64,
     /// The loss scale of the next step, where there is one.
     pub scale: Option<LossScale>,
+    /// How many examples go through the model at once: another number gives other bits. In what [`Checkpoint::load`]
+    /// returns it is there; earlier versions kept it in a file beside the checkpoint.
+    #[serde(default)]
+    pub micro_batch_size: Option<NonZeroUsize>,
 }
 
 /// What there is of checkpoints.
@@ -111,11 +115,15 @@ impl Checkpoint {
     /// # Errors
     /// When one exists but cannot be read. One that can be read and is damaged is no error: it is reported.
     pub fn load(checkpoints: &dyn Checkpoints, device: &Device) -> Result<Found, ModelError> {
+        let (size, mut damaged) = earlier_micro_batch_size(checkpoints)?;
         let mut checkpoint = None;
-        let damaged = checkpoints.load(NAME, &mut |content| {
-            checkpoint = Some(Self::upload(Sound::read(content)?, device)?);
+        damaged.extend(checkpoints.load(NAME, &mut |content| {
+            let mut read = Self::upload(Sound::read(content)?, device)?;
+            let size = read.state.micro_batch_size.or(size).ok_or("its micro-batch size is missing")?;
+            read.state.micro_batch_size = Some(size);
+            checkpoint = Some(read);
             Ok(())
-        })?;
+        })?);
         Ok(Found { checkpoint, damaged })
     }
 
@@ -177,31 +185,14 @@ fn digest<'a>(state: &str, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -
     Digest::of(digests.as_bytes()).to_string()
 }
 
-/// The value that was fixed under `name` when the training first started; `choose` chooses it then.
-///
-/// # Errors
-/// When it can be neither read nor written.
-pub fn fixed<T: Serialize + DeserializeOwned>(
-    checkpoints: &dyn Checkpoints,
-    name: &str,
-    choose: impl FnOnce() -> T,
-) -> Result<T, ModelError> {
-    let file = format!("{name}.json");
+/// The micro-batch size in the file where earlier versions kept it, and what is wrong with the file.
+fn earlier_micro_batch_size(checkpoints: &dyn Checkpoints) -> Result<(Option<NonZeroUsize>, Vec<String>), ModelError> {
     let mut found = None;
-    checkpoints.load(&file, &mut |content| {
-        found = Some(serde_json::from_slice(content));
+    let damaged = checkpoints.load("micro_batch_size.json", &mut |content| {
+        found = Some(serde_json::from_slice(content).map_err(|cause| cause.to_string())?);
         Ok(())
     })?;
-    if let Some(read) = found {
-        return read.map_err(|cause| {
-            // Another value would give other bits than those of a training that was left alone.
-            ModelError::new(format!("`{name}` of the unfinished training is damaged: {cause}"))
-                .help("start over with `--force NODE`")
-        });
-    }
-    let value = choose();
-    checkpoints.save(&file, &serde_json::to_vec(&value).expect("the value has string keys"))?;
-    Ok(value)
+    Ok((found, damaged))
 }
 
 #[cfg(test)]
@@ -282,6 +273,7 @@ pub(super) mod tests {
                 reference: vec![None, Some(sums)],
                 taken: 1,
                 scale: LossScale::of(DType::F16),
+                micro_batch_size: NonZeroUsize::new(2),
             },
         }
     }
@@ -327,12 +319,34 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn what_is_fixed_at_the_first_start_stays() {
+    /// A checkpoint as earlier versions wrote it, with `content` as the file of its micro-batch size.
+    fn earlier(content: &str) -> Kept {
         let kept = Kept::default();
-        assert_eq!(fixed(&kept, "micro_batch_size", || 8).unwrap(), 8);
-        assert_eq!(fixed(&kept, "micro_batch_size", || 4).unwrap(), 8);
-        kept.0.borrow_mut().insert("micro_batch_size.json".to_owned(), vec![b"?".to_vec()]);
-        assert!(fixed(&kept, "micro_batch_size", || 4).is_err());
+        let mut checkpoint = checkpoint(1.0);
+        checkpoint.state.micro_batch_size = None;
+        checkpoint.save(&kept).unwrap();
+        kept.save("micro_batch_size.json", content.as_bytes()).unwrap();
+        kept
+    }
+
+    #[test]
+    fn the_micro_batch_size_is_part_of_a_checkpoint_and_was_a_file_beside_it() {
+        let size =
+            |kept: &Kept| load(kept).checkpoint.map(|checkpoint| checkpoint.state.micro_batch_size.unwrap().get());
+        assert_eq!(size(&earlier("4")), Some(4));
+        let kept = Kept::default();
+        checkpoint(1.0).save(&kept).unwrap();
+        kept.save("micro_batch_size.json", b"0").unwrap();
+        assert_eq!(size(&kept), Some(2), "the file is not read");
+    }
+
+    #[test]
+    fn a_checkpoint_whose_micro_batch_size_is_lost_is_not_continued() {
+        for content in ["0", "-1", "4.5", "?", "", "null"] {
+            let Found { checkpoint, damaged } = load(&earlier(content));
+            assert!(checkpoint.is_none(), "{content}");
+            assert!(damaged[0].starts_with("micro_batch_size.json is damaged: "), "{damaged:?}");
+            assert_eq!(damaged[1], "checkpoint.safetensors is damaged: its micro-batch size is missing");
+        }
     }
 }

@@ -1,15 +1,16 @@
 //! The training loop: epochs, batches, micro-batches, steps, checkpoints.
 //!
-//! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is fixed when
-//! a training first starts; so a training that was stopped ends with the bits of one that was not. A step that
+//! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is kept in
+//! its checkpoints; so a training that was stopped ends with the bits of one that was not. A step that
 //! overflows keeps its place in the order and in the schedule, and changes nothing but the loss scale. This module does
 //! not know where examples and pictures come from, nor what becomes of the adapter.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{Checkpoint, Checkpoints, Found, State, fixed};
+use super::checkpoint::{Checkpoint, Checkpoints, Found, State};
 use super::dropout::Dropout;
 use super::features::FeatureCache;
 use super::log::Line;
@@ -146,11 +147,11 @@ impl Training<'_> {
         pictures: &mut dyn FnMut(usize) -> Result<ImageFeatures, ModelError>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, ModelError> {
-        let micro_batch_size: usize = fixed(self.checkpoints, "micro_batch_size", || self.micro_batch_size)?;
         let settings = &self.settings;
         let total = self.steps();
         let rate = LearningRate::new(settings.schedule, settings.learning_rate, settings.warmup_ratio, total);
         let checkpoint = self.begin(&mut adapter, observer)?;
+        let micro_batch_size = checkpoint.state.micro_batch_size.map_or(self.micro_batch_size, NonZeroUsize::get);
         let shown = self.examples.iter().filter_map(|example| example.picture);
         let features = FeatureCache::new(pictures, shown, settings.epochs);
         let mut progress = Progress { adapter, checkpoint, features };
@@ -220,6 +221,7 @@ impl Training<'_> {
             state: State {
                 reference: vec![None; self.examples.len()],
                 scale: LossScale::of(self.model.dtype()),
+                micro_batch_size: NonZeroUsize::new(self.micro_batch_size),
                 ..State::default()
             },
         })

@@ -140,7 +140,7 @@ fn a_training_that_was_stopped_ends_with_the_same_bits() {
         let whole = Run::new(settings).finish(objective);
         let mut parts = Run::new(settings);
         assert!(matches!(parts.go(objective, 3), Outcome::Stopped));
-        // What was fixed at the first start is not asked again.
+        // The checkpoint has the number that the training began with.
         parts.micro_batch_size = 1;
         assert!(matches!(parts.go(objective, 2), Outcome::Stopped));
         let parts = parts.finish(objective);
