@@ -44,7 +44,8 @@ impl Names {
         let mut found = Self::default();
         let (mut wrappers, mut adapters, mut bare) = (BTreeSet::new(), BTreeSet::new(), false);
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
-        for name in written {
+        // In a fixed order, so that of several duplicates the same is reported every time.
+        for name in written.into_iter().collect::<BTreeSet<_>>() {
             let mut parts: Vec<&str> = name.split('.').collect();
             parts.retain(|part| match WRAPPERS.iter().find(|(wrapper, _)| wrapper == part) {
                 Some(wrapper) => {
@@ -167,8 +168,10 @@ mod tests {
     #[test]
     fn what_is_ambiguous_is_refused() {
         let wrapped = format!("_orig_mod.{PLAIN}");
-        let error = Names::read([PLAIN, wrapped.as_str()]).expect_err("refused");
-        assert_eq!(error.message, format!("the tensors `{PLAIN}` and `{wrapped}` are both `{PLAIN}`"));
+        for written in [[PLAIN, wrapped.as_str()], [wrapped.as_str(), PLAIN]] {
+            let error = Names::read(written).expect_err("refused");
+            assert_eq!(error.message, format!("the tensors `{wrapped}` and `{PLAIN}` are both `{PLAIN}`"));
+        }
         let of = |adapter: &str| format!("base_model.model.layers.0.q_proj.lora_A.{adapter}.weight");
         let error = Names::read([of("good").as_str(), of("bad").as_str()]).expect_err("refused");
         // Both get the same name, too.
