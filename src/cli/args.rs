@@ -116,13 +116,13 @@ pub struct Run {
     #[arg(long, value_name = "NODE")]
     pub force: Vec<String>,
     /// Number of nodes that run at once, not counting those that need a device [default: one per core]
-    #[arg(short, long, value_name = "N", value_parser = jobs, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub jobs: Option<std::num::NonZeroUsize>,
     /// When a node fails, keep running the nodes that do not depend on it
     #[arg(short, long)]
     pub keep_going: bool,
     /// Number of times to retry a node after a transient failure
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=100))]
     pub retries: u32,
     /// Also use results that were computed in this numerics class, such as `cuda-bf16`
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
@@ -298,7 +298,7 @@ pub struct Generate {
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// Maximum number of tokens to generate
-    #[arg(long, value_name = "N", default_value = "1024")]
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = positive, allow_negative_numbers = true)]
     pub max_new_tokens: std::num::NonZeroUsize,
     /// Sampling temperature; 0 is greedy decoding
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -435,7 +435,7 @@ fn dtype(text: &str) -> Result<Auto<Precision>, String> {
     }
 }
 
-fn jobs(text: &str) -> Result<std::num::NonZeroUsize, String> {
+fn positive(text: &str) -> Result<std::num::NonZeroUsize, String> {
     text.parse().map_err(|_| "expected an integer, at least 1".to_owned())
 }
 

@@ -349,7 +349,7 @@ pub fn io_help(cause: &io::Error) -> Option<&'static str> {
             Some("free some space and run again; finished work is cached")
         }
         io::ErrorKind::PermissionDenied => Some("fix its permissions, or name another"),
-        io::ErrorKind::IsADirectory => Some("this is a directory where a file is expected"),
+        io::ErrorKind::IsADirectory => Some("a file is expected, not a directory"),
         _ if is_link_loop(cause) => Some("a symbolic link refers to itself: remove it, or fix its target"),
         _ => None,
     }

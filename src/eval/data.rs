@@ -81,7 +81,7 @@ pub enum DataError {
     #[error("{}: {}", .0.display(), if .0.exists() { "a file, not a directory" } else { "no such directory" })]
     NoFolder(PathBuf),
     /// The file is missing.
-    #[error("{}: no `{file}`", .folder.display())]
+    #[error("{}: `{file}` not found", .folder.display())]
     NoFile {
         /// The directory.
         folder: PathBuf,
@@ -579,7 +579,7 @@ mod tests {
         assert!(reported.starts_with("DIR/questions.jsonl: 13 entries are invalid:\nline 2: missing"), "{reported}");
         assert!(reported.ends_with("line 11: missing field `image`\nand 3 more"), "{reported}");
         assert_eq!(mistake("questions.jsonl", "\n"), "DIR/questions.jsonl: it has no entries");
-        assert_eq!(mistake("other", ""), "DIR: no `questions.jsonl`");
+        assert_eq!(mistake("other", ""), "DIR: `questions.jsonl` not found");
     }
 
     #[test]

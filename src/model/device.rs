@@ -17,7 +17,7 @@ use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision};
 pub struct BackendReport {
     /// The backend.
     pub backend: Backend,
-    /// Whether it is part of this build; if not, the cargo feature of its name makes it so.
+    /// Whether it is compiled in; if not, the cargo feature of its name makes it so.
     pub compiled: bool,
     /// Its devices, by index.
     pub devices: Vec<DeviceReport>,
@@ -51,7 +51,7 @@ pub fn backends() -> Vec<BackendReport> {
 /// else `f16`, else `f32`.
 ///
 /// # Errors
-/// When the backend is not part of this build, has no such device, or cannot compute in that precision.
+/// When the backend is not compiled in, has no such device, or cannot compute in that precision.
 pub fn choose(request: DeviceRequest) -> Result<DeviceChoice, ModelError> {
     match request.backend {
         Some(backend) => pick(&report(backend), request),
@@ -92,7 +92,7 @@ pub fn dtype(precision: Precision) -> DType {
 fn pick(found: &BackendReport, request: DeviceRequest) -> Result<DeviceChoice, ModelError> {
     let BackendReport { backend, compiled, .. } = *found;
     if !compiled {
-        return Err(ModelError::new(format!("the backend `{backend}` is not part of this build"))
+        return Err(ModelError::new(format!("the backend `{backend}` is not compiled in"))
             .help(format!("build with `cargo build --release --features {backend}`, or choose `cpu` or `auto`")));
     }
     let Some(device) = found.devices.get(request.index) else {
@@ -172,7 +172,7 @@ fn processor() -> String {
 
 fn devices(backend: Backend) -> Result<Vec<Device>, ModelError> {
     let Some(kind) = device_type(backend) else {
-        return Err(ModelError::new(format!("the backend `{backend}` is not part of this build"))
+        return Err(ModelError::new(format!("the backend `{backend}` is not compiled in"))
             .help(format!("build with `cargo build --release --features {backend}`")));
     };
     quietly(|| Device::enumerate(kind.clone()).into_iter().collect())
@@ -240,7 +240,7 @@ mod tests {
     fn a_backend_that_is_not_compiled_in_names_its_feature() {
         let request = DeviceRequest { backend: Some(Backend::Cuda), ..DeviceRequest::default() };
         let error = choose(request).unwrap_err();
-        assert_eq!(error.message, "the backend `cuda` is not part of this build");
+        assert_eq!(error.message, "the backend `cuda` is not compiled in");
         assert!(error.help.unwrap().starts_with("build with `cargo build --release --features cuda`"));
     }
 

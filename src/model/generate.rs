@@ -162,7 +162,7 @@ impl<'a> Generator<'a> {
     /// One request alone.
     ///
     /// # Errors
-    /// When the prompt does not fit the model, or the model computes no numbers.
+    /// When the prompt does not fit the model, or the model produces NaN or infinite logits.
     pub fn one(&self, request: Request) -> Result<Answer, ModelError> {
         let mut answer = Err(ModelError::new("the request was not run"));
         let alone = Self {

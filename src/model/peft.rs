@@ -18,6 +18,7 @@ use super::files::{precision, read_object};
 use super::shape::{AdapterNames, Shape};
 use super::{AGAIN, ModelError, families, listed};
 use crate::data::sniff::WrongContent;
+use stic_engine::diagnostic::counted;
 
 mod folder;
 mod modules;
@@ -141,14 +142,18 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
     modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
 
     let mut problems = others.clone();
+    let (mut misfits, mut is_other_dtype) = (!others.is_empty(), false);
     for (&(layer, linear, factor), Factor { name, view, .. }) in &factors {
         let [outputs, inputs] = shape.linears[linear].shape;
         let expected = if factor == 'A' { [rank, inputs] } else { [outputs, rank] };
         if layer >= shape.layers {
+            misfits = true;
             problems.push(format!("tensor `{name}`: the model has {} layers", shape.layers));
         } else if view.shape() != expected {
+            misfits = true;
             problems.push(format!("tensor `{name}`: expected {expected:?}, found {:?}", view.shape()));
         } else if precision(view.dtype()).is_none() {
+            is_other_dtype = true;
             problems.push(format!("tensor `{name}`: expected f32, f16 or bf16, found {:?}", view.dtype()));
         } else if !factors.contains_key(&(layer, linear, if factor == 'A' { 'B' } else { 'A' })) {
             problems.push(format!("tensor `{name}`: its other factor is missing"));
@@ -161,8 +166,20 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
         none_outside(&others, &file)?;
     }
     if !problems.is_empty() {
-        return Err(ModelError::new(format!("the adapter does not fit the model{}", listed(&problems)))
-            .help("the adapter was made for another model"));
+        let (message, help) = if misfits {
+            ("the adapter does not fit the model", "the adapter was made for another model")
+        } else if is_other_dtype {
+            (
+                "the adapter has tensors of a dtype that is not read",
+                "convert the adapter: in Python, `model.float()` before PEFT's `save_pretrained`",
+            )
+        } else {
+            (
+                "the adapter is incomplete",
+                "copy its file again, or save the adapter again with PEFT's `save_pretrained`",
+            )
+        };
+        return Err(ModelError::new(format!("{message}{}", listed(&problems))).help(help));
     }
     let change = |layer: usize, linear: usize| {
         let tensor = |factor| {
@@ -184,7 +201,8 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
     };
     notes.extend(renamed);
     if unused > 0 {
-        notes.push(format!("left out {unused} tensors of the vision tower's adapter, which changes nothing"));
+        let left_out = counted(unused, "tensor");
+        notes.push(format!("left out {left_out} of the vision tower's adapter: the language model does not use them"));
     }
     Ok(Read { adapter, notes })
 }
@@ -441,6 +459,21 @@ mod tests {
             ]
         );
         assert_eq!(error.help.as_deref(), Some("the adapter was made for another model"));
+
+        let incomplete = read_bytes(&[(&name(0, "mlp.up_proj", "A"), [2, 8], 1.0)]).expect_err("refused");
+        let empty = read_bytes(&[]).expect_err("refused");
+        for error in [incomplete, empty] {
+            assert!(error.message.starts_with("the adapter is incomplete\n"), "{error}");
+            assert!(error.help.is_some_and(|help| help.starts_with("copy its file again")));
+        }
+        let names = [name(0, "mlp.up_proj", "A"), name(0, "mlp.up_proj", "B")];
+        let zeros = [0; 128];
+        let view = |rows, columns| TensorView::new(Dtype::F64, vec![rows, columns], &zeros[..8 * rows * columns]);
+        let views = [(&names[0], view(2, 8).expect("fits")), (&names[1], view(6, 2).expect("fits"))];
+        let bytes = safetensors::serialize(views, None).expect("serializes");
+        let error = parse(some_settings(), &bytes, &shape(), &Device::flex()).expect_err("refused");
+        assert!(error.message.starts_with("the adapter has tensors of a dtype that is not read\n"), "{error}");
+        assert!(error.help.is_some_and(|help| help.starts_with("convert the adapter")));
 
         let error = read_bytes(&[
             (&name(0, "mlp.up_proj", "A"), [2, 8], 1.0),

@@ -29,7 +29,7 @@ impl Scored {
 /// Scores the answers of `sequence` by `model`, changed by `adapter`.
 ///
 /// # Errors
-/// When the sequence is longer than the model's context, or the model computes no numbers.
+/// When the sequence is longer than the model's context, or the model produces NaN or infinite logits.
 pub fn score(
     model: &dyn Model,
     adapter: Option<&Adapter>,

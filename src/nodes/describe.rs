@@ -118,7 +118,7 @@ parameters! {
         prompts: Prompts = Prompts::setting(),
         /// Sampling temperature; 0 is greedy decoding (0.2 in the published scripts)
         temperature: f64 = number(0.0..).default(0.2),
-        /// Samples from this many of the most likely tokens; 0 for all (transformers' default, which the published code uses)
+        /// Samples from this many of the most likely tokens (50 in transformers, as in the published code); 0 for all
         top_k: usize = integer(0..=1_000_000).default(50),
         /// Samples from the fewest tokens whose probabilities add up to this
         top_p: f64 = number((Bound::Excluded(0.0), Bound::Included(1.0))).default(1.0),

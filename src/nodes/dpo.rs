@@ -23,7 +23,7 @@ parameters! {
     struct DpoParameters {
         /// Shared
         training: TrainingParameters = group(),
-        /// Strength of the preference term (Equation 7 of DPO; the published trainer's default, which the paper does not state)
+        /// How strongly the policy is held to the reference model: β in Equation 7 of DPO (the published trainer's default; the paper states none)
         beta: f64 = number(above(0.0)).default(0.1),
         /// Weight of the preferred response's log-probability (alpha in Table 6)
         chosen_weight: f64 = number(0.0..).default(1.0 / 1024.0),

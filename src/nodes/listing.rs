@@ -294,7 +294,7 @@ pub fn unreadable(
 
 /// Help for missing pictures.
 pub(super) const LOOKED_UP: &str = "set the pictures' directory with `images = \"…\"` (default: the file's own): relative names are \
-                         looked up there, whole paths that are not here by their ends";
+                         looked up there, and so is the end of an absolute path that does not exist";
 
 /// Help for unreadable pictures and records.
 pub(super) const FIX: &str = "fix or remove what is named";

@@ -125,7 +125,7 @@ parameters! {
         brightness: Option<[f64; 2]> = factor().optional("unchanged"),
         /// As `brightness`; 0 is the mean gray
         contrast: Option<[f64; 2]> = factor().optional("unchanged"),
-        /// As `brightness`; 0 is greyscale
+        /// As `brightness`; 0 is gray
         saturation: Option<[f64; 2]> = factor().optional("unchanged"),
         /// Shift of the hue in full turns: from -value to value, or [low, high]
         hue: Option<[f64; 2]> = Setting::new(one_or_two((Included(0.0), Included(0.5)), (-0.5, 0.5)), read_hue, range)

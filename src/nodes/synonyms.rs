@@ -79,10 +79,13 @@ pub const SYNONYMS: &Synonyms = &[
             "input_dir",
             "data_path",
         ],
-        &["from", "data", "source"],
+        &["from", "data", "source", "file"],
     ),
     (&["data", "dataset", "json", "questions", "annotations", "data_path", "question_file"], &["data", "from"]),
-    (&["image_folder", "image_dir", "images_dir", "image_root", "image", "image_path"], &["images", "inputs.images"]),
+    (
+        &["image_folder", "image_dir", "images_dir", "image_root", "image", "image_path"],
+        &["from", "images", "inputs.images"],
+    ),
     (&["filter", "filters", "condition", "conditions", "select"], &["where"]),
     (&["unique", "dedup", "deduplicate", "distinct"], &["dedupe"]),
     (&["exif", "rotate", "exif_orientation"], &["orientation"]),
@@ -163,5 +166,10 @@ mod tests {
         assert_eq!(meant("lora_alpha", &["rank", "alpha", "dropout", "targets"], SYNONYMS), ["alpha"]);
         assert_eq!(meant("instruction", &["instructions", "drop_identical"], SYNONYMS), ["instructions"]);
         assert_eq!(meant("lr", &["from", "images"], SYNONYMS), Vec::<&str>::new());
+        assert_eq!(meant("temperature", &["template", "model", "beta"], SYNONYMS), Vec::<&str>::new());
+        assert_eq!(meant("image_folder", &["from", "images", "count", "inputs"], SYNONYMS), ["from", "images"]);
+        assert_eq!(meant("image_folder", &["operations", "inputs", "inputs.images"], SYNONYMS), ["inputs.images"]);
+        assert_eq!(meant("path", &["file", "images"], SYNONYMS), ["file"]);
+        assert_eq!(meant("model", &["models", "nodes", "pipeline"], SYNONYMS), ["models"]);
     }
 }

@@ -80,7 +80,7 @@ pub(super) enum Mistake {
         /// Where.
         span: Span,
     },
-    /// Nodes that wait for each other.
+    /// Nodes that depend on each other.
     Cycle {
         /// The ring, and where each node names the one before it.
         ring: Vec<(String, Span)>,
@@ -145,7 +145,7 @@ impl From<Mistake> for Diagnostic {
             }
             Mistake::WrongArtifact { from, makes, port, kind, makers, span } => {
                 let takes = artifacts(port.accepts);
-                Self::new(format!("`inputs.{}` of `{kind}` takes {takes}, and `{from}` makes {makes}", port.name))
+                Self::new(format!("`inputs.{}` of `{kind}` takes {takes}, but `{from}` makes {makes}", port.name))
                     .label(span, format!("makes {makes}"))
                     .help(match nearest(&from, makers.iter().map(String::as_str)) {
                         Some(near) => format!("did you mean `{near}`?"),
@@ -167,11 +167,7 @@ impl From<Mistake> for Diagnostic {
                 } else {
                     names.join(" → ")
                 };
-                let mut diagnostic = Self::new(if ring.len() == 1 {
-                    format!("a node depends on its own result: {reported}")
-                } else {
-                    format!("nodes depend on each other: {reported}")
-                });
+                let mut diagnostic = Self::new(format!("dependency cycle: {reported}"));
                 for (index, (name, span)) in ring.iter().enumerate().take(2 * SHOWN) {
                     let before = &ring[(index + ring.len() - 1) % ring.len()].0;
                     diagnostic = diagnostic.label(span.clone(), format!("`{name}` takes `{before}`"));

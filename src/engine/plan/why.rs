@@ -216,7 +216,7 @@ fn listed_strings(field: &str, old: &[&str], new: &[&str]) -> Vec<String> {
 fn elements(field: &str, old: &[Value], new: &[Value]) -> Vec<String> {
     let plain = |values: &[Value]| !values.iter().any(|value| matches!(value, Value::Table(_) | Value::List(_)));
     if plain(old) && plain(new) {
-        return vec![arrow(field, &Value::List(old.to_vec()).to_string(), &Value::List(new.to_vec()).to_string())];
+        return vec![arrow(field, &numbers(field, old), &numbers(field, new))];
     }
     let strings = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>();
     let mut reported = Vec::new();
@@ -233,6 +233,14 @@ fn elements(field: &str, old: &[Value], new: &[Value]) -> Vec<String> {
         reported.extend(before.skip(both).map(|index| format!("{field}: removed {}", old[index])));
     }
     reported
+}
+
+/// A list of plain values. In the tables of a list, a range whose ends are one is written as that number.
+fn numbers(field: &str, values: &[Value]) -> String {
+    match values {
+        [low, high] if low == high && field.contains('[') => low.to_string(),
+        values => Value::List(values.to_vec()).to_string(),
+    }
 }
 
 /// The lines that differ, each prefixed with its sign.
@@ -391,6 +399,16 @@ mod tests {
             reported(vec![low(20), noise], vec![low(20)]),
             ["operations: removed { op = \"noise\", sigma = 0.1 }"]
         );
+        let range = |low: f64, high: f64| {
+            let sigma = Value::List(vec![low.into(), high.into()]);
+            Value::List(vec![table(&[("op", "noise".into()), ("sigma", sigma)])])
+        };
+        assert_eq!(
+            said(&[("operations", range(0.1, 0.1))], &[("operations", range(0.2, 0.4))]),
+            ["operations[0].sigma: 0.1 → [0.2, 0.4]"]
+        );
+        let betas = |beta: f64| [("betas", Value::List(vec![beta.into(), beta.into()]))];
+        assert_eq!(said(&betas(0.9), &betas(0.8)), ["betas: [0.9, 0.9] → [0.8, 0.8]"]);
         let fraction = |low: f64| [("fraction", vec![low, 1.0].into())];
         assert_eq!(said(&fraction(0.0), &fraction(0.5)), ["fraction: [0.0, 1.0] → [0.5, 1.0]"]);
         let targets = |names: &[&str]| [("lora.targets", names.to_vec().into())];

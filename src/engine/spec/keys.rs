@@ -30,9 +30,11 @@ pub fn meant<'a>(written: &str, known: &[&'a str], synonyms: &Synonyms) -> Vec<&
     }
     let all = synonyms.iter().chain(SYNONYMS);
     let stands_for = all.filter(|(words, _)| words.contains(&plain.as_str())).flat_map(|(_, keys)| *keys);
-    // A key of a table below may be written where the table may.
+    // A key of a table below may be written where the table may; of inputs, those that the kind has are known.
     let can_be = |key: &str| known.iter().copied().find(|known| *known == key);
-    let below = |key: &'static str| key.split_once('.').filter(|(table, _)| can_be(table).is_some()).map(|_| key);
+    let below = |key: &'static str| {
+        key.split_once('.').filter(|(table, _)| *table != "inputs" && can_be(table).is_some()).map(|_| key)
+    };
     let mut found: Vec<&'a str> = Vec::new();
     for key in stands_for {
         if let Some(key) = can_be(key).or_else(|| below(key))
@@ -45,7 +47,11 @@ pub fn meant<'a>(written: &str, known: &[&'a str], synonyms: &Synonyms) -> Vec<&
         found.truncate(2);
         return found;
     }
-    let own = || known.iter().copied().filter(|key| !key.contains('.'));
+    // The name of something else is no misspelling; at most a letter is missing, as in `model` for `models`.
+    let is_plain = |name: &str| name == plain || name.rsplit_once('.').is_some_and(|(_, last)| last == plain);
+    let is_name = synonyms.iter().any(|(words, keys)| words.iter().chain(*keys).any(|name| is_plain(name)));
+    let can_be_meant = |key: &str| !is_name || key.starts_with(&plain) || plain.starts_with(key);
+    let own = || known.iter().copied().filter(|key| !key.contains('.') && can_be_meant(key));
     nearest(&plain, own()).or_else(|| by_words(&plain, own())).into_iter().collect()
 }
 
@@ -100,7 +106,7 @@ mod tests {
     #[test]
     fn a_key_is_found_by_synonym_spelling_and_words() {
         let known = &["kind", "inputs", "inputs.pairs", "seed", "warmup_ratio", "max_new_tokens", "speed"];
-        let synonyms: &Synonyms = &[(&["velocity"], &["speed"])];
+        let synonyms: &Synonyms = &[(&["velocity"], &["speed"]), (&["spead"], &["spread", "speeds", "inputs.spread"])];
         let pairs = [
             ("type", "kind"),
             ("depends_on", "inputs"),
@@ -111,6 +117,10 @@ mod tests {
             ("sead", "seed"),
             ("warmup", "warmup_ratio"),
             ("banana", ""),
+            // Something else, though spelled alike, and an input that there is not.
+            ("spread", ""),
+            ("speeds", "speed"),
+            ("spead", ""),
         ];
         for (written, expected) in pairs {
             assert_eq!(meant(written, known, synonyms).join(" "), expected, "{written}");

@@ -46,8 +46,8 @@ pub enum Mistake {
     Length {
         /// The key.
         key: String,
-        /// How many values it takes.
-        expected: usize,
+        /// What its value must be.
+        expected: String,
         /// How many there are.
         found: usize,
     },
@@ -132,8 +132,9 @@ impl Mistake {
             Self::Range { key, expected } => {
                 Diagnostic::new(format!("`{key}` is out of range")).label(span, format!("expected {expected}"))
             }
-            Self::Length { key, expected, found } => Diagnostic::new(format!("`{key}` must be a list of {expected}"))
-                .label(span, format!("this has {found}")),
+            Self::Length { key, expected, found } => {
+                Diagnostic::new(format!("`{key}` must be {expected}")).label(span, format!("this has {found}"))
+            }
             Self::Choice { key, written, choices } => {
                 let known = choices.iter().map(String::as_str);
                 let mistake = Diagnostic::new(format!("`{key}` cannot be `{written}`"));

@@ -306,7 +306,12 @@ impl<T: Parameters> Declare for Below<T> {
     }
 
     fn declared(&self, key: &'static str, help: &'static str) -> Vec<Declaration> {
-        vec![Declaration { name: key, form: T::form(), fallback: Fallback::Words("none"), class: self.class, help }]
+        let form = T::form();
+        let words = match &form {
+            Form::Table { keys, .. } if !keys.is_empty() => "the defaults of its keys",
+            _ => "none",
+        };
+        vec![Declaration { name: key, form, fallback: Fallback::Words(words), class: self.class, help }]
     }
 
     fn key_fields(&self, key: &'static str, value: &T) -> Vec<Parameter> {

@@ -336,9 +336,8 @@ impl<'a> Reader<'a> {
             return Some(reader);
         }
         if value.value != Syntax::Broken {
-            let mistake =
-                Mistake::Type { key: key.to_owned(), expected: "a table".to_owned(), found: value.value.name() };
-            self.report(mistake, value.span.clone());
+            let (key, expected) = (name.trim_matches('`').to_owned(), "a table".to_owned());
+            self.report(Mistake::Type { key, expected, found: value.value.name() }, value.span.clone());
         }
         None
     }
@@ -530,10 +529,14 @@ mod tests {
     #[test]
     fn every_mistake_of_a_list_is_reported() {
         let (value, mistakes) = read("l = [1, 'a', true]", |reader| reader.optional::<Vec<f64>>("l"));
-        assert_eq!((value, mistakes.len()), (None, 2));
+        assert_eq!(value, None);
+        let expected = ["`l[1]` must be a number: this is a string", "`l[2]` must be a number: this is a boolean"];
+        assert_eq!(messages(&mistakes), expected);
+        let (_, mistakes) = read("l = [{}, 2]", |reader| reader.tables("l").len());
+        assert_eq!(messages(&mistakes), ["`l[1]` must be a table: this is an integer"]);
         let (value, mistakes) = read("l = [1, 2, 3]", |reader| reader.optional_interval("l", 0.0..=1.0));
         assert_eq!(value, None);
-        assert_eq!(messages(&mistakes), ["`l` must be a list of 2: this has 3"]);
+        assert_eq!(messages(&mistakes), ["`l` must be a list of 2 numbers: this has 3"]);
     }
 
     #[test]

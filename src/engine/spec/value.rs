@@ -123,7 +123,8 @@ impl<T: FromToml> FromToml for Vec<T> {
     fn from_toml(value: &Located, key: &str, mistakes: &Mistakes) -> Option<Self> {
         let Syntax::List(items) = &value.value else { return wrong_type(value, key, mistakes) };
         // Not `collect`, which would stop at the first mistake.
-        let read: Vec<Option<T>> = items.iter().map(|item| T::from_toml(item, key, mistakes)).collect();
+        let element = |(index, item)| T::from_toml(item, &format!("{key}[{index}]"), mistakes);
+        let read: Vec<Option<T>> = items.iter().enumerate().map(element).collect();
         read.into_iter().collect()
     }
 }
@@ -143,7 +144,8 @@ impl<T: FromToml, const N: usize> FromToml for [T; N] {
         let found = items.len();
         let items = items.try_into().ok();
         if items.is_none() {
-            mistakes.add(Mistake::Length { key: key.to_owned(), expected: N, found }, value.span.clone());
+            mistakes
+                .add(Mistake::Length { key: key.to_owned(), expected: Self::expected(), found }, value.span.clone());
         }
         items
     }

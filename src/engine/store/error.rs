@@ -133,9 +133,7 @@ impl StoreError {
                         path.display()
                     )
                 }
-                io::ErrorKind::IsADirectory => {
-                    format!("`{}` is a directory where the cache has a file: move it away", path.display())
-                }
+                io::ErrorKind::IsADirectory => "move the directory away: the cache expects a file there".to_owned(),
                 _ if is_of_the_machine(cause) => return io_help(cause).map(str::to_owned),
                 _ => "name another directory with `--cache DIR`".to_owned(),
             },

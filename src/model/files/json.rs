@@ -39,7 +39,7 @@ pub fn read_config(folder: &Path) -> Result<Map<String, Value>, ModelError> {
     }
     let path = folder.join("config.json");
     if !path.is_file() {
-        return Err(ModelError::new(format!("{}: no `config.json`", folder.display()))
+        return Err(ModelError::new(format!("{}: `config.json` not found", folder.display()))
             .help("a model directory holds `config.json`, `*.safetensors` and `tokenizer.json`"));
     }
     read_object(&path)

@@ -267,7 +267,7 @@ fn paths(folder: &Path) -> Result<(Vec<PathBuf>, Option<ModelError>), ModelError
         .map(|map| map.values().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     if names.is_empty() {
-        return Err(ModelError::new(format!("{}: no `weight_map`", index.display())));
+        return Err(ModelError::new(format!("{}: `weight_map` is missing", index.display())));
     }
     let is_beside = |name: &str| Path::new(name).file_name() == Some(OsStr::new(name));
     if let Some(elsewhere) = names.iter().find(|name| !is_beside(name)) {

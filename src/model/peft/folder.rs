@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use crate::data::sniff::WrongContent;
 use crate::model::ModelError;
 use crate::model::files::below;
+use stic_engine::diagnostic::counted;
 
 /// The name of the settings' file.
 pub const SETTINGS: &str = "adapter_config.json";
@@ -31,7 +32,7 @@ pub(super) fn no_adapter(folder: &Path, missing: &str) -> ModelError {
         return ModelError::new(format!("{shown}: no such directory"))
             .help(format!("an adapter is a directory with `{SETTINGS}` and `{TENSORS}`"));
     }
-    let error = ModelError::new(format!("{shown}: no `{missing}`"));
+    let error = ModelError::new(format!("{shown}: `{missing}` not found"));
     let near = below(folder, SETTINGS).into_iter().map(|path| folder.join(path));
     let near = near.filter(|path| path.join(TENSORS).is_file()).map(|path| format!("`{}`", path.display()));
     let near: Vec<String> = near.collect();
@@ -88,7 +89,8 @@ pub(super) fn beside(folder: &Path) -> Result<Vec<String>, ModelError> {
             }
         };
         if count > 0 {
-            return Err(ModelError::new(format!("{}: replaces {count} tensors of the base model", path.display())).help(
+            let replaced = counted(count, "tensor");
+            return Err(ModelError::new(format!("{}: replaces {replaced} of the base model", path.display())).help(
                 "only LoRA of the language model is read, and without them the adapter would be another one: write them \
                  into the base checkpoint, or move the file away if they are as the base model has them",
             ));

@@ -76,7 +76,7 @@ impl Modules {
             return Ok(());
         }
         Err(ModelError::new(format!(
-            "the settings leave out modules that the adapter has tensors of{}",
+            "the adapter has tensors of modules that its settings exclude{}",
             listed(&left_out)
         ))
         .help(
@@ -175,8 +175,7 @@ mod tests {
             (json!({ "layers_to_transform": 0 }), "layers_to_transform"),
             (json!({ "exclude_modules": ["up_proj"] }), "exclude_modules"),
         ] {
-            let expected =
-                format!("the settings leave out modules that the adapter has tensors of\n  `{up}`, by `{by}`");
+            let expected = format!("the adapter has tensors of modules that its settings exclude\n  `{up}`, by `{by}`");
             assert_eq!(said(settings.clone()), expected, "{settings}");
         }
     }

@@ -33,7 +33,7 @@ parameters! {
         warmup_ratio: f64 = number(0.0..=1.0).default(0.03),
         /// Number of passes over the examples
         epochs: usize = integer(1..=100_000).default(1),
-        /// Maximum 2-norm of gradients, beyond which they are clipped; 0 disables clipping (transformers' default)
+        /// Maximum 2-norm of gradients (1.0 in transformers), beyond which they are clipped; 0 disables clipping
         max_grad_norm: f64 = number(0.0..).default(1.0),
         /// AdamW's decay rates of both moments (PyTorch's defaults)
         adam_betas: [f64; 2] = betas().default(AdamW::default().betas),
@@ -47,7 +47,7 @@ parameters! {
         micro_batch_size: Option<usize> = integer(1..=1_000_000).optional("as many as fit").execution(),
         /// Maximum sequence length in tokens, with a picture counted as one; longer answers are truncated (as in LLaVA)
         max_length: usize = integer(1..=10_000_000).default(2048),
-        /// The adapter; an input adapter determines rank, alpha and targets, which may only repeat its values
+        /// The adapter; left out, rank 128 and alpha 256 on all linear layers, or those of an input adapter, which may only be repeated
         lora: LoraParameters = below(Class::Function),
         /// Steps between checkpoints, in addition to those every five minutes
         checkpoint_every: Option<usize> = integer(1..).optional("every five minutes only").execution(),
@@ -112,6 +112,16 @@ fn targets() -> Setting<Vec<String>> {
 
 /// The targets in the order of a layer.
 fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
+    let leave_out = |written: &str| {
+        let is_all = matches!(written, "all-linear" | "all_linear" | "all");
+        is_all.then(|| format!("leave `{key}` out: by default all linear layers of the language model are adapted"))
+    };
+    if table.is_string(key) {
+        let written: String = table.optional(key)?;
+        let help = leave_out(&written).unwrap_or_else(|| format!("write `{key} = [\"{written}\"]`"));
+        table.reject(key, format!("`{key}` must be a list of strings"), "this is a string", Some(help));
+        return None;
+    }
     let written: Vec<String> = table.optional(key)?;
     let (known, mut targets) = (families::linear_names(), Vec::new());
     for name in &written {
@@ -123,7 +133,12 @@ fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
                 Some("remove one of the two".to_owned()),
             ),
             Some(target) => targets.push(target),
-            None => table.reject_name(key, "target", name, &known),
+            None => match leave_out(name) {
+                Some(help) => {
+                    table.reject(key, format!("unknown target `{name}`"), "no target has this name", Some(help))
+                }
+                None => table.reject_name(key, "target", name, &known),
+            },
         }
     }
     if written.is_empty() {
@@ -276,6 +291,10 @@ mod tests {
             ("lora = { alpha = -1 }", "alpha"),
             ("lora = { targets = [] }", "nothing would be trained"),
             ("lora = { targets = ['q'] }", "unknown target `q`"),
+            ("lora = { targets = ['all-linear'] }", "leave `targets` out"),
+            ("lora = { targets = 'all-linear' }", "leave `targets` out"),
+            ("lora = { targets = 'q_proj' }", "write `targets = [\"q_proj\"]`"),
+            ("lora = { targets = ['q_proj', 1] }", "`targets[1]` must be a string"),
             ("lora = { targets = ['q_proj', 'q_proj'] }", "names `q_proj` twice"),
             ("lora = { rnak = 8 }", "rnak"),
             ("epochs = 0", "epochs"),
