@@ -491,6 +491,18 @@ mod tests {
     }
 
     #[test]
+    fn numbers_out_of_range_are_refused_in_words() {
+        for (line, expected) in [
+            ("run p.toml --retries 101", "101 is not in 0..=100"),
+            ("generate --prompt x --model m --max-new-tokens 0", "expected an integer, at least 1"),
+        ] {
+            let words = std::iter::once("stic").chain(line.split(' '));
+            let error = Arguments::try_parse_from(words).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
     fn devices_are_read_with_their_number() {
         assert_eq!(device("cuda:1"), Ok((Some(Backend::Cuda), 1)));
         assert_eq!(device("auto"), Ok((None, 0)));

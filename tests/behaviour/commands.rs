@@ -570,7 +570,7 @@ fn a_part_of_the_cache_that_is_in_the_way_is_named_with_what_to_do() {
     fs::remove_file(workspace.path("cache/index")).unwrap();
     fs::create_dir(workspace.path("cache/index")).unwrap();
     let said = workspace.stic(&["run", "p.toml"]);
-    assert!(said.err.contains("is a directory where the cache has a file: move it away"), "{said}");
+    assert!(said.err.contains("move the directory away: the cache expects a file there"), "{said}");
 }
 
 #[test]

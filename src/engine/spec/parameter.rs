@@ -308,7 +308,7 @@ impl<T: Parameters> Declare for Below<T> {
     fn declared(&self, key: &'static str, help: &'static str) -> Vec<Declaration> {
         let form = T::form();
         let words = match &form {
-            Form::Table { keys, .. } if !keys.is_empty() => "the defaults of its keys",
+            Form::Table { keys, rest: None } if !keys.is_empty() => "the defaults of its keys",
             _ => "none",
         };
         vec![Declaration { name: key, form, fallback: Fallback::Words(words), class: self.class, help }]

@@ -178,9 +178,6 @@ mod tests {
         let bytes = safetensors::serialize([("model.mm_projector.0.bias", view)], None).expect("serialises");
         fs::write(folder.path().join("non_lora_trainables.safetensors"), bytes).expect("written");
         let message = beside(folder.path()).expect_err("refused").message;
-        assert!(
-            message.ends_with("non_lora_trainables.safetensors: replaces 1 tensors of the base model"),
-            "{message}"
-        );
+        assert!(message.ends_with("non_lora_trainables.safetensors: replaces 1 tensor of the base model"), "{message}");
     }
 }

@@ -47,7 +47,7 @@ parameters! {
         micro_batch_size: Option<usize> = integer(1..=1_000_000).optional("as many as fit").execution(),
         /// Maximum sequence length in tokens, with a picture counted as one; longer answers are truncated (as in LLaVA)
         max_length: usize = integer(1..=10_000_000).default(2048),
-        /// The adapter; left out, rank 128 and alpha 256 on all linear layers, or those of an input adapter, which may only be repeated
+        /// The adapter: by default rank 128 and alpha 256 on all linear layers; an input adapter determines these, which may only repeat its values
         lora: LoraParameters = below(Class::Function),
         /// Steps between checkpoints, in addition to those every five minutes
         checkpoint_every: Option<usize> = integer(1..).optional("every five minutes only").execution(),
@@ -112,13 +112,9 @@ fn targets() -> Setting<Vec<String>> {
 
 /// The targets in the order of a layer.
 fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
-    let leave_out = |written: &str| {
-        let is_all = matches!(written, "all-linear" | "all_linear" | "all");
-        is_all.then(|| format!("leave `{key}` out: by default all linear layers of the language model are adapted"))
-    };
     if table.is_string(key) {
         let written: String = table.optional(key)?;
-        let help = leave_out(&written).unwrap_or_else(|| format!("write `{key} = [\"{written}\"]`"));
+        let help = all_layers(key, &written).unwrap_or_else(|| format!("write `{key} = [\"{written}\"]`"));
         table.reject(key, format!("`{key}` must be a list of strings"), "this is a string", Some(help));
         return None;
     }
@@ -133,7 +129,7 @@ fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
                 Some("remove one of the two".to_owned()),
             ),
             Some(target) => targets.push(target),
-            None => match leave_out(name) {
+            None => match all_layers(key, name) {
                 Some(help) => {
                     table.reject(key, format!("unknown target `{name}`"), "no target has this name", Some(help))
                 }
@@ -146,6 +142,12 @@ fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
     }
     targets.sort_unstable();
     Some(targets.into_iter().map(|target| known[target].to_owned()).collect())
+}
+
+/// What to write in place of PEFT's name for all targets.
+fn all_layers(key: &str, written: &str) -> Option<String> {
+    let is_all = matches!(written, "all-linear" | "all_linear" | "all");
+    is_all.then(|| format!("leave `{key}` out: by default all linear layers of the language model are adapted"))
 }
 
 fn betas() -> Setting<[f64; 2]> {
@@ -275,6 +277,12 @@ mod tests {
     }
 
     #[test]
+    fn peft_s_name_for_all_linear_layers_is_explained() {
+        assert!(all_layers("targets", "all-linear").unwrap().starts_with("leave `targets` out: "));
+        assert_eq!(all_layers("targets", "q_proj"), None);
+    }
+
+    #[test]
     fn the_model_and_the_template_are_part_of_the_key() {
         let sources = |text: &str| node(&SftKind, text, &[]).unwrap().sources(&TestContext::new()).unwrap();
         let by_default = sources("");
@@ -291,9 +299,8 @@ mod tests {
             ("lora = { alpha = -1 }", "alpha"),
             ("lora = { targets = [] }", "nothing would be trained"),
             ("lora = { targets = ['q'] }", "unknown target `q`"),
-            ("lora = { targets = ['all-linear'] }", "leave `targets` out"),
-            ("lora = { targets = 'all-linear' }", "leave `targets` out"),
-            ("lora = { targets = 'q_proj' }", "write `targets = [\"q_proj\"]`"),
+            ("lora = { targets = ['all-linear'] }", "unknown target `all-linear`"),
+            ("lora = { targets = 'all-linear' }", "`targets` must be a list of strings"),
             ("lora = { targets = ['q_proj', 1] }", "`targets[1]` must be a string"),
             ("lora = { targets = ['q_proj', 'q_proj'] }", "names `q_proj` twice"),
             ("lora = { rnak = 8 }", "rnak"),
