@@ -1,12 +1,14 @@
 //! The command line as types.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Command as Parsed, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, Command as Parsed, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::device::{Backend, Precision, is_numerics_class};
+use crate::model::families;
 use stic_engine::store::is_cache;
 
 /// STIC: self-training on image comprehension, as a cached pipeline.
@@ -273,12 +275,40 @@ pub struct ModelArguments {
     /// The chat template; `none` if prompts are already rendered
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
-    /// How pictures are preprocessed: `crop`, `pad` or `anyres`
-    #[arg(long, value_name = "MODE")]
-    pub image_mode: Option<String>,
-    /// The rule that chooses the tiling of pictures under `anyres`: `checkpoint`, `original` or `huggingface`
-    #[arg(long, value_name = "RULE")]
-    pub anyres_rule: Option<String>,
+    /// How pictures are prepared.
+    #[command(flatten)]
+    pub images: ImageOptions,
+}
+
+/// An option for every image setting that a family of models has: what was written, by the setting's name.
+#[derive(Debug)]
+pub struct ImageOptions(pub BTreeMap<&'static str, String>);
+
+impl Args for ImageOptions {
+    fn augment_args(command: Parsed) -> Parsed {
+        command.args(families::image_settings().into_iter().map(|(name, values, help)| {
+            // clap keeps names for as long as the program runs.
+            let option: &'static str = name.replace('_', "-").leak();
+            let values = values.into_iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+            clap::Arg::new(name).long(option).value_name("VALUE").help(format!("{help}: {values}"))
+        }))
+    }
+
+    fn augment_args_for_update(command: Parsed) -> Parsed {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ImageOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let names = families::image_settings().into_iter().map(|(name, ..)| name);
+        Ok(Self(names.filter_map(|name| Some((name, matches.get_one::<String>(name)?.clone()))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.extend(Self::from_arg_matches(matches)?.0);
+        Ok(())
+    }
 }
 
 /// A value, or `auto`.

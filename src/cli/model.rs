@@ -59,12 +59,8 @@ impl Ready {
         }
         let mut settings = ImageSettings::new();
         for (name, values, _) in families::image_settings() {
-            let (written, kind) = match name {
-                "image_mode" => (&arguments.image_mode, "image mode"),
-                "anyres_rule" => (&arguments.anyres_rule, "rule"),
-                _ => continue,
-            };
-            let Some(written) = written else { continue };
+            let Some(written) = arguments.images.0.get(name) else { continue };
+            let kind = name.replace('_', " ");
             let value = values.iter().find(|value| *value == written).ok_or_else(|| {
                 let help = did_you_mean(written, &format!("{kind}s"), &values);
                 CliError::usage(format!("unknown {kind} `{written}`")).help(help)

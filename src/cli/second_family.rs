@@ -48,7 +48,7 @@ const PIPELINE: &str = r#"
     kind = "dpo"
     inputs.pairs = "pairs"
     model = "base"
-    lora = { rank = 2, alpha = 4, targets = ["narrow", "query"] }
+    lora = { rank = 2, alpha = 4, targets = ["q_proj", "k_proj"] }
     learning_rate = 1e-2
     batch_size = 2
     epochs = 3
@@ -91,11 +91,23 @@ fn a_pipeline_describes_trains_and_evaluates_with_it() {
     let adapter = path("adapter");
     assert_eq!(stic("export", &["stage1", adapter.to_str().unwrap()]), ExitCode::SUCCESS);
     let settings: Value = serde_json::from_slice(&fs::read(adapter.join("adapter_config.json")).unwrap()).unwrap();
-    assert_eq!(settings["target_modules"], json!(["query", "narrow"]));
+    assert_eq!(settings["target_modules"], json!(["k_proj", "q_proj"]));
     assert_eq!(settings["exclude_modules"], "eye.*");
     let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(tensors.len(), 3 * 2 * 2);
-    let trained = tensors.tensor("base_model.model.speaker.blocks.2.think.narrow.lora_B.weight").unwrap();
+    let trained = tensors.tensor("base_model.model.speaker.blocks.2.mix.query.lora_B.weight").unwrap();
     assert!(trained.data().iter().any(|byte| *byte != 0));
+
+    let model = path("model");
+    let image = path("pictures").join("0.png");
+    let generate = |option: &str, value: &str| {
+        let arguments = ["stic", "generate", "-q", "--device", "cpu", "--max-new-tokens", "2", "--prompt", "what"];
+        let paths = [("--model", &model), ("--image", &image)].map(|(name, path)| [name.into(), path.into()]);
+        let setting = [option, value].map(OsString::from);
+        let all = arguments.map(OsString::from).into_iter().chain(paths.into_iter().flatten()).chain(setting);
+        super::main(all, &crate::nodes::kinds())
+    };
+    assert_eq!(generate("--detail", "high"), ExitCode::SUCCESS);
+    assert_eq!(generate("--image-mode", "crop"), ExitCode::from(64), "a setting of another family");
 }

@@ -50,6 +50,12 @@ pub trait Family: Send + Sync {
     /// When the configuration is broken or asks for what is not supported.
     fn shape(&self, folder: &Path) -> Result<Shape, ModelError>;
 
+    /// Files of the directory that the family reads beside those of Hugging Face (configuration, tokenizer, processors and
+    /// weights). They are part of the model's digest.
+    fn files(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether the checkpoint has every tensor that it needs, as its headers say: no tensor is read.
     ///
     /// # Errors
@@ -167,7 +173,8 @@ pub trait ImageProcessor: Send + Sync {
     /// The most image tokens that an image takes at any size.
     fn most_image_tokens(&self) -> usize;
 
-    /// What the settings resolve to, where they matter: `image_mode` and `pad`.
+    /// What the settings resolve to, by name: those of [`Family::image_settings`] that matter for this checkpoint, given or
+    /// not. A node's key has those that differ from what the checkpoint does without settings.
     fn settings(&self) -> Vec<(&'static str, &'static str)>;
 }
 
@@ -196,9 +203,10 @@ pub struct ImageLayout {
     /// For every image token in `text` the rows and columns of the positions that it takes, `[1, n]` where they are in
     /// a line. They may be none at all.
     pub runs: Vec<[usize; 2]>,
-    /// Columns and rows of tiles, for towers that read tiles.
+    /// Columns and rows of the tiles that the tower reads beside the whole picture; `None` for towers without tiles.
     pub tiles: Option<[usize; 2]>,
-    /// Rows and columns of the grid of patches that show the image; the others are padding.
+    /// Rows and columns of the tower's grid of patches that show the image; the others are padding. Without padding, all:
+    /// `[0..rows, 0..columns]`.
     pub shown: [Range<usize>; 2],
 }
 

@@ -1,9 +1,10 @@
-//! The families of models that are read. A family is a directory beside this file and one line in this list.
+//! The families of models that are read. A family is a directory beside this file, a `pub mod` in `model/mod.rs`, and one
+//! line in this list.
 
 use std::path::Path;
 
 use super::ModelError;
-use super::contract::{AdapterNames, Family, ImageSetting};
+use super::contract::{AdapterNames, Family, ImageProcessor, ImageSetting, ImageSettings};
 use super::files::Fields;
 use super::files::json::read_config;
 use super::llava::LlavaFamily;
@@ -22,7 +23,7 @@ static FAMILIES: &[&dyn Family] = &[
 pub fn of(folder: &Path) -> Result<&'static dyn Family, ModelError> {
     let config = read_config(folder)?;
     let of_config = || {
-        let model_type = Fields { map: &config, path: "" }.string("model_type", "")?;
+        let model_type = Fields::of(&config).string("model_type", "")?;
         let family = FAMILIES.iter().copied().find(|family| family.recognizes(model_type));
         family.ok_or_else(|| {
             ModelError::new(match model_type {
@@ -36,10 +37,42 @@ pub fn of(folder: &Path) -> Result<&'static dyn Family, ModelError> {
 }
 
 fn supported() -> String {
-    let types: Vec<String> =
-        FAMILIES.iter().flat_map(|family| family.model_types()).map(|name| format!("`{name}`")).collect();
-    let (last, others) = types.split_last().expect("a family");
-    format!("supported are {} and {last} as Hugging Face stores them", others.join(", "))
+    let types: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types()).copied().collect();
+    format!("supported are {} as Hugging Face stores them", quoted(&types))
+}
+
+/// `a`, `b` and `c`.
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// The image processor of the checkpoint in `folder`, changed by `settings`.
+///
+/// # Errors
+/// As [`of`] and [`Family::image_processor`]; when the checkpoint's family has no such setting, or not with this value.
+pub fn image_processor(folder: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
+    let family = of(folder)?;
+    let known = family.image_settings();
+    for (name, value) in settings {
+        match known.iter().find(|known| known.name == *name) {
+            Some(known) if known.values.contains(value) => {}
+            Some(known) => {
+                return Err(ModelError::new(format!("`{name}` of this model cannot be `{value}`"))
+                    .help(format!("it can be {}", quoted(known.values))));
+            }
+            None => {
+                let names: Vec<&str> = known.iter().map(|known| known.name).collect();
+                let help = if names.is_empty() { "no image settings".to_owned() } else { quoted(&names) };
+                return Err(ModelError::new(format!("the model has no image setting `{name}`"))
+                    .help(format!("models of its family have {help}")));
+            }
+        }
+    }
+    family.image_processor(folder, settings)
 }
 
 /// The image settings of all families, their values, and what they do.
@@ -70,9 +103,4 @@ pub fn linear_names() -> Vec<&'static str> {
 /// The adapter names of all families.
 pub fn adapter_names() -> impl Iterator<Item = &'static AdapterNames> {
     FAMILIES.iter().map(|family| family.adapter_names())
-}
-
-/// The adapter names of the first family that has linear layers of all these names.
-pub fn adapter_names_with(targets: &[String]) -> Option<&'static AdapterNames> {
-    adapter_names().find(|names| targets.iter().all(|target| names.linears.iter().any(|(name, _)| name == target)))
 }

@@ -191,7 +191,7 @@ impl<'a> Generator<'a> {
                 "the prompt takes {length} positions, {} of them the picture's, and the model's context is {context}",
                 request.sequence.image_tokens()
             ));
-            let help = "shorten the prompt, or choose an `image_mode` with fewer image tokens";
+            let help = "shorten the prompt, or choose image settings with fewer image tokens";
             return Err((request.tag, error.help(help)));
         }
         let limit = self.settings.max_new_tokens.min(context - length);

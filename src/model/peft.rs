@@ -98,9 +98,15 @@ pub fn serialize(adapter: &Adapter, shape: &Shape) -> Vec<u8> {
     safetensors::serialize(views, Some(format)).expect("names are distinct")
 }
 
-/// The file of the settings, as PEFT reads it since 0.14.
-pub fn settings_text(rank: usize, alpha: f64, targets: &[String], dropout: f64, base: &str) -> String {
-    let exclude = families::adapter_names_with(targets).map_or("", |names| names.exclude);
+/// The file of the settings, as PEFT reads it since 0.14. `exclude` is the family's [`AdapterNames::exclude`].
+pub fn settings_text(
+    rank: usize,
+    alpha: f64,
+    targets: &[String],
+    dropout: f64,
+    base: &str,
+    exclude: Option<&str>,
+) -> String {
     // PEFT's own alpha is an integer.
     let alpha = if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let settings = json!({
@@ -227,18 +233,30 @@ pub fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ModelError> {
 /// When it is no safetensors file, or holds more than LoRA of the decoder, or of modules that `settings` leave out.
 pub fn targets(settings: &Settings, bytes: &[u8]) -> Result<Vec<String>, ModelError> {
     let file = tensors(bytes)?;
+    let (names, Sorted { factors, .. }) = recognize(&file)?;
+    settings.modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
+    if factors.is_empty() {
+        return Err(ModelError::new("no LoRA of the language model"));
+    }
+    Ok(targets_of(&factors, names))
+}
+
+/// The names of the first family whose decoder has all tensors of the adapter in `bytes`.
+///
+/// # Errors
+/// When it is no safetensors file, or holds more than LoRA of the decoder.
+pub fn names(bytes: &[u8]) -> Result<&'static AdapterNames, ModelError> {
+    Ok(recognize(&tensors(bytes)?)?.0)
+}
+
+fn recognize<'a>(file: &SafeTensors<'a>) -> Result<(&'static AdapterNames, Sorted<'a>), ModelError> {
     let mut refused = None;
     for names in families::adapter_names() {
-        let Sorted { factors, others, .. } = Sorted::of(&file, names)?;
-        if let Err(error) = none_outside(&others, &file) {
-            refused = refused.or(Some(error));
-            continue;
+        let sorted = Sorted::of(file, names)?;
+        match none_outside(&sorted.others, file) {
+            Ok(()) => return Ok((names, sorted)),
+            Err(error) => refused = refused.or(Some(error)),
         }
-        settings.modules.check(factors.values().map(|factor| factor.plain.as_str()))?;
-        if factors.is_empty() {
-            return Err(ModelError::new("no LoRA of the language model"));
-        }
-        return Ok(targets_of(&factors, names));
     }
     Err(refused.expect("a family"))
 }
@@ -388,7 +406,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let bytes = serialize(&adapter, &shape());
         fs::write(folder.path().join(TENSORS), &bytes).expect("written");
-        let settings = settings_text(2, 4.0, &adapter.targets, 0.05, "some/model");
+        let settings = settings_text(2, 4.0, &adapter.targets, 0.05, "some/model", None);
         fs::write(folder.path().join(SETTINGS), settings).expect("written");
         let settings = check(folder.path()).expect("sound");
         assert_eq!((settings.dropout, settings.base.as_deref()), (0.05, Some("some/model")));
@@ -396,6 +414,16 @@ mod tests {
         assert_eq!(found.adapter.targets, adapter.targets);
         assert_eq!((found.adapter.rank, found.adapter.alpha, found.notes.len()), (2, 4.0, 0));
         assert_eq!(serialize(&found.adapter, &shape()), bytes);
+    }
+
+    #[test]
+    fn the_family_of_an_adapter_is_known_by_its_tensors() {
+        let of = |path: &str| {
+            let [a, b] = ["A", "B"].map(|factor| format!("base_model.model.{path}.lora_{factor}.weight"));
+            names(&file(&[(&a, [2, 8], 0.5), (&b, [8, 2], 0.5)])).expect("known").exclude
+        };
+        assert_eq!(of("language_model.model.layers.0.self_attn.q_proj"), Some(".*vision_tower.*"));
+        assert_eq!(of("speaker.blocks.0.mix.query"), Some("eye.*"));
     }
 
     #[test]

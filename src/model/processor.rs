@@ -43,7 +43,7 @@ impl Processor {
             ))
             .help("name another with `template`, for example `checkpoint`"));
         }
-        let images = family.image_processor(folder, settings)?;
+        let images = families::image_processor(folder, settings)?;
         let notes = tokenizer.contradiction().map(str::to_owned).into_iter().collect();
         Ok(Self { tokenizer, template, images, shape, notes })
     }

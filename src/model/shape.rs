@@ -43,7 +43,7 @@ pub struct LinearSpec {
 /// The image token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageToken {
-    /// As the text has it.
+    /// As rendered templates and the tokenizer have it: a special token of its own.
     pub text: &'static str,
     /// As the model has it.
     pub id: u32,
@@ -58,6 +58,7 @@ pub struct AdapterNames {
     pub layers: &'static [&'static str],
     /// Parts of the paths of modules outside the decoder, whose adapters are passed over when they change nothing.
     pub outside: &'static [&'static str],
-    /// `exclude_modules` of what is written: modules outside the decoder with the names of its linear layers.
-    pub exclude: &'static str,
+    /// `exclude_modules` of what is written: modules outside the decoder with the names of its linear layers. `None`, where
+    /// there are none, is written as `null`.
+    pub exclude: Option<&'static str>,
 }

@@ -112,7 +112,7 @@ impl Tokenizer {
         match added.iter_mut().find(|token| token.text == image.text) {
             Some(token) if token.id != image.id => {
                 return Err(ModelError::new(format!(
-                    "`{}` is token {}, but `image_token_index` of config.json is {}",
+                    "`{}` is token {}, but token {} by config.json",
                     image.text, token.id, image.id
                 )));
             }
@@ -466,6 +466,6 @@ pub(super) mod tests {
     #[test]
     fn a_placeholder_with_another_id_than_the_configuration_is_an_error() {
         let error = Tokenizer::read(&folder("llama"), &image(7)).err().unwrap();
-        assert!(error.message.contains("`<image>` is token 32000, but `image_token_index` of config.json is 7"));
+        assert!(error.message.contains("`<image>` is token 32000, but token 7 by config.json"));
     }
 }

@@ -1,8 +1,8 @@
 //! A second family, for tests alone: it has nothing in common with LLaVA but the contract.
 //!
-//! Pictures become grids of any number of patches, by a setting; each stands in the text as two image tokens among
-//! words of its own, the second for the whole picture. Positions have three axes. Some image features are added after
-//! the first layer. The decoder has linear layers, biases, tensors and a chat template of its own.
+//! Pictures become grids of any number of patches, by a setting and a file of the family's own; each stands in the text as
+//! two image tokens among words of its own, the second for the whole picture. Positions have three axes. Some image features
+//! are added after the first layer. The decoder has linear layers, biases, tensors and a chat template of its own.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::contract::{
     AdapterNames, Family, ImageFeatures, ImageInput, ImageLayout, ImageProcessor, ImageSetting, ImageSettings,
     ImageToken, LinearSpec, Model, Shape,
 };
-use super::files::json::{end_tokens, read_config, token};
+use super::files::json::{end_tokens, read_config, read_optional, token};
 use super::files::{Declared, Fields, Naming, Tensors, Weights};
 use super::nn::{LayerNorm, Linear, attend};
 use super::sequence::Sequence;
@@ -40,8 +40,9 @@ const PICTURE: &str = "<|picture|>";
 
 const NAMES: AdapterNames = AdapterNames {
     linears: &[
-        ("query", "mix.query"),
-        ("key", "mix.key"),
+        // Two have names of LLaVA's, in another order and under other paths.
+        ("k_proj", "mix.key"),
+        ("q_proj", "mix.query"),
         ("value", "mix.value"),
         ("out", "mix.out"),
         ("wide", "think.wide"),
@@ -49,7 +50,7 @@ const NAMES: AdapterNames = AdapterNames {
     ],
     layers: &["speaker.blocks.", "blocks."],
     outside: &["eye."],
-    exclude: "eye.*",
+    exclude: Some("eye.*"),
 };
 
 /// Older checkpoints call the decoder `mouth`.
@@ -65,7 +66,7 @@ impl Family for ToyFamily {
 
     fn shape(&self, folder: &Path) -> Result<Shape, ModelError> {
         let config = read_config(folder)?;
-        let fields = Fields { map: &config, path: "" };
+        let fields = Fields::of(&config);
         let shapes = [[WIDTH, WIDTH], [WIDTH, WIDTH], [WIDTH, WIDTH], [WIDTH, WIDTH], [32, WIDTH], [WIDTH, 32]];
         let linears = std::iter::zip(NAMES.linears, shapes);
         Ok(Shape {
@@ -99,8 +100,14 @@ impl Family for ToyFamily {
         &[ImageSetting { name: "detail", values: &["low", "high"], help: "How much is seen" }]
     }
 
-    fn image_processor(&self, _: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
-        Ok(Box::new(Eyes { most: if settings.get("detail") == Some(&"high") { 5 } else { 3 } }))
+    fn files(&self) -> &'static [&'static str] {
+        &["eye.json"]
+    }
+
+    fn image_processor(&self, folder: &Path, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
+        let eye = read_optional(&folder.join("eye.json"))?.unwrap_or_default();
+        let low = Fields::of(&eye).positive("low", 3, 5)?;
+        Ok(Box::new(Eyes { most: if settings.get("detail") == Some(&"high") { 5 } else { low } }))
     }
 
     fn default_template(&self, _: &Path) -> Result<&'static str, ModelError> {
@@ -278,8 +285,8 @@ impl Model for Toy {
         let heads = |rows: Tensor<2>| rows.reshape([batch, length, HEADS, WIDTH / HEADS]).swap_dims(1, 2);
         let rows = hidden.reshape([batch * length, WIDTH]);
         let normal = norms[0].forward(rows.clone());
-        let query = rotary.turn(heads(project(0, normal.clone())));
-        let (key, value) = (rotary.turn(heads(project(1, normal.clone()))), heads(project(2, normal)));
+        let query = rotary.turn(heads(project(1, normal.clone())));
+        let (key, value) = (rotary.turn(heads(project(0, normal.clone()))), heads(project(2, normal)));
         let context = match cache {
             Some(cache) => {
                 cache.append(key, value);

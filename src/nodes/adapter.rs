@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::adapter::Adapter;
 use crate::model::contract::{Model, Shape};
-use crate::model::{ModelError, peft};
+use crate::model::{ModelError, families, peft};
+use stic_engine::digest::Value;
 use stic_engine::node::{Artifact, Failure, Inputs, Objects, Output, Parameter, Part, Summary};
+use stic_engine::spec::Resource;
 
 /// The identity part with the tensors, under PEFT's names.
 pub const TENSORS: &str = peft::TENSORS;
@@ -90,7 +92,7 @@ pub fn load(inputs: &Inputs, port: &str, model: &dyn Model) -> Result<Option<Ada
 pub fn read_shape(folder: &Path) -> Result<Vec<Parameter>, ModelError> {
     let settings = peft::check(folder)?;
     let targets = targets(folder, &settings, &peft::open_tensors(folder)?)?;
-    Ok(shape(settings.rank, settings.alpha, &targets))
+    Ok(shape(settings.rank, settings.alpha, targets))
 }
 
 /// The PEFT adapter in `folder` as a result, and notes on it.
@@ -117,15 +119,15 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
     Ok((output, notes))
 }
 
-/// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one. `base_model` is
-/// what the pipeline file calls the model that was trained; without it, it is what an imported adapter says.
+/// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one. `base_model` is the
+/// model that was trained; without it, an imported adapter says which it is, and its tensors of which family.
 ///
 /// # Errors
 /// When a part cannot be read or the directory not be written.
 pub fn export(
     artifact: &Artifact,
     objects: &dyn Objects,
-    base_model: Option<&str>,
+    base_model: Option<&Resource>,
     folder: &Path,
 ) -> Result<(), Failure> {
     let read = |name: &str| artifact.part(name).map(|digest| objects.read(&digest)).transpose();
@@ -141,8 +143,11 @@ pub fn export(
         Some(text) => serde_json::from_slice(&text).map_err(|cause| broken(ORIGIN, cause))?,
         None => Origin::default(),
     };
-    let base = base_model.map(str::to_owned).or(origin.base_model).unwrap_or_default();
-    let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base);
+    let (base, names) = match base_model {
+        Some(model) => (model.source.clone(), families::of(&model.path)?.adapter_names()),
+        None => (origin.base_model.unwrap_or_default(), peft::names(&tensors)?),
+    };
+    let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base, names.exclude);
 
     fs::create_dir_all(folder).map_err(|cause| Failure::io(folder, &cause))?;
     let put = |name: &str, content: &[u8]| {
@@ -161,11 +166,11 @@ fn targets(folder: &Path, settings: &peft::Settings, tensors: &[u8]) -> Result<V
 }
 
 /// An adapter's shape as parameters.
-pub fn shape(rank: usize, alpha: f64, targets: &[String]) -> Vec<Parameter> {
+pub fn shape(rank: usize, alpha: f64, targets: impl Into<Value>) -> Vec<Parameter> {
     vec![
         Parameter::function("lora.rank", rank),
         Parameter::function("lora.alpha", alpha),
-        Parameter::function("lora.targets", targets.to_vec()),
+        Parameter::function("lora.targets", targets),
     ]
 }
 

@@ -171,10 +171,17 @@ struct Reply {
 /// How a model sees a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
-    /// Views that go through the vision tower: with `anyres`, the whole picture and its tiles.
+    /// Views that go through the vision tower: the whole picture and its tiles, or one where there are no tiles.
     views: usize,
     /// Image tokens.
     image_tokens: usize,
+}
+
+impl Seen {
+    fn of(image: &ImageInput) -> Self {
+        let views = if image.layout.tiles.is_some() { image.pieces() } else { 1 };
+        Self { views, image_tokens: image.layout.image_tokens() }
+    }
 }
 
 impl Node for ResponseNode {
@@ -265,7 +272,7 @@ impl ItemWork for ResponseNode {
         let request = |tag: usize| {
             let question = &questions[tag];
             let image = read_image(&question.of.shown, &processor, context).map_err(|error| (tag, error))?;
-            seen[tag].get_or_init(|| Seen { views: image.pieces(), image_tokens: image.layout.image_tokens() });
+            seen[tag].get_or_init(|| Seen::of(&image));
             let turns = round(&question.prompt, None);
             let sequence = processor.tokenize(&turns, &[&image.layout]).map_err(|error| (tag, error))?;
             let subject = question.of.record.id.as_str().to_owned();
@@ -376,8 +383,8 @@ fn summary(responses: &[Response], seen: &[Seen]) -> Summary {
         Some(if low == high { low.to_string() } else { format!("{low} to {high}") })
     };
     if let (Some(views), Some(tokens)) = (range(|seen| seen.views), range(|seen| seen.image_tokens)) {
-        let views = if views == "1" { "one view".to_owned() } else { format!("{views} views") };
-        line += &format!("; {views} and {tokens} image tokens per picture");
+        let views = if views == "1" { String::new() } else { format!("{views} views and ") };
+        line += &format!("; {views}{tokens} image tokens per picture");
     }
     let sample = |response: &Response| {
         let (file, text) = (response.picture, response.text.clone());

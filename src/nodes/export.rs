@@ -15,12 +15,13 @@ use super::sample::changes::CANDIDATES;
 use crate::artifact::{self, ItemId, LABELS, read_lines, write_lines};
 use stic_engine::digest::Digest;
 use stic_engine::node::{Artifact, Failure, Labelled, Objects, Part};
+use stic_engine::spec::Resource;
 
 /// The directory of generated pictures in an export.
 const PICTURES: &str = "pictures";
 
-/// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model of
-/// an adapter as the pipeline file names it.
+/// Writes `artifact` into `folder`. `labels` are those of the sources that it came from, `base_model` is the model that
+/// an adapter was trained for.
 ///
 /// # Errors
 /// When a part cannot be read, has a name that leads out of the directory, or the directory cannot be written.
@@ -28,7 +29,7 @@ pub fn export(
     artifact: &Artifact,
     objects: &dyn Objects,
     labels: &[Labelled],
-    base_model: Option<&str>,
+    base_model: Option<&Resource>,
     folder: &Path,
 ) -> Result<(), Failure> {
     if artifact.kind == artifact::ADAPTER {

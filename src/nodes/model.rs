@@ -27,7 +27,7 @@ pub const MODEL: ResourceKind = ResourceKind {
     is_remote: folder::is_on_hub,
 };
 
-/// The files beside the weights that say what a model computes and how it reads and writes.
+/// The files beside the weights that say what a model computes and how it reads and writes; a family may have more.
 const FILES: [&str; 10] = [
     "chat_template.jinja",
     "chat_template.json",
@@ -170,7 +170,7 @@ impl ModelParameters {
 }
 
 fn image_processor(model: &Resource, settings: &ImageSettings) -> Result<Box<dyn ImageProcessor>, ModelError> {
-    families::of(&model.path)?.image_processor(&model.path, settings)
+    families::image_processor(&model.path, settings)
 }
 
 /// What is wrong with the directory of `model`, as far as that can be seen without reading weights.
@@ -286,8 +286,9 @@ fn another(model: &Resource) -> Option<(String, Option<String>)> {
 /// # Errors
 /// When a file cannot be read.
 fn digest(model: &Resource, digests: &dyn FileDigests) -> Result<Digest, Failure> {
-    let mut files: Vec<PathBuf> =
-        FILES.iter().map(|name| model.path.join(name)).filter(|path| path.is_file()).collect();
+    let own = families::of(&model.path).map_or(&[][..], |family| family.files());
+    let names = FILES.iter().chain(own);
+    let mut files: Vec<PathBuf> = names.map(|name| model.path.join(name)).filter(|path| path.is_file()).collect();
     files.extend(weights(&model.path));
     let mut fields = Vec::new();
     for (path, digest) in std::iter::zip(&files, digests.files(&files)) {
@@ -319,6 +320,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::model::toy;
 
     struct Contents;
 
@@ -397,6 +399,39 @@ mod tests {
         assert_eq!(named("llava_next", &padded), ["image_mode \"pad\""]);
         let left_out = |parameter| of("llava_next").left_out(parameter).unwrap();
         assert!(left_out("anyres_rule").contains("huggingface") && left_out("image_mode").contains("anyres"));
+    }
+
+    #[test]
+    fn an_image_setting_that_the_model_s_family_lacks_is_refused_by_name() {
+        let toys = tempfile::tempdir().unwrap();
+        toy::checkpoint(toys.path());
+        let llava = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");
+        let check = |folder: &Path, setting| {
+            let images = ImageSettings::from([setting]);
+            ModelParameters { source: source(folder), template: None, images }.check_files()
+        };
+        assert!(check(toys.path(), ("detail", "high")).is_empty());
+        let problem = check(toys.path(), ("image_mode", "crop")).remove(0);
+        assert_eq!(
+            (&*problem.parameter, &*problem.message),
+            ("image_mode", "the model has no image setting `image_mode`")
+        );
+        assert!(problem.help.unwrap().contains("`detail`"));
+        let problem = check(&llava, ("detail", "high")).remove(0);
+        assert!(problem.parameter == "detail" && problem.help.unwrap().contains("`image_mode` and `anyres_rule`"));
+    }
+
+    #[test]
+    fn a_file_that_one_family_reads_is_part_of_the_digest_of_its_models_alone() {
+        let changes = |folder: &Path| {
+            let before = digest(&source(folder), &Contents).unwrap();
+            fs::write(folder.join("eye.json"), r#"{ "low": 2 }"#).unwrap();
+            digest(&source(folder), &Contents).unwrap() != before
+        };
+        let toys = tempfile::tempdir().unwrap();
+        toy::checkpoint(toys.path());
+        assert!(changes(toys.path()));
+        assert!(!changes(folder(&[("config.json", r#"{"model_type": "llava"}"#)]).path()));
     }
 
     #[test]

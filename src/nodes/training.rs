@@ -20,6 +20,7 @@ use stic_engine::node::{
     WholeWork, Work, by_default,
 };
 use stic_engine::pool::Slots;
+use stic_engine::spec::Resource;
 use stic_engine::spec::parameter::Parameters;
 
 mod parameters;
@@ -64,7 +65,9 @@ pub struct TrainingNode<R> {
 impl<R: Recipe> Node for TrainingNode<R> {
     fn parameters(&self) -> Vec<Parameter> {
         let mut fields = self.recipe.key_fields();
-        fields.retain(|field| !(self.continues && is_inputs(&field.name)));
+        let TrainingParameters { lora, model, .. } = self.recipe.shared();
+        let is_default = |name: &str| name == "lora.targets" && lora.adapts_all(&model.source);
+        fields.retain(|field| !(self.continues && is_inputs(&field.name) || is_default(&field.name)));
         // With dropout, and only then, how it is drawn is part of the key: earlier versions drew in another way.
         if let Some(dropout) = fields.iter().position(|field| field.name == "lora.dropout") {
             fields.insert(dropout + 1, Parameter::function("lora.dropout_draws", "by place"));
@@ -76,7 +79,7 @@ impl<R: Recipe> Node for TrainingNode<R> {
         let model = &self.recipe.shared().model;
         match parameter {
             _ if self.continues && is_inputs(parameter) => Some("the input adapter's".to_owned()),
-            "lora.targets" => by_default(linears(&model.source)),
+            "lora.targets" => by_default(linears(&model.source)?),
             _ => model.left_out(parameter),
         }
     }
@@ -85,8 +88,8 @@ impl<R: Recipe> Node for TrainingNode<R> {
         SeedUse { pipeline: false, node: true }
     }
 
-    fn origin(&self) -> Option<&str> {
-        Some(&self.recipe.shared().model.source.source)
+    fn origin(&self) -> Option<&Resource> {
+        Some(&self.recipe.shared().model.source)
     }
 
     fn resources(&self) -> Option<Slots> {
@@ -94,7 +97,10 @@ impl<R: Recipe> Node for TrainingNode<R> {
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
-        self.recipe.shared().model.check_files()
+        let TrainingParameters { lora, model, .. } = self.recipe.shared();
+        let mut problems = model.check_files();
+        problems.extend(linears(&model.source).and_then(|names| lora.foreign(&names)));
+        problems
     }
 
     fn promises(&self, above: &dyn Fn(&str) -> Vec<Parameter>) -> Vec<Parameter> {

@@ -76,7 +76,7 @@ fn tiles_follow_the_rule_that_is_asked_for() {
     assert_eq!(rows(&["--anyres-rule", "original"]), 9 + 2 * 4);
     let said = workspace.stic(&[&asked[..], &["--anyres-rule", "orignal"]].concat());
     assert_eq!(said.code, Some(64));
-    assert!(said.err.contains("unknown rule `orignal`") && said.err.contains("`original`"), "{said}");
+    assert!(said.err.contains("unknown anyres rule `orignal`") && said.err.contains("`original`"), "{said}");
 }
 
 #[test]

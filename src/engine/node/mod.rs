@@ -212,8 +212,8 @@ pub trait Node: Send + Sync {
         BTreeMap::new()
     }
 
-    /// What an export of the result names as its origin, as the pipeline file writes it.
-    fn origin(&self) -> Option<&str> {
+    /// The resource that an export of the result names as its origin.
+    fn origin(&self) -> Option<&Resource> {
         None
     }
 

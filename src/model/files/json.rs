@@ -132,10 +132,15 @@ pub struct Fields<'a> {
     /// The object.
     pub map: &'a Map<String, Value>,
     /// What comes before a field's name in messages.
-    pub path: &'static str,
+    pub path: String,
 }
 
 impl<'a> Fields<'a> {
+    /// The fields of a file's own object.
+    pub fn of(map: &'a Map<String, Value>) -> Self {
+        Self { map, path: String::new() }
+    }
+
     /// The value of `name`, unless it is `null`.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
@@ -190,13 +195,9 @@ impl<'a> Fields<'a> {
     }
 
     /// An object; `empty` where there is none.
-    pub fn object(&self, name: &'static str, empty: &'a Map<String, Value>) -> Result<Fields<'a>, ModelError> {
-        let path = match name {
-            "text_config" => "text_config.",
-            "vision_config" => "vision_config.",
-            _ => self.path,
-        };
-        Ok(Fields { map: self.read(name, "an object", empty, Value::as_object)?, path })
+    pub fn object(&self, name: &str, empty: &'a Map<String, Value>) -> Result<Fields<'a>, ModelError> {
+        let map = self.read(name, "an object", empty, Value::as_object)?;
+        Ok(Fields { map, path: format!("{}{name}.", self.path) })
     }
 
     /// Refuses a value other than `only`, which is also the default.
@@ -206,5 +207,21 @@ impl<'a> Fields<'a> {
             value if value == only => Ok(()),
             other => Err(unsupported(&format!("{}{name}", self.path), other, &format!("`{only}`"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_named_with_the_objects_that_it_is_in() {
+        let (config, empty) = (json!({ "speaker": { "mix": { "heads": 0 } } }), Map::new());
+        let root = Fields::of(config.as_object().unwrap());
+        let mix = root.object("speaker", &empty).and_then(|speaker| speaker.object("mix", &empty)).unwrap();
+        let error = mix.positive("heads", 1, MOST_HEADS).unwrap_err();
+        assert_eq!(error.message, "`speaker.mix.heads` is 0, not an integer above zero");
     }
 }

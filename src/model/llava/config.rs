@@ -114,7 +114,7 @@ impl Config {
     }
 
     fn parse(root: &Map<String, Value>, generation: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
-        let fields = Fields { map: root, path: "" };
+        let fields = Fields::of(root);
         let architecture = architecture(&fields)?;
         let empty = Map::new();
         let text_fields = fields.object("text_config", &empty)?;

@@ -141,7 +141,7 @@ impl LlavaImageProcessor {
     }
 
     fn apply(&mut self, object: &Map<String, Value>) -> Result<(), ModelError> {
-        let fields = Fields { map: object, path: "" };
+        let fields = Fields::of(object);
         for name in ["do_resize", "do_center_crop", "do_rescale", "do_normalize"] {
             if !fields.flag(name, true)? {
                 return Err(ModelError::new(format!("unsupported `{name}`: `false`")));

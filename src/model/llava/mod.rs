@@ -116,7 +116,7 @@ const ADAPTER_NAMES: AdapterNames = AdapterNames {
         "layers.",
     ],
     outside: &["vision_tower.", "vision_model."],
-    exclude: ".*vision_tower.*",
+    exclude: Some(".*vision_tower.*"),
 };
 
 impl Config {

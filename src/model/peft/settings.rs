@@ -95,7 +95,7 @@ impl Settings {
     /// When settings have the wrong type, or change the adapter in a way that is not computed here; of the latter all
     /// are named.
     pub(super) fn parse(object: &Map<String, Value>) -> Result<Self, ModelError> {
-        let fields = Fields { map: object, path: "" };
+        let fields = Fields::of(object);
         let mut refused = Vec::new();
         let mut refuse = |name: &str, value: &dyn std::fmt::Display| refused.push(format!("`{name}`: `{value}`"));
         match fields.string("peft_type", "")? {

@@ -52,7 +52,7 @@ impl ChatTemplate {
         let source = source.ok_or_else(|| {
             ModelError::new(format!("{}: the checkpoint has no chat template", folder.display())).help(
                 "`template = \"checkpoint\"` needs `chat_template.jinja`, `chat_template.json` or a `chat_template` in \
-                 `tokenizer_config.json`; remove `template` to use LLaVA's own",
+                 `tokenizer_config.json`; name another `template`, or remove it to use the model family's",
             )
         })?;
         let named = |key: &str| token_text(&settings[key]).unwrap_or_default();
@@ -77,7 +77,7 @@ impl ChatTemplate {
                 "the checkpoint's chat template changes the contents that it renders, so answers \
                                         cannot be distinguished from questions",
             )
-            .help("remove `template` to use LLaVA's own"));
+            .help("name another `template`, or remove it to use the model family's"));
         };
         let mut rendered = fill(&marked, &contents).unwrap_or_default();
         // What belongs to an answer around its text, by what is there: rendered again for every answer, a long
@@ -136,7 +136,8 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |_: String| -> Result<String, Error> {
             // Rendered with it, a prompt would be another one every day, and no cached answer the answer to it.
             let message = "it asks for today's date with `strftime_now`, and an answer would depend on the day; write a \
-                           fixed date into the template, or remove `template` to use LLaVA's own";
+                           fixed date into the template, name another `template`, or remove it to use the model \
+                           family's";
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use super::super::adapter::shape;
 use super::super::model::ModelParameters;
 use crate::model::adapter::Adapter;
-use crate::model::contract::Model;
+use crate::model::contract::{AdapterNames, Model};
 use crate::model::families;
 use crate::train::optimizer::AdamW;
 use crate::train::schedule::Schedule;
@@ -60,6 +60,8 @@ parameters! {
 const RANK: usize = 128;
 /// See [`RANK`].
 const ALPHA: f64 = 256.0;
+/// The targets without `lora.targets`.
+const ALL: &str = "all linear layers";
 
 parameters! {
     /// `lora`: what is written. With an input adapter, what is not written comes from it.
@@ -70,7 +72,7 @@ parameters! {
         /// LoRA's alpha; the update is scaled by alpha / rank (Table 6)
         alpha: Option<f64> = number(above(0.0)).optional_default(ALPHA),
         /// Linear layers to adapt, in every layer of the language model
-        targets: Option<Vec<String>> = targets().optional("all linear layers"),
+        targets: Option<Vec<String>> = targets().optional(ALL),
         /// Dropout on the inputs of A during training
         dropout: f64 = number(0.0..1.0).default(0.0),
     }
@@ -103,14 +105,10 @@ pub(super) fn is_inputs(parameter: &str) -> bool {
 fn targets() -> Setting<Vec<String>> {
     let names = Form::Choice(families::linear_names());
     let form = Form::List { of: Box::new(names), least: 1, most: None, distinct: true };
-    // All linear layers are what a family's adapter has by default.
-    let is_all = |targets: &[String]| {
-        families::adapter_names_with(targets).is_some_and(|names| names.linears.len() == targets.len())
-    };
-    Setting::new(form, read_targets, move |targets| (!is_all(targets)).then(|| targets.clone().into()))
+    Setting::new(form, read_targets, |targets| Some(targets.clone().into()))
 }
 
-/// The targets in the order of a layer.
+/// The targets in the order of [`families::linear_names`].
 fn read_targets(table: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
     if table.is_string(key) {
         let written: String = table.optional(key)?;
@@ -161,19 +159,37 @@ impl LoraParameters {
     fn written(&self) -> Vec<Parameter> {
         let is_written = [self.rank.is_some(), self.alpha.is_some(), self.targets.is_some()];
         let targets = self.targets.as_deref().unwrap_or_default();
-        let all = shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets);
+        let all = shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets.to_vec());
         std::iter::zip(all, is_written).filter_map(|(parameter, written)| written.then_some(parameter)).collect()
+    }
+
+    /// Whether the targets that are written are all linear layers of `model`, as without them.
+    pub(super) fn adapts_all(&self, model: &Resource) -> bool {
+        self.targets.as_ref().zip(linears(model)).is_some_and(|(targets, names)| are_all(targets, &names))
     }
 
     /// The shape of a new adapter for `model`.
     pub(super) fn shape(&self, model: &Resource) -> Vec<Parameter> {
-        let targets = self.targets.clone().unwrap_or_else(|| linears(model));
-        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), &targets)
+        let written = self.targets.clone().map(Value::from);
+        let targets = written.or_else(|| linears(model).map(Value::from)).unwrap_or_else(|| ALL.into());
+        shape(self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA), targets)
+    }
+
+    /// The first target that is written and is not one of `names`, the linear layers of the model.
+    pub(super) fn foreign(&self, names: &[&str]) -> Option<FileProblem> {
+        let name = self.targets.iter().flatten().find(|target| !names.contains(&target.as_str()))?;
+        Some(FileProblem {
+            parameter: "lora.targets".to_owned(),
+            message: format!("the model has no linear layer `{name}`"),
+            help: Some(format!("`lora.targets` can name {}", names.join(", "))),
+        })
     }
 
     /// What is written and is not so in the adapter that comes in.
     pub(super) fn contradictions(&self, input: &[Parameter]) -> Vec<FileProblem> {
-        let differs = |written: &Parameter| input.iter().find(|known| known.name == written.name && *known != written);
+        let differs = |written: &Parameter| {
+            input.iter().find(|known| known.name == written.name && !is_same(&written.value, &known.value))
+        };
         let written = self.written();
         let found = written.iter().filter_map(|written| Some((written, differs(written)?)));
         found.map(|(written, known)| contradiction(&written.name, &written.value, &known.value)).collect()
@@ -182,37 +198,51 @@ impl LoraParameters {
     /// The adapter that training starts from: the input's, or a new one.
     ///
     /// # Errors
-    /// When the input's is not as is written, or the model has no linear layer of a name that is written.
+    /// When the input's is not as is written.
     pub(super) fn start(&self, input: Option<&Adapter>, model: &dyn Model, seed: u64) -> Result<Adapter, Failure> {
         let Some(input) = input else {
             let (rank, alpha) = (self.rank.unwrap_or(RANK), self.alpha.unwrap_or(ALPHA));
             let wanted = |name: &str| self.targets.as_ref().is_none_or(|targets| targets.iter().any(|it| it == name));
-            let adapter = Adapter::initial(model.shape(), rank, alpha, wanted, seed, &model.device());
-            let missing = self.targets.iter().flatten().find(|name| !adapter.targets.contains(name));
-            return missing.map_or(Ok(adapter), |name| {
-                let names: Vec<&str> = model.shape().linears.iter().map(|spec| spec.name).collect();
-                Err(Failure::node(format!("the model has no linear layer `{name}`"))
-                    .help(format!("`lora.targets` can name {}", names.join(", "))))
-            });
+            return Ok(Adapter::initial(model.shape(), rank, alpha, wanted, seed, &model.device()));
         };
-        match self.contradictions(&shape(input.rank, input.alpha, &input.targets)).into_iter().next() {
+        match self.contradictions(&shape(input.rank, input.alpha, input.targets.clone())).into_iter().next() {
             Some(FileProblem { message, help, .. }) => Err(Failure::Node { message, help }),
             None => Ok(input.clone()),
         }
     }
 }
 
-/// The names of the linear layers of `model`; all that are known while its directory is not sound.
-pub(super) fn linears(model: &Resource) -> Vec<String> {
-    let names = match families::of(&model.path) {
-        Ok(family) => family.adapter_names().linears.iter().map(|(name, _)| *name).collect(),
-        Err(_) => families::linear_names(),
-    };
-    names.into_iter().map(str::to_owned).collect()
+/// The names of the linear layers of `model`; `None` while its directory does not say of which family it is.
+pub(super) fn linears(model: &Resource) -> Option<Vec<&'static str>> {
+    families::of(&model.path).ok().map(|family| names(family.adapter_names()))
+}
+
+fn names(family: &AdapterNames) -> Vec<&'static str> {
+    family.linears.iter().map(|(name, _)| *name).collect()
+}
+
+fn are_all(targets: &[String], names: &[&str]) -> bool {
+    targets.len() == names.len() && targets.iter().all(|target| names.contains(&target.as_str()))
+}
+
+/// Whether two values of a parameter mean the same. The order of targets means nothing.
+fn is_same(written: &Value, known: &Value) -> bool {
+    match (written, known) {
+        (Value::List(written), Value::List(known)) => {
+            written.len() == known.len() && written.iter().all(|target| known.contains(target))
+        }
+        // Which these are is not known: all of some family will do.
+        (Value::List(_), Value::String(_)) => families::adapter_names().any(|it| is_same(written, &names(it).into())),
+        _ => written == known,
+    }
 }
 
 fn contradiction(name: &str, written: &Value, found: &Value) -> FileProblem {
     let key = name.rsplit('.').next().unwrap_or(name);
+    let found = match found {
+        Value::String(words) => words.clone(),
+        value => value.to_string(),
+    };
     FileProblem {
         parameter: name.to_owned(),
         message: format!("`{name}` is {written}, but the input adapter's is {found}"),
@@ -235,6 +265,7 @@ mod tests {
 
     use super::super::tests::node;
     use super::*;
+    use crate::model::toy;
     use crate::nodes::harness::{TestContext, read};
     use crate::nodes::{DpoKind, SftKind};
     use stic_engine::node::Node;
@@ -269,11 +300,11 @@ mod tests {
         assert_eq!(with(written, &[])[2..], all);
         // And the shape is passed on to training that continues from it.
         let promised = |text: &str, connected: &[&str]| {
-            let above = |_: &str| shape(2, 3.0, &["v_proj".to_owned()]);
+            let above = |_: &str| shape(2, 3.0, vec!["v_proj"]);
             node(&SftKind, text, connected).unwrap().promises(&above)
         };
-        assert_eq!(promised(written, &[]), shape(4, 8.0, &["q_proj".to_owned()]));
-        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, &["v_proj".to_owned()]));
+        assert_eq!(promised(written, &[]), shape(4, 8.0, vec!["q_proj"]));
+        assert_eq!(promised("", &["adapter"]), shape(2, 3.0, vec!["v_proj"]));
     }
 
     #[test]
@@ -328,6 +359,34 @@ mod tests {
             assert!(mistakes[0].contains(expected), "{text}: {mistakes:?}");
         }
         assert!(node(&DpoKind, "reference = 'input'", &["adapter"]).is_ok());
+    }
+
+    #[test]
+    fn targets_are_those_of_the_model_s_family() {
+        let folder = tempfile::tempdir().unwrap();
+        toy::checkpoint(folder.path());
+        let trained = |model: &Path, connected: &[&str], targets: &str| {
+            let text = format!("model = 'base'\nlearning_rate = 1e-3\nbatch_size = 2\n{targets}");
+            read(&SftKind, &text, connected, model).unwrap()
+        };
+        let new = |targets: &str| trained(folder.path(), &[], targets);
+        let problem = new("lora.targets = ['q_proj', 'v_proj']").check_files().remove(0);
+        assert_eq!(
+            (&*problem.parameter, &*problem.message),
+            ("lora.targets", "the model has no linear layer `v_proj`")
+        );
+        assert_eq!(problem.help.unwrap(), "`lora.targets` can name k_proj, q_proj, value, out, wide, narrow");
+        let all = "lora.targets = ['wide', 'q_proj', 'narrow', 'value', 'out', 'k_proj']";
+        assert!(new(all).check_files().is_empty());
+        assert_eq!(names(&*new(all)), names(&*new("")), "all of them are the default, in any order");
+        assert_eq!(names(&*new("lora.targets = ['q_proj', 'k_proj']"))[2..], ["lora.targets"]);
+        // Of a model that is not there, they are not known.
+        for model in [folder.path(), Path::new("nowhere")] {
+            let above = |_: &str| trained(model, &[], "").promises(&|_| Vec::new());
+            let next = |targets: &str| trained(model, &["adapter"], targets).check_inputs(&above);
+            assert!(next(all).is_empty());
+            assert!(next("lora.targets = ['q_proj']")[0].message.starts_with("`lora.targets` is [\"q_proj\"], but"));
+        }
     }
 
     #[test]
