@@ -33,11 +33,13 @@
 //!
 //! [`data::picture`] decodes a file to pixels. The image processor of a model's family says how many image tokens they
 //! take, and cuts them for the tower ([`model::contract::ImageProcessor`]; for LLaVA `model/llava/images.rs`).
-//! [`model::processor`] renders a conversation by a chat template and tokenizes it. [`model::batch`] puts the tower's
-//! features in the places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache in
-//! [`model::generate`], without one in [`model::score`] and in training. There, [`train::loss`] makes a loss of the
-//! log-probabilities of answers, [`train::step`] takes its gradient back through the layers to the tensors of the
-//! adapter ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
+//! [`model::processor`] renders a conversation by a chat template, repeats the image token as the layout says
+//! ([`expand`](model::template::Rendered::expand)), and tokenizes it. [`model::batch`] puts the tower's features in the
+//! places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache
+//! ([`LayerCache`](model::attention::LayerCache)) in [`model::generate`], without one in [`model::score`] and in
+//! training. There, [`train::loss`] makes a loss of the log-probabilities of answers, [`train::step`] takes its gradient,
+//! scaled by [`train::scale`] in f16, back through the layers to the tensors of the adapter
+//! ([`model::adapter`]), and [`train::optimizer`] takes the step. [`train::training`] repeats that.
 
 pub mod artifact;
 pub mod cli;

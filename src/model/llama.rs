@@ -170,7 +170,8 @@ struct Layer {
 }
 
 impl Decoder {
-    /// Takes the decoder's tensors out of `tensors`.
+    /// Takes the decoder's tensors out of `tensors`, by the names that transformers before 4.52 gives them in LLaVA. A
+    /// family that stores them under others hands on [`Tensors`] of its own that translate the names.
     ///
     /// # Errors
     /// When one is not there.

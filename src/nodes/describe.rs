@@ -403,6 +403,9 @@ mod tests {
 
     use super::*;
     use crate::artifact::{Altered, ItemId, Record};
+    use crate::model::contract::ImageSettings;
+    use crate::model::processor::Processor;
+    use crate::model::toy;
     use crate::nodes::harness::{TestContext, read};
     use stic_engine::node::Artifact;
 
@@ -605,6 +608,22 @@ mod tests {
         assert_eq!(seeds("prompts = ['a']\ntemperature = 0"), SeedUse { pipeline: false, node: false });
         assert_eq!(seeds("prompts = ['a', 'b']\ntemperature = 0"), SeedUse { pipeline: true, node: false });
         assert_eq!(seeds("prompts = ['a']\nfraction = [0, 0.5]"), SeedUse { pipeline: true, node: true });
+    }
+
+    #[test]
+    fn views_are_counted_only_where_the_tower_reads_tiles() {
+        let line = |views: &[usize]| {
+            let seen: Vec<Seen> = views.iter().map(|&views| Seen { views, image_tokens: 9 * views }).collect();
+            summary(&[], &seen).line
+        };
+        assert!(line(&[1]).ends_with("; 9 image tokens per picture"), "{}", line(&[1]));
+        assert!(line(&[3, 5]).ends_with("; 3 to 5 views and 27 to 45 image tokens per picture"), "{}", line(&[3, 5]));
+        let folder = tempfile::tempdir().unwrap();
+        toy::checkpoint(folder.path());
+        let processor = Processor::read(folder.path(), None, &ImageSettings::new()).unwrap();
+        let image = processor.image(&toy::picture(40, 20));
+        assert!(image.pieces() > 1);
+        assert_eq!(Seen::of(&image).views, 1);
     }
 
     #[test]
