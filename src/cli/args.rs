@@ -70,7 +70,7 @@ pub enum Color {
 pub enum Command {
     /// Run a pipeline, reusing every result that is in the cache
     Run(Run),
-    /// Report every mistake in a pipeline file
+    /// Report every mistake in a pipeline file; a device that this machine lacks is only noted
     Check(Check),
     /// Show what would run and why; exits with 0 if nothing would, with 2 otherwise
     Plan(Plan),
@@ -82,7 +82,7 @@ pub enum Command {
     Export(Export),
     /// Inspect the cache
     Cache(Cache),
-    /// List the kinds of node and the data formats they read, or one kind's inputs and parameters
+    /// List the kinds of node, the keys of the other tables and the data formats, or one kind's inputs and parameters
     Kinds(KindsArguments),
     /// Print the JSON Schema of pipeline files for editors
     Schema,
@@ -106,12 +106,12 @@ pub struct Run {
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// Nodes to run, along with everything they depend on [default: all]
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "NODE")]
     pub targets: Vec<String>,
     /// Show what would run and why, without running it; exits with 2 if anything would
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Stop at this node; everything it depends on runs too
+    /// The same as naming the node after the file: runs it and everything it depends on
     #[arg(long, value_name = "NODE")]
     pub until: Vec<String>,
     /// Rerun this node even if its result is in the cache
@@ -124,9 +124,10 @@ pub struct Run {
     #[arg(short, long)]
     pub keep_going: bool,
     /// Number of times to retry a node after a transient failure
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = retries, allow_negative_numbers = true)]
     pub retries: u32,
-    /// Also use results that were computed in this numerics class, such as `cuda-bf16`
+    /// Also use results that were computed in this numerics class, such as `cuda-bf16`: the backend and dtype of a
+    /// result, by default part of its key, as other ones round differently
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
     /// Print events to standard output as JSON Lines
@@ -155,9 +156,10 @@ pub struct Plan {
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
     /// Nodes to plan, along with everything they depend on [default: all]
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "NODE")]
     pub targets: Vec<String>,
-    /// Also use results that were computed in this numerics class, such as `cuda-bf16`
+    /// Also use results that were computed in this numerics class, such as `cuda-bf16`: the backend and dtype of a
+    /// result, by default part of its key, as other ones round differently
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
     /// Print one JSON object per node: `node`, `kind`, `state` (`hit`, `run`, `awaits`), `why`, `items`, `key`
@@ -209,7 +211,7 @@ pub struct Export {
     /// The node
     pub node: String,
     /// The directory to write to
-    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
+    #[arg(value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub folder: PathBuf,
     /// Write into a non-empty directory, replacing files of the same name
     #[arg(long)]
@@ -321,7 +323,7 @@ pub struct Generate {
     /// The model and how it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// A picture; with several, the prompt is answered for each
+    /// A picture; with several, the prompt is answered for each, and a line with its path precedes each response
     #[arg(long, value_name = "FILE", num_args = 1.., value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub image: Vec<PathBuf>,
     /// The user's message
@@ -353,7 +355,7 @@ pub struct Score {
     /// The model and how it is used.
     #[command(flatten)]
     pub model: ModelArguments,
-    /// A JSON Lines file with `image` (a path or null), `prompt` and `response`
+    /// A JSON Lines file with `image` (null, or a path relative to this file), `prompt` and `response`
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub input: PathBuf,
     /// Print one JSON object per input line
@@ -467,6 +469,10 @@ fn dtype(text: &str) -> Result<Auto<Precision>, String> {
 
 fn positive(text: &str) -> Result<std::num::NonZeroUsize, String> {
     text.parse().map_err(|_| "expected an integer, at least 1".to_owned())
+}
+
+fn retries(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|count| *count <= 100).ok_or_else(|| "expected an integer from 0 to 100".to_owned())
 }
 
 fn numerics_class(text: &str) -> Result<String, String> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::Check;
 use super::pipeline::{Data, PipelineFile};
-use super::ui::{CliError, Exit, Ui, write_json, write_out};
+use super::ui::{CliError, Exit, Paint, Ui, write_json, write_out};
 use stic_engine::diagnostic::{Diagnostic, Label, Source};
 use stic_engine::node::Kinds;
 
@@ -14,7 +14,8 @@ use stic_engine::node::Kinds;
 /// All mistakes.
 pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     match checked(arguments, kinds, ui) {
-        Err(problem) if arguments.json => {
+        Err(mut problem) if arguments.json => {
+            problem.mistakes.sort_by_key(Diagnostic::start);
             for mistake in &problem.mistakes {
                 write_json(&as_json(mistake, &arguments.file.display().to_string(), problem.source.as_ref()))?;
             }
@@ -42,6 +43,11 @@ fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError>
             file.print_notes(&[], ui);
         }
         Data::Ignored => file.check_inputs()?,
+    }
+    // The file may be for another machine.
+    for mistake in file.pools(&[]).err().iter().flat_map(|problem| &problem.mistakes) {
+        let word = ui.paint(Paint::Busy, format_args!("{:<7}", "note"));
+        ui.print_hanging(&format!("{word} "), &format!("cannot run here: {}", mistake.message), 8);
     }
     Ok(file.graph.nodes.len())
 }

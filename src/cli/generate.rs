@@ -63,7 +63,9 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
                 "seconds": { "prefill": seconds[0], "decode": seconds[1] },
             }))?;
         } else {
-            write_out(&format!("{text}\n"))?;
+            let several = path.filter(|_| arguments.image.len() > 1);
+            let label = several.map_or_else(String::new, |path| format!("{}:\n", path.display()));
+            write_out(&format!("{label}{text}\n"))?;
         }
     }
     Ok(Exit::Success)

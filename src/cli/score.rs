@@ -1,6 +1,6 @@
 //! `stic score`: the log-probabilities of responses under a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -40,6 +40,7 @@ struct Line {
 pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     let lines = read(arguments, ui)?;
     let ready = Ready::load(&arguments.model, ui)?;
+    let folder = folder(arguments);
     for (number, line) in lines {
         let named = |message: &str| format!("{}, line {number}: {message}", arguments.input.display());
         let place = |error: ModelError| problem(ModelError { message: named(&error.message), ..error });
@@ -47,7 +48,7 @@ pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
             problem.mistakes.iter_mut().for_each(|mistake| mistake.message = named(&mistake.message));
             problem
         };
-        let picture = line.image.as_ref().map(|path| ready.picture(path)).transpose().map_err(placed)?;
+        let picture = line.image.as_ref().map(|path| ready.picture(&folder.join(path))).transpose().map_err(placed)?;
         let image = picture.map(|(image, _)| image);
         let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
         let turns = round(&line.prompt, Some(&line.response));
@@ -111,7 +112,7 @@ fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
             }
         }
         if let Some(picture) = &read.image
-            && let Err(cause) = std::fs::File::open(picture)
+            && let Err(cause) = std::fs::File::open(folder(arguments).join(picture))
         {
             wrong(format!("{}: {cause}", picture.display()), RELATIVE.to_owned());
         }
@@ -126,4 +127,9 @@ fn read(arguments: &Score, ui: &Ui) -> Result<Vec<(usize, Line)>, CliError> {
     Ok(lines)
 }
 
-const RELATIVE: &str = "relative paths start from the working directory";
+const RELATIVE: &str = "relative paths start from the directory of the input file";
+
+/// The directory of the input file, from which relative paths start.
+fn folder(arguments: &Score) -> &Path {
+    arguments.input.parent().unwrap_or(Path::new(""))
+}

@@ -319,6 +319,39 @@ fn help_is_a_command_too_and_names_the_options_of_all_commands_once() {
 }
 
 #[test]
+fn statistics_are_those_of_a_cache_that_exists() {
+    let workspace = pictures();
+    let said = workspace.stic(&["cache", "stats", "--cache", "mistyped"]);
+    assert!(said.code == Some(64) && said.err.contains("no cache at `mistyped`"), "{said}");
+    workspace.stic(&["run", "-q", "p.toml"]);
+    let said = workspace.stic(&["cache", "stats"]);
+    assert!(said.code == Some(0) && said.out.contains("delete this directory"), "{said}");
+}
+
+#[test]
+fn a_number_of_retries_that_is_none_is_said_to_be_no_integer() {
+    for written in ["x", "-1"] {
+        let said = pictures().stic(&["run", "p.toml", "--retries", written]);
+        assert!(said.code == Some(64) && said.err.contains("expected an integer from 0 to 100"), "{said}");
+    }
+}
+
+#[test]
+fn mistakes_are_listed_for_programs_in_the_order_of_the_file() {
+    let workspace = pictures();
+    workspace.edit("p.toml", "size = 4", "size = 0");
+    let text = fs::read_to_string(workspace.path("p.toml")).expect("the pipeline");
+    workspace.write("p.toml", text + "\n[nodes.last]\nkind = \"corupt\"\n[nodes.more]\nkin = 1\n");
+    let said = workspace.stic(&["check", "p.toml", "--json"]);
+    let line = |text: &str| {
+        let mistake: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        mistake["places"][0]["line"].as_u64().expect("a number")
+    };
+    let lines: Vec<u64> = said.out.lines().map(line).collect();
+    assert!(lines.len() > 2 && lines.is_sorted(), "{said}");
+}
+
+#[test]
 fn answers_go_to_standard_output_and_nothing_else_does() {
     let workspace = pictures();
     workspace.stic(&["run", "-q", "p.toml"]);

@@ -129,6 +129,24 @@ fn scores_are_sums_of_token_scores_in_the_order_of_the_input() {
 }
 
 #[test]
+fn pictures_to_score_are_relative_to_the_input_file() {
+    let (workspace, _) = reference();
+    workspace.write("pictures/input.jsonl", r#"{"image": "wide.png", "prompt": "a", "response": "b"}"#);
+    let said = workspace.stic(&["score", "--model", "model", "--input", "pictures/input.jsonl"]);
+    assert_eq!(said.code, Some(0), "{said}");
+}
+
+#[test]
+fn responses_about_several_pictures_name_them() {
+    let (workspace, _) = reference();
+    let asked = ["generate", "--model", "model", "--prompt", "What?", "--max-new-tokens", "1", "--image"];
+    let (wide, square) = ("pictures/wide.png", "pictures/square.png");
+    let said = workspace.stic(&[&asked[..], &[wide, square]].concat());
+    assert!(said.out.starts_with("pictures/wide.png:\n") && said.out.contains("\npictures/square.png:\n"), "{said}");
+    assert!(!workspace.stic(&[&asked[..], &[wide]].concat()).out.contains("png:"));
+}
+
+#[test]
 fn lines_that_cannot_be_scored_are_reported_all_at_once() {
     let (workspace, _) = reference();
     let slips = "{\"imge\": null, \"prompt\": \"a\", \"response\": \"b\"}\n\

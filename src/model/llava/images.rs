@@ -83,7 +83,7 @@ impl LlavaImageProcessor {
                 "{}: `anyres` needs a `llava_next` checkpoint, which this is not",
                 folder.display()
             ))
-            .help("leave `image_mode` out, or choose `crop` or `pad`"));
+            .help("choose `crop` or `pad`, or leave the image mode to the checkpoint"));
         }
         Ok(processor)
     }
