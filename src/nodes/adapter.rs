@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::absolute;
 use crate::model::adapter::Adapter;
 use crate::model::contract::{Model, Shape};
 use crate::model::{ModelError, families, peft};
@@ -120,7 +121,7 @@ pub fn import(folder: &Path, objects: &dyn Objects) -> Result<(Output, Vec<Strin
 }
 
 /// Writes the adapter `artifact` into `folder` as PEFT reads it, with its training log if it has one. `base_model` is the
-/// model that was trained; without it, an imported adapter says which it is, and its tensors of which family.
+/// model that was trained, named by its absolute path; without it, an imported adapter says which it is, and its tensors of which family.
 ///
 /// # Errors
 /// When a part cannot be read or the directory not be written.
@@ -144,7 +145,7 @@ pub fn export(
         None => Origin::default(),
     };
     let (base, names) = match base_model {
-        Some(model) => (model.source.clone(), families::of(&model.path)?.adapter_names()),
+        Some(model) => (absolute(&model.path), families::of(&model.path)?.adapter_names()),
         None => (origin.base_model.unwrap_or_default(), peft::names(&tensors)?),
     };
     let settings = peft::settings_text(rank, alpha, &targets, origin.dropout, &base, names.exclude);

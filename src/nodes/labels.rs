@@ -10,6 +10,7 @@ use crate::data::source::Entry;
 use stic_engine::diagnostic::counted;
 use stic_engine::digest::Digest;
 use stic_engine::node::{Artifact, Context, Failure, Inputs};
+use stic_engine::spec::resolve;
 
 /// The source's id of an entry, its picture's path, and its place in `from`.
 pub fn label(entry: &Entry, from: &Path) -> Label {
@@ -20,9 +21,9 @@ pub fn label(entry: &Entry, from: &Path) -> Label {
     }
 }
 
-/// `path` as it is found from anywhere.
+/// `path` as it is found from anywhere, without `.` and `..`.
 pub fn absolute(path: &Path) -> String {
-    std::path::absolute(path).as_deref().unwrap_or(path).to_string_lossy().into_owned()
+    resolve(&std::env::current_dir().unwrap_or_default(), path).to_string_lossy().into_owned()
 }
 
 /// A place in a file, for labels and messages.

@@ -308,7 +308,7 @@ fn names_of_today_are_shown_of_a_result_of_yesterday() {
 }
 
 #[test]
-fn an_exported_adapter_names_its_model_as_the_pipeline_file_does_today() {
+fn an_exported_adapter_names_its_model_by_where_it_is_today() {
     let workspace = stages();
     run(&workspace, "p.toml");
     let base = |folder: &str| {
@@ -317,10 +317,20 @@ fn an_exported_adapter_names_its_model_as_the_pipeline_file_does_today() {
         let text = std::fs::read_to_string(workspace.path(&format!("{folder}/adapter_config.json"))).expect("a file");
         serde_json::from_str::<Value>(&text).expect("JSON")["base_model_name_or_path"].clone()
     };
-    assert_eq!(base("first"), "model");
+    let place = |folder: &str| workspace.path(folder).canonicalize().expect("a directory").display().to_string();
+    assert_eq!(base("first"), place("model"));
     std::fs::rename(workspace.path("model"), workspace.path("moved")).expect("a directory");
     workspace.edit("p.toml", "source = \"model\"", "source = \"./moved\"");
-    assert_eq!(base("second"), "./moved");
+    assert_eq!(base("second"), place("moved"));
+}
+
+#[test]
+fn a_device_of_another_machine_is_only_noted_by_a_check() {
+    let workspace = stages();
+    workspace.edit("p.toml", "[nodes.images]", "[device]\nbackend = \"cuda:999\"\n\n[nodes.images]");
+    let said = workspace.stic(&["check", "p.toml"]);
+    assert!(said.code == Some(0) && said.err.contains("cannot run here: "), "{said}");
+    assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(64));
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod value;
 pub use declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 pub use mistake::{Mistake, Mistakes};
 pub use pipeline::{InputSource, InputTable, NodeKeys, NodeTable, Pipeline, PipelineTable};
-pub use reader::{Named, Reader, Scope};
+pub use reader::{Named, Reader, Scope, resolve};
 pub use value::FromToml;
 
 /// The language that this version reads.

@@ -437,7 +437,7 @@ impl Drop for Reader<'_> {
 
 /// `path` from `folder` on, without detours: `pipelines/../data` is `data`. As in a shell's `cd`, `..` goes back along
 /// the path as it is written, not as links lead.
-pub(super) fn resolve(folder: &Path, path: &str) -> PathBuf {
+pub fn resolve(folder: &Path, path: impl AsRef<Path>) -> PathBuf {
     let mut resolved = PathBuf::new();
     for component in folder.join(path).components() {
         match component {
