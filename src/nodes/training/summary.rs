@@ -45,7 +45,8 @@ pub(super) fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> S
     }
     // Of DPO's loss the preference term alone: the regularizer varies with the responses of each batch.
     let preferred = series(|pair| pair.dpo);
-    let (what, minimized) = if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss", &preferred) };
+    let (what, minimized) =
+        if preferred.is_empty() { ("loss", &loss) } else { ("DPO loss (without the regularizer)", &preferred) };
     if let Some([first, last]) = ends(minimized).filter(|[first, last]| minimized.len() > 1 && last >= first) {
         let (equal, all) = (set.equal, examples);
         let rate = "`learning_rate` may be too high, or too low for so few steps";
@@ -87,9 +88,9 @@ pub(super) fn summary(log: &[Line], set: &Set, examples: usize, bad: usize) -> S
     Summary { line, blocks, warnings, ..Summary::default() }
 }
 
-/// The mean of each of at most `points` equal spans of `values`.
+/// The mean of each of at most `points` equal spans of `values`, of three values at least unless that leaves one span.
 fn means(values: &[f64], points: usize) -> Vec<f64> {
-    let points = points.min(values.len());
+    let points = points.min((values.len() / 3).max(2)).min(values.len());
     (0..points)
         .map(|point| {
             let span = &values[point * values.len() / points..(point + 1) * values.len() / points];
@@ -98,12 +99,10 @@ fn means(values: &[f64], points: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The means of the first and of the last tenth of `values`: three at least, and none twice.
+/// The first and the last point of the curve of `values`.
 fn ends(values: &[f64]) -> Option<[f64; 2]> {
-    let count = values.len();
-    let window = (count / 10).max(3).min(count / 2).max(1).min(count);
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    (count > 0).then(|| [mean(&values[..window]), mean(&values[count - window..])])
+    let curve = means(values, POINTS);
+    Some([*curve.first()?, *curve.last()?])
 }
 
 #[cfg(test)]
@@ -114,15 +113,16 @@ mod tests {
     fn spans_cover_all_values_once() {
         assert_eq!(means(&[1.0, 3.0, 5.0, 7.0, 9.0], 2), [2.0, 7.0]);
         assert_eq!(means(&[1.0, 2.0], 8), [1.0, 2.0]);
+        assert_eq!(means(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 8), [2.0, 5.0]);
         assert!(means(&[], 8).is_empty());
     }
 
     #[test]
-    fn the_ends_of_a_curve_are_means_that_do_not_meet() {
+    fn the_loss_of_the_done_line_is_that_of_the_curve_s_ends() {
         assert_eq!(ends(&[]), None);
         assert_eq!(ends(&[2.0]), Some([2.0, 2.0]));
-        assert_eq!(ends(&[2.0, 4.0, 6.0]), Some([2.0, 6.0]));
-        assert_eq!(ends(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), Some([2.0, 6.0]));
+        assert_eq!(ends(&[2.0, 4.0, 6.0]), Some([2.0, 5.0]));
+        assert_eq!(ends(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), Some([2.0, 5.5]));
         let hundred: Vec<f64> = (0..100).map(f64::from).collect();
         assert_eq!(ends(&hundred), Some([4.5, 94.5]));
     }
