@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 use stic::nodes::formats::{DataFormat, FORMATS};
 use stic_engine::node::Arity;
 use stic_engine::spec::NodeKeys;
-use stic_engine::spec::parameter::{Fallback, Parameters};
+use stic_engine::spec::parameter::{Declaration, Fallback, Parameters};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -159,17 +159,18 @@ fn reference() -> String {
         let (name, output, help) = (kind.name(), kind.output().name, kind.help());
         text += &format!("| `{name}` | {} | {output} | {help} |\n", inputs.join(", "));
     }
+    text += "\n| table | key | type | default | description |\n| --- | --- | --- | --- | --- |\n";
+    for (table, declared) in kinds.tables() {
+        for (name, declaration) in declared.iter().flat_map(|declaration| declaration.flattened("")) {
+            text += &format!("| `[{table}]` | `{name}` | {} |\n", cells(&declaration));
+        }
+    }
     text += "\n| parameter | kinds | type | default | description |\n| --- | --- | --- | --- | --- |\n";
     let mut rows: Vec<(String, String, Vec<&str>)> = Vec::new();
     for kind in kinds.all() {
         let declared = [kind.declared(), NodeKeys::declared()].concat();
         for (name, declaration) in declared.iter().flat_map(|declaration| declaration.flattened("")) {
-            let fallback = match &declaration.fallback {
-                Fallback::Required => "required".to_owned(),
-                Fallback::Value(value) => format!("`{}`", value.to_string().replace('\n', "\\n")),
-                Fallback::Words(words) => (*words).to_owned(),
-            };
-            let about = [declaration.form.to_string(), fallback, declaration.help.to_owned()].join("\n");
+            let about = cells(&declaration);
             match rows.iter_mut().find(|(known, same, _)| *known == name && *same == about) {
                 Some((_, _, of)) => of.push(kind.name()),
                 None => rows.push((name, about, vec![kind.name()])),
@@ -178,13 +179,23 @@ fn reference() -> String {
     }
     for (name, about, of) in rows {
         let of = if of.len() == kinds.all().len() { "all".to_owned() } else { of.join(", ") };
-        text += &format!("| `{name}` | {of} | {} |\n", about.replace('|', "\\|").replace('\n', " | "));
+        text += &format!("| `{name}` | {of} | {about} |\n");
     }
     text += "\n| format | description | example |\n| --- | --- | --- |\n";
     for DataFormat { name, help, example, .. } in FORMATS {
         text += &format!("| {name} | {help} | `{example}` |\n");
     }
     text + "\n"
+}
+
+/// The type, the default and the help of a key, as cells of a table.
+fn cells(Declaration { form, fallback, help, .. }: &Declaration) -> String {
+    let fallback = match fallback {
+        Fallback::Required => "required".to_owned(),
+        Fallback::Value(value) => format!("`{}`", value.to_string().replace('\n', "\\n")),
+        Fallback::Words(words) => (*words).to_owned(),
+    };
+    [form.to_string(), fallback, (*help).to_owned()].map(|cell| cell.replace('|', "\\|")).join(" | ")
 }
 
 fn blocks_of(how: &str) -> Vec<Block> {

@@ -41,12 +41,13 @@ pub fn kinds(arguments: &KindsArguments, kinds: &Kinds, ui: &Ui) -> Result<Exit,
         return Ok(Exit::Success);
     }
     let ui = ui.for_stdout();
-    let lines = if arguments.kind.is_some() { one(chosen[0].as_ref(), &ui) } else { all(&chosen, &ui) };
+    let lines =
+        if arguments.kind.is_some() { one(chosen[0].as_ref(), &ui) } else { all(&chosen, &kinds.tables(), &ui) };
     write_lines(&lines)?;
     Ok(Exit::Success)
 }
 
-fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], ui: &Ui) -> Vec<String> {
+fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], tables: &[(String, Vec<Declaration>)], ui: &Ui) -> Vec<String> {
     let mut rows = vec![["kind", "inputs", "output", "description"].map(str::to_owned).to_vec()];
     for kind in kinds {
         let takes: Vec<&str> = kind.ports().iter().map(|port| port.name).collect();
@@ -55,6 +56,10 @@ fn all(kinds: &[&std::sync::Arc<dyn NodeKind>], ui: &Ui) -> Vec<String> {
     }
     let mut lines = table(&rows, true, ui.width);
     lines.extend([String::new(), "`stic kinds KIND` lists a kind's inputs and parameters".to_owned()]);
+    for (name, declared) in tables {
+        lines.extend([String::new(), ui.paint(Paint::Dim, format_args!("[{name}]"))]);
+        lines.extend(parameters(declared.iter().flat_map(|declaration| declaration.flattened("")), ui));
+    }
     lines.extend(formats(FORMATS.iter(), ui));
     lines
 }
@@ -77,11 +82,7 @@ fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
         lines.extend(hanging(&format!("{name}  "), &takes(port), ui.width, 4));
     }
     lines.extend([String::new(), ui.paint(Paint::Dim, "parameters")]);
-    for (name, declaration) in rows(kind) {
-        let name = ui.paint(Paint::Good, name);
-        lines.extend(hanging(&format!("{name}  "), &about(&declaration), ui.width, 4));
-        lines.extend(hanging("    ", declaration.help, ui.width, 4));
-    }
+    lines.extend(parameters(rows(kind), ui));
     lines.extend(formats(FORMATS.iter().filter(|format| format.is_read_by(kind)), ui));
     lines
 }
@@ -90,6 +91,16 @@ fn one(kind: &dyn NodeKind, ui: &Ui) -> Vec<String> {
 fn rows(kind: &dyn NodeKind) -> Vec<(String, Declaration)> {
     let declared = [kind.declared(), NodeKeys::declared()].concat();
     declared.iter().flat_map(|declaration| declaration.flattened("")).collect()
+}
+
+fn parameters(rows: impl IntoIterator<Item = (String, Declaration)>, ui: &Ui) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, declaration) in rows {
+        let name = ui.paint(Paint::Good, name);
+        lines.extend(hanging(&format!("{name}  "), &about(&declaration), ui.width, 4));
+        lines.extend(hanging("    ", declaration.help, ui.width, 4));
+    }
+    lines
 }
 
 fn formats<'a>(formats: impl Iterator<Item = &'a DataFormat>, ui: &Ui) -> Vec<String> {

@@ -1,6 +1,6 @@
-//! The JSON Schema of pipeline files, out of what kinds declare: what editors complete and underline.
+//! The JSON Schema of pipeline files, from what kinds declare: editors complete and validate by it.
 //!
-//! It is of draft 4, which editors for TOML read. It accepts a file exactly when reading finds no unknown or missing
+//! It is a draft 4 schema, which editors for TOML support. It accepts a file exactly when reading finds no unknown or missing
 //! key, no value of another type and none out of range, as far as a schema can say that: it cannot compare values with
 //! each other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named.
 
@@ -20,13 +20,7 @@ pub fn schema(kinds: &Kinds) -> Value {
         tables.insert(pool.name.into(), table(&(pool.declared)(), None));
     }
     for resource in kinds.declared().resources {
-        let source = json!({
-            "type": "object",
-            "properties": { "source": filled(resource.expected), "revision": filled("the revision of a source that is no path") },
-            "required": ["source"],
-            "additionalProperties": false,
-        });
-        tables.insert(resource.table.into(), by_name(source));
+        tables.insert(resource.table.into(), by_name(table(&resource.declared(), None)));
     }
     let nodes: Vec<Value> = kinds.all().iter().map(|kind| node(kind.as_ref(), kinds.importer())).collect();
     let mut by_kind = by_name(json!({ "oneOf": nodes }));
@@ -80,10 +74,6 @@ fn inputs(kind: &dyn NodeKind, importer: Option<&dyn Importer>) -> Value {
         inputs["required"] = json!(required);
     }
     inputs
-}
-
-fn filled(what: &str) -> Value {
-    json!({ "type": "string", "pattern": "\\S", "description": what })
 }
 
 fn table(keys: &[Declaration], rest: Option<&Form>) -> Value {

@@ -30,11 +30,11 @@ pub fn occupied(context: &dyn Context) -> Result<DeviceChoice, Failure> {
 parameters! {
     /// `[device]`: how to compute, not what.
     struct DeviceTable {
-        /// The backend, and behind a colon the number of a device; `stic devices` lists the available ones
+        /// The backend, and after a colon the number of a device; `stic devices` lists the available ones
         backend: (Option<Backend>, usize) = backend().default((None, 0)),
-        /// What weights are stored and computed in
+        /// The dtype of weights and of the computation
         dtype: Option<Precision> = choice(dtypes()).default(None),
-        /// Numerics classes such as `cuda-bf16` whose results are used as they are
+        /// Also use results of these numerics classes, such as `cuda-bf16`: a backend and a dtype, with their own rounding
         accept_numerics: Vec<String> = accept_numerics().otherwise("none", Vec::new()).execution(),
     }
 }

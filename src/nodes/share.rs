@@ -14,7 +14,7 @@ parameters! {
     /// `fraction = [a, b]`: takes the items with a ≤ u < b. The number u in [0, 1) depends only on the pipeline's seed
     /// and the item, so that [0, 0.5] and [0.5, 1] are complementary in any two nodes.
     pub struct Fraction {
-        /// Takes the items with a ≤ u < b, where u is a fixed random number per item: `[0, 0.5]` and `[0.5, 1]` are complementary
+        /// `[a, b]` takes the items with a ≤ u < b, where u is a random number in [0, 1) fixed per item; `[0, 0.5]` and `[0.5, 1]` are complementary
         fraction: [f64; 2] = interval(0.0..=1.0).default(WHOLE).selection(),
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Importer, NodeKind};
 use crate::artifact::ArtifactKind;
-use crate::spec::Declared;
+use crate::spec::parameter::{Declaration, Parameters};
+use crate::spec::{Declared, PipelineTable};
 
 /// The kinds of node that there are.
 #[derive(Clone)]
@@ -37,6 +38,15 @@ impl Kinds {
     /// What pipeline files may have beside the tables of the engine.
     pub fn declared(&self) -> Declared {
         self.declared
+    }
+
+    /// The tables of a pipeline file beside `nodes`, by their names, and the keys of each: `pipeline`, those of pools,
+    /// and those of resources, which are one level deeper.
+    pub fn tables(&self) -> Vec<(String, Vec<Declaration>)> {
+        let pools = self.declared.pools.iter().map(|pool| (pool.name.to_owned(), (pool.declared)()));
+        let resources = self.declared.resources.iter();
+        let resources = resources.map(|kind| (format!("{}.NAME", kind.table), kind.declared()));
+        std::iter::once(("pipeline".to_owned(), PipelineTable::declared())).chain(pools).chain(resources).collect()
     }
 
     /// What is wrong with how the kinds fit together, for a test of the program: two kinds of node or of artifact under

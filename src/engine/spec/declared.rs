@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Reader;
 use super::keys::Synonyms;
-use super::parameter::Declaration;
+use super::parameter::{Class, Declaration, Fallback, Form};
 
 /// What a program's pipeline files may have beside the tables of the engine.
 #[derive(Clone, Copy, Default)]
@@ -32,6 +32,19 @@ pub struct ResourceKind {
     pub expected: &'static str,
     /// Whether a source names something that is not a path; whoever uses it says what it is.
     pub is_remote: fn(source: &str) -> bool,
+}
+
+impl ResourceKind {
+    /// The keys of one's table.
+    pub fn declared(&self) -> Vec<Declaration> {
+        let text = |what| Form::String { what, blank: false };
+        let key =
+            |name, what, fallback, help| Declaration { name, form: text(what), fallback, class: Class::Function, help };
+        vec![
+            key("source", self.expected, Fallback::Required, self.expected),
+            key("revision", "a revision", Fallback::Words("none"), "The revision of a source that is not a path"),
+        ]
+    }
 }
 
 /// Something outside the pipeline that a pipeline file declares.

@@ -36,13 +36,13 @@ pub struct Pipeline {
 crate::parameters! {
     /// `[pipeline]`.
     pub struct PipelineTable {
-        /// What the pipeline is called in messages and in the cache's runs
+        /// The name of the pipeline in messages and in the logs of runs
         name: Option<String> = filled_string("a name").optional("the file's name").execution(),
         /// The version of the language that the file is written in
         language: u64 = integer(1..=super::LANGUAGE).default(super::LANGUAGE).execution(),
-        /// Every draw follows from it
+        /// The seed of everything random: sampling, corruptions, prompts, generation and training
         seed: u64 = integer(..).default(0),
-        /// The nodes whose samples a run shows
+        /// Nodes of which a run shows samples
         show: Option<Vec<String>> = strings("the name of a node").optional("the program's choice").execution(),
     }
 }
@@ -50,7 +50,7 @@ crate::parameters! {
 crate::parameters! {
     /// What every node may have beside `kind`, `inputs` and the parameters of its kind.
     pub struct NodeKeys {
-        /// The node's seed; the shares and prompts of items depend on the pipeline's seed only
+        /// The node's seed; which items `fraction` takes and which prompts are drawn depends on the pipeline's alone
         seed: Option<u64> = integer(..).optional("the pipeline's"),
         /// Number of times to retry the node after a transient failure
         retries: Option<u32> = integer(..=100).optional("what `--retries` says").execution(),
@@ -355,7 +355,11 @@ fn read_input(entry: &Entry, scope: &Scope<'_>) -> Option<InputTable> {
             Syntax::Table(table) => Some(InputSource::Import(table.clone())),
             Syntax::Broken => None,
             other => {
-                let mistake = Mistake::Type { key: entry.key.clone(), expected: INPUT.to_owned(), found: other.name() };
+                let mistake = Mistake::Type {
+                    key: format!("inputs.{}", entry.key),
+                    expected: INPUT.to_owned(),
+                    found: other.name(),
+                };
                 scope.mistakes.add(mistake, value.span.clone());
                 None
             }
