@@ -1,11 +1,11 @@
 //! STIC, Self-Training on Image Comprehension (<https://arxiv.org/abs/2405.19716>), as a declarative dataflow engine.
 //!
-//! A pipeline is a TOML file: nodes, joined by their inputs. The engine plans and runs it; what a node
-//! makes is stored under a key of everything that determines it, so that only what a change touches runs again.
+//! A pipeline is a TOML file: nodes, connected by their inputs. The engine plans and runs it; a node's result is stored
+//! under a key of everything that determines it, so that only what a change affects runs again.
 //!
 //! # Map
 //!
-//! Imports point downwards only; the compiler and `tests/architecture.rs` see to it.
+//! Imports point downwards only; the compiler and `tests/architecture.rs` enforce this.
 //!
 //! ```text
 //! cli                          commands, progress, exit codes
@@ -22,17 +22,17 @@
 //!
 //! # One walk through the code
 //!
-//! `stic run FILE` reads the text into a [`spec`](stic_engine::spec) (spans kept for messages), and that into a
-//! [`graph`](stic_engine::graph), whose nodes are made by the kinds in [`nodes`]. All mistakes of both steps are
-//! reported at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs
+//! `stic run FILE` parses the text into a [`spec`](stic_engine::spec) (spans kept for messages), and builds a
+//! [`graph`](stic_engine::graph) from it, whose nodes are constructed by the kinds in [`nodes`]. All mistakes of
+//! both steps are reported at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs
 //! exist a key and looks it up in the [`store`](stic_engine::store); [`run`](stic_engine::run) executes what is
-//! missing, in topological order, and publishes: objects first, the record last. A node that maps items finds those
-//! that are in its journal and makes only the others. The invariants of keys and of the cache are in [`stic_engine`].
+//! missing, in topological order, and publishes: objects first, the record last. A node that maps items reuses those
+//! in its journal and computes only the others. The invariants of keys and of the cache are in [`stic_engine`].
 //!
 //! # A picture's way through the learning side
 //!
-//! [`data::picture`] decodes a file to pixels. The image processor of a model's family says how many image tokens they
-//! take, and cuts them for the tower ([`model::contract::ImageProcessor`]; for LLaVA `model/llava/images.rs`).
+//! [`data::picture`] decodes a file to pixels. The image processor of a model's family counts the image tokens they take,
+//! and resizes and tiles them for the tower ([`model::contract::ImageProcessor`]; for LLaVA `model/llava/images.rs`).
 //! [`model::processor`] renders a conversation by a chat template, repeats the image token as the layout says
 //! ([`expand`](model::template::Rendered::expand)), and tokenizes it. [`model::batch`] puts the tower's features in the
 //! places of image tokens, and [`model::forward`] runs the decoder's layers: with a KV cache

@@ -204,7 +204,7 @@ fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
     let is_glob = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
     named.paths.iter().filter(move |(_, path)| !path.exists() && !is_glob(path)).map(|(key, path)| FileProblem {
         parameter: key.clone(),
-        message: format!("there is no `{}`", path.display()),
+        message: format!("`{}` does not exist", path.display()),
         help: Some("paths are relative to the pipeline file".to_owned()),
     })
 }

@@ -62,7 +62,7 @@ pub struct PromptSet {
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
     /// There is no prompt.
-    #[error("it has no prompts")]
+    #[error("contains no prompts")]
     Empty,
     /// A prompt is blank.
     #[error("prompt {0} is empty")]
@@ -263,7 +263,7 @@ mod tests {
         let cause = |path: PathBuf| PromptSet::read(&path).unwrap_err().to_string();
         assert!(cause(write("b.json", "{}")).contains("not a list of strings"));
         assert_eq!(cause(write("c.json", r#"["a", " "]"#)), "prompt 2 is empty");
-        assert_eq!(cause(write("d.txt", "\n")), "it has no prompts");
+        assert_eq!(cause(write("d.txt", "\n")), "contains no prompts");
         assert!(cause(write("e.md", "x")).contains("neither `.txt`"));
     }
 }

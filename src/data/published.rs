@@ -88,8 +88,9 @@ pub fn read_preference(record: RawRecord) -> Result<(Preference, Vec<RecordNote>
         }
     }
     let (given, prompt) = asked_by.unzip();
-    let asked = asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
-    let also_asked = also_asked.or_else(|| prompt.clone()).ok_or("the record has no `prompt`")?;
+    let no_prompt = || format!("the record has no `prompt`{}", fields_of(&fields));
+    let asked = asked.or_else(|| prompt.clone()).ok_or_else(no_prompt)?;
+    let also_asked = also_asked.or_else(|| prompt.clone()).ok_or_else(no_prompt)?;
     let placeholders = asked.matches(IMAGE).count();
     if placeholders > 1 {
         return Err(format!("the question has `{IMAGE}` {placeholders} times, for one picture"));
@@ -183,8 +184,10 @@ fn read_side(
     pictures: &mut Vec<String>,
     remarks: &mut Vec<RecordNote>,
 ) -> Result<(Option<String>, String), String> {
-    if let Value::String(answer) = value {
-        return Ok((None, answer.clone()));
+    match value {
+        Value::String(answer) => return Ok((None, answer.clone())),
+        Value::Array(_) | Value::Object(_) => {}
+        _ => return Err("must be a string or a list of turns".to_owned()),
     }
     let turns = open_turns(value, pictures, remarks)?;
     match <[Turn; 2]>::try_from(turns) {

@@ -239,7 +239,7 @@ fn right(answers: Vec<Answer>, answer_type: Option<&str>) -> Result<Right, Entry
         Some("annotators" | "yes/no" | "number" | "other" | "unanswerable") => Ok(Right::Annotators(answers)),
         Some("accepted") => Ok(Right::Accepted(answers)),
         Some(_) => Err(EntryError::Entry(
-            "`answer_type` is neither `annotators` (or a type of VQA: `yes/no`, `number`, `other`) nor `accepted`",
+            "`answer_type` must be `accepted`, `annotators`, or a type of VQA (`yes/no`, `number`, `other`)",
         )),
         None if annotated => Ok(Right::Annotators(answers)),
         None if answers.len() == ANNOTATORS && (1..answers.len()).any(|at| answers[..at].contains(&answers[at])) => {

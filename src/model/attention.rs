@@ -1,4 +1,4 @@
-//! What attention needs beside weights: rotations, masks, the KV cache.
+//! What attention needs beside weights: rotary position embeddings (RoPE), the attention mask, the KV cache.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! The passes through a decoder: forward through all layers, and backward one layer at a time.
+//! The forward pass through a decoder, and the backward pass with gradient checkpointing: one layer at a time.
 //!
 //! Prefill, decoding, scoring and training all go through [`forward`]. For training, what enters each layer is kept,
 //! and [`backward`] goes from the last layer to the first: it runs the one layer again with tracked adapter tensors,

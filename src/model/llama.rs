@@ -1,4 +1,4 @@
-//! The Llama and Mistral decoder: RMS norms, rotary positions in two halves, grouped-query attention, SwiGLU.
+//! The Llama and Mistral decoder: RMS norms, RoPE in two halves, grouped-query attention, SwiGLU.
 //!
 //! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. This module knows no
 //! pictures.

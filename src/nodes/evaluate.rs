@@ -212,7 +212,20 @@ const FORMS: &str = "true, false, \"paper\" or \"published\"";
 
 fn read_form(table: &mut Reader<'_>, key: &str) -> Option<Form> {
     if table.is_string(key) {
-        return table.optional_choice(key, &[("paper", Form::Paper), ("published", Form::Published)]);
+        let written: String = table.optional(key)?;
+        return match written.as_str() {
+            "paper" => Some(Form::Paper),
+            "published" => Some(Form::Published),
+            _ => {
+                table.reject(
+                    key,
+                    format!("`{key}` cannot be `{written}`"),
+                    "not recognized",
+                    Some(format!("write {FORMS}")),
+                );
+                None
+            }
+        };
     }
     if table.is_boolean(key) {
         return table.optional::<bool>(key).map(|describes| if describes { Form::Infused } else { Form::Direct });

@@ -234,7 +234,10 @@ impl WholeWork for Import {
             identity: vec![part(name, &text, objects)?],
             side: vec![part(LABELS, &write_lines(&labels), objects)?],
             objects: Vec::new(),
-            summary: Summary { line: format!("{count} {} imported", self.kind), ..Summary::default() },
+            summary: Summary {
+                line: format!("{} imported", counted(count, self.kind.name.trim_end_matches('s'))),
+                ..Summary::default()
+            },
         })
     }
 }

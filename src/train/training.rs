@@ -1,4 +1,4 @@
-//! The training loop: epochs, batches, micro-batches, steps, checkpoints.
+//! The training loop: epochs, batches, gradient accumulation over micro-batches, steps, checkpoints.
 //!
 //! What is computed depends on the examples, the settings, the seed and the size of micro-batches, which is kept in
 //! its checkpoints; so a training that was stopped ends with the bits of one that was not. A step that

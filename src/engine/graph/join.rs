@@ -181,6 +181,12 @@ impl<'a> Joining<'a> {
         others.filter(|(_, made)| taken(made)).map(|(node, _)| node.name.clone()).collect()
     }
 
+    /// The kinds of node that make what `port` takes.
+    fn kinds_making(&self, port: &Port) -> Vec<&'static str> {
+        let kinds = self.kinds.all().iter().filter(|kind| kind.same_as().is_none());
+        kinds.filter(|kind| port.accepts.contains(&kind.output())).map(|kind| kind.name()).collect()
+    }
+
     fn check_inputs(&self, table: &NodeTable, kind: &dyn NodeKind, made: &[Option<ArtifactKind>]) {
         for input in &table.inputs {
             let Some(port) = kind.ports().iter().find(|port| port.name == input.port) else {
@@ -205,6 +211,7 @@ impl<'a> Joining<'a> {
                         port: *port,
                         kind: kind.name(),
                         makers: self.makers(table, port, made),
+                        kinds: self.kinds_making(port),
                         span: span.clone(),
                     });
                 }
@@ -217,6 +224,7 @@ impl<'a> Joining<'a> {
                     kind: kind.name(),
                     port: *port,
                     makers: self.makers(table, port, made),
+                    kinds: self.kinds_making(port),
                     span: table.parameters.span.clone(),
                 });
             }

@@ -1,7 +1,7 @@
 //! What can be wrong with how nodes are joined: the mistakes as data, and their prose in one place.
 
 use crate::artifact::ArtifactKind;
-use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, looks_like_path, nearest};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, looks_like_path};
 use crate::node::{Arity, Port};
 
 /// A mistake in how nodes are joined.
@@ -37,6 +37,8 @@ pub(super) enum Mistake {
         port: Port,
         /// Names of nodes that make what it takes.
         makers: Vec<String>,
+        /// Kinds of node that make it.
+        kinds: Vec<&'static str>,
         /// Where.
         span: Span,
     },
@@ -72,6 +74,8 @@ pub(super) enum Mistake {
         kind: &'static str,
         /// Names of nodes that make what it takes.
         makers: Vec<String>,
+        /// Kinds of node that make it.
+        kinds: Vec<&'static str>,
         /// Where.
         span: Span,
     },
@@ -98,10 +102,12 @@ fn artifacts(accepts: &[ArtifactKind]) -> String {
     accepts.iter().map(|kind| kind.name).collect::<Vec<_>>().join(" or ")
 }
 
-fn makers_help(port: &Port, makers: &[String]) -> String {
+fn makers_help(port: &Port, makers: &[String], kinds: &[&str]) -> String {
     let takes = artifacts(port.accepts);
     if makers.is_empty() {
-        format!("no node makes {takes}; a file can be imported: `inputs.{} = {{ file = \"…\" }}`", port.name)
+        let kinds = listed(kinds);
+        let file = format!("`inputs.{} = {{ file = \"…\" }}`", port.name);
+        format!("no node makes {takes}: add one of kind {kinds}, or import a file: {file}")
     } else {
         format!("nodes that make {takes}: {}", listed(makers))
     }
@@ -122,10 +128,10 @@ impl From<Mistake> for Diagnostic {
                     .label(span, "no input has this name")
                     .help(did_you_mean(&written, "inputs", &names))
             }
-            Mistake::MissingInput { node, kind, port, makers, span } => {
+            Mistake::MissingInput { node, kind, port, makers, kinds, span } => {
                 Self::new(format!("`inputs.{}` is missing in node `{node}`", port.name))
                     .label(span, format!("`{kind}` needs `inputs.{}`, {}", port.name, artifacts(port.accepts)))
-                    .help(makers_help(&port, &makers))
+                    .help(makers_help(&port, &makers, &kinds))
             }
             Mistake::TooMany { port, kind, count, span } => {
                 Self::new(format!("`inputs.{port}` of `{kind}` takes one input"))
@@ -143,14 +149,11 @@ impl From<Mistake> for Diagnostic {
                 };
                 Self::new(format!("unknown node `{written}`")).label(span, "no node has this name").help(help)
             }
-            Mistake::WrongArtifact { from, makes, port, kind, makers, span } => {
+            Mistake::WrongArtifact { from, makes, port, kind, makers, kinds, span } => {
                 let takes = artifacts(port.accepts);
                 Self::new(format!("`inputs.{}` of `{kind}` takes {takes}, but `{from}` makes {makes}", port.name))
                     .label(span, format!("makes {makes}"))
-                    .help(match nearest(&from, makers.iter().map(String::as_str)) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => makers_help(&port, &makers),
-                    })
+                    .help(makers_help(&port, &makers, &kinds))
             }
             Mistake::NoImports { span } => {
                 Self::new("files are not imported here".to_owned()).label(span, "a file").help("name a node".to_owned())

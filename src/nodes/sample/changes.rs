@@ -80,7 +80,10 @@ impl Before {
         if reported.is_empty() {
             return REORDERED.to_owned();
         }
-        format!("{}; {chosen} to choose from in place of {}", reported.join("; "), known.len())
+        if chosen != known.len() {
+            reported.push(format!("{chosen} to choose from in place of {}", known.len()));
+        }
+        reported.join("; ")
     }
 
     fn counted(&self, count: usize) -> String {
