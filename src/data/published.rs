@@ -366,7 +366,14 @@ mod tests {
         assert_eq!(cause(differ), "`chosen` and `rejected` answer different questions");
         let differ = json!({"image": "a", "prompt": "c", "chosen": round("a"), "rejected": round("a")});
         assert_eq!(cause(differ), "`prompt` is a different question from the one that `chosen` answers");
-        assert_eq!(cause(json!({"image": "a", "chosen": "x", "rejected": "y"})), "the record has no `prompt`");
+        assert_eq!(
+            cause(json!({"image": "a", "promt": "q", "chosen": "x", "rejected": "y"})),
+            "the record has no `prompt` (it has `image`, `promt`, `chosen`, `rejected`)"
+        );
+        assert_eq!(
+            cause(json!({"image": "a", "prompt": "q", "chosen": "x", "rejected": 3})),
+            "`rejected`: must be a string or a list of turns"
+        );
         assert_eq!(
             cause(json!({"images": ["a.png", "b.png"], "prompt": "a", "chosen": "x", "rejected": "y"})),
             "`images` names 2 pictures; a record can have only one"
