@@ -208,9 +208,7 @@ pub fn parse(settings: Settings, bytes: &[u8], shape: &Shape, device: &Device) -
     notes.extend(renamed);
     if unused > 0 {
         let left_out = counted(unused, "tensor");
-        notes.push(format!(
-            "left out {left_out} of the vision tower's adapter, which is not applied: its update is zero"
-        ));
+        notes.push(format!("left out {left_out} of the vision tower's adapter, which changes nothing"));
     }
     Ok(Read { adapter, notes })
 }
@@ -459,10 +457,7 @@ mod tests {
         );
         let with = |value| read_bytes(&[(&a, [2, 3], 1.0), (&b, [3, 2], value), (c, [2, 8], 1.0), (d, [6, 2], 1.0)]);
         let adapter = with(-0.0).expect("read");
-        assert_eq!(
-            adapter.notes,
-            ["left out 2 tensors of the vision tower's adapter, which is not applied: its update is zero"]
-        );
+        assert_eq!(adapter.notes, ["left out 2 tensors of the vision tower's adapter, which changes nothing"]);
         let message = with(1e-30).expect_err("refused").message;
         assert_eq!(message, format!("the adapter changes the vision tower: `{b}` is not zero"));
     }

@@ -131,9 +131,9 @@ fn what_is_forced_and_not_asked_for_is_refused() {
 fn the_largest_numbers_that_options_take_are_taken() {
     let workspace = workspace();
     let most = usize::MAX.to_string();
-    let said = workspace.stic(&["run", "p.toml", "images", "--retries", "4294967295", "-j", &most]);
+    let said = workspace.stic(&["run", "p.toml", "images", "--retries", "100", "-j", &most]);
     assert_eq!(said.code, Some(0), "{said}");
-    for arguments in [["--retries", "4294967296"], ["--retries", "-1"], ["-j", "0"], ["-j", "18446744073709551616"]] {
+    for arguments in [["--retries", "101"], ["--retries", "-1"], ["-j", "0"], ["-j", "18446744073709551616"]] {
         let said = workspace.stic(&[&["run", "p.toml", "images"][..], &arguments[..]].concat());
         assert_eq!(said.code, Some(64), "{arguments:?} {said}");
     }
