@@ -172,7 +172,7 @@ fn faults_are_named_by_file_and_line() {
     assert!(adapter[0].message.ends_with("`adapter_config.json` not found"), "{adapter:?}");
     std::fs::write(folder.path().join(peft::SETTINGS), r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 2}"#).unwrap();
     let adapter = import(artifact::ADAPTER, folder.path()).check_files();
-    assert!(adapter[0].message.ends_with("no `adapter_model.safetensors`"), "{adapter:?}");
+    assert!(adapter[0].message.ends_with("`adapter_model.safetensors` not found"), "{adapter:?}");
 }
 
 #[test]
