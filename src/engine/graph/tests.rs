@@ -284,7 +284,7 @@ fn a_kind_that_makes_again_what_comes_in_makes_that() {
             ["`inputs.pairs` of `learn` takes pairs or conversations, and `one` makes responses"],
             ["`inputs.rows` of `keep` takes responses or pairs, and `pictures` makes records"],
             ["unknown node `nobody`"],
-            ["a node depends on its own result: one → one"],
+            ["dependency cycle: one → one"],
         ]
     );
 }
