@@ -210,11 +210,11 @@ mod tests {
     fn what_a_killed_process_left_empty_or_half_removed_is_swept() {
         let (folder, store) = store();
         let work = folder.path().join("work");
-        for key in ["a", "b", "c", "d"].map(|name| work.join(crate::digest::Digest::of(name.as_bytes()).to_string())) {
+        for key in ["a", "b", "c", "d"].map(|name| work.join(Digest::of(name.as_bytes()).to_string())) {
             fs::create_dir_all(key.join("scratch-1-2")).unwrap();
         }
         let [half, old, legacy] =
-            ["b", "c", "d"].map(|name| work.join(crate::digest::Digest::of(name.as_bytes()).to_string()));
+            ["b", "c", "d"].map(|name| work.join(Digest::of(name.as_bytes()).to_string()));
         fs::create_dir_all(half.join("done-scratch-1-3/deep")).unwrap();
         fs::write(half.join("done-scratch-1-3/deep/checkpoint"), "3").unwrap();
         fs::write(old.join("scratch-1-2/checkpoint"), "3").unwrap();
