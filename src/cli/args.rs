@@ -529,7 +529,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_in_words() {
         for (line, expected) in [
-            ("run p.toml --retries 101", "101 is not in 0..=100"),
+            ("run p.toml --retries 101", "expected an integer from 0 to 100"),
             ("generate --prompt x --model m --max-new-tokens 0", "expected an integer, at least 1"),
         ] {
             let words = std::iter::once("stic").chain(line.split(' '));

@@ -33,7 +33,7 @@
 //!
 //! let kinds = Kinds::new(vec![Arc::new(word), Arc::new(count)]);
 //! let directory = tempfile::tempdir().unwrap();
-//! let store = Arc::new(Store::open(&folder.path().join("cache")).unwrap());
+//! let store = Arc::new(Store::open(&directory.path().join("cache")).unwrap());
 //! let states = |text: &str| {
 //!     let graph = Graph::read(text, "example", Path::new(""), &kinds).ok().expect("no mistakes");
 //!     let report = run::run(&graph, &store, &Default::default(), &Default::default(), &(), &Default::default());

@@ -497,7 +497,7 @@ mod tests {
         assert!(error.contains("ten `answers`, some of them equal, without an `answer_type`"), "{error}");
         assert!(read(list(&people[..9]), "").is_ok());
         let error = read(list(&people), r#", "answer_type": "boolean""#).unwrap_err().to_string();
-        assert!(error.contains("`answer_type` is neither"), "{error}");
+        assert!(error.contains("`answer_type` must be `accepted`"), "{error}");
     }
 
     #[test]

@@ -281,8 +281,8 @@ fn a_kind_that_makes_again_what_comes_in_makes_that() {
     assert_eq!(
         wrong,
         [
-            ["`inputs.pairs` of `learn` takes pairs or conversations, and `one` makes responses"],
-            ["`inputs.rows` of `keep` takes responses or pairs, and `pictures` makes records"],
+            ["`inputs.pairs` of `learn` takes pairs or conversations, but `one` makes responses"],
+            ["`inputs.rows` of `keep` takes responses or pairs, but `pictures` makes records"],
             ["unknown node `nobody`"],
             ["dependency cycle: one → one"],
         ]

@@ -213,8 +213,7 @@ mod tests {
         for key in ["a", "b", "c", "d"].map(|name| work.join(Digest::of(name.as_bytes()).to_string())) {
             fs::create_dir_all(key.join("scratch-1-2")).unwrap();
         }
-        let [half, old, legacy] =
-            ["b", "c", "d"].map(|name| work.join(Digest::of(name.as_bytes()).to_string()));
+        let [half, old, legacy] = ["b", "c", "d"].map(|name| work.join(Digest::of(name.as_bytes()).to_string()));
         fs::create_dir_all(half.join("done-scratch-1-3/deep")).unwrap();
         fs::write(half.join("done-scratch-1-3/deep/checkpoint"), "3").unwrap();
         fs::write(old.join("scratch-1-2/checkpoint"), "3").unwrap();
