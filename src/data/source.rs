@@ -610,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_and_an_answer_in_fields_are_told_to_be_no_conversation() {
+    fn a_question_and_an_answer_in_fields_are_no_conversation() {
         let records = json!([
             {"image": "a.png", "question": "What?", "answer": "That."},
             {"image": "a.png", "query": "What?", "response": "That."},

@@ -26,7 +26,7 @@ pub(crate) fn kinds() -> Kinds {
     };
     Kinds::new(vec![
         kind("pictures", RECORDS, vec![], read_from),
-        kind("tell", RESPONSES, vec![port("images", &[RECORDS], Arity::One), adapter], read_told),
+        kind("tell", RESPONSES, vec![port("images", &[RECORDS], Arity::One), adapter], read_tell),
         kind(
             "join",
             PAIRS,
@@ -53,7 +53,7 @@ fn read_from(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
     table.required_path("from").map(|_| Vec::new())
 }
 
-fn read_told(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
+fn read_tell(table: &mut Reader<'_>) -> Option<Vec<Parameter>> {
     let model = table.resource("model", &MODEL);
     table.number("temperature", 0.2, 0.0..);
     model.map(|_| Vec::new())
