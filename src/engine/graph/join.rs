@@ -303,7 +303,10 @@ impl<'a> Joining<'a> {
             placed[*index] = ordered.len();
             ordered.push(node);
         }
+        let mut by_name: Vec<usize> = (0..ordered.len()).collect();
+        by_name.sort_by(|a, b| ordered[*a].name.cmp(&ordered[*b].name));
         Graph {
+            by_name,
             name: self.pipeline.name.clone(),
             seed: self.pipeline.seed,
             pools: self.pipeline.pools.clone(),

@@ -35,6 +35,8 @@ pub struct Graph {
     pub show: Option<Vec<String>>,
     /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
     pub nodes: Vec<GraphNode>,
+    /// The indices of the nodes, in the order of their names.
+    by_name: Vec<usize>,
     root: Table,
 }
 
@@ -101,7 +103,8 @@ impl Graph {
 
     /// The index of the node called `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
+        let found = self.by_name.binary_search_by(|index| self.nodes[*index].name.as_str().cmp(name));
+        found.ok().map(|place| self.by_name[place])
     }
 
     /// What the file calls the things that the node at `index` uses: [`Node::names`].

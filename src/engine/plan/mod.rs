@@ -321,14 +321,18 @@ impl<'a> Planner<'a> {
         let sources = node.node.sources(digests)?;
         let numerics = node.node.resources().map(|slots| self.pools[slots.pool].class.as_str());
         let own = Determinants { node, pipeline_seed: self.graph.seed, inputs: &inputs, sources: &sources, numerics };
-        let (key, fields) = (own.key(), own.fields());
+        let key = own.key();
         let forced = self.options.force.contains(&index);
-        let found = if forced { Found::Nothing } else { store.find(&key)? };
-        let (mut why, lost, again) = match found {
-            _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
-            Found::Complete(entry) if is_sound(&entry, node) => {
+        let mut found = if forced { Found::Nothing } else { store.find(&key)? };
+        if let Found::Complete(entry) = found {
+            if is_sound(&entry, node) {
                 return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: None })));
             }
+            found = Found::Complete(entry);
+        }
+        let fields = own.fields();
+        let (mut why, lost, again) = match found {
+            _ if forced => (vec!["forced".to_owned()], Vec::new(), true),
             Found::Complete(entry) => (vec![left_out_in_words(&entry, node)], Vec::new(), true),
             Found::Incomplete(lost) => (vec![lost_in_words(&lost, store)?], lost, false),
             Found::Nothing => (self.earlier.why(node, &fields, store, digests)?, Vec::new(), false),

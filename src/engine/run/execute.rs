@@ -248,7 +248,7 @@ impl Execution<'_> {
     fn verify_inputs(&self, objects: &NodeObjects) -> Result<(), Failure> {
         let mut failure = None;
         for result in self.task.inputs.iter().flatten() {
-            self.shared.external.add(&result.artifact(self.shared.graph));
+            self.shared.external.add(result, self.shared.graph);
             for part in result.identity.iter().chain(&result.side) {
                 if let Err(error) = self.shared.store.verify_object(&part.digest) {
                     objects.note_lost(&error);

@@ -1,6 +1,6 @@
 //! Content by digest: from the store, or from an external file that was digested, or that the label of a row names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::context::NodeObjects;
 use crate::artifact::{LABELS, Label, Rows, read_lines};
 use crate::digest::Digest;
+use crate::graph::Graph;
 use crate::node::{Artifact, Failure};
+use crate::plan::StoredResult;
 use crate::store::{Store, StoreError};
 
 /// Finds content by digest, for all nodes of a run.
@@ -23,7 +25,7 @@ pub struct External {
 struct Labels {
     /// Results whose labels have not been read, since nothing asked so far for what they may name.
     unread: Vec<Artifact>,
-    seen: Vec<Digest>,
+    seen: HashSet<Digest>,
     paths: HashMap<Digest, PathBuf>,
 }
 
@@ -33,12 +35,17 @@ impl External {
         Self { store, labels: Mutex::default() }
     }
 
-    /// Makes the files that the labels of `artifact` name findable.
-    pub fn add(&self, artifact: &Artifact) {
+    /// Makes the files findable that the labels of `result`, of a node of `graph`, name.
+    pub fn add(&self, result: &StoredResult, graph: &Graph) {
+        if let Some(part) = result.identity.iter().chain(&result.side).find(|part| part.name == LABELS) {
+            self.add_labels(part.digest, || result.artifact(graph));
+        }
+    }
+
+    fn add_labels(&self, part: Digest, artifact: impl FnOnce() -> Artifact) {
         let mut labels = self.labels.lock().expect("no panic under the lock");
-        if let Some(part) = artifact.part(LABELS).filter(|part| !labels.seen.contains(part)) {
-            labels.seen.push(part);
-            labels.unread.push(artifact.clone());
+        if labels.seen.insert(part) {
+            labels.unread.push(artifact());
         }
     }
 
@@ -143,7 +150,8 @@ mod tests {
         assert_eq!(objects.lost(), [named], "it may have been an object");
         let path = folder.path().join("named");
         fs::write(&path, "named").unwrap();
-        external.add(&labeled(&store, named, &path));
+        let artifact = labeled(&store, named, &path);
+        external.add_labels(artifact.part(LABELS).unwrap(), || artifact);
         assert_eq!(read(&named).unwrap(), b"named");
     }
 

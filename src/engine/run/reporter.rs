@@ -1,6 +1,6 @@
 //! Reports events to the observer and the run's log.
 
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, State};
 use crate::store::RunLog;
 
 /// Who is notified.
@@ -17,6 +17,10 @@ impl<'a> Reporter<'a> {
 
     pub fn report(&self, event: Event) {
         self.log.add(&event);
+        // Of hits there may be many at once, and none is news.
+        if !matches!(&event, Event::Finished(report) if report.how == State::Hit) {
+            self.log.flush();
+        }
         self.observer.observe(&event);
     }
 

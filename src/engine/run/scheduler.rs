@@ -1,7 +1,7 @@
 //! The thread that owns a run's states: it hands out jobs, takes messages, and applies what happens to one node to the
 //! others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::event::{Event, ItemCounts, NodeReport, State};
 use crate::node::{Failure, Summary};
 use crate::plan::{Decision, Hit, Planner, PortResults, StoredResult, Task};
 use crate::pool::Slots;
-use crate::store::{Found, Record, SeenFiles, StoredObject};
+use crate::store::{Found, SeenFiles, StoredObject};
 
 /// How often the scheduler looks whether it was interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -57,7 +57,11 @@ pub struct Scheduler<'env> {
     remade: Vec<u32>,
     returned: Vec<u32>,
     /// Of nodes that are to run: what to do.
-    tasks: BTreeMap<usize, (Box<Task>, SeenFiles)>,
+    tasks: HashMap<usize, (Box<Task>, SeenFiles)>,
+    /// Nodes that were found to have to run, in order, by the pool that they occupy; some may not be ready any more.
+    queues: BTreeMap<Option<&'static str>, BTreeSet<usize>>,
+    /// By key: nodes that run although their results are cached.
+    repeated: HashMap<Digest, Vec<usize>>,
     deciding: usize,
     running: BTreeMap<usize, Running>,
     /// The slots of every pool that no node occupies, as numbers.
@@ -69,7 +73,7 @@ impl<'env> Scheduler<'env> {
     /// A scheduler for what `planner` wants.
     pub fn new(planner: &'env Planner<'env>, shared: &'env Shared<'env>) -> Self {
         let nodes = &shared.graph.nodes;
-        let above = nodes.iter().map(|node| node.inputs.iter().flatten().copied().collect()).collect();
+        let above = nodes.iter().map(|node| node.inputs.iter().flatten().copied().collect());
         Self {
             planner,
             shared,
@@ -80,7 +84,9 @@ impl<'env> Scheduler<'env> {
             clocks: vec![None; nodes.len()],
             remade: vec![0; nodes.len()],
             returned: vec![0; nodes.len()],
-            tasks: BTreeMap::new(),
+            tasks: HashMap::new(),
+            queues: BTreeMap::new(),
+            repeated: HashMap::new(),
             deciding: 0,
             running: BTreeMap::new(),
             free: planner.pools().iter().map(|(name, pool)| (*name, (0..pool.slots.len()).collect())).collect(),
@@ -139,22 +145,38 @@ impl<'env> Scheduler<'env> {
             self.deciding += 1;
             workers.give(Job::Decide { index, inputs });
         }
-        let ready: Vec<usize> = self.board.ready().iter().copied().collect();
-        for index in ready {
-            let has_free = match self.shared.graph.nodes[index].node.resources() {
-                Some(Slots { pool, count }) => self.free[pool].len() >= count,
-                None => self.running.values().filter(|running| running.slots.is_none()).count() < jobs,
-            };
-            if has_free
-                && !self.is_being_made(index)
-                && let Some((task, files)) = self.tasks.remove(&index)
+        for pool in self.queues.keys().copied().collect::<Vec<_>>() {
+            let mut from = 0;
+            // Not beyond what can start: the queue of a wide graph is long.
+            while self.has_free(pool, 1)
+                && let Some(index) = self.queues.get(&pool).and_then(|queue| queue.range(from..).next().copied())
             {
-                let (numbers, slots) = self.occupy(index);
-                let (key, items) = (task.key, task.function_key);
-                self.running.insert(index, Running { key, items, slots: numbers });
-                self.signal(index, Signal::Taken);
-                self.clocks[index] = Some(Instant::now());
-                workers.give(Job::Execute { task, slots, files });
+                from = index + 1;
+                let is_ready = self.board.state(index) == Phase::Ready;
+                let count = self.shared.graph.nodes[index].node.resources().map_or(1, |slots| slots.count);
+                if is_ready && (!self.has_free(pool, count) || self.is_being_made(index)) {
+                    continue;
+                }
+                self.queues.entry(pool).or_default().remove(&index);
+                if let Some((task, files)) = self.tasks.remove(&index).filter(|_| is_ready) {
+                    let (numbers, slots) = self.occupy(index);
+                    let (key, items) = (task.key, task.function_key);
+                    self.running.insert(index, Running { key, items, slots: numbers });
+                    self.signal(index, Signal::Taken);
+                    self.clocks[index] = Some(Instant::now());
+                    workers.give(Job::Execute { task, slots, files });
+                }
+            }
+        }
+    }
+
+    /// Whether a node that occupies `count` slots of `pool`, or of none, can start.
+    fn has_free(&self, pool: Option<&'static str>, count: usize) -> bool {
+        match pool {
+            Some(pool) => self.free[pool].len() >= count,
+            None => {
+                let running = self.running.values().filter(|running| running.slots.is_none()).count();
+                running < self.shared.options.jobs.get()
             }
         }
     }
@@ -192,8 +214,13 @@ impl<'env> Scheduler<'env> {
             Ok((Decision::Hit(hit), _)) => self.hit(index, &hit),
             Ok((Decision::Run(task), files)) => {
                 self.keys[index] = Some(task.key);
+                if task.forced || task.again {
+                    self.repeated.entry(task.key).or_default().push(index);
+                }
                 self.signal(index, Signal::Missing);
                 self.tasks.insert(index, (task, files));
+                let pool = self.shared.graph.nodes[index].node.resources().map(|slots| slots.pool);
+                self.queues.entry(pool).or_default().insert(index);
             }
             Err(Failure::Interrupted) => self.stopped(index),
             Err(failure) => self.failed(index, failure),
@@ -203,11 +230,13 @@ impl<'env> Scheduler<'env> {
     fn ended(&mut self, index: usize, outcome: Outcome) {
         match outcome {
             Outcome::Made(record, items) => {
-                for (task, _) in self.tasks.values_mut().filter(|(task, _)| task.key == record.key) {
-                    // Force makes a result once.
-                    (task.forced, task.again) = (false, false);
+                // Force makes a result once.
+                for again in self.repeated.remove(&record.key).unwrap_or_default() {
+                    if let Some((task, _)) = self.tasks.get_mut(&again) {
+                        (task.forced, task.again) = (false, false);
+                    }
                 }
-                self.finish(index, State::Run, Some(&record), items, None);
+                self.finish(index, State::Run, Some((&record.content, &record.summary)), items, None);
                 self.done(index, Signal::Made, StoredResult::of(index, &record));
             }
             Outcome::Found => match self.keys[index].map(|key| self.shared.store.find(&key)) {
@@ -223,9 +252,13 @@ impl<'env> Scheduler<'env> {
     }
 
     fn hit(&mut self, index: usize, hit: &Hit) {
-        let record = match self.shared.store.record(&hit.entry.key) {
-            Ok(record) => record,
-            Err(error) => return self.failed(index, error.into()),
+        let summary = match hit.entry.summary() {
+            Some(summary) => summary,
+            // It is long: one that is gone since it was found has none.
+            None => match self.shared.store.record(&hit.entry.key) {
+                Ok(record) => record.map(|record| record.summary).unwrap_or_default(),
+                Err(error) => return self.failed(index, error.into()),
+            },
         };
         let node = &self.shared.graph.nodes[index];
         self.keys[index] = Some(hit.entry.key);
@@ -242,13 +275,13 @@ impl<'env> Scheduler<'env> {
             cached: items.total - items.skipped,
             ..items
         });
-        self.finish(index, State::Hit, record.as_ref(), items, None);
+        self.finish(index, State::Hit, Some((&hit.entry.content, &summary)), items, None);
         self.done(index, Signal::Found, hit.result(index));
     }
 
     /// The result of `index` is available.
     fn done(&mut self, index: usize, signal: Signal, result: StoredResult) {
-        self.shared.external.add(&result.artifact(self.shared.graph));
+        self.shared.external.add(&result, self.shared.graph);
         self.results[index] = Some(result);
         self.signal(index, signal);
     }
@@ -339,7 +372,7 @@ impl<'env> Scheduler<'env> {
         &mut self,
         index: usize,
         how: State,
-        record: Option<&Record>,
+        result: Option<(&Digest, &Summary)>,
         items: Option<ItemCounts>,
         failure: Option<Failure>,
     ) {
@@ -353,10 +386,10 @@ impl<'env> Scheduler<'env> {
             kind: node.kind.to_owned(),
             how,
             key: self.keys[index].map(|key| key.to_string()),
-            content: record.map(|record| record.content.to_string()),
+            content: result.map(|(content, _)| content.to_string()),
             items,
             seconds: self.clocks[index].map_or(0.0, |clock| clock.elapsed().as_secs_f64()),
-            summary: record.map(|record| self.reported(index, &record.summary)),
+            summary: result.map(|(_, summary)| self.reported(index, summary)),
             error: failure.map(|failure| failure.to_string()),
             help,
         };

@@ -65,36 +65,82 @@ pub enum Signal {
     Stop,
 }
 
+/// For every node, some others, each once and in order. Two numbers a node and one an edge, so that large graphs fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Edges {
+    /// Where the others of each node end in `others`.
+    ends: Vec<usize>,
+    others: Vec<usize>,
+}
+
+impl Edges {
+    fn new(all: impl IntoIterator<Item = Vec<usize>>) -> Self {
+        let mut edges = Self::default();
+        for mut others in all {
+            others.sort_unstable();
+            others.dedup();
+            edges.others.extend(others);
+            edges.ends.push(edges.others.len());
+        }
+        edges
+    }
+
+    /// The edges from `wanted` nodes in the other direction.
+    fn reversed(&self, wanted: &[usize]) -> Self {
+        let mut ends = vec![0; self.ends.len()];
+        wanted.iter().flat_map(|index| self.of(*index)).for_each(|other| ends[*other] += 1);
+        let mut sum = 0;
+        // Each begins where those before it end; it reaches its own end as it is filled.
+        for end in &mut ends {
+            sum += std::mem::replace(end, sum);
+        }
+        let mut others = vec![0; sum];
+        for index in wanted {
+            for other in self.of(*index) {
+                others[ends[*other]] = *index;
+                ends[*other] += 1;
+            }
+        }
+        Self { ends, others }
+    }
+
+    fn range(&self, index: usize) -> std::ops::Range<usize> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[index]
+    }
+
+    fn of(&self, index: usize) -> &[usize] {
+        &self.others[self.range(index)]
+    }
+}
+
 /// The states of all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Board {
-    above: Vec<BTreeSet<usize>>,
-    below: Vec<BTreeSet<usize>>,
+    above: Edges,
+    below: Edges,
     /// By node; `None` for those that are not wanted.
     states: Vec<Option<Phase>>,
     /// By node: how many of its inputs are not there.
     missing: Vec<usize>,
     undecided: BTreeSet<usize>,
-    ready: BTreeSet<usize>,
 }
 
 impl Board {
     /// The board of a graph, given by the nodes above each, before anything has happened. What is wanted needs to be
     /// closed: everything above a wanted node is wanted.
-    pub fn new(above: Vec<BTreeSet<usize>>, wanted: impl IntoIterator<Item = usize>) -> Self {
-        let count = above.len();
+    pub fn new(above: impl IntoIterator<Item = Vec<usize>>, wanted: impl IntoIterator<Item = usize>) -> Self {
+        let (above, mut wanted) = (Edges::new(above), wanted.into_iter().collect::<Vec<_>>());
+        wanted.sort_unstable();
+        let count = above.ends.len();
         let mut board = Self {
-            below: vec![BTreeSet::new(); count],
+            below: above.reversed(&wanted),
             states: vec![None; count],
-            missing: above.iter().map(BTreeSet::len).collect(),
+            missing: (0..count).map(|index| above.of(index).len()).collect(),
             undecided: BTreeSet::new(),
-            ready: BTreeSet::new(),
             above,
         };
         for index in wanted {
-            for above in &board.above[index] {
-                board.below[*above].insert(index);
-            }
             board.put(index, if board.missing[index] == 0 { Phase::Undecided } else { Phase::Waiting });
         }
         board
@@ -113,25 +159,20 @@ impl Board {
         &self.undecided
     }
 
-    /// The nodes that are to run.
-    pub fn ready(&self) -> &BTreeSet<usize> {
-        &self.ready
-    }
-
-    /// The nodes that `index` reads.
-    pub fn above(&self, index: usize) -> &BTreeSet<usize> {
-        &self.above[index]
+    /// The nodes that `index` reads, in order.
+    pub fn above(&self, index: usize) -> &[usize] {
+        self.above.of(index)
     }
 
     /// All nodes above `index`, each once, the nearest first.
     pub fn ancestors(&self, index: usize) -> Vec<usize> {
         let mut seen = vec![false; self.states.len()];
-        let mut waiting: VecDeque<usize> = self.above[index].iter().copied().collect();
+        let mut waiting: VecDeque<usize> = self.above.of(index).iter().copied().collect();
         let mut found = Vec::new();
         while let Some(next) = waiting.pop_front() {
             if !std::mem::replace(&mut seen[next], true) {
                 found.push(next);
-                waiting.extend(&self.above[next]);
+                waiting.extend(self.above.of(next));
             }
         }
         found
@@ -170,7 +211,8 @@ impl Board {
     /// The result of `index` is available: nodes below wait for one less.
     fn done(&mut self, index: usize, how: State) {
         self.put(index, Phase::Done(how));
-        for below in self.below[index].clone() {
+        for place in self.below.range(index) {
+            let below = self.below.others[place];
             self.missing[below] -= 1;
             if self.state(below) == Phase::Waiting && self.missing[below] == 0 {
                 self.put(below, Phase::Undecided);
@@ -182,7 +224,8 @@ impl Board {
     fn lose(&mut self, maker: usize) {
         let Phase::Done(_) = self.state(maker) else { unreachable!("only a result that is there can be lost") };
         self.put(maker, Phase::Waiting);
-        for below in self.below[maker].clone() {
+        for place in self.below.range(maker) {
+            let below = self.below.others[place];
             self.missing[below] += 1;
             match self.state(below) {
                 Phase::Undecided | Phase::Ready => self.put(below, Phase::Waiting),
@@ -198,7 +241,7 @@ impl Board {
             return Vec::new();
         }
         let unreachable = |above: &usize| matches!(self.state(*above), Phase::Failed | Phase::Skipped);
-        if self.above[index].iter().any(unreachable) {
+        if self.above.of(index).iter().any(unreachable) {
             self.put(index, Phase::Skipped);
             let mut skipped = self.skip_below(index);
             skipped.push(index);
@@ -211,26 +254,23 @@ impl Board {
     /// Skips what waits for `index`, which will never be there. What is being looked up or runs shows for itself.
     fn skip_below(&mut self, index: usize) -> Vec<usize> {
         let mut skipped = Vec::new();
-        let mut unreachable: Vec<usize> = self.below[index].iter().copied().collect();
+        let mut unreachable: Vec<usize> = self.below.of(index).to_vec();
         while let Some(below) = unreachable.pop() {
             if self.state(below) == Phase::Waiting {
                 self.put(below, Phase::Skipped);
                 skipped.push(below);
-                unreachable.extend(&self.below[below]);
+                unreachable.extend(self.below.of(below));
             }
         }
         skipped
     }
 
     fn put(&mut self, index: usize, state: Phase) {
-        self.states[index] = Some(state);
-        for (set, is_in) in [(&mut self.undecided, state == Phase::Undecided), (&mut self.ready, state == Phase::Ready)]
-        {
-            if is_in {
-                set.insert(index);
-            } else {
-                set.remove(&index);
-            }
+        if self.states[index].replace(state) == Some(Phase::Undecided) {
+            self.undecided.remove(&index);
+        }
+        if state == Phase::Undecided {
+            self.undecided.insert(index);
         }
     }
 }
@@ -242,10 +282,10 @@ mod tests {
     use super::*;
 
     /// Every graph of `count` nodes, each reading some of those before it.
-    fn graphs(count: usize) -> Vec<Vec<BTreeSet<usize>>> {
-        let mut graphs: Vec<Vec<BTreeSet<usize>>> = vec![Vec::new()];
+    fn graphs(count: usize) -> Vec<Vec<Vec<usize>>> {
+        let mut graphs: Vec<Vec<Vec<usize>>> = vec![Vec::new()];
         for index in 0..count {
-            let with = |graph: &Vec<BTreeSet<usize>>, bits: usize| {
+            let with = |graph: &Vec<Vec<usize>>, bits: usize| {
                 let above = (0..index).filter(|above| bits >> above & 1 == 1).collect();
                 graph.iter().cloned().chain([above]).collect()
             };
@@ -275,7 +315,8 @@ mod tests {
             possible.extend(board.undecided().iter().map(|index| (*index, Signal::Given)));
         }
         if running.len() < jobs {
-            possible.extend(board.ready().iter().map(|index| (*index, Signal::Taken)));
+            possible
+                .extend(those(board, |state| state == Phase::Ready).into_iter().map(|index| (index, Signal::Taken)));
         }
         for index in deciding {
             if board.state(index) == (Phase::Deciding { outdated: true }) {
@@ -296,7 +337,8 @@ mod tests {
 
     /// What holds in every state, and that a run that cannot go on is at its end.
     fn check(board: &Board, next: &[(usize, Signal)]) {
-        for (index, above) in board.above.iter().enumerate() {
+        for index in 0..board.states.len() {
+            let above = board.above(index);
             let there = above.iter().all(|above| matches!(board.state(*above), Phase::Done(_)));
             let state = board.state(index);
             assert_eq!(board.missing[index] == 0, there, "{board:?}");
@@ -304,15 +346,14 @@ mod tests {
             assert!(there || state != (Phase::Deciding { outdated: false }), "looked up without inputs: {board:?}");
             assert!(!there || state != Phase::Waiting, "waits for nothing: {board:?}");
             assert_eq!(board.undecided.contains(&index), state == Phase::Undecided);
-            assert_eq!(board.ready.contains(&index), state == Phase::Ready);
             let hopeless = above.iter().any(|above| matches!(board.state(*above), Phase::Failed | Phase::Skipped));
             assert!(!hopeless || state != Phase::Waiting, "waits for what will not come: {board:?}");
         }
-        assert!(!next.is_empty() || (0..board.above.len()).all(|index| board.state(index).is_final()), "{board:?}");
+        assert!(!next.is_empty() || (0..board.states.len()).all(|index| board.state(index).is_final()), "{board:?}");
     }
 
     /// Walks through all states that can be reached, and tells how many there are.
-    fn walk(graph: &[BTreeSet<usize>], jobs: usize) -> usize {
+    fn walk(graph: &[Vec<usize>], jobs: usize) -> usize {
         let start = Board::new(graph.to_vec(), 0..graph.len());
         let (mut seen, mut waiting) = (HashSet::from([start.clone()]), vec![start]);
         while let Some(board) = waiting.pop() {
@@ -345,7 +386,7 @@ mod tests {
     #[test]
     fn a_consumer_that_is_to_be_looked_up_waits_again_when_its_input_is_lost() {
         // 1 and 2 read 0; 1 has found an object of 0 lost while 2 has not been looked up.
-        let mut board = Board::new(vec![[].into(), [0].into(), [0].into()], 0..3);
+        let mut board = Board::new([vec![], vec![0], vec![0]], 0..3);
         for (index, signal) in [(0, Signal::Given), (0, Signal::Found), (1, Signal::Given), (1, Signal::Missing)] {
             board.apply(index, signal);
         }
@@ -358,18 +399,18 @@ mod tests {
     fn ancestors_are_visited_once_however_many_ways_lead_to_them() {
         // Forty diamonds one below the other: 2^40 ways lead from the last to the first.
         let above = (0..=80).map(|index: usize| match index % 2 {
-            _ if index == 0 => BTreeSet::new(),
-            _ if index < 3 => [index - 1].into(),
-            _ => [index - 1, index - 2, index - 3].into(),
+            _ if index == 0 => Vec::new(),
+            _ if index < 3 => vec![index - 1],
+            _ => vec![index - 1, index - 2, index - 3],
         });
-        let board = Board::new(above.collect(), 0..=80);
+        let board = Board::new(above, 0..=80);
         assert_eq!(board.ancestors(80).len(), 80);
     }
 
     #[test]
     #[should_panic(expected = "cannot happen")]
     fn a_failed_node_stays_failed() {
-        let mut board = Board::new(vec![BTreeSet::new()], [0]);
+        let mut board = Board::new([Vec::new()], [0]);
         board.apply(0, Signal::Given);
         board.apply(0, Signal::Fail);
         board.apply(0, Signal::Made);

@@ -1,5 +1,6 @@
 //! Source text with spans → pipeline. This module does no input or output.
 
+mod chunks;
 mod declaration;
 mod declared;
 pub mod keys;

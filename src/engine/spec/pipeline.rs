@@ -225,7 +225,8 @@ impl Pipeline {
         let keys = Table { span: table.span.clone(), entries: keys };
         let mut reader = Reader::new(scope, &keys, format!("node `{}`", entry.key));
         let is_kind = |entry: &Entry| meant(&entry.key, &["kind"], scope.mistakes.synonyms) == ["kind"];
-        let kind = match parameters.iter().position(is_kind).filter(|_| keys.get("kind").is_none()) {
+        let misnamed = if keys.get("kind").is_none() { parameters.iter().position(is_kind) } else { None };
+        let kind = match misnamed {
             Some(position) => misnamed_kind(entry, parameters.remove(position), scope.mistakes),
             None => {
                 let kind = reader.required_string("kind", "the name of a kind of node");

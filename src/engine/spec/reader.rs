@@ -4,6 +4,7 @@
 //! when the reader goes. Every question about a key counts, so that none can be forgotten: whoever looks at a key in
 //! any way makes it known. So ask for every key first, and give up (`?`) on missing values only then.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
@@ -56,7 +57,7 @@ pub struct Reader<'a> {
     place: String,
     /// The dotted key of the table, with a point behind it; empty for the table of a node.
     path: String,
-    asked: RefCell<Vec<String>>,
+    asked: RefCell<Vec<Cow<'a, str>>>,
     missing: RefCell<Vec<(String, String)>>,
     all_read: bool,
     before: usize,
@@ -78,16 +79,17 @@ impl<'a> Reader<'a> {
     }
 
     fn ask(&self, key: &str) -> Option<&'a Entry> {
+        let found = self.table.get(key);
         let mut asked = self.asked.borrow_mut();
         if !asked.iter().any(|asked| asked == key) {
-            asked.push(key.to_owned());
+            asked.push(found.map_or_else(|| Cow::Owned(key.to_owned()), |entry| Cow::Borrowed(entry.key.as_str())));
         }
-        self.table.get(key)
+        found
     }
 
     /// The keys that were read so far.
     pub fn known(&self) -> Vec<String> {
-        self.asked.borrow().clone()
+        self.asked.borrow().iter().map(|key| key.clone().into_owned()).collect()
     }
 
     fn ask_value(&self, key: &str) -> Option<&'a Located> {
@@ -314,7 +316,7 @@ impl<'a> Reader<'a> {
     /// Names keys that somebody else reads, for what may be meant by an unknown one; dotted ones belong to tables
     /// below.
     pub fn read_elsewhere(&mut self, keys: impl IntoIterator<Item = String>) {
-        self.asked.borrow_mut().extend(keys);
+        self.asked.borrow_mut().extend(keys.into_iter().map(Cow::Owned));
     }
 
     /// The array of tables under `key`.
@@ -379,7 +381,7 @@ impl<'a> Reader<'a> {
     /// The entries of the table that were not read yet, marked as read.
     pub(super) fn rest(&mut self) -> Vec<&'a Entry> {
         let asked = self.asked.borrow();
-        let rest = self.table.entries.iter().filter(|entry| !asked.contains(&entry.key)).collect();
+        let rest = self.table.entries.iter().filter(|entry| !asked.iter().any(|asked| *asked == entry.key)).collect();
         self.all_read = true;
         rest
     }
@@ -417,10 +419,11 @@ impl<'a> Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        let known = self.known();
-        let names: Vec<&str> = known.iter().map(String::as_str).collect();
         let mut missing = self.missing.take();
-        if !self.all_read {
+        let is_known = |entry: &Entry| self.asked.borrow().iter().any(|asked| *asked == entry.key);
+        if !self.all_read && !self.table.entries.iter().all(is_known) {
+            let known = self.known();
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
             for entry in self.table.entries.iter().filter(|entry| !known.contains(&entry.key)) {
                 // A key under another name is one mistake, not an unknown key and a missing one.
                 let meant = meant(&entry.key, &names, self.scope.mistakes.synonyms);

@@ -2,6 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::chunks;
 use super::slips::{self, Draft};
 use crate::diagnostic::{Diagnostic, Span};
 
@@ -117,6 +118,9 @@ pub fn parse(text: &str) -> Parsed {
         let help = "save it with the line ends of Unix (LF) or Windows (CR LF)";
         let mistake = Diagnostic::new("the lines end with a bare carriage return").help(help.to_owned());
         return Parsed { mistakes: vec![mistake], incomplete: true, ..Parsed::default() };
+    }
+    if let Some(root) = chunks::parse(text) {
+        return Parsed { root, ..Parsed::default() };
     }
     let draft = Draft::of(text);
     let (root, errors) = recovered(&draft);
@@ -266,7 +270,7 @@ fn innermost_inline<'a>(table: &'a Table, span: &Span) -> Option<&'a Table> {
 }
 
 /// `place` is where a part of what was parsed is in the text as it was written.
-fn table(span: Span, table: DeTable<'_>, place: &dyn Fn(Span) -> Span) -> Table {
+pub(super) fn table(span: Span, table: DeTable<'_>, place: &dyn Fn(Span) -> Span) -> Table {
     let entry = |(key, value): (toml::Spanned<std::borrow::Cow<'_, str>>, _)| Entry {
         key_span: place(key.span()),
         key: key.into_inner().into_owned(),

@@ -5,7 +5,7 @@
 //! system, too many open files) says nothing about what exists, and is propagated.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,6 +55,12 @@ impl Disk {
         present(self.allow(Access::Read, path).and_then(|()| fs::read(path))).map_err(StoreError::io("read", path))
     }
 
+    /// The file at `path`, for reading; `None` when there is none.
+    pub(super) fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
+        let file = self.allow(Access::Read, path).and_then(|()| File::open(path));
+        present(file).map_err(StoreError::io("read", path))
+    }
+
     /// The digest of the file at `path`; `None` when there is none.
     pub(super) fn digest(&self, path: &Path) -> Result<Option<Digest>, StoreError> {
         let digest = self.allow(Access::Read, path).and_then(|()| Digest::of_file(path));
@@ -81,6 +87,17 @@ impl Disk {
     /// A new file at `path` with `content`, durable if it is to outlive more than this process. What could not be
     /// written completely is removed.
     pub(super) fn create(&self, path: &Path, content: &[u8], mode: u32, durable: bool) -> Result<(), StoreError> {
+        self.create_by(path, mode, durable, &|out| out.write_all(content))
+    }
+
+    /// As [`Disk::create`], with what `write` writes.
+    pub(super) fn create_by(
+        &self,
+        path: &Path,
+        mode: u32,
+        durable: bool,
+        write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
         let mut options = File::options();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -88,8 +105,12 @@ impl Disk {
         #[cfg(not(unix))]
         let _ = mode;
         let file = self.allow(Access::Write, path).and_then(|()| options.open(path));
-        let mut file = file.map_err(StoreError::io("write", path))?;
-        let written = file.write_all(content).and_then(|()| if durable { self.sync_file(&file, path) } else { Ok(()) });
+        let file = file.map_err(StoreError::io("write", path))?;
+        // Large contents pass through the buffer as they are.
+        let mut out = BufWriter::new(&file);
+        let written = write(&mut out).and_then(|()| out.flush());
+        drop(out);
+        let written = written.and_then(|()| if durable { self.sync_file(&file, path) } else { Ok(()) });
         written.map_err(|cause| {
             let _ = fs::remove_file(path);
             StoreError::io("write", path)(cause)

@@ -20,8 +20,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::checked::{seal, whole_lines};
-use super::index::append;
-use super::{Disk, Store};
+use super::{Disk, Store, StoreError};
 use crate::digest::Digest;
 use crate::node::FileDigests;
 
@@ -151,6 +150,25 @@ impl Files {
         }
         self.known().lock().expect("no panic under the lock").extend(lasting.iter().copied());
     }
+}
+
+/// Adds `lines` to the end of `path` in one write. A torn line before them is closed first, so that it costs itself
+/// alone.
+fn append(disk: &Disk, path: &Path, lines: &[u8]) -> Result<(), StoreError> {
+    let mut file = disk.open_end(path, false)?;
+    let torn = ends_torn(&mut file).map_err(StoreError::io("read", path))?;
+    if torn { disk.add(&file, path, &[b"\n", lines].concat()) } else { disk.add(&file, path, lines) }
+}
+
+fn ends_torn(file: &mut File) -> io::Result<bool> {
+    use std::io::{Seek, SeekFrom};
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 impl Store {

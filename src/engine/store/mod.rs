@@ -5,7 +5,7 @@
 //!   layout                        the number of this layout; written last when a cache is made
 //!   objects/ab/cdef…              content, one file a blob, named by its BLAKE3
 //!   results/<key>.json            one record a finished node, written last
-//!   index                         derived from results/: what plans need of every record
+//!   index.added, index.sorted     derived from results/: what plans need of every record
 //!   items/<function key>/*.jsonl  journals of finished items, a file for every process that adds some, and how far
 //!                                 each of them counts once its items were used
 //!   files                         digests of files outside the cache, by inode and times
@@ -28,6 +28,7 @@ mod checked;
 mod checkpoints;
 mod claim;
 mod disk;
+mod entry;
 mod error;
 mod files;
 mod index;
@@ -42,9 +43,10 @@ mod stats;
 pub use checkpoints::StoredCheckpoints;
 pub use claim::{Claim, Claiming, Owner};
 pub use disk::{Access, Disk};
+pub use entry::Entry;
 pub use error::StoreError;
 pub use files::{FileStamp, SeenFiles, Witness};
-pub use index::{Entry, Found};
+pub use index::Found;
 pub use journal::{Items, Journal};
 pub use place::is_cache;
 pub use record::{Provenance, Publication, Record, StoredObject};
@@ -53,6 +55,7 @@ pub use scratch::Scratch;
 pub use stats::{Share, Stats};
 
 use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +72,9 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// A cache directory.
 pub struct Store {
     root: PathBuf,
+    /// `results/` and `objects/` in it.
+    results: PathBuf,
+    objects: PathBuf,
     disk: Disk,
     /// Whether anything may be written.
     writes: bool,
@@ -125,6 +131,8 @@ impl Store {
     fn at(disk: Disk, root: &Path, writes: bool) -> Self {
         Self {
             root: root.to_owned(),
+            results: root.join("results"),
+            objects: root.join("objects"),
             disk,
             writes,
             verified: Mutex::default(),
@@ -164,6 +172,8 @@ impl Store {
                 }
             }
         }
+        // That of earlier versions is of no use to this one.
+        self.disk.remove(&self.root.join(index::EARLIER))?;
         for key in self.unfinished()? {
             if let Claiming::Held(claim) = self.claim(&key)? {
                 // What cannot be swept stays, and does no harm.
@@ -207,7 +217,7 @@ impl Store {
         let path = self.write_temporary(b"", 0o644, false)?;
         let metadata = self.disk.look(&path);
         let _ = self.disk.remove(&path);
-        let modified = metadata?.ok_or_else(|| std::io::ErrorKind::NotFound.into()).and_then(|found| found.modified());
+        let modified = metadata?.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(|found| found.modified());
         modified.map_err(StoreError::io("read", &path))
     }
 
@@ -218,12 +228,22 @@ impl Store {
     /// A complete file with a unique name, to be moved into place by the caller; durable, if it is to outlive more
     /// than this process.
     fn write_temporary(&self, content: &[u8], mode: u32, durable: bool) -> Result<PathBuf, StoreError> {
+        self.write_temporary_by(mode, durable, |out| out.write_all(content))
+    }
+
+    /// As [`Store::write_temporary`], with what `write` writes.
+    fn write_temporary_by(
+        &self,
+        mode: u32,
+        durable: bool,
+        write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<PathBuf, StoreError> {
         self.may_write()?;
         let path = self.temporary_folder().join(unique());
-        match self.disk.create(&path, content, mode, durable) {
-            Err(error) if error.is(std::io::ErrorKind::NotFound) => {
+        match self.disk.create_by(&path, mode, durable, &write) {
+            Err(error) if error.is(io::ErrorKind::NotFound) => {
                 self.make_folder(&self.temporary_folder())?;
-                self.disk.create(&path, content, mode, durable)?;
+                self.disk.create_by(&path, mode, durable, &write)?;
             }
             created => created?,
         }
@@ -232,7 +252,17 @@ impl Store {
 
     /// Writes `path` atomically: completely or not at all.
     fn write_whole(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
-        let temporary = self.write_temporary(content, mode, true)?;
+        self.write_by(path, mode, |out| out.write_all(content))
+    }
+
+    /// As [`Store::write_whole`], with what `write` writes.
+    fn write_by(
+        &self,
+        path: &Path,
+        mode: u32,
+        write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let temporary = self.write_temporary_by(mode, true, write)?;
         let folder = path.parent().unwrap_or(&self.root);
         let placed = self
             .make_folder(folder)
@@ -242,6 +272,15 @@ impl Store {
             let _ = self.disk.remove(&temporary);
         }
         placed
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Not read for this: without it there is nothing to write.
+        if self.index.get_mut().is_ok_and(|index| index.is_some()) {
+            self.settle_index();
+        }
     }
 }
 

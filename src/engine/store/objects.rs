@@ -11,7 +11,7 @@ impl Store {
     /// The path of the object `digest`, whether or not it exists.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();
-        self.root.join("objects").join(&name[..2]).join(&name[2..])
+        self.objects.join(format!("{}/{}", &name[..2], &name[2..]))
     }
 
     /// Whether all objects named by `digests` exist with the right content. All are read.

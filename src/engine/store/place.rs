@@ -21,6 +21,9 @@ const OURS: [&str; 2] = ["cache made by stic", "cache of stic"];
 /// The directories of a cache that only this program makes.
 const FOLDERS: [&str; 5] = ["objects", "results", "items", "work", "runs"];
 
+/// The files of a cache that are derived from its directories.
+pub(super) const DERIVED: [&str; 4] = [super::index::EARLIER, super::index::ADDED, super::index::SORTED, "files"];
+
 /// What a directory is.
 #[derive(Debug, PartialEq)]
 enum Place {
@@ -126,7 +129,7 @@ fn look(disk: &Disk, root: &Path) -> Result<Place, StoreError> {
         return Ok(Place::Free { tagged });
     }
     let is_ours = |name: &str| {
-        is_first(name) || [".gitignore", "layout", "index", "files"].contains(&name) || FOLDERS.contains(&name)
+        is_first(name) || [".gitignore", "layout"].contains(&name) || DERIVED.contains(&name) || FOLDERS.contains(&name)
     };
     match text("layout")?.and_then(|layout| layout.trim().parse().ok()) {
         Some(layout) if tagged || names.iter().all(|name| is_ours(name)) => Ok(Place::Cache(layout)),

@@ -158,7 +158,7 @@ impl Store {
     /// that is held up at any point after it looked finds nothing to move any more.
     fn place(&self, claim: &Claim, record: &Record, replace: bool) -> Result<bool, StoreError> {
         let path = self.record_path(&record.key);
-        let folder = self.root.join("results");
+        let folder = self.results.clone();
         self.make_folder(&folder)?;
         let staged = claim.stage(&seal(record))?;
         let placed = claim
@@ -184,7 +184,7 @@ impl Store {
 
     /// The path of the record of `key`, whether or not it exists.
     pub fn record_path(&self, key: &Digest) -> PathBuf {
-        self.root.join("results").join(format!("{key}.json"))
+        self.results.join(format!("{key}.json"))
     }
 }
 

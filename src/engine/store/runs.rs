@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -12,18 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError, now};
 use crate::digest::Digest;
 
+/// How much of a log is held back before it is written.
+const HELD: usize = 1 << 16;
+
 /// The log of a run in progress.
 pub struct RunLog {
     id: String,
     folder: PathBuf,
-    events: Mutex<File>,
-}
-
-#[derive(Serialize)]
-struct Timed<'a, T: Serialize> {
-    time: String,
-    #[serde(flatten)]
-    event: &'a T,
+    events: Mutex<BufWriter<File>>,
 }
 
 impl Store {
@@ -47,7 +43,8 @@ impl Store {
             match fs::create_dir(&folder) {
                 Ok(()) => {
                     self.disk.sync_folder(&runs)?;
-                    let events = Mutex::new(self.disk.open_end(&folder.join("events.jsonl"), false)?);
+                    let events = self.disk.open_end(&folder.join("events.jsonl"), false)?;
+                    let events = Mutex::new(BufWriter::with_capacity(HELD, events));
                     return Ok(RunLog { id, folder, events });
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => time = after(time),
@@ -125,12 +122,23 @@ impl RunLog {
         &self.folder
     }
 
-    /// Adds an event, with the time. A log that cannot be written does not stop a run.
+    /// Adds an event, with the time. It is in the file once the log is flushed, or dropped. A log that cannot be written
+    /// does not stop a run.
     pub fn add(&self, event: &impl Serialize) {
-        if let Ok(mut line) = serde_json::to_vec(&Timed { time: now(), event }) {
+        // An event is an object: the time goes in front of its fields.
+        let mut line = Vec::with_capacity(512);
+        let _ = write!(line, "{{\"time\":\"{}\",", now());
+        let start = line.len();
+        if serde_json::to_writer(&mut line, event).is_ok() && line[start..].starts_with(b"{\"") {
+            line.remove(start);
             line.push(b'\n');
             let _ = self.events.lock().expect("no panic under the lock").write_all(&line);
         }
+    }
+
+    /// Writes what was added.
+    pub fn flush(&self) {
+        let _ = self.events.lock().expect("no panic under the lock").flush();
     }
 
     /// Writes the report of the run.
@@ -138,9 +146,10 @@ impl RunLog {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(&self, store: &Store, summary: &impl Serialize) -> Result<(), StoreError> {
-        let mut text = serde_json::to_vec_pretty(summary).expect("a summary is plain");
-        text.push(b'\n');
-        store.write_whole(&self.folder.join("summary.json"), &text, 0o644)
+        store.write_by(&self.folder.join("summary.json"), 0o644, |out| {
+            serde_json::to_writer_pretty(&mut *out, summary)?;
+            out.write_all(b"\n")
+        })
     }
 }
 
@@ -173,6 +182,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let runs = [store.begin_run().unwrap(), store.begin_run().unwrap(), store.begin_run().unwrap()];
         runs[2].add(&serde_json::json!({ "event": "started" }));
+        runs[2].flush();
         let text = fs::read_to_string(runs[2].folder().join("events.jsonl")).unwrap();
         let event: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(event["event"], "started");

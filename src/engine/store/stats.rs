@@ -43,14 +43,17 @@ impl Store {
     /// When a part of it cannot be read.
     pub fn stats(&self) -> Result<Stats, StoreError> {
         let share = |name: &str, depth: usize| share(&self.root().join(name), depth);
-        let (index, files) = (share("index", 0)?, share("files", 0)?);
+        let other = super::place::DERIVED.iter().try_fold(Share::default(), |sum, name| {
+            let one = share(name, 0)?;
+            Ok(Share { count: sum.count + one.count, bytes: sum.bytes + one.bytes })
+        })?;
         Ok(Stats {
             objects: share("objects", 2)?,
             results: share("results", 1)?,
             items: share("items", 1)?,
             work: share("work", 1)?,
             runs: share("runs", 1)?,
-            other: Share { count: index.count + files.count, bytes: index.bytes + files.bytes },
+            other,
         })
     }
 }
