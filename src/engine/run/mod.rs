@@ -151,6 +151,9 @@ pub fn run(
         interrupted,
         seconds,
     });
+    // What cannot be made durable now is tried again when the cache is closed.
+    let _ = store.sync_names(true);
+    store.settle_index();
     // The results are stored whether or not this can be written.
     report.not_kept = log.finish(store, &report).err().map(|error| error.to_string());
     Ok(report)

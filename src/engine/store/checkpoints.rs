@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Claim, Scratch, Store, StoreError};
 use crate::digest::Digest;
@@ -11,6 +12,8 @@ use crate::node::{Checkpoints, Failure};
 pub struct StoredCheckpoints<'a> {
     store: &'a Store,
     folder: PathBuf,
+    /// Whether the directory itself outlives a loss of power.
+    is_durable: AtomicBool,
 }
 
 impl Store {
@@ -19,7 +22,7 @@ impl Store {
     /// # Errors
     /// As [`Store::scratch`].
     pub fn checkpoints(&self, claim: &Claim, which: Scratch) -> Result<StoredCheckpoints<'_>, StoreError> {
-        Ok(StoredCheckpoints { store: self, folder: self.scratch(claim, which)? })
+        Ok(StoredCheckpoints { store: self, folder: self.scratch(claim, which)?, is_durable: AtomicBool::new(false) })
     }
 }
 
@@ -39,7 +42,15 @@ impl StoredCheckpoints<'_> {
             }
             // Not into a recreated directory: one that is gone belongs to whoever took the claim over.
             store.disk.rename(&temporary, &path)?;
-            store.disk.sync_folder(&self.folder)
+            store.disk.sync_folder(&self.folder)?;
+            // The scratch's own name, and that of its key, once.
+            if !self.is_durable.load(Ordering::Relaxed) {
+                for folder in self.folder.ancestors().skip(1).take(2) {
+                    store.disk.sync_folder(folder)?;
+                }
+                self.is_durable.store(true, Ordering::Relaxed);
+            }
+            Ok(())
         };
         placed().inspect_err(|_| {
             let _ = store.disk.remove(&temporary);
@@ -145,7 +156,11 @@ mod tests {
             let checkpoints = store.checkpoints(&held, Scratch::Ordinary).unwrap();
             checkpoints.save(NAME, b"1").unwrap();
             let store = Store::open_on(Disk::failing(full), &root).unwrap();
-            let failing = StoredCheckpoints { store: &store, folder: checkpoints.folder.clone() };
+            let failing = StoredCheckpoints {
+                store: &store,
+                folder: checkpoints.folder.clone(),
+                is_durable: AtomicBool::new(false),
+            };
             assert!(failing.save(NAME, b"2").is_err(), "{access:?}");
             assert_eq!(newest(&checkpoints, &[b"1", b"2"]), (Some(b"1".to_vec()), 0), "{access:?}");
             assert_eq!(fs::read_dir(store.temporary_folder()).unwrap().count(), 0, "{access:?}");

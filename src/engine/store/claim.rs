@@ -183,7 +183,7 @@ impl Store {
         self.may_write()?;
         let folder = self.root.join("work").join(key.to_string());
         loop {
-            self.make_folder(&folder)?;
+            self.make_passing_folder(&folder)?;
             let seen = self.claims(&folder)?;
             if let Some(living) = seen.iter().find(|claim| claim.lives) {
                 return Ok(Claiming::Taken(living.owner.clone()));

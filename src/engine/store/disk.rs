@@ -146,8 +146,8 @@ impl Disk {
         sync().map_err(StoreError::io("write", folder))
     }
 
-    /// Makes `folder` and those above it, each durably.
-    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
+    /// Makes `folder` and those above it, each durably if they are to outlive a loss of power.
+    pub(super) fn make_folder(&self, folder: &Path, durable: bool) -> Result<(), StoreError> {
         if matches!(self.look(folder), Ok(Some(metadata)) if metadata.is_dir()) {
             return Ok(());
         }
@@ -157,14 +157,15 @@ impl Disk {
         if let (Err(error), Some(parent)) = (&made, parent)
             && error.kind() == ErrorKind::NotFound
         {
-            self.make_folder(parent)?;
+            self.make_folder(parent, durable)?;
             made = make();
         }
         match made {
             // Another process was faster.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && is_no_file(folder) => Ok(()),
             Err(error) => Err(StoreError::io("make", folder)(error)),
-            Ok(()) => self.sync_folder(parent.unwrap_or(Path::new("."))),
+            Ok(()) if durable => self.sync_folder(parent.unwrap_or(Path::new("."))),
+            Ok(()) => Ok(()),
         }
     }
 

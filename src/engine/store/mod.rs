@@ -16,10 +16,12 @@
 //! Everything else can be recomputed from `objects/`, `results/` and `items/`. Four rules make the directory safe to
 //! kill, to copy and to share:
 //!
-//! - A file gets its name when it is complete: temporary file, fsync, rename, fsync of the directory. What grows line
-//!   by line (journals, index, memo) carries a checksum a line.
+//! - A file gets its name when it is complete: temporary file, fsync, rename; directories are synced every five seconds and
+//!   at the end of a run ([`Store::sync_names`]). What grows line by line (journals, index, memo) carries a checksum a
+//!   line.
 //! - Content first, the record that names it last. Existence proves nothing: an object is digested when
-//!   it is read, and one that does not match is removed and counts as missing.
+//!   it is read, and one that does not match is removed and counts as missing. So a record whose objects were lost with
+//!   the power costs making them again.
 //! - A key is claimed before it is worked on ([`Claim`]); a record is never replaced by another content unasked, nor
 //!   by a process that has lost its claim.
 //! - Only what is not found is absent. Any other error is propagated, and nothing is removed because of it.
@@ -54,7 +56,7 @@ pub use runs::RunLog;
 pub use scratch::Scratch;
 pub use stats::{Share, Stats};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -84,6 +86,7 @@ pub struct Store {
     damaged: Mutex<HashSet<Digest>>,
     index: Mutex<Option<index::Index>>,
     files: files::Files,
+    names: NewNames,
     /// Claims of others, by what they say: the heartbeat that was last seen of them, and until when it is believed.
     heartbeats: Mutex<HashMap<Vec<u8>, (SystemTime, Instant)>>,
 }
@@ -139,6 +142,7 @@ impl Store {
             damaged: Mutex::default(),
             index: Mutex::default(),
             files: files::Files::new(root.join("files"), writes),
+            names: NewNames::default(),
             heartbeats: Mutex::default(),
         }
     }
@@ -193,12 +197,20 @@ impl Store {
         layout.map(|_| ()).ok_or_else(|| StoreError::Gone { path: self.root.clone() })
     }
 
-    /// Makes a directory of the cache.
+    /// Makes a directory of the cache, durably, with those above it.
     fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
         if !matches!(self.disk.look(folder), Ok(Some(metadata)) if metadata.is_dir()) {
             self.check_there()?;
         }
-        self.disk.make_folder(folder)
+        self.disk.make_folder(folder, true)
+    }
+
+    /// As [`Store::make_folder`], for what need not outlive a loss of power.
+    fn make_passing_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if !matches!(self.disk.look(folder), Ok(Some(metadata)) if metadata.is_dir()) {
+            self.check_there()?;
+        }
+        self.disk.make_folder(folder, false)
     }
 
     /// The keys that have a directory under `work/`.
@@ -242,7 +254,7 @@ impl Store {
         let path = self.temporary_folder().join(unique());
         match self.disk.create_by(&path, mode, durable, &write) {
             Err(error) if error.is(io::ErrorKind::NotFound) => {
-                self.make_folder(&self.temporary_folder())?;
+                self.make_passing_folder(&self.temporary_folder())?;
                 self.disk.create_by(&path, mode, durable, &write)?;
             }
             created => created?,
@@ -250,12 +262,7 @@ impl Store {
         Ok(path)
     }
 
-    /// Writes `path` atomically: completely or not at all.
-    fn write_whole(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), StoreError> {
-        self.write_by(path, mode, |out| out.write_all(content))
-    }
-
-    /// As [`Store::write_whole`], with what `write` writes.
+    /// Writes `path` atomically, completely or not at all, with what `write` writes.
     fn write_by(
         &self,
         path: &Path,
@@ -264,19 +271,64 @@ impl Store {
     ) -> Result<(), StoreError> {
         let temporary = self.write_temporary_by(mode, true, write)?;
         let folder = path.parent().unwrap_or(&self.root);
-        let placed = self
-            .make_folder(folder)
-            .and_then(|()| self.disk.rename(&temporary, path))
-            .and_then(|()| self.disk.sync_folder(folder));
-        if placed.is_err() {
-            let _ = self.disk.remove(&temporary);
+        let placed = self.make_passing_folder(folder).and_then(|()| self.disk.rename(&temporary, path));
+        match placed {
+            // That of the directory, too: it may be new.
+            Ok(()) => folder.ancestors().take(2).for_each(|folder| self.names.added(folder)),
+            Err(_) => drop(self.disk.remove(&temporary)),
         }
         placed
+    }
+
+    /// Makes the names of what was placed durable. Without `now` only when the last time is a while ago: a thousand
+    /// trivial nodes a second need not wait for the disk a thousand times, and a loss of power costs five seconds of work, as it does with the
+    /// items of a journal.
+    ///
+    /// # Errors
+    /// When they cannot be; then they are tried again the next time.
+    pub fn sync_names(&self, now: bool) -> Result<(), StoreError> {
+        let folders = self.names.take(now);
+        for folder in &folders {
+            if let Err(error) = self.disk.sync_folder(folder) {
+                // One that is gone has no names.
+                if !error.is(io::ErrorKind::NotFound) {
+                    folders.iter().for_each(|folder| self.names.added(folder));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the names of what was placed may stay in memory alone.
+const SYNC_NAMES_EVERY: Duration = Duration::from_secs(5);
+
+/// Directories with names that are not durable yet, and when those before them were made so.
+#[derive(Default)]
+struct NewNames(Mutex<(BTreeSet<PathBuf>, Option<Instant>)>);
+
+impl NewNames {
+    fn added(&self, folder: &Path) {
+        let mut names = self.0.lock().expect("no panic under the lock");
+        if !names.0.contains(folder) {
+            names.0.insert(folder.to_owned());
+        }
+    }
+
+    fn take(&self, now: bool) -> BTreeSet<PathBuf> {
+        let mut names = self.0.lock().expect("no panic under the lock");
+        if !now && names.1.is_some_and(|last| last.elapsed() < SYNC_NAMES_EVERY) {
+            return BTreeSet::new();
+        }
+        names.1 = Some(Instant::now());
+        std::mem::take(&mut names.0)
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
+        let _ = self.sync_names(true);
         // Not read for this: without it there is nothing to write.
         if self.index.get_mut().is_ok_and(|index| index.is_some()) {
             self.settle_index();

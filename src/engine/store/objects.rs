@@ -110,7 +110,7 @@ impl Store {
         }
     }
 
-    /// Puts `content` into the store, durably. A damaged object of this name is replaced.
+    /// Puts `content` into the store; its name is durable with [`Store::sync_names`]. A damaged object of this name is replaced.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -119,7 +119,7 @@ impl Store {
         let digest = Digest::of(content);
         let path = self.object_path(&digest);
         if self.disk.read(&path)?.is_none_or(|existing| existing != content) {
-            self.write_whole(&path, content, 0o444)?;
+            self.write_by(&path, 0o444, |out| out.write_all(content))?;
         }
         Ok(digest)
     }

@@ -72,7 +72,7 @@ impl Store {
         if self.disk.look(&self.root.join("layout"))?.is_some() {
             return Ok(());
         }
-        self.disk.make_folder(&self.root)?;
+        self.disk.make_folder(&self.root, true)?;
         // The tag first: a process that is killed here leaves a directory that is known to be ours. The layout last:
         // with it the cache is complete. Existing files (a project may keep its own `.gitignore`) stay.
         let layout = format!("{LAYOUT}\n");

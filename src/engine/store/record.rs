@@ -177,7 +177,8 @@ impl Store {
             Err(error) if error.is(ErrorKind::NotFound) => return claim.verify().map(|()| false),
             Err(error) => return Err(error),
         }
-        self.disk.sync_folder(&folder)?;
+        self.names.added(&folder);
+        self.sync_names(false)?;
         self.note_in_index(record);
         Ok(true)
     }

@@ -54,7 +54,7 @@ impl Store {
         claim.verify()?;
         match self.latest(&left)? {
             Some(path) => self.disk.rename(path, &ours)?,
-            None => self.make_folder(&ours)?,
+            None => self.make_passing_folder(&ours)?,
         }
         Ok(ours)
     }
