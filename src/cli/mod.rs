@@ -3,6 +3,7 @@
 mod args;
 mod cache;
 mod check;
+mod compiling;
 mod curve;
 mod devices;
 mod export;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::ModelArguments;
+use super::compiling::Compiling;
 use super::ui::{CliError, Ui};
 use crate::data::picture::decode;
 use crate::device::DeviceRequest;
@@ -23,6 +24,7 @@ pub struct Ready {
     pub adapter: Option<Adapter>,
     /// Its tokenizer, chat template and image processor.
     pub processor: Processor,
+    _compiling: Compiling,
 }
 
 /// Help for a missing model directory: a name such as `llava-hf/llava-1.5-7b-hf` is a Hugging Face id.
@@ -72,6 +74,10 @@ impl Ready {
         let shape = family.shape(folder).map_err(problem)?;
         let processor = Processor::read(folder, template, &settings).map_err(problem)?;
         let (backend, index) = arguments.device;
+        let compiling = Compiling::watch({
+            let ui = *ui;
+            move |line| ui.say(line)
+        });
         let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };
         let (device, dtype) = device::choose(request).and_then(device::open).map_err(problem)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| peft::read(adapter, &shape, &device)).transpose();
@@ -82,7 +88,7 @@ impl Ready {
         {
             ui.print_hanging("note: ", note, 6);
         }
-        Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor })
+        Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor, _compiling: compiling })
     }
 
     /// The picture at `path`, and the digest of the file.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::args::{self, Global};
+use super::compiling::Compiling;
 use super::interrupt::Interrupt;
 use super::pipeline::{Data, PipelineFile, cache_error, open_cache, read_cache};
 use super::progress::Watch;
@@ -56,6 +57,10 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         retries: arguments.retries,
         ..run::Options::default()
     };
+    let _compiling = Compiling::watch({
+        let watch = Arc::clone(&watch);
+        move |line| watch.say(line)
+    });
     let pools = file.pools(&options.plan.targets)?;
     let report = engine::run(&file.graph, &store, &pools, &options, watch.as_ref(), interrupt.run());
     interrupt.run_ended();

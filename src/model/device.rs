@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, DeviceType, Tensor};
 
-use super::ModelError;
+use super::{ModelError, tuning};
 use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision};
 
 /// What this build and this machine have of one backend.
@@ -175,6 +175,7 @@ fn devices(backend: Backend) -> Result<Vec<Device>, ModelError> {
         return Err(ModelError::new(format!("the backend `{backend}` is not compiled in"))
             .help(format!("build with `cargo build --release --features {backend}`")));
     };
+    tuning::prepare();
     quietly(|| Device::enumerate(kind.clone()).into_iter().collect())
         .map_err(|cause| ModelError::new(format!("looking for devices of `{backend}` failed: {cause}")))
 }

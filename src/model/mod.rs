@@ -33,6 +33,7 @@ pub(crate) mod tiny;
 pub mod tokenizer;
 #[cfg(test)]
 pub(crate) mod toy;
+pub mod tuning;
 
 pub use error::ModelError;
 pub(crate) use error::{AGAIN, listed};
