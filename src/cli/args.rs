@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgMatches, Args, Command as Parsed, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::device::{Backend, Precision, is_numerics_class};
+use crate::device::{DeviceName, DtypeName, is_numerics_class};
 use crate::model::families;
+use crate::nodes::device::{Misnamed, named, named_dtype};
 use stic_engine::store::is_cache;
 
 /// STIC: self-training on image comprehension, as a cached pipeline.
@@ -88,6 +89,13 @@ pub enum Command {
     Schema,
     /// List backends, devices and the dtypes they support
     Devices(Devices),
+    /// Try one device and print what came of it as JSON: `devices` runs this for each, since drivers may crash
+    #[command(name = super::device::TRY, hide = true)]
+    TryDevice {
+        /// The device
+        #[arg(value_parser = device)]
+        device: DeviceName,
+    },
     /// Generate a model's response to a prompt
     Generate(Generate),
     /// Compute the log-probabilities of responses
@@ -130,6 +138,9 @@ pub struct Run {
     /// result, by default part of its key, as other ones round differently
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// Print events to standard output as JSON Lines
     #[arg(long)]
     pub json: bool,
@@ -144,6 +155,9 @@ pub struct Check {
     /// Skip checking that data and models exist
     #[arg(long)]
     pub without_data: bool,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// Print one JSON object per mistake: `message`, `help`, and `places` with `line`, `column`, `text` and `label`
     #[arg(long)]
     pub json: bool,
@@ -162,6 +176,9 @@ pub struct Plan {
     /// result, by default part of its key, as other ones round differently
     #[arg(long, value_name = "CLASS", value_parser = numerics_class)]
     pub accept_numerics: Vec<String>,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// Print one JSON object per node: `node`, `kind`, `state` (`hit`, `run`, `awaits`), `why`, `items`, `key`
     #[arg(long)]
     pub json: bool,
@@ -175,6 +192,9 @@ pub struct Why {
     pub file: PathBuf,
     /// The node
     pub node: String,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// Print one JSON object per node that has to run first, and this node last: `node`, `kind`, `state` (`hit`, `run`,
     /// `awaits`), `why`, `items`, `key`
     #[arg(long)]
@@ -190,6 +210,9 @@ pub struct Graph {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
 }
 
 /// Graph formats.
@@ -216,6 +239,9 @@ pub struct Export {
     /// Write into a non-empty directory, replacing files of the same name
     #[arg(long)]
     pub force: bool,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// Print one JSON object: `node`, `kind`, `folder`, `files`, `written` (false if the directory already held this
     /// result)
     #[arg(long)]
@@ -259,6 +285,27 @@ pub struct Devices {
     pub json: bool,
 }
 
+/// The device that a command runs on, or plans for.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct DeviceOptions {
+    /// The device: `auto`, or a backend with an optional device number, such as `cuda:1` [default: STIC_DEVICE,
+    /// otherwise what the pipeline file says, otherwise `auto`]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<DeviceName>,
+    /// The dtype: `auto`, `f32`, `f16` or `bf16` [default: what the pipeline file says, otherwise `auto`]
+    #[arg(long, value_name = "DTYPE", value_parser = dtype)]
+    pub dtype: Option<DtypeName>,
+}
+
+impl DeviceOptions {
+    /// The same options for a command that is printed: ` --device cuda:1`, or nothing.
+    pub fn written(&self) -> String {
+        let device = self.device.map(|device| format!(" --device {device}"));
+        let dtype = self.dtype.map(|dtype| format!(" --dtype {dtype}"));
+        device.into_iter().chain(dtype).collect()
+    }
+}
+
 /// Options shared by `generate` and `score`.
 #[derive(Args, Debug)]
 pub struct ModelArguments {
@@ -268,12 +315,9 @@ pub struct ModelArguments {
     /// The directory of a PEFT adapter
     #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub adapter: Option<PathBuf>,
-    /// The device: `auto`, or a backend with an optional device number, such as `cuda:1`
-    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
-    pub device: (Option<Backend>, usize),
-    /// The dtype: `auto`, `f32`, `f16` or `bf16`
-    #[arg(long, value_name = "DTYPE", default_value = "auto", value_parser = dtype)]
-    pub dtype: Auto<Precision>,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
     /// The chat template; `none` if prompts are already rendered
     #[arg(long, value_name = "NAME")]
     pub template: Option<String>,
@@ -312,10 +356,6 @@ impl FromArgMatches for ImageOptions {
         Ok(())
     }
 }
-
-/// A value, or `auto`.
-#[derive(Clone, Copy, Debug)]
-pub struct Auto<T>(pub Option<T>);
 
 /// What `generate` takes.
 #[derive(Args, Debug)]
@@ -380,7 +420,7 @@ impl Run {
         if self.keep_going {
             command += " -k";
         }
-        command + cache_option
+        command + &self.device.written() + cache_option
     }
 }
 
@@ -448,23 +488,16 @@ fn shell_path(text: &str) -> Option<String> {
     Some(format!("the shell did not expand `~`: write {whole}, or `./{text}` for a directory of this name"))
 }
 
-fn device(text: &str) -> Result<(Option<Backend>, usize), String> {
-    let (family, index) = text.split_once(':').map_or((text, None), |(family, index)| (family, Some(index)));
-    let index = index.map_or(Ok(0), |index| index.parse().map_err(|_| format!("`{index}` is not a device number")))?;
-    if family == "auto" {
-        return Ok((None, index));
-    }
-    let names = || Backend::ALL.map(Backend::name).join(", ");
-    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
-    backend.map(|backend| (Some(backend), index)).ok_or_else(|| format!("expected auto, {}", names()))
+fn device(text: &str) -> Result<DeviceName, String> {
+    named(text).map_err(in_a_line)
 }
 
-fn dtype(text: &str) -> Result<Auto<Precision>, String> {
-    let found = Precision::ALL.into_iter().find(|precision| precision.name() == text);
-    match found {
-        None if text != "auto" => Err(format!("expected auto, {}", Precision::ALL.map(Precision::name).join(", "))),
-        found => Ok(Auto(found)),
-    }
+fn dtype(text: &str) -> Result<DtypeName, String> {
+    named_dtype(text).map_err(in_a_line)
+}
+
+fn in_a_line(Misnamed { message, help, .. }: Misnamed) -> String {
+    help.map_or(message.clone(), |help| format!("{message}: {help}"))
 }
 
 fn positive(text: &str) -> Result<std::num::NonZeroUsize, String> {
@@ -539,9 +572,25 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_read_with_their_number() {
-        assert_eq!(device("cuda:1"), Ok((Some(Backend::Cuda), 1)));
-        assert_eq!(device("auto"), Ok((None, 0)));
-        assert!(device("cuda:x").is_err() && device("gpu").is_err() && dtype("f8").is_err());
+    fn a_misnamed_device_is_explained_as_in_a_file() {
+        for (line, expected) in [
+            ("run p.toml --device gpu", "unknown backend `gpu`: name the GPU's: `cuda`, "),
+            ("plan p.toml --device cude:1", "unknown backend `cude`: did you mean `cuda`?"),
+            ("check p.toml --device cuda:x", "`cuda:x` is not a device: write for example `cuda:1`"),
+            ("why p.toml a --dtype fp16", "unknown dtype `fp16`: did you mean `f16`?"),
+            ("generate --prompt x --model m --device auto:1", "`auto:1` is not a device"),
+        ] {
+            let words = std::iter::once("stic").chain(line.split(' '));
+            let error = Arguments::try_parse_from(words).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn printed_commands_have_the_device_of_this_one() {
+        let words = ["stic", "run", "p.toml", "--device", "cuda:1", "--dtype", "bf16"];
+        let Command::Run(run) = Arguments::try_parse_from(words).unwrap().command else { panic!("not run") };
+        assert_eq!(run.resume_command("", &[]), "run p.toml --device cuda:1 --dtype bf16");
+        assert_eq!(DeviceOptions::default().written(), "");
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::Check;
+use super::device::Override;
 use super::pipeline::{Data, PipelineFile};
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_out};
 use stic_engine::diagnostic::{Diagnostic, Label, Source};
@@ -44,8 +45,9 @@ fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError>
         }
         Data::Ignored => file.check_inputs()?,
     }
-    // The file may be for another machine.
-    for mistake in file.pools(&[]).err().iter().flat_map(|problem| &problem.mistakes) {
+    // The file may be for another machine. A mistaken STIC_DEVICE is none of the file.
+    Override::new(&arguments.device)?;
+    for mistake in file.devices(&[], &arguments.device).err().iter().flat_map(|problem| &problem.mistakes) {
         let word = ui.paint(Paint::Busy, format_args!("{:<7}", "note"));
         ui.print_hanging(&format!("{word} "), &format!("cannot run here: {}", mistake.message), 8);
     }

@@ -2,17 +2,18 @@
 
 use serde_json::json;
 
+use super::device::Each;
 use super::table::table;
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines};
 use crate::device::Precision;
-use crate::model::device::{BackendReport, DeviceReport, backends};
+use crate::model::device::{BackendReport, DeviceReport, Memory, Problem, backends, gigabytes};
 
 /// Lists backends and devices.
 ///
 /// # Errors
 /// When standard output cannot be written to.
 pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
-    let backends = backends();
+    let backends = backends(&Each);
     if json {
         for found in &backends {
             let backend = found.backend.name();
@@ -24,11 +25,17 @@ pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
                     "name": device.name,
                     "dtypes": device.precisions,
                     "software": device.software,
-                    "problem": device.problem,
+                    "kernels": device.kernels,
+                    "memory": device.memory,
+                    "problem": device.problem.as_ref().map(|problem| &problem.message),
+                    "help": device.problem.as_ref().and_then(|problem| problem.help.as_ref()),
                 }))?;
             }
             if found.devices.is_empty() {
-                write_json(&json!({ "backend": backend, "compiled": found.compiled, "problem": why_none(found) }))?;
+                let Problem { message, help } = why_none(found);
+                write_json(
+                    &json!({ "backend": backend, "compiled": found.compiled, "problem": message, "help": help }),
+                )?;
             }
         }
         return Ok(Exit::Success);
@@ -39,7 +46,8 @@ pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
         rows.extend(found.devices.iter().map(|device| row(found, device, &ui)));
         if found.devices.is_empty() {
             let none = ui.paint(Paint::Dim, "-");
-            rows.push(vec![found.backend.name().to_owned(), none, why_none(found).unwrap_or_default()]);
+            let why = in_a_line(&why_none(found));
+            rows.push(vec![found.backend.name().to_owned(), none.clone(), none, why]);
         }
     }
     write_lines(&table(&rows, false, ui.width))?;
@@ -49,20 +57,49 @@ pub fn devices(json: bool, ui: &Ui) -> Result<Exit, CliError> {
 fn row(found: &BackendReport, device: &DeviceReport, ui: &Ui) -> Vec<String> {
     let name = format!("{}:{}", found.backend, device.index);
     let state = match &device.problem {
-        Some(problem) => ui.paint(Paint::Bad, format_args!("unusable: {problem}")),
+        Some(problem) => ui.paint(Paint::Bad, format_args!("unusable: {}", in_a_line(problem))),
         None => {
             let precisions: Vec<&str> = device.precisions.iter().copied().map(Precision::name).collect();
-            ui.paint(Paint::Good, precisions.join(" "))
+            let kernels = if device.kernels == found.backend {
+                String::new()
+            } else {
+                format!(", with the kernels and the numerics class of {}", device.kernels)
+            };
+            format!("{}{kernels}", ui.paint(Paint::Good, precisions.join(" ")))
         }
     };
     let software = if device.software { " (software)" } else { "" };
-    vec![name, format!("{}{software}", device.name), state]
+    vec![name, format!("{}{software}", device.name), memory(device.memory), state]
 }
 
-fn why_none(found: &BackendReport) -> Option<String> {
+/// `141.0 GB, 140.2 GB free`.
+fn memory(memory: Option<Memory>) -> String {
+    let Some(Memory { total, free, .. }) = memory else { return "memory unknown".to_owned() };
+    let free = free.map(|free| format!(", {} free", gigabytes(free))).unwrap_or_default();
+    format!("{}{free}", gigabytes(total))
+}
+
+fn why_none(found: &BackendReport) -> Problem {
     match (&found.problem, found.compiled) {
-        (Some(problem), _) => Some(problem.clone()),
-        (None, false) => Some(format!("not compiled in: build with the cargo feature `{}`", found.backend)),
-        (None, true) => Some("no device found".to_owned()),
+        (Some(problem), _) => problem.clone(),
+        (None, false) => Problem::new(format!("not compiled in: build with the cargo feature `{}`", found.backend)),
+        (None, true) => Problem::new("no device found"),
+    }
+}
+
+fn in_a_line(Problem { message, help }: &Problem) -> String {
+    help.as_ref().map_or(message.clone(), |help| format!("{message} ({help})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_shown_as_far_as_it_is_known() {
+        let of = |total, free| memory(Some(Memory { total, free, swap: 0 }));
+        assert_eq!(of(141_000_000_000, Some(140_250_000_000)), "141.0 GB, 140.2 GB free");
+        assert_eq!(of(512_000_000, None), "512 MB");
+        assert_eq!(memory(None), "memory unknown");
     }
 }

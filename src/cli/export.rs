@@ -30,11 +30,11 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let cache = global.cache(Some(&arguments.file));
     let store = read_cache(&cache)?;
     let options = plan::Options { targets: vec![target], ..plan::Options::default() };
-    let plan = super::plan::make(&file, &store, &file.pools(&options.targets)?, &options)?;
+    let plan = super::plan::make(&file, &store, &file.devices(&options.targets, &arguments.device)?.pools, &options)?;
     let node = plan.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
     let Some(record) = record.map_err(|error| cache_error(&error))?.flatten() else {
-        let (path, option) = (shell::path(&arguments.file), global.cache_option(&arguments.file));
+        let (path, option) = (shell::path(&arguments.file), options_of(arguments, global));
         let run = format!("run it first: stic run {path} {}{option}", arguments.node);
         let message =
             format!("the current pipeline has no result of `{}` in the cache `{}`", arguments.node, cache.display());
@@ -138,12 +138,17 @@ fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &G
     let store = Store::open(cache).ok()?;
     let removed =
         store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
-    let (node, file, option) = (&arguments.node, shell::path(&arguments.file), global.cache_option(&arguments.file));
+    let (node, file, option) = (&arguments.node, shell::path(&arguments.file), options_of(arguments, global));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(
         CliError::failure(format!("{were} damaged in the result of `{node}`, and removed from the cache"))
             .help(format!("run the node again, then export it: stic run {file} {node}{option}")),
     )
+}
+
+/// The options with which another command finds the same result.
+fn options_of(arguments: &Export, global: &Global) -> String {
+    arguments.device.written() + &global.cache_option(&arguments.file)
 }
 
 fn failed(failure: Failure) -> CliError {

@@ -9,10 +9,11 @@ use serde_json::json;
 use super::args::Generate;
 use super::model::{Ready, problem};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
-use crate::model::ModelError;
 use crate::model::generate::{Answer, Generator, Request, Settings, Step};
-use crate::model::processor::round;
+use crate::model::processor::{Processor, round};
+use crate::model::room::Use;
 use crate::model::sample::Sampling;
+use crate::model::{ModelError, device};
 
 /// Prints the responses.
 ///
@@ -28,10 +29,16 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
     for path in &arguments.image {
         std::fs::File::open(path).map_err(|cause| CliError::io(format!("{}: {cause}", path.display()), &cause))?;
     }
-    let ready = Ready::load(&arguments.model, ui)?;
+    let max_new_tokens = arguments.max_new_tokens.get();
+    let used = |processor: &Processor| Use::Generate {
+        batch_size: Some(1),
+        prompt: if arguments.image.is_empty() { 0 } else { processor.images().most_image_tokens() },
+        max_new_tokens,
+    };
+    let ready = Ready::load(&arguments.model, used, ui)?;
     let settings = Settings {
         sampling: Sampling { temperature: arguments.temperature, top_k: arguments.top_k, top_p: arguments.top_p },
-        max_new_tokens: arguments.max_new_tokens.get(),
+        max_new_tokens,
         seed: arguments.seed,
         batch_size: Some(1),
     };
@@ -51,7 +58,8 @@ pub fn generate(arguments: &Generate, ui: &Ui) -> Result<Exit, CliError> {
         let sequence = ready.processor.tokenize(&turns, &layouts).map_err(problem)?;
         let (input_tokens, image_tokens) = (sequence.positions(), sequence.image_tokens());
         let request = Request { tag: 0, subject, sequence, image };
-        let (answer, seconds) = timed(&generator, request).map_err(problem)?;
+        let answered = device::computing(ready.choice, || timed(&generator, request));
+        let (answer, seconds) = answered.and_then(|answered| answered).map_err(problem)?;
         let text = ready.processor.tokenizer().decode(&answer.tokens).map_err(problem)?;
         if arguments.json {
             write_json(&json!({

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod compiling;
 mod curve;
+mod device;
 mod devices;
 mod export;
 mod generate;
@@ -75,6 +76,7 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliEr
         Command::Kinds(arguments) => kinds::kinds(arguments, kinds, ui),
         Command::Schema => kinds::print_schema(kinds),
         Command::Devices(arguments) => devices::devices(arguments.json, ui),
+        Command::TryDevice { device } => device::try_device(*device).map(|()| Exit::Success),
         Command::Generate(arguments) => generate::generate(arguments, ui),
         Command::Score(arguments) => score::score(arguments, ui),
         Command::Completions { shell } => {

@@ -1,16 +1,19 @@
 //! What `generate` and `score` share: loading a model, its adapter, its chat template and pictures.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::args::ModelArguments;
 use super::compiling::Compiling;
+use super::device::{Machine, Override};
 use super::ui::{CliError, Ui};
 use crate::data::picture::decode;
-use crate::device::DeviceRequest;
+use crate::device::{DeviceChoice, DeviceRequest};
 use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageInput, ImageSettings, Model};
 use crate::model::processor::Processor;
+use crate::model::room::{self, Use};
 use crate::model::template::TEMPLATES;
 use crate::model::{ModelError, device, families, peft};
 use stic_engine::diagnostic::did_you_mean;
@@ -20,11 +23,24 @@ use stic_engine::digest::Digest;
 pub struct Ready {
     /// The model.
     pub model: Arc<dyn Model>,
+    /// Where it is loaded.
+    pub choice: DeviceChoice,
     /// Its adapter.
     pub adapter: Option<Adapter>,
     /// Its tokenizer, chat template and image processor.
     pub processor: Processor,
     _compiling: Compiling,
+}
+
+/// Takes the device; while another process has it, waits and says so.
+fn take(choice: DeviceChoice, ui: &Ui) {
+    let mut said = false;
+    device::take(choice, &mut |owner| {
+        if !std::mem::replace(&mut said, true) {
+            ui.print_hanging("note: ", &device::waiting(choice, owner), 6);
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 /// Help for a missing model directory: a name such as `llava-hf/llava-1.5-7b-hf` is a Hugging Face id.
@@ -45,7 +61,7 @@ impl Ready {
     ///
     /// # Errors
     /// When the model, the adapter or the device cannot be used, or a name is unknown.
-    pub fn load(arguments: &ModelArguments, ui: &Ui) -> Result<Self, CliError> {
+    pub fn load(arguments: &ModelArguments, used: impl FnOnce(&Processor) -> Use, ui: &Ui) -> Result<Self, CliError> {
         let folder = &arguments.model;
         if !folder.is_dir() {
             let what = if folder.exists() { "a file, not a directory" } else { "no such directory" };
@@ -73,22 +89,28 @@ impl Ready {
         let family = families::of(folder).map_err(problem)?;
         let shape = family.shape(folder).map_err(problem)?;
         let processor = Processor::read(folder, template, &settings).map_err(problem)?;
-        let (backend, index) = arguments.device;
         let compiling = Compiling::watch({
             let ui = *ui;
             move |line| ui.say(line)
         });
-        let request = DeviceRequest { backend, index, precision: arguments.dtype.0 };
-        let (device, dtype) = device::choose(request).and_then(device::open).map_err(problem)?;
+        let machine = Machine::new(Override::new(&arguments.device)?);
+        let chosen = machine.choose(DeviceRequest::default()).map_err(problem)?;
+        let choice = chosen.choice;
+        take(choice, ui);
+        if let Some(doubt) = room::doubt(family, folder, choice, used(&processor)).map_err(problem)? {
+            ui.print_hanging("note: ", &doubt, 6);
+        }
+        let (device, dtype) = device::open(choice).map_err(problem)?;
         let adapter = arguments.adapter.as_ref().map(|adapter| peft::read(adapter, &shape, &device)).transpose();
         let adapter = adapter.map_err(problem)?;
-        let model = family.load(folder, &device, dtype).map_err(problem)?;
+        let model = device::computing(choice, || family.load(folder, &device, dtype));
+        let model = model.and_then(|loaded| loaded).map_err(problem)?;
         for note in
             model.notes().iter().chain(&processor.notes).chain(adapter.iter().flat_map(|adapter| &adapter.notes))
         {
             ui.print_hanging("note: ", note, 6);
         }
-        Ok(Self { model, adapter: adapter.map(|read| read.adapter), processor, _compiling: compiling })
+        Ok(Self { model, choice, adapter: adapter.map(|read| read.adapter), processor, _compiling: compiling })
     }
 
     /// The picture at `path`, and the digest of the file.

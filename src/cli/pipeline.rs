@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use super::args::DeviceOptions;
+use super::device::{Machine, Override};
 use super::ui::{CliError, Paint, Ui};
 use crate::data::sniff::{WrongContent, behind_mark};
-use crate::model;
-use crate::nodes::{device, name_items};
+use crate::nodes::name_items;
 use stic_engine::diagnostic::{Diagnostic, Source, did_you_mean};
 use stic_engine::graph::{Graph, GraphNode};
 use stic_engine::node::{FileProblem, Kinds, Parameter};
 use stic_engine::plan::{self, UsageError};
-use stic_engine::pool::{self, Pool, Pools};
+use stic_engine::pool::{Pools, Unmet};
 use stic_engine::spec::Named;
 use stic_engine::store::{Store, StoreError};
 
@@ -24,6 +25,14 @@ pub struct PipelineFile {
     /// Its path as the user wrote it.
     pub path: PathBuf,
     source: Source,
+}
+
+/// The devices of a pipeline.
+pub struct Devices {
+    /// What its nodes may occupy.
+    pub pools: Pools,
+    /// A line for each device: what was chosen, and why.
+    pub lines: Vec<String>,
 }
 
 /// Whether data and models are checked.
@@ -161,16 +170,29 @@ impl PipelineFile {
         Err(CliError { mistakes: unknown, ..CliError::usage("") })
     }
 
-    /// The pools that `targets` and their ancestors use.
+    /// The devices that `targets` and their ancestors use, where `options` and the environment say no other.
     ///
     /// # Errors
-    /// An unusable device, at the place in the file that names it.
-    pub fn pools(&self, targets: &[usize]) -> Result<Pools, CliError> {
-        let machine = Machine::default();
-        plan::open(&self.graph, targets, &machine).map_err(|UsageError { pool, message }| {
-            let help = machine.help.lock().ok().and_then(|mut help| help.take());
-            CliError::mistakes(self.source.clone(), vec![self.graph.pool_mistake(pool, message, help)])
-        })
+    /// Unusable devices, at the places in the file that name them.
+    pub fn devices(&self, targets: &[usize], options: &DeviceOptions) -> Result<Devices, CliError> {
+        let machine = Machine::new(Override::new(options)?);
+        let pools = plan::open(&self.graph, targets, &machine).map_err(|errors| {
+            let mistakes = errors.into_iter().map(|UsageError { pool, node, unmet: Unmet { message, help } }| {
+                // What another than the file asks for has no place in it.
+                if machine.is_overridden() {
+                    Diagnostic::new(message).help(help)
+                } else {
+                    self.graph.pool_mistake(pool, node, message, help)
+                }
+            });
+            let mistakes: Vec<Diagnostic> = mistakes.collect();
+            if machine.is_overridden() {
+                return CliError { mistakes, ..CliError::usage("") };
+            }
+            CliError::mistakes(self.source.clone(), mistakes)
+        })?;
+        let lines = machine.lines(&pools, &self.graph);
+        Ok(Devices { pools, lines })
     }
 }
 
@@ -278,23 +300,4 @@ pub fn cache_error(error: &StoreError) -> CliError {
         _ => CliError::usage(error.to_string()),
     };
     problem.help(error.help())
-}
-
-/// This machine's devices.
-#[derive(Default)]
-struct Machine {
-    /// Help for the last request that could not be met.
-    help: Mutex<Option<String>>,
-}
-
-impl pool::Machine for Machine {
-    fn pool(&self, _name: &str, asked: &serde_json::Value) -> Result<Pool, String> {
-        let request = serde_json::from_value(asked.clone()).unwrap_or_default();
-        model::device::choose(request).map(device::pool).map_err(|error| {
-            if let Ok(mut help) = self.help.lock() {
-                *help = error.help;
-            }
-            error.message
-        })
-    }
 }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::args::{self, Format, Global, Why};
-use super::pipeline::{Data, PipelineFile, cache_error, read_cache};
+use super::args::{self, DeviceOptions, Format, Global, Why};
+use super::pipeline::{Data, Devices, PipelineFile, cache_error, read_cache};
 use super::table::{table, wrapped};
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_lines, write_out};
-use crate::device::DeviceChoice;
-use crate::nodes::device::DEVICES;
 use stic_engine::diagnostic::counted;
 use stic_engine::event::State;
 use stic_engine::graph;
@@ -30,7 +28,7 @@ pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, ui: &Ui) -> 
     file.check_data(&options.targets)?;
     file.print_notes(&options.targets, ui);
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
-    show(&file, &store, &options, arguments.json, ui)
+    show(&file, &store, &options, &arguments.device, arguments.json, ui)
 }
 
 /// Prints what would run of `file`, for people or as JSON.
@@ -41,10 +39,11 @@ pub fn show(
     file: &PipelineFile,
     store: &Arc<Store>,
     options: &plan::Options,
+    device: &DeviceOptions,
     json: bool,
     ui: &Ui,
 ) -> Result<Exit, CliError> {
-    let pools = file.pools(&options.targets)?;
+    let Devices { pools, lines: devices } = file.devices(&options.targets, device)?;
     let plan = make(file, store, &pools, options)?;
     let exit = if plan.iter().all(|node| node.state == State::Hit) { Exit::Success } else { Exit::Pending };
     if json {
@@ -63,10 +62,7 @@ pub fn show(
         }
     }
     let mut lines = table(&rows, false, ui.width);
-    let device = pools.get(DEVICES.name).and_then(|pool| serde_json::from_value(pool.slots.first()?.clone()).ok());
-    lines.extend(
-        device.map(|device: DeviceChoice| format!("device: {}:{}, {}", device.backend, device.index, device.precision)),
-    );
+    lines.extend(devices.iter().flat_map(|line| wrapped(line, ui.width)));
     let count = |state| plan.iter().filter(|node| node.state == state).count();
     let all = plan.len();
     let reported = match (count(State::Run), count(State::Awaits)) {
@@ -138,7 +134,7 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
     file.check_data(&[target])?;
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
     let options = plan::Options { targets: vec![target], thorough: ui.verbose, ..plan::Options::default() };
-    let plan = make(&file, &store, &file.pools(&options.targets)?, &options)?;
+    let plan = make(&file, &store, &file.devices(&options.targets, &arguments.device)?.pools, &options)?;
     let Some(node) = plan.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
     let above = || plan.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
     if arguments.json {
@@ -216,7 +212,7 @@ fn reasons(node: &NodePlan, ui: &Ui) -> Vec<String> {
 /// Mistakes in the file.
 pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
     let file = PipelineFile::read(&arguments.file, kinds, Data::Ignored)?;
-    let states = states(&file, global).unwrap_or_else(|problem| {
+    let states = states(&file, &arguments.device, global).unwrap_or_else(|problem| {
         if ui.verbose {
             ui.print_error(&problem);
         }
@@ -231,9 +227,9 @@ pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -
     Ok(Exit::Success)
 }
 
-fn states(file: &PipelineFile, global: &Global) -> Result<Vec<State>, CliError> {
+fn states(file: &PipelineFile, device: &DeviceOptions, global: &Global) -> Result<Vec<State>, CliError> {
     file.check_data(&[])?;
     let store = read_cache(&global.cache(Some(&file.path)))?;
-    let plan = make(file, &store, &file.pools(&[])?, &plan::Options::default())?;
+    let plan = make(file, &store, &file.devices(&[], device)?.pools, &plan::Options::default())?;
     Ok(plan.iter().map(|node| node.state).collect())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{self, Global};
 use super::compiling::Compiling;
 use super::interrupt::Interrupt;
-use super::pipeline::{Data, PipelineFile, cache_error, open_cache, read_cache};
+use super::pipeline::{Data, Devices, PipelineFile, cache_error, open_cache, read_cache};
 use super::progress::Watch;
 use super::summary::{self, RunSummary};
 use super::ui::{CliError, Exit, Ui, write_lines};
@@ -46,7 +46,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     if arguments.dry_run {
         file.print_notes(&plan.targets, ui);
         let store = read_cache(&cache)?;
-        return super::plan::show(&file, &store, &plan, arguments.json, ui);
+        return super::plan::show(&file, &store, &plan, &arguments.device, arguments.json, ui);
     }
 
     let store = open_cache(&cache)?;
@@ -61,19 +61,23 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         let watch = Arc::clone(&watch);
         move |line| watch.say(line)
     });
-    let pools = file.pools(&options.plan.targets)?;
+    let Devices { pools, lines } = file.devices(&options.plan.targets, &arguments.device)?;
+    if !ui.quiet && !arguments.json {
+        lines.iter().for_each(|line| ui.print_hanging("", line, 8));
+    }
     let report = engine::run(&file.graph, &store, &pools, &options, watch.as_ref(), interrupt.run());
     interrupt.run_ended();
     let report = report.map_err(|error| cache_error(&error))?;
     if let Some(cause) = &report.not_kept {
         ui.print(format_args!("cannot save this run's summary: {cause}"));
     }
-    let (cache, cache_option) = (cache.as_path(), cache_option.as_str());
+    let (cache, cache_option, device) = (cache.as_path(), cache_option.as_str(), arguments.device.written());
     let done: Vec<&str> =
         report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
     let resume = arguments.resume_command(cache_option, &done);
-    let summary =
-        RunSummary { report: &report, graph: &file.graph, file: &file.path, cache, cache_option, resume: &resume };
+    let options = device + cache_option;
+    let (graph, file) = (&file.graph, file.path.as_path());
+    let summary = RunSummary { report: &report, graph, file, cache, options: &options, resume: &resume };
     if !ui.quiet && !arguments.json {
         let results = summary.results(&ui.for_stdout());
         if !results.is_empty() {

@@ -9,9 +9,9 @@ use super::args::Score;
 use super::model::{Ready, problem};
 use super::ui::{CliError, Exit, Ui, write_json, write_out};
 use crate::data::sniff::{WrongContent, behind_mark};
-use crate::model::ModelError;
 use crate::model::processor::round;
-use crate::model::score;
+use crate::model::room::Use;
+use crate::model::{ModelError, device, score};
 use stic_engine::diagnostic::{Diagnostic, nearest};
 
 /// The keys of a line.
@@ -39,7 +39,7 @@ struct Line {
 /// When the model or a line of the input cannot be used. All invalid lines are reported before anything is scored.
 pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
     let lines = read(arguments, ui)?;
-    let ready = Ready::load(&arguments.model, ui)?;
+    let ready = Ready::load(&arguments.model, |_| Use::Score, ui)?;
     let folder = folder(arguments);
     for (number, line) in lines {
         let named = |message: &str| format!("{}, line {number}: {message}", arguments.input.display());
@@ -53,7 +53,8 @@ pub fn score(arguments: &Score, ui: &Ui) -> Result<Exit, CliError> {
         let layouts: Vec<_> = image.iter().map(|image| &image.layout).collect();
         let turns = round(&line.prompt, Some(&line.response));
         let sequence = ready.processor.tokenize(&turns, &layouts).map_err(place)?;
-        let scored = score::score(&*ready.model, ready.adapter.as_ref(), &sequence, image.as_ref()).map_err(place)?;
+        let score = || score::score(&*ready.model, ready.adapter.as_ref(), &sequence, image.as_ref());
+        let scored = device::computing(ready.choice, score).and_then(|scored| scored).map_err(place)?;
         if arguments.json {
             write_json(&json!({
                 "logprob": scored.logprob(),

@@ -29,8 +29,9 @@ pub struct RunSummary<'a> {
     pub file: &'a Path,
     /// The cache directory.
     pub cache: &'a Path,
-    /// The option with which further commands find the cache: [`super::args::Global::cache_option`].
-    pub cache_option: &'a str,
+    /// The options with which further commands find the results: [`super::args::Global::cache_option`] and
+    /// [`super::args::DeviceOptions::written`].
+    pub options: &'a str,
     /// The command that continues the run: [`super::args::Run::resume_command`].
     pub resume: &'a str,
 }
@@ -120,7 +121,7 @@ impl RunSummary<'_> {
     }
 
     fn print_next(&self, ui: &Ui) {
-        let (file, cache) = (shell::path(self.file), self.cache_option);
+        let (file, options) = (shell::path(self.file), self.options);
         if self.report.interrupted {
             ui.print(interrupted(self.resume));
             return;
@@ -137,7 +138,7 @@ impl RunSummary<'_> {
         }
         if let Some(node) = self.last_result() {
             // The command is not wrapped, so that it can be copied.
-            let command = format!("next: stic export {file} {node} DIR{cache}");
+            let command = format!("next: stic export {file} {node} DIR{options}");
             let what = "(writes this result to a directory)";
             let beside = command.width() + 3 + what.width() <= ui.width;
             ui.say(format_args!("{command}{}{what}", if beside { "   " } else { "\n      " }));

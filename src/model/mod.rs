@@ -4,7 +4,8 @@
 //! [`contract`] says what a family brings; [`families`] lists them; [`llava`] is one. Families share [`llama`]
 //! (decoder), [`clip`] (tower), [`nn`], [`attention`] and [`files`]. A [`processor::Processor`] turns turns and
 //! pictures into a [`sequence::Sequence`], [`batch`] puts sequences and image features into one input, and [`forward`]
-//! runs it through the layers: for [`generate`], [`score`] and training alike.
+//! runs it through the layers: for [`generate`], [`score`] and training alike. [`session`] keeps what is loaded; [`room`]
+//! estimates before whether it fits.
 
 pub mod adapter;
 pub mod attention;
@@ -22,6 +23,7 @@ pub mod llava;
 pub mod nn;
 pub mod peft;
 pub mod processor;
+pub mod room;
 pub mod sample;
 pub mod score;
 pub mod sequence;

@@ -204,7 +204,7 @@ impl Node for ResponseNode {
     }
 
     fn resources(&self) -> Option<Slots> {
-        device::ONE_DEVICE
+        Some(device::one(&self.model.device))
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
@@ -240,16 +240,9 @@ impl Node for ResponseNode {
     }
 }
 
-impl ItemWork for ResponseNode {
-    fn item_version(&self) -> u32 {
-        3
-    }
-
-    fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
-        Ok(self.questions(inputs, pipeline_seed)?.0.iter().map(Question::item).collect())
-    }
-
-    fn map(
+impl ResponseNode {
+    /// See [`ItemWork::map`].
+    fn respond(
         &self,
         inputs: &Inputs,
         pending: &[usize],
@@ -257,9 +250,9 @@ impl ItemWork for ResponseNode {
         finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let (questions, _) = self.questions(inputs, context.pipeline_seed())?;
-        let model = self.model.load(context)?;
-        let adapter = adapter::load(inputs, "adapter", &*model)?;
         let processor = self.model.processor(context)?;
+        let model = self.model.load(context, self.model.generates(&processor, self.batch_size, self.max_new_tokens))?;
+        let adapter = adapter::load(inputs, "adapter", &*model)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p },
             max_new_tokens: self.max_new_tokens,
@@ -312,6 +305,26 @@ impl ItemWork for ResponseNode {
             let _ = generator.run(receiver.into_iter().flatten(), &mut watch);
         });
         Ok(())
+    }
+}
+
+impl ItemWork for ResponseNode {
+    fn item_version(&self) -> u32 {
+        3
+    }
+
+    fn items(&self, inputs: &Inputs, pipeline_seed: u64, _files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
+        Ok(self.questions(inputs, pipeline_seed)?.0.iter().map(Question::item).collect())
+    }
+
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        device::computing(context, || self.respond(inputs, pending, context, finished))
     }
 
     fn collect(

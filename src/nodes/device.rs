@@ -1,21 +1,28 @@
-//! The device as a pool: `[device]` of a pipeline file, and what nodes on a model occupy.
+//! The device as a pool: `[device]` of a pipeline file, `device` of a node, and what nodes on a model occupy.
 
-use crate::device::{Backend, DeviceChoice, DeviceRequest, Precision, is_numerics_class};
+use std::ops::ControlFlow;
+
+use crate::device::{
+    Backend, DeviceChange, DeviceChoice, DeviceName, DeviceRequest, DtypeName, Precision, is_numerics_class,
+    numerics_classes,
+};
+use crate::model::{device, session};
+use stic_engine::diagnostic::did_you_mean;
 use stic_engine::node::{Context, Failure};
 use stic_engine::parameters;
-use stic_engine::pool::{Pool, Slots};
+use stic_engine::pool::Slots;
 use stic_engine::spec::parameter::{Form, Parameters, Setting, choice};
 use stic_engine::spec::{PoolKind, PoolRequest, Reader};
 
-/// The pool of devices; one is chosen for a run.
-pub const DEVICES: PoolKind = PoolKind { name: "device", declared: DeviceTable::declared, read };
+/// The pool of devices. What it is asked for is a [`DeviceRequest`], and by a node a [`DeviceChange`] of it; a slot is a
+/// [`DeviceChoice`].
+pub const DEVICES: PoolKind =
+    PoolKind { name: "device", declared: DeviceTable::declared, read, classes: numerics_classes };
 
-/// What a node on a model occupies.
-pub const ONE_DEVICE: Option<Slots> = Some(Slots { pool: DEVICES.name, count: 1 });
-
-/// The pool of the device that was chosen.
-pub fn pool(choice: DeviceChoice) -> Pool {
-    Pool { class: choice.numerics(), slots: vec![serde_json::json!(choice)] }
+/// What a node on a model occupies: a device, where `own` is what the node itself asks.
+pub fn one(own: &DeviceChange) -> Slots {
+    let asked = if *own == DeviceChange::default() { serde_json::Value::Null } else { serde_json::json!(own) };
+    Slots { pool: DEVICES.name, count: 1, asked }
 }
 
 /// The device that a node on a model occupies.
@@ -27,11 +34,40 @@ pub fn occupied(context: &dyn Context) -> Result<DeviceChoice, Failure> {
     slot.ok_or_else(|| Failure::node("the node occupies no device"))
 }
 
+/// The same, once no other process of the user has the device: this one has it then, until it ends.
+///
+/// # Errors
+/// When the node occupies none, or the run is interrupted while it waits.
+pub fn taken(context: &dyn Context) -> Result<DeviceChoice, Failure> {
+    let choice = occupied(context)?;
+    let mut said = false;
+    let is_taken = device::take(choice, &mut |owner| {
+        if !std::mem::replace(&mut said, true) {
+            context.note(&device::waiting(choice, owner));
+        }
+        if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if is_taken { Ok(choice) } else { Err(Failure::Interrupted) }
+}
+
+/// Runs `work` of a node on its device. A device that is full or lost is a failure of the environment, and what was
+/// loaded on it is let go.
+///
+/// # Errors
+/// Those of `work`, and what became of the device.
+pub fn computing<T>(context: &dyn Context, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let choice = occupied(context)?;
+    device::computing(choice, work).unwrap_or_else(|error| {
+        session::forget(choice);
+        Err(error.into())
+    })
+}
+
 parameters! {
     /// `[device]`: how to compute, not what.
     struct DeviceTable {
         /// The backend, and after a colon the number of a device; `stic devices` lists the available ones
-        backend: (Option<Backend>, usize) = backend().default((None, 0)),
+        backend: DeviceName = backend().default(DeviceName::default()),
         /// The dtype of weights and of the computation
         dtype: Option<Precision> = choice(dtypes()).default(None),
         /// Also use results of these numerics classes, such as `cuda-bf16`: a backend and a dtype, with their own rounding
@@ -39,8 +75,37 @@ parameters! {
     }
 }
 
+parameters! {
+    /// `device` of a node as a table.
+    struct OwnDevice {
+        /// The backend, and after a colon the number of a device
+        backend: Option<DeviceName> = backend().optional("that of `[device]`").execution(),
+        /// The dtype of weights and of the computation
+        dtype: Option<Option<Precision>> = choice(dtypes()).optional("that of `[device]`").execution(),
+    }
+}
+
+/// The device of one node: a backend, or a table of what differs from `[device]`.
+pub fn own_device() -> Setting<DeviceChange> {
+    let what = "a device as a string, or a table with `backend` and `dtype`";
+    let form = Form::Any { what, forms: vec![backend_form(), OwnDevice::form()] };
+    Setting::new(form, read_own, |_| None).otherwise("that of `[device]`", DeviceChange::default()).execution()
+}
+
+fn read_own(table: &mut Reader<'_>, key: &str) -> Option<DeviceChange> {
+    if table.is_table(key) {
+        let OwnDevice { backend, dtype } = OwnDevice::read(&mut table.table(key)?)?;
+        return Some(DeviceChange { device: backend, dtype: dtype.map(DtypeName) });
+    }
+    if table.is_string(key) {
+        return read_backend(table, key).map(|device| DeviceChange { device: Some(device), dtype: None });
+    }
+    table.reject_type(key, "a device (`\"cuda:1\"`), or a table with `backend` and `dtype`");
+    None
+}
+
 fn read(table: &mut Reader<'_>) -> PoolRequest {
-    let DeviceTable { backend: (backend, index), dtype, accept_numerics } =
+    let DeviceTable { backend: DeviceName { backend, index }, dtype, accept_numerics } =
         DeviceTable::read(table).expect("all have defaults");
     PoolRequest { asked: serde_json::json!(DeviceRequest { backend, index, precision: dtype }), accept_numerics }
 }
@@ -54,44 +119,76 @@ fn backend_names() -> Vec<&'static str> {
     std::iter::once("auto").chain(Backend::ALL.map(Backend::name)).collect()
 }
 
-fn backend() -> Setting<(Option<Backend>, usize)> {
+fn backend_form() -> Form {
     let families = Backend::ALL.map(Backend::name).join("|");
     let numbered = Form::Pattern { regex: format!("^({families}):[0-9]+$"), like: "cuda:1" };
     let forms = vec![Form::Choice(backend_names()), numbered];
-    let form = Form::Any { what: "a backend, with or without the number of a device", forms };
-    let name = |(backend, _): &(Option<Backend>, usize)| Some(backend.map_or("auto", Backend::name).into());
-    Setting::new(form, read_backend, name)
+    Form::Any { what: "a backend, with or without the number of a device", forms }
 }
 
-fn read_backend(table: &mut Reader<'_>, key: &str) -> Option<(Option<Backend>, usize)> {
+fn backend() -> Setting<DeviceName> {
+    let name = |device: &DeviceName| Some(device.backend.map_or("auto", Backend::name).into());
+    Setting::new(backend_form(), read_backend, name)
+}
+
+fn read_backend(table: &mut Reader<'_>, key: &str) -> Option<DeviceName> {
     let written: String = table.optional(key)?;
-    let (family, index) = written.split_once(':').map_or((written.as_str(), None), |(f, i)| (f, Some(i)));
-    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == family);
-    if backend.is_none() && family != "auto" {
-        if family.eq_ignore_ascii_case("gpu") {
-            // The spelling is near `cpu`, which is certainly not meant.
-            let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
-                        `stic devices` lists the available ones";
-            let label = "no backend has this name";
-            table.reject(key, format!("unknown backend `{family}`"), label, Some(help.to_owned()));
-        } else {
-            table.reject_name(key, "backend", family, &backend_names());
-        }
-        return None;
+    named(&written).map_err(|Misnamed { message, label, help }| table.reject(key, message, label, help)).ok()
+}
+
+/// A text that names no device, or no dtype.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misnamed {
+    /// What is wrong.
+    pub message: String,
+    /// The same in a few words, beside the text.
+    pub label: &'static str,
+    /// What to write.
+    pub help: Option<String>,
+}
+
+/// The device called `written`.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn named(written: &str) -> Result<DeviceName, Misnamed> {
+    if let Ok(device) = DeviceName::try_from(written.to_owned()) {
+        return Ok(device);
     }
-    match index.map(str::parse::<usize>) {
-        None => Some((backend, 0)),
-        Some(Ok(index)) if backend.is_some() => Some((backend, index)),
-        Some(_) => {
-            table.reject(
-                key,
-                format!("`{written}` is not a device"),
-                "expected a backend, a colon and the number of a device",
-                Some("write for example `cuda:1`; `stic devices` lists the available ones".to_owned()),
-            );
-            None
-        }
+    let (family, index) = written.split_once(':').map_or((written, None), |(family, index)| (family, Some(index)));
+    let known = Backend::ALL.iter().any(|backend| backend.name() == family);
+    if family.eq_ignore_ascii_case("gpu") {
+        // The spelling is near `cpu`, which is certainly not meant.
+        let help = "name the GPU's: `cuda`, `rocm`, `metal`, `vulkan` or `webgpu`, or leave it to `auto`; \
+                    `stic devices` lists the available ones";
+        let message = format!("unknown backend `{family}`");
+        return Err(Misnamed { message, label: "no backend has this name", help: Some(help.to_owned()) });
     }
+    if !known && family != "auto" || index.is_none() {
+        let help = did_you_mean(family, "backends", &backend_names());
+        return Err(Misnamed {
+            message: format!("unknown backend `{family}`"),
+            label: "no backend has this name",
+            help,
+        });
+    }
+    Err(Misnamed {
+        message: format!("`{written}` is not a device"),
+        label: "expected a backend, a colon and the number of a device",
+        help: Some("write for example `cuda:1`; `stic devices` lists the available ones".to_owned()),
+    })
+}
+
+/// The dtype called `written`.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn named_dtype(written: &str) -> Result<DtypeName, Misnamed> {
+    DtypeName::try_from(written.to_owned()).map_err(|_| {
+        let names: Vec<&str> = dtypes().into_iter().map(|(name, _)| name).collect();
+        let help = did_you_mean(written, "dtypes", &names);
+        Misnamed { message: format!("unknown dtype `{written}`"), label: "no dtype has this name", help }
+    })
 }
 
 fn accept_numerics() -> Setting<Vec<String>> {

@@ -251,7 +251,7 @@ impl Node for EvaluateNode {
     }
 
     fn resources(&self) -> Option<Slots> {
-        device::ONE_DEVICE
+        Some(device::one(&self.model.device))
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
@@ -434,16 +434,9 @@ impl EvaluateNode {
     }
 }
 
-impl ItemWork for EvaluateNode {
-    fn item_version(&self) -> u32 {
-        3
-    }
-
-    fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
-        Ok(self.item_list(&self.load(files)?))
-    }
-
-    fn map(
+impl EvaluateNode {
+    /// See [`ItemWork::map`].
+    fn answer(
         &self,
         inputs: &Inputs,
         pending: &[usize],
@@ -452,9 +445,9 @@ impl ItemWork for EvaluateNode {
     ) -> Result<(), Failure> {
         let loaded = self.load(context.files())?;
         let items = self.item_list(&loaded);
-        let model = self.model.load(context)?;
-        let adapter = adapter::load(inputs, "adapter", &*model)?;
         let processor = self.model.processor(context)?;
+        let model = self.model.load(context, self.model.generates(&processor, None, self.max_new_tokens))?;
+        let adapter = adapter::load(inputs, "adapter", &*model)?;
         let settings = Settings {
             sampling: Sampling { temperature: self.temperature, top_k: TOP_K, top_p: 1.0 },
             max_new_tokens: self.max_new_tokens,
@@ -506,6 +499,26 @@ impl ItemWork for EvaluateNode {
         }
         let _ = run.group(&group);
         Ok(())
+    }
+}
+
+impl ItemWork for EvaluateNode {
+    fn item_version(&self) -> u32 {
+        3
+    }
+
+    fn items(&self, _inputs: &Inputs, _pipeline_seed: u64, files: &dyn FileDigests) -> Result<Vec<Item>, Failure> {
+        Ok(self.item_list(&self.load(files)?))
+    }
+
+    fn map(
+        &self,
+        inputs: &Inputs,
+        pending: &[usize],
+        context: &dyn Context,
+        finished: &mut dyn FnMut(usize, Result<ItemValue, BadItem>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        device::computing(context, || self.answer(inputs, pending, context, finished))
     }
 
     fn collect(

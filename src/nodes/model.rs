@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::device;
 use super::folder::{self, hub_id};
+use crate::device::DeviceChange;
 use crate::model::contract::{ImageProcessor, ImageSettings, Model};
 use crate::model::files::below;
 use crate::model::processor::Processor;
+use crate::model::room::Use;
 use crate::model::template::{TEMPLATES, Template};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::{ModelError, families, session};
@@ -51,6 +53,8 @@ parameters! {
             choice(TEMPLATES.map(|name| (name, name))).optional("the model family's").resolved(),
         /// How pictures are prepared; the checkpoint says the rest
         images: ImageSettings = OfFamilies,
+        /// The device that the node runs on: `"cuda:1"`, or `{ backend = …, dtype = … }`
+        device: DeviceChange = device::own_device(),
     }
 }
 
@@ -139,6 +143,14 @@ impl ModelParameters {
         settings.into_iter().find(|(name, _)| *name == parameter).and_then(|(_, value)| by_default(value))
     }
 
+    /// The use of a model that generates about one picture at a time.
+    pub fn generates(&self, processor: &Processor, batch_size: Option<usize>, max_new_tokens: usize) -> Use {
+        // Few prompts are longer than the picture and so many tokens.
+        const TEXT: usize = 256;
+        let prompt = processor.images().most_image_tokens() + TEXT;
+        Use::Generate { batch_size, prompt, max_new_tokens }
+    }
+
     /// How the model reads and writes.
     ///
     /// # Errors
@@ -149,18 +161,20 @@ impl ModelParameters {
         Ok(processor)
     }
 
-    /// The model, loaded on the device of `context` unless it is already.
+    /// The model, loaded on the device of `context` for what it is `used` for, unless it is loaded already. No other
+    /// process has the device then.
     ///
     /// # Errors
     /// When it cannot be loaded.
-    pub fn load(&self, context: &dyn Context) -> Result<Arc<dyn Model>, Failure> {
+    pub fn load(&self, context: &dyn Context, used: Use) -> Result<Arc<dyn Model>, Failure> {
         let path = &self.source.path;
         let before = digest(&self.source, context.files())?;
-        let loaded = session::model(path, before, device::occupied(context)?)?;
+        let choice = device::taken(context)?;
+        let loaded = session::model(path, before, choice, used, &mut |doubt| context.note(doubt))?;
         // Edited while it was read, it is neither what it was nor what it is, and nobody may find it loaded.
         let after = digest(&self.source, context.files());
         if after.as_ref() != Ok(&before) {
-            session::forget();
+            session::forget(choice);
             after?;
             return Err(Failure::environment(format!("{}: the model changed while it was loaded", path.display())));
         }
@@ -383,7 +397,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
         let of = |folder: &str| {
             let source = source(&root.join(folder));
-            ModelParameters { source, template: None, images: ImageSettings::new() }
+            ModelParameters { source, template: None, images: ImageSettings::new(), device: DeviceChange::default() }
         };
         let named = |folder: &str, settings: &[(&'static str, &'static str)]| -> Vec<String> {
             let images = settings.iter().copied().collect();
@@ -408,7 +422,8 @@ mod tests {
         let llava = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/llava");
         let check = |folder: &Path, setting| {
             let images = ImageSettings::from([setting]);
-            ModelParameters { source: source(folder), template: None, images }.check_files()
+            ModelParameters { source: source(folder), template: None, images, device: DeviceChange::default() }
+                .check_files()
         };
         assert!(check(toys.path(), ("detail", "high")).is_empty());
         let problem = check(toys.path(), ("image_mode", "crop")).remove(0);

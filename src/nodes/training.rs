@@ -2,6 +2,8 @@
 //!
 //! The kinds say what is trained on and what is minimized; how steps are taken is [`crate::train`]'s.
 
+use burn::tensor::DType;
+
 use super::adapter::{self, Origin};
 use super::device;
 use crate::artifact::write_lines;
@@ -9,7 +11,9 @@ use crate::device::Backend;
 use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::contract::{ImageFeatures, Model, Shape};
+use crate::model::device::dtype;
 use crate::model::processor::Processor;
+use crate::model::room::Use;
 use crate::train::checkpoint;
 use crate::train::objective::Objective;
 use crate::train::training::{CHECKPOINT_AFTER, Observer, Outcome, Step, Training, padded_length};
@@ -93,7 +97,7 @@ impl<R: Recipe> Node for TrainingNode<R> {
     }
 
     fn resources(&self) -> Option<Slots> {
-        device::ONE_DEVICE
+        Some(device::one(&self.recipe.shared().model.device))
     }
 
     fn check_files(&self) -> Vec<FileProblem> {
@@ -126,6 +130,12 @@ impl<R: Recipe> Node for TrainingNode<R> {
 
 impl<R: Recipe> WholeWork for TrainingNode<R> {
     fn run(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
+        device::computing(context, || self.train(inputs, context))
+    }
+}
+
+impl<R: Recipe> TrainingNode<R> {
+    fn train(&self, inputs: &Inputs, context: &dyn Context) -> Result<Output, Failure> {
         let set = self.recipe.set(inputs, context)?;
         let given = self.recipe.shared();
         let settings = given.settings(context.seed());
@@ -164,10 +174,12 @@ impl<R: Recipe> WholeWork for TrainingNode<R> {
             ));
         }
 
-        let model = given.model.load(context)?;
+        let longest = longest(&examples, processor.images().most_image_tokens());
+        let example = memory(processor.shape(), dtype(device::occupied(context)?.precision), longest);
+        let used = Use::Train { example: example as u64, micro_batch_size: given.micro_batch_size };
+        let model = given.model.load(context, used)?;
         let input = adapter::load(inputs, "adapter", &*model)?;
         let start = given.lora.start(input.as_ref(), &*model, context.seed())?;
-        let longest = longest(&examples, processor.images().most_image_tokens());
         let made_for = model.shape().context;
         if longest > made_for {
             context.note(&format!("examples take up to {longest} positions, and the model was made for {made_for}"));
@@ -180,7 +192,7 @@ impl<R: Recipe> WholeWork for TrainingNode<R> {
             examples: &examples,
             micro_batch_size: given
                 .micro_batch_size
-                .unwrap_or_else(|| (budget(backend) / memory(&*model, longest)).clamp(1, settings.batch_size)),
+                .unwrap_or_else(|| (budget(backend) / example).clamp(1, settings.batch_size)),
             checkpoint_every: given.checkpoint_every,
             checkpoint_after: CHECKPOINT_AFTER,
             checkpoints: &Kept(context.checkpoints()),
@@ -262,10 +274,10 @@ impl Observer for Watch<'_> {
 
 /// About how many bytes an example of `positions` needs: the input of every layer, one layer's graph with its attention
 /// scores, and logits for half of the positions.
-fn memory(model: &dyn Model, positions: usize) -> usize {
-    let Shape { vocabulary, hidden, intermediate, layers, heads, .. } = *model.shape();
+fn memory(shape: &Shape, dtype: DType, positions: usize) -> usize {
+    let Shape { vocabulary, hidden, intermediate, layers, heads, .. } = *shape;
     let length = padded_length(positions);
-    let kept = layers * length * hidden * model.dtype().size();
+    let kept = layers * length * hidden * dtype.size();
     let graph = length * (16 * hidden + 8 * intermediate) * 4 + heads * length * length * 16;
     kept + graph + length / 2 * vocabulary * 12
 }

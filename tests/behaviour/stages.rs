@@ -334,6 +334,62 @@ fn a_device_of_another_machine_is_only_noted_by_a_check() {
 }
 
 #[test]
+fn a_device_on_the_command_line_or_in_the_environment_takes_the_place_of_the_file_s() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    workspace.edit("p.toml", "[nodes.images]", "[device]\nbackend = \"cuda:999\"\n\n[nodes.images]");
+    let plan = workspace.stic(&["plan", "p.toml", "--device", "cpu"]);
+    assert_eq!(plan.code, Some(0), "the same numerics class, the same results: {plan}");
+    let why = "; by --device, in place of `cuda:999` in the file";
+    let has = |text: &str, why: &str| text.replace('\n', " ").replace("  ", " ").contains(why);
+    assert!(has(&plan.out, "device: cpu, f32") && has(&plan.out, why), "{plan}");
+    let variable = workspace.stic_with(&["run", "p.toml"], &[("STIC_DEVICE", "cpu")]);
+    assert!(variable.code == Some(0) && has(&variable.err, "; by STIC_DEVICE, in place of `cuda:999`"), "{variable}");
+    let both = workspace.stic_with(&["plan", "p.toml", "--device", "cpu"], &[("STIC_DEVICE", "cuda")]);
+    assert_eq!(both.code, Some(0), "{both}");
+
+    let other = workspace.stic(&["plan", "p.toml", "--device", "cpu", "--dtype", "f16"]);
+    assert_eq!(other.code, Some(2), "{other}");
+    assert!(other.out.contains("only the numerics class differs: cpu-f32 → cpu-f16"), "{other}");
+    let refused = workspace.stic(&["plan", "p.toml", "--device", "cpu:7"]);
+    assert_eq!(refused.code, Some(64), "{refused}");
+    assert!(refused.err.contains("--device asks for it") && !refused.err.contains("mistake"), "{refused}");
+    for (command, variable) in [("check", "gpu"), ("run", "cuda:x"), ("why", "cpux")] {
+        let arguments: &[&str] = if command == "why" { &["why", "p.toml", "images"] } else { &[command, "p.toml"] };
+        let said = workspace.stic_with(arguments, &[("STIC_DEVICE", variable)]);
+        assert!(said.code == Some(64) && said.err.contains("x STIC_DEVICE: "), "{command}: {said}");
+    }
+    // What is printed to go on finds the same results.
+    let failing = workspace.stic(&["export", "p.toml", "preferred", "out", "--device", "cpu", "--dtype", "f16"]);
+    assert!(failing.err.contains(" --device cpu --dtype f16"), "{failing}");
+}
+
+#[test]
+fn a_node_s_own_device_changes_its_key_by_the_numerics_class_alone() {
+    let workspace = stages();
+    run(&workspace, "p.toml");
+    let own = |device: &str| {
+        let node = "[nodes.preferred]\nkind = \"describe\"\n";
+        let text = std::fs::read_to_string(workspace.path("p.toml")).expect("a file");
+        let changed = text.replace(node, &format!("{node}device = {device}\n"));
+        assert_ne!(text, changed);
+        workspace.write("own.toml", changed);
+        workspace.stic(&["plan", "own.toml"])
+    };
+    assert_eq!(own("\"cpu\"").code, Some(0), "{}", own("\"cpu\""));
+    assert_eq!(own("{ backend = \"cpu\", dtype = \"f32\" }").code, Some(0));
+    let half = own("{ dtype = \"f16\" }");
+    let line = half.out.lines().find(|line| line.starts_with("RUN")).expect("a node to run");
+    assert!(line.contains("preferred") && line.contains("cpu-f32 → cpu-f16"), "{half}");
+    assert!(half.out.contains("device of `preferred`: cpu, f16"), "{half}");
+    let none = own("\"cpu:9\"");
+    assert!(
+        none.code == Some(64) && none.err.contains("no device `cpu:9`") && none.err.contains("own.toml:"),
+        "{none}"
+    );
+}
+
+#[test]
 fn a_plan_says_once_what_is_cached_of_a_node() {
     let workspace = stages();
     run(&workspace, "p.toml");

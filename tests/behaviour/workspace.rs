@@ -84,7 +84,7 @@ impl Workspace {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stic"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        for name in ["STIC_CACHE", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+        for name in ["STIC_CACHE", "STIC_DEVICE", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
             command.env_remove(name);
         }
         command
@@ -92,7 +92,12 @@ impl Workspace {
 
     /// Runs the program in the directory.
     pub fn stic(&self, arguments: &[&str]) -> Said {
-        let output = self.command(arguments).output().expect("the program begins");
+        self.stic_with(arguments, &[])
+    }
+
+    /// The same with these variables in the environment.
+    pub fn stic_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Said {
+        let output = self.command(arguments).envs(variables.iter().copied()).output().expect("the program begins");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is said is text");
         Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }

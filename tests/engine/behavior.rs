@@ -399,7 +399,111 @@ fn a_device_is_asked_for_only_when_something_wanted_computes() {
     assert!(run.report.is_complete());
     let graph = bench.graph(&PIPELINE.replace("\"each\"", "\"compute\""));
     let pools = stic_engine::plan::open(&graph, &[], &none());
-    assert_eq!(pools.unwrap_err().to_string(), "no device");
+    let errors = pools.unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert_eq!((errors[0].unmet.message.as_str(), errors[0].node), ("no device", None));
+}
+
+/// Two nodes that compute, with these lines in their tables.
+fn two_that_compute(one: &str, other: &str) -> String {
+    let source = "[nodes.source]\nkind = \"words\"\nwords = [\"a\"]\n";
+    let node = |name: &str, lines: &str| {
+        format!("[nodes.{name}]\nkind = \"compute\"\ninputs.rows = \"source\"\nsuffix = \"{name}\"\n{lines}\n")
+    };
+    format!("{source}{}{}", node("one", one), node("other", other))
+}
+
+#[test]
+fn nodes_on_two_devices_run_at_once_and_those_on_one_never() {
+    let bench = Bench::new();
+    let path = |name: &str| bench.path(name).display().to_string();
+    let meet = |mine: &str, other: &str| format!("trouble = \"meet:{},{}\"", path(mine), path(other));
+    let (one, other) = (meet("one", "other"), meet("other", "one"));
+    let run = bench.run(&two_that_compute(&one, &format!("{other}\ndevice = \"there cpu-f32\"")));
+    assert!(run.report.is_complete(), "{:?}", run.what());
+
+    // One of them is the pipeline's device: the place counts, not how it was asked for.
+    let pause = "pause = 20000";
+    let run = bench.run(&two_that_compute(
+        &format!("{pause}\nkeep = 1"),
+        &format!("{pause}\nkeep = 1\ndevice = \"here cpu-f32\""),
+    ));
+    let order: Vec<&str> = run
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Started { node, .. } if node != "source" => Some("start"),
+            Event::Finished(report) if report.node != "source" => Some("end"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, ["start", "end", "start", "end"]);
+}
+
+#[test]
+fn the_class_of_a_node_s_own_device_is_in_its_key_and_the_request_is_not() {
+    let bench = Bench::new();
+    let text = two_that_compute("", "");
+    bench.run(&text);
+    let moved = two_that_compute("", "device = \"there cpu-f32\"");
+    assert_eq!(bench.run(&moved).report.count(State::Hit), 3, "another device of one class");
+    let faster = two_that_compute("", "device = \"there cuda-f32\"");
+    let why = |text: &str| bench.plan(text).into_iter().map(|node| node.why).collect::<Vec<_>>();
+    assert_eq!(why(&faster)[..2], [vec![], Vec::<String>::new()]);
+    assert!(
+        why(&faster)[2][0].starts_with("only the numerics class differs: cpu-f32 → cuda-f32"),
+        "{:?}",
+        why(&faster)
+    );
+    let run = bench.run(&faster);
+    assert_eq!(run.what(), ["hit source", "hit one", "run other"]);
+    assert_eq!(bench.run(&text).report.count(State::Hit), 3);
+}
+
+#[test]
+fn every_request_that_cannot_be_met_is_reported_with_the_node_that_made_it() {
+    let bench = Bench::new();
+    let graph = bench.graph(&two_that_compute("device = \"a\"", "device = \"b\""));
+    let errors = stic_engine::plan::open(&graph, &[], &Machine(Ok("cpu-f32"))).unwrap_err();
+    let said: Vec<_> = errors
+        .iter()
+        .map(|error| graph.pool_mistake(error.pool, error.node, error.unmet.message.clone(), error.unmet.help.clone()))
+        .map(|mistake| (mistake.message, mistake.labels.len(), mistake.help))
+        .collect();
+    let help = Some("name another".to_owned());
+    assert_eq!(said, [("no device \"a\"".to_owned(), 1, help.clone()), ("no device \"b\"".to_owned(), 1, help)]);
+}
+
+#[test]
+fn a_plan_tells_which_other_numerics_classes_the_cache_has_a_result_or_items_of() {
+    let bench = Bench::new();
+    let text = PIPELINE.replace("\"each\"", "\"compute\"");
+    let on = |backend, text: &str| {
+        bench.run_all(text, |_, _| {}, Machine(Ok(backend)), Memory::default(), &Interrupt::default())
+    };
+    on("cuda-f32", &text);
+    // The last run was of something else.
+    on("cpu-f32", &text.replace('!', "?"));
+    let why = bench.plan_on(&text, "cpu-f32")[1].why.clone();
+    let accept = "used with `accept_numerics = [\"cuda-f32\"]` under `[device]`";
+    assert_eq!(
+        why,
+        [
+            format!("only the numerics class differs: cuda-f32 → cpu-f32 (the earlier result is {accept})"),
+            "3 items".to_owned()
+        ][..1]
+    );
+    let more = text.replace(r#""c""#, r#""c", "d""#);
+    let sources = |graph: &stic_engine::graph::Graph, options: &mut stic_engine::run::Options| {
+        options.plan.targets = vec![graph.find("source").unwrap()];
+    };
+    bench.run_with(&more, sources);
+    let why = bench.plan_on(&more, "cpu-f32")[1].why.clone();
+    assert!(why.contains(&format!("3 items of cuda-f32 are finished, and {accept}")), "{why:?}");
+    let accepting = format!("[device]\naccept_numerics = [\"cuda-f32\"]\n{more}");
+    let why = bench.plan_on(&accepting, "cpu-f32")[1].why.clone();
+    assert!(why.contains(&"3 items of cuda-f32 accepted in place of cpu-f32".to_owned()), "{why:?}");
+    assert!(!why.iter().any(|why| why.contains("are finished")), "{why:?}");
 }
 
 #[test]

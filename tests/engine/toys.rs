@@ -18,7 +18,7 @@ use stic_engine::node::{
     OnBadItem, Output, Parameter, Part, Port, SeedUse, Summary, WholeWork, Work,
 };
 use stic_engine::plan;
-use stic_engine::pool::{self, Pool, Slots};
+use stic_engine::pool::{self, Pool, Slot, Slots, Unmet};
 use stic_engine::run::{Interrupt, Options, RunReport, run};
 use stic_engine::spec::parameter::Parameters;
 use stic_engine::spec::{Declared, PoolKind, PoolRequest, Reader};
@@ -117,6 +117,7 @@ impl NodeKind for Toy {
             pause: Duration::from_micros(table.integer("pause", 0, 0..10_000_000)),
             on_bad_item: BadItems::read(table)?.on_bad_item,
             draws: table.optional("draws").unwrap_or(false),
+            device: table.optional("device"),
         }))
     }
 }
@@ -133,6 +134,7 @@ struct ToyNode {
     log: Option<PathBuf>,
     pause: Duration,
     on_bad_item: OnBadItem,
+    device: Option<String>,
 }
 
 impl Node for ToyNode {
@@ -153,7 +155,10 @@ impl Node for ToyNode {
     }
 
     fn resources(&self) -> Option<Slots> {
-        matches!(self.toy, Toy::Compute).then_some(Slots { pool: DEVICE.name, count: 1 })
+        matches!(self.toy, Toy::Compute).then(|| {
+            let asked = self.device.clone().map(Into::into).unwrap_or_default();
+            Slots { pool: DEVICE.name, count: 1, asked }
+        })
     }
 
     fn sources(&self, digests: &dyn FileDigests) -> Result<Vec<Parameter>, Failure> {
@@ -226,6 +231,17 @@ impl ToyNode {
                     self.note("step");
                     context.checkpoints().save("steps", (step + 1).to_string().as_bytes())?;
                 }
+            }
+            ("meet", files) => {
+                let (mine, other) = files.split_once(',').unwrap();
+                fs::write(mine, "here").unwrap();
+                for _ in 0..3000 {
+                    if Path::new(other).exists() {
+                        return Ok(());
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                return Err(Failure::node("the other node did not run meanwhile"));
             }
             ("node", text) => return Err(Failure::node(text).help("do it otherwise")),
             ("touch", path) => fs::write(path, "changed under the run").unwrap(),
@@ -383,18 +399,33 @@ pub fn kinds() -> Kinds {
         .with_declared(Declared { pools: &[DEVICE], ..Declared::default() })
 }
 
-const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };
+const DEVICE: PoolKind = PoolKind {
+    name: "device",
+    declared: Vec::new,
+    read: read_device,
+    classes: || ["cpu-f32", "cuda-f32"].map(str::to_owned).to_vec(),
+};
 
 fn read_device(table: &mut Reader<'_>) -> PoolRequest {
     PoolRequest { accept_numerics: table.optional("accept_numerics").unwrap_or_default(), ..PoolRequest::default() }
 }
 
-/// A machine with one device, of this numerics class.
+/// A machine with a device of this numerics class, and others of the classes that nodes ask for: `PLACE CLASS`.
 pub struct Machine(pub Result<&'static str, String>);
 
 impl pool::Machine for Machine {
-    fn pool(&self, _name: &str, _asked: &serde_json::Value) -> Result<Pool, String> {
-        self.0.clone().map(|class| Pool { class: class.to_owned(), slots: vec!["the device".into()] })
+    fn pool(&self, _name: &str, _asked: &serde_json::Value, own: &serde_json::Value) -> Result<Pool, Unmet> {
+        let (place, class) = match (own.as_str().map(|own| own.split_once(' ')), &self.0) {
+            (Some(Some((place, class))), _) => (place, class),
+            (Some(None), _) => {
+                let message = format!("no device {own}");
+                return Err(Unmet { message, help: Some("name another".to_owned()) });
+            }
+            (None, Ok(class)) => ("here", *class),
+            (None, Err(message)) => return Err(Unmet { message: message.clone(), help: None }),
+        };
+        let what = serde_json::json!(format!("the device {place}"));
+        Ok(Pool { class: class.to_owned(), slots: vec![Slot { place: place.to_owned(), what }] })
     }
 }
 

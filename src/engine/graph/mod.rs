@@ -138,13 +138,19 @@ impl Graph {
         self.pools.iter().find(|(pool, _)| pool.name == name).map(|(_, request)| request)
     }
 
-    /// What is wrong with what the file asks of `pool`.
-    pub fn pool_mistake(&self, pool: &str, message: String, help: Option<String>) -> Diagnostic {
+    /// All numerics classes of the pool called `name`.
+    pub fn classes(&self, name: &str) -> Vec<String> {
+        self.pools.iter().find(|(pool, _)| pool.name == name).map_or_else(Vec::new, |(pool, _)| (pool.classes)())
+    }
+
+    /// What is wrong with what the file asks of `pool`, or the node `node` beside it, under a key of the pool's name.
+    pub fn pool_mistake(&self, pool: &str, node: Option<usize>, message: String, help: Option<String>) -> Diagnostic {
         let mistake = Diagnostic::new(message).help(help);
+        let own = node.and_then(|node| self.nodes[node].parameters.place(pool));
         let keys =
             self.pools.iter().find(|(kind, _)| kind.name == pool).map_or_else(Vec::new, |(kind, _)| (kind.declared)());
-        let key = keys.iter().find_map(|key| self.root.place(&format!("{pool}.{}", key.name)));
-        match key.or_else(|| self.root.place(pool)) {
+        let key = || keys.iter().find_map(|key| self.root.place(&format!("{pool}.{}", key.name)));
+        match own.or_else(key).or_else(|| self.root.place(pool)) {
             Some(place) => mistake.label(place, "requested here"),
             None => mistake,
         }

@@ -42,7 +42,7 @@ pub(crate) fn kinds() -> Kinds {
 const MODEL: ResourceKind =
     ResourceKind { table: "models", noun: "model", expected: "the directory of a checkpoint", is_remote: |_| false };
 
-const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device };
+const DEVICE: PoolKind = PoolKind { name: "device", declared: Vec::new, read: read_device, classes: Vec::new };
 
 fn read_device(table: &mut Reader<'_>) -> PoolRequest {
     table.choice("backend", &[("auto", ()), ("cuda", ()), ("cpu", ())], ());

@@ -12,6 +12,7 @@ mod why;
 use earlier::Earlier;
 use key::ACCEPTED;
 pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
+use why::accepting;
 pub use why::{Change, Words, changes, sentences};
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use crate::digest::{Digest, Value};
 use crate::event::{ItemCounts, State};
 use crate::graph::{Graph, GraphNode};
 use crate::node::{Artifact, Failure, FileDigests, Inputs, Objects, Part, Work};
-use crate::pool::{Machine, Pools, Slots};
+use crate::pool::{Machine, Pool, Pools, Slots, Unmet};
 use crate::store::{Entry, Found, Items, Record, Store};
 
 /// Options of a plan.
@@ -61,35 +62,50 @@ pub struct NodePlan {
 }
 
 /// What the pipeline asks of a pool cannot be had.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UsageError {
     /// The pool.
     pub pool: &'static str,
+    /// The node that asks for it beside the pipeline, by index.
+    pub node: Option<usize>,
     /// Why, and what would do.
-    pub message: String,
+    pub unmet: Unmet,
 }
 
 /// Opens the pools that `targets` of `graph` and all that they need occupy.
 ///
 /// # Errors
-/// Why a pool cannot be had.
-pub fn open(graph: &Graph, targets: &[usize], machine: &dyn Machine) -> Result<Pools, UsageError> {
-    let wanted = graph.needed(targets);
+/// All that cannot be had, and why.
+pub fn open(graph: &Graph, targets: &[usize], machine: &dyn Machine) -> Result<Pools, Vec<UsageError>> {
     let mut pools = Pools::new();
-    for (node, _) in graph.nodes.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
-        let Some(Slots { pool: name, count }) = node.node.resources() else { continue };
-        let failed = |message| UsageError { pool: name, message };
-        if !pools.contains_key(name) {
-            let asked = graph.pool(name).map(|request| request.asked.clone()).unwrap_or_default();
-            pools.insert(name, machine.pool(name, &asked).map_err(failed)?);
+    let mut met: Vec<(&'static str, serde_json::Value, Result<Pool, Unmet>)> = Vec::new();
+    let mut errors = Vec::new();
+    let needed = graph.needed(targets);
+    for (index, node) in graph.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
+        let Some(Slots { pool: name, count, asked: own }) = node.node.resources() else { continue };
+        let place = (!own.is_null()).then_some(index);
+        let error = |unmet| UsageError { pool: name, node: place, unmet };
+        let known = met.iter().position(|(pool, asked, _)| *pool == name && *asked == own);
+        let found = match known {
+            Some(known) => met[known].2.clone(),
+            None => {
+                let asked = graph.pool(name).map(|request| request.asked.clone()).unwrap_or_default();
+                let found = machine.pool(name, &asked, &own);
+                errors.extend(found.clone().err().map(error));
+                met.push((name, own, found.clone()));
+                found
+            }
+        };
+        let Ok(pool) = found else { continue };
+        if count > pool.slots.len() {
+            let all = pool.slots.len();
+            let message = format!("`{}` needs {count} slots of `{name}`, which has {all}", node.name);
+            errors.push(error(Unmet { message, help: None }));
+            continue;
         }
-        let all = pools[name].slots.len();
-        if count > all {
-            return Err(failed(format!("`{}` needs {count} slots of `{name}`, which has {all}", node.name)));
-        }
+        pools.insert(index, name, pool);
     }
-    Ok(pools)
+    if errors.is_empty() { Ok(pools) } else { Err(errors) }
 }
 
 /// Plans what is wanted of `graph`, with the pools that it occupies.
@@ -319,7 +335,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
         let sources = node.node.sources(digests)?;
-        let numerics = node.node.resources().map(|slots| self.pools[slots.pool].class.as_str());
+        let numerics = self.pools.of(index).map(|pool| pool.class.as_str());
         let own = Determinants { node, pipeline_seed: self.graph.seed, inputs: &inputs, sources: &sources, numerics };
         let key = own.key();
         let forced = self.options.force.contains(&index);
@@ -343,10 +359,11 @@ impl<'a> Planner<'a> {
         let (function_key, accepted) = (own.function_key(), Vec::new());
         let mut task =
             Task { index, inputs: Vec::new(), key, fields, function_key, forced, again, accepted, why, lost };
-        if let (Some(class), false) = (numerics, again)
-            && let Some(hit) = self.accept(&own, class, &mut task, store, digests)?
-        {
-            return Ok(Decision::Hit(Box::new(hit)));
+        if let (Some(class), false) = (numerics, again) {
+            if let Some(hit) = self.accept(&own, class, &mut task, store, digests)? {
+                return Ok(Decision::Hit(Box::new(hit)));
+            }
+            self.offer(&own, class, &mut task, store, digests)?;
         }
         task.inputs = inputs;
         Ok(Decision::Run(Box::new(task)))
@@ -363,9 +380,7 @@ impl<'a> Planner<'a> {
         digests: &dyn FileDigests,
     ) -> Result<Option<Hit>, Failure> {
         let node = own.node;
-        let request = node.node.resources().and_then(|slots| self.graph.pool(slots.pool));
-        let others = request.iter().flat_map(|request| &request.accept_numerics).chain(&self.options.accept_numerics);
-        let others: BTreeSet<&String> = others.filter(|other| *other != class).collect();
+        let others = self.accepted_classes(node, class);
         let under = |class| Determinants { numerics: Some(class), ..*own };
         for other in &others {
             if let Found::Complete(entry) = store.find(&under(other).key())?
@@ -399,6 +414,57 @@ impl<'a> Planner<'a> {
             format!("{} of {other} accepted in place of {class}", counted(*count, "item"))
         }));
         Ok(None)
+    }
+
+    /// The numerics classes beside `class` whose results `node` uses as they are.
+    fn accepted_classes(&self, node: &GraphNode, class: &str) -> BTreeSet<&'a String> {
+        let request = node.node.resources().and_then(|slots| self.graph.pool(slots.pool));
+        let others = request.into_iter().flat_map(|request| &request.accept_numerics);
+        others.chain(&self.options.accept_numerics).filter(|other| *other != class).collect()
+    }
+
+    /// Says in `task` what the cache has of numerics classes that nobody accepts in place of `class`.
+    fn offer(
+        &self,
+        own: &Determinants<'_>,
+        class: &str,
+        task: &mut Task,
+        store: &Arc<Store>,
+        digests: &dyn FileDigests,
+    ) -> Result<(), Failure> {
+        let node = own.node;
+        let pool = node.node.resources().map_or("", |slots| slots.pool);
+        let accepted = self.accepted_classes(node, class);
+        let others: Vec<String> = self.graph.classes(pool);
+        let others = others.iter().filter(|other| *other != class && !accepted.contains(other));
+        let under = |class| Determinants { numerics: Some(class), ..*own };
+        let (mut complete, mut journals) = (Vec::new(), Vec::new());
+        for other in others {
+            if let Found::Complete(entry) = store.find(&under(other).key())?
+                && is_sound(&entry, node)
+            {
+                complete.push(other.as_str());
+            }
+            journals.extend(under(other).function_key().map(|key| (other, key)));
+        }
+        if !complete.is_empty() {
+            let (classes, accept) = (complete.join(", "), accepting(complete.iter().copied(), pool));
+            task.why.clear();
+            task.why.push(format!(
+                "only the numerics class differs: {classes} → {class} (the earlier result is used with {accept})"
+            ));
+            return Ok(());
+        }
+        let finished = self.accepted(task.index, own.inputs, task.function_key, journals, store, digests)?;
+        task.why.extend(finished.iter().map(|Accepted { class: other, count, .. }| {
+            let items = counted(*count, "item");
+            let are = if *count == 1 { "is" } else { "are" };
+            format!(
+                "{items} of {other} {are} finished, and used with {}",
+                accepting([other.as_str()].into_iter(), pool)
+            )
+        }));
+        Ok(())
     }
 
     /// Which of `journals`, of other numerics classes, have items that the node's own journal has not.

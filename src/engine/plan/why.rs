@@ -60,15 +60,18 @@ pub fn sentences(changes: &[Change], words: &dyn Words) -> Vec<String> {
         && field == NUMERICS
     {
         let classes = old.split(ACCEPTED).flat_map(|classes| classes.split(", ")).filter(|class| class != new);
-        let classes: Vec<String> = classes.map(|class| format!("\"{class}\"")).collect();
+        let accept = accepting(classes, words.pool());
         return vec![format!(
-            "only the numerics class differs: {old} → {new} (the earlier result is used with \
-             `accept_numerics = [{}]` under `[{}]`)",
-            classes.join(", "),
-            words.pool()
+            "only the numerics class differs: {old} → {new} (the earlier result is used with {accept})"
         )];
     }
     changes.iter().flat_map(|change| reported(change, words)).collect()
+}
+
+/// What to write to use results of `classes`.
+pub fn accepting<'a>(classes: impl Iterator<Item = &'a str>, pool: &str) -> String {
+    let classes: Vec<String> = classes.map(|class| format!("\"{class}\"")).collect();
+    format!("`accept_numerics = [{}]` under `[{pool}]`", classes.join(", "))
 }
 
 /// Whether two values are one, whichever of them was written to a record and read back: a text that looks like a

@@ -13,7 +13,6 @@ use crate::digest::Digest;
 use crate::event::{Event, ItemCounts, NodeReport, State};
 use crate::node::{Failure, Summary};
 use crate::plan::{Decision, Hit, Planner, PortResults, StoredResult, Task};
-use crate::pool::Slots;
 use crate::store::{Found, SeenFiles, StoredObject};
 
 /// How often the scheduler looks whether it was interrupted.
@@ -35,14 +34,17 @@ enum Recovery {
     Impossible,
 }
 
+/// A slot: the name of its pool, and which thing it is.
+type Place = (&'static str, String);
+
 /// A node that runs.
 struct Running {
     /// The key of its result.
     key: Digest,
     /// The key of its items.
     items: Option<Digest>,
-    /// The pool whose slots it occupies, and their numbers.
-    slots: Option<(&'static str, Vec<usize>)>,
+    /// The places that it occupies; `None` for a node that is one of the run's jobs.
+    places: Option<Vec<Place>>,
 }
 
 /// The scheduler of one run.
@@ -58,14 +60,13 @@ pub struct Scheduler<'env> {
     returned: Vec<u32>,
     /// Of nodes that are to run: what to do.
     tasks: HashMap<usize, (Box<Task>, SeenFiles)>,
-    /// Nodes that were found to have to run, in order, by the pool that they occupy; some may not be ready any more.
-    queues: BTreeMap<Option<&'static str>, BTreeSet<usize>>,
+    /// Nodes that were found to have to run, in order, by the number of the pool that they occupy; some may not be ready
+    /// any more.
+    queues: BTreeMap<Option<usize>, BTreeSet<usize>>,
     /// By key: nodes that run although their results are cached.
     repeated: HashMap<Digest, Vec<usize>>,
     deciding: usize,
     running: BTreeMap<usize, Running>,
-    /// The slots of every pool that no node occupies, as numbers.
-    free: BTreeMap<&'static str, Vec<usize>>,
     stopping: bool,
 }
 
@@ -89,7 +90,6 @@ impl<'env> Scheduler<'env> {
             repeated: HashMap::new(),
             deciding: 0,
             running: BTreeMap::new(),
-            free: planner.pools().iter().map(|(name, pool)| (*name, (0..pool.slots.len()).collect())).collect(),
             stopping: false,
         }
     }
@@ -119,9 +119,7 @@ impl<'env> Scheduler<'env> {
                     self.decided(index, *decision);
                 }
                 Some(Message::Ended(index, outcome)) => {
-                    if let Some(Running { slots: Some((pool, numbers)), .. }) = self.running.remove(&index) {
-                        self.free.entry(pool).or_default().extend(numbers);
-                    }
+                    self.running.remove(&index);
                     self.ended(index, outcome);
                 }
             }
@@ -159,9 +157,9 @@ impl<'env> Scheduler<'env> {
                 }
                 self.queues.entry(pool).or_default().remove(&index);
                 if let Some((task, files)) = self.tasks.remove(&index).filter(|_| is_ready) {
-                    let (numbers, slots) = self.occupy(index);
+                    let (places, slots) = self.occupied(pool, count);
                     let (key, items) = (task.key, task.function_key);
-                    self.running.insert(index, Running { key, items, slots: numbers });
+                    self.running.insert(index, Running { key, items, places });
                     self.signal(index, Signal::Taken);
                     self.clocks[index] = Some(Instant::now());
                     workers.give(Job::Execute { task, slots, files });
@@ -170,12 +168,12 @@ impl<'env> Scheduler<'env> {
         }
     }
 
-    /// Whether a node that occupies `count` slots of `pool`, or of none, can start.
-    fn has_free(&self, pool: Option<&'static str>, count: usize) -> bool {
+    /// Whether a node that occupies `count` slots of the pool of this number, or of none, can start.
+    fn has_free(&self, pool: Option<usize>, count: usize) -> bool {
         match pool {
-            Some(pool) => self.free[pool].len() >= count,
+            Some(pool) => self.free(pool).take(count).count() == count,
             None => {
-                let running = self.running.values().filter(|running| running.slots.is_none()).count();
+                let running = self.running.values().filter(|running| running.places.is_none()).count();
                 running < self.shared.options.jobs.get()
             }
         }
@@ -196,14 +194,20 @@ impl<'env> Scheduler<'env> {
         self.running.values().any(|running| running.key == task.key || shares(&running.items))
     }
 
-    /// Takes the slots that the node occupies: the pool with their numbers, and what they are.
-    fn occupy(&mut self, index: usize) -> (Option<(&'static str, Vec<usize>)>, Vec<Value>) {
-        let Some(Slots { pool, count }) = self.shared.graph.nodes[index].node.resources() else {
-            return (None, Vec::new());
-        };
-        let numbers: Vec<usize> = self.free.entry(pool).or_default().drain(..count).collect();
-        let slots = numbers.iter().map(|number| self.planner.pools()[pool].slots[*number].clone()).collect();
-        (Some((pool, numbers)), slots)
+    /// The slots of the pool of this number that no node occupies, whichever pool it came by.
+    fn free(&self, pool: usize) -> impl Iterator<Item = (Place, &Value)> {
+        let (name, pool) = self.planner.pools().get(pool);
+        let slots = pool.slots.iter().map(move |slot| ((name, slot.place.clone()), &slot.what));
+        let is_occupied =
+            |place: &Place| self.running.values().any(|it| it.places.iter().flatten().any(|it| it == place));
+        slots.filter(move |(place, _)| !is_occupied(place))
+    }
+
+    /// What a node comes to occupy: the places, and what they are.
+    fn occupied(&self, pool: Option<usize>, count: usize) -> (Option<Vec<Place>>, Vec<Value>) {
+        let Some(pool) = pool else { return (None, Vec::new()) };
+        let (places, slots) = self.free(pool).take(count).map(|(place, what)| (place, what.clone())).unzip();
+        (Some(places), slots)
     }
 
     fn decided(&mut self, index: usize, decision: Result<(Decision, SeenFiles), Failure>) {
@@ -219,8 +223,7 @@ impl<'env> Scheduler<'env> {
                 }
                 self.signal(index, Signal::Missing);
                 self.tasks.insert(index, (task, files));
-                let pool = self.shared.graph.nodes[index].node.resources().map(|slots| slots.pool);
-                self.queues.entry(pool).or_default().insert(index);
+                self.queues.entry(self.planner.pools().number(index)).or_default().insert(index);
             }
             Err(Failure::Interrupted) => self.stopped(index),
             Err(failure) => self.failed(index, failure),

@@ -71,6 +71,8 @@ pub struct PoolKind {
     pub declared: fn() -> Vec<Declaration>,
     /// Reads that table.
     pub read: fn(&mut Reader<'_>) -> PoolRequest,
+    /// All numerics classes that there are.
+    pub classes: fn() -> Vec<String>,
 }
 
 /// What a pipeline file asks of a pool.

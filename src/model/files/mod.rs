@@ -8,4 +8,4 @@ mod weights;
 pub use json::{Fields, read_object};
 pub use nearby::below;
 pub use tensors::{Declared, Tensors};
-pub use weights::{Naming, Weights, precision};
+pub use weights::{Naming, Weights, parameters, precision};

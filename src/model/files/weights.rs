@@ -232,6 +232,24 @@ pub fn precision(stored: Dtype) -> Option<DType> {
     }
 }
 
+/// How many numbers the checkpoint in `folder` has, by the headers of its files.
+///
+/// # Errors
+/// As [`Weights::open`].
+pub fn parameters(folder: &Path) -> Result<u64, ModelError> {
+    let (paths, missing) = paths(folder)?;
+    if let Some(error) = missing {
+        return Err(error);
+    }
+    let mut count = 0;
+    for path in paths {
+        let tensors = TensorFile::open(path)?.header()?;
+        count +=
+            tensors.iter().map(|(_, info)| info.shape.iter().map(|size| *size as u64).product::<u64>()).sum::<u64>();
+    }
+    Ok(count)
+}
+
 /// The longest header that safetensors files may have.
 const LONGEST_HEADER: u64 = 100_000_000;
 
