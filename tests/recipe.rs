@@ -63,9 +63,19 @@ const IMAGE_MODES: [&str; 2] = ["'anyres'", "'pad'"];
 /// Whose rule tiles those pictures: the checkpoint was made with the original one, though its layout is Hugging Face's.
 const ANYRES_RULES: [Option<&str>; 2] = [Some("'original'"), None];
 
+/// A pipeline, whose nodes have the defaults of their kinds.
 fn pipeline(name: &str) -> Table {
     let path = format!("{}/pipelines/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).parse().unwrap()
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut pipeline: Table = text.parse().unwrap();
+    let defaults = pipeline["defaults"].as_table().unwrap().clone();
+    for (_, node) in pipeline["nodes"].as_table_mut().unwrap() {
+        let of_kind = defaults.get(node["kind"].as_str().unwrap()).and_then(Value::as_table);
+        for (key, value) in of_kind.into_iter().flatten() {
+            node.as_table_mut().unwrap().entry(key).or_insert_with(|| value.clone());
+        }
+    }
+    pipeline
 }
 
 fn value(text: &str) -> Value {

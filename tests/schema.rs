@@ -155,7 +155,7 @@ fn the_schema_accepts_exactly_what_is_read() {
         assert_eq!(mistakes(&example), Vec::<String>::new(), "the example of `{}`:\n{example}", kind.name());
         compare(example);
         let mut keys: Vec<&str> = kind.declared().iter().map(|declaration| declaration.name).collect();
-        keys.extend(["seed", "retries", "inputs", "unknown"]);
+        keys.extend(["seed", "retries", "freeze", "inputs", "unknown"]);
         for key in keys {
             VALUES.iter().for_each(|value| compare(file(kind.name(), &[(key, value)])));
         }
@@ -170,6 +170,21 @@ fn the_schema_accepts_exactly_what_is_read() {
                 compare(format!("{}[{table}]\n{key} = {value}\n", file("sample", &[])));
             }
         }
+    }
+    let images = "[nodes.more]\nkind = 'sample'\nfrom = 'y'\n";
+    for (fine, text) in [
+        (true, "[defaults.sample]\nfrom = 'x'\ncount = 3\n[nodes.n]\nkind = 'sample'\n".to_owned()),
+        (true, format!("{images}matrix = {{ count = [1, 2], where.image = [true], exclude = [{{ count = 1 }}] }}\n")),
+        (true, format!("pipeline.matrix = {{ seed = [1, 2], more.count = [1, 2] }}\n{images}")),
+        (false, format!("[defaults.sample]\ncuont = 3\n{images}")),
+        (false, format!("[defaults.smple]\ncount = 3\n{images}")),
+        (false, format!("[defaults.sample]\nmatrix.count = [3]\n{images}")),
+        (false, format!("{images}matrix = {{ count = [1], exclude = 3 }}\n")),
+        (false, format!("include = 'x'\n{images}")),
+        (false, "[pipeline]\nname = 'x'\n".to_owned()),
+    ] {
+        compare(text.clone());
+        assert_eq!(accepts(&self::compiled(), &text), fine, "{text}");
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
 }

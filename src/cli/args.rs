@@ -77,6 +77,8 @@ pub enum Command {
     Plan(Plan),
     /// Explain why a node would run: what changed, old → new
     Why(Why),
+    /// Compare what the nodes of a pipeline measured: a row per model and combination of values, seeds pooled
+    Table(TableArguments),
     /// Draw a pipeline as a graph, colored by what would run
     Graph(Graph),
     /// Export a node's result from the cache: a PEFT adapter, JSON Lines, pictures or scores
@@ -107,12 +109,24 @@ pub enum Command {
     },
 }
 
+/// Values in place of those in the pipeline file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Set a value in place of the file's: `stage1.beta=0.2`, `stage1.lora.rank=8`, `pipeline.seed=3`, `device.backend=cpu`,
+    /// `models.base.source=DIR`, `defaults.describe.top_k=0`. The value is TOML, or a string without quotes
+    #[arg(short = 'S', long, value_name = "NODE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
 /// What `run` takes.
 #[derive(Args, Debug)]
 pub struct Run {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Nodes to run, along with everything they depend on [default: all]
     #[arg(value_name = "NODE")]
     pub targets: Vec<String>,
@@ -152,6 +166,9 @@ pub struct Check {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Skip checking that data and models exist
     #[arg(long)]
     pub without_data: bool,
@@ -169,6 +186,9 @@ pub struct Plan {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Nodes to plan, along with everything they depend on [default: all]
     #[arg(value_name = "NODE")]
     pub targets: Vec<String>,
@@ -190,6 +210,9 @@ pub struct Why {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// The node
     pub node: String,
     /// The device.
@@ -201,12 +224,47 @@ pub struct Why {
     pub json: bool,
 }
 
+/// What `table` takes.
+#[derive(Args, Debug)]
+pub struct TableArguments {
+    /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
+    pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Nodes to list [default: all that measure something]
+    #[arg(value_name = "NODE")]
+    pub targets: Vec<String>,
+    /// Sort by a column: a metric from high to low, `node`, an axis or a label from low to high
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Sort the other way
+    #[arg(short, long, requires = "sort")]
+    pub reverse: bool,
+    /// Also show the differences from this row, item by item (and seed by seed)
+    #[arg(long, value_name = "NODE")]
+    pub against: Option<String>,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceOptions,
+    /// Print one JSON object per row: `row`, `node`, `kind`, `axes`, `labels`, `instances`, `metrics`, `difference`
+    #[arg(long)]
+    pub json: bool,
+    /// Print comma-separated values, all rows in one table
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+}
+
 /// What `graph` takes.
 #[derive(Args, Debug)]
 pub struct Graph {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -231,6 +289,9 @@ pub struct Export {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
     /// The node
     pub node: String,
     /// The directory to write to
@@ -407,7 +468,7 @@ impl Run {
     /// The arguments of `stic` that continue this run: the same, without the options that only change the output, and
     /// without `--force` for the nodes in `done`.
     pub fn resume_command(&self, cache_option: &str, done: &[&str]) -> String {
-        let mut command = format!("run {}", super::shell::path(&self.file));
+        let mut command = format!("run {}{}", super::shell::path(&self.file), self.settings.options());
         let mut add = |option: &str, value: &str| command += &format!(" {option}{}", super::shell::word(value));
         self.targets.iter().for_each(|target| add("", target));
         self.until.iter().for_each(|node| add("--until ", node));
@@ -421,6 +482,13 @@ impl Run {
             command += " -k";
         }
         command + &self.device.written() + cache_option
+    }
+}
+
+impl Settings {
+    /// ` -S NODE.KEY=VALUE` for each, for further commands.
+    pub fn options(&self) -> String {
+        self.set.iter().map(|setting| format!(" -S {}", super::shell::word(setting))).collect()
     }
 }
 

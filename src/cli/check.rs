@@ -6,7 +6,7 @@ use super::args::Check;
 use super::device::Override;
 use super::pipeline::{Data, PipelineFile};
 use super::ui::{CliError, Exit, Paint, Ui, write_json, write_out};
-use stic_engine::diagnostic::{Diagnostic, Label, Source};
+use stic_engine::diagnostic::{Diagnostic, Label, Place, Sources};
 use stic_engine::node::Kinds;
 
 /// Checks the file.
@@ -18,7 +18,7 @@ pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError
         Err(mut problem) if arguments.json => {
             problem.mistakes.sort_by_key(Diagnostic::start);
             for mistake in &problem.mistakes {
-                write_json(&as_json(mistake, &arguments.file.display().to_string(), problem.source.as_ref()))?;
+                write_json(&as_json(mistake, &arguments.file.display().to_string(), &problem.sources))?;
             }
             Ok(problem.exit)
         }
@@ -37,7 +37,7 @@ pub fn check(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError
 /// The number of nodes in the file, if there are no mistakes.
 fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError> {
     let data = if arguments.without_data { Data::Ignored } else { Data::Wanted };
-    let file = PipelineFile::read(&arguments.file, kinds, data)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, data)?;
     match data {
         Data::Wanted => {
             file.check_data(&[])?;
@@ -54,18 +54,17 @@ fn checked(arguments: &Check, kinds: &Kinds, ui: &Ui) -> Result<usize, CliError>
     Ok(file.graph.nodes.len())
 }
 
-/// A mistake as JSON. Lines and columns count from 1, columns in characters.
-fn as_json(mistake: &Diagnostic, file: &str, source: Option<&Source>) -> Value {
+/// A mistake as JSON. Lines and columns count from 1, columns in characters; a place that is not in the file names its own.
+fn as_json(mistake: &Diagnostic, file: &str, sources: &Sources) -> Value {
     let place = |label: &Label| {
-        let text = source.map_or("", |source| source.text.as_str());
-        let before = text.get(..label.span.start.min(text.len())).unwrap_or_default();
-        json!({
-            "line": before.matches('\n').count() + 1,
-            "column": before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
-            "text": text.get(label.span.clone()).unwrap_or_default(),
-            "label": label.text,
-        })
+        let Place { name, line, column } = sources.place(label.span.start)?;
+        let text = sources.written(&label.span);
+        let mut place = json!({ "line": line, "column": column, "text": text, "label": label.text });
+        if name != file {
+            place["file"] = json!(name);
+        }
+        Some(place)
     };
-    let places: Vec<Value> = mistake.labels.iter().map(place).collect();
+    let places: Vec<Value> = mistake.labels.iter().filter_map(place).collect();
     json!({ "file": file, "message": mistake.message, "help": mistake.help, "places": places })
 }

@@ -24,26 +24,26 @@ use stic_engine::store::{Record, Store, StoredObject};
 /// # Errors
 /// When the node has not run yet, or the directory holds something else.
 pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Wanted)?;
     let target = file.node(&arguments.node)?;
+    let name = file.graph.nodes[target].name.as_str();
     file.check_data(&[target])?;
     let cache = global.cache(Some(&arguments.file));
     let store = read_cache(&cache)?;
     let options = plan::Options { targets: vec![target], ..plan::Options::default() };
     let plan = super::plan::make(&file, &store, &file.devices(&options.targets, &arguments.device)?.pools, &options)?;
-    let node = plan.iter().find(|node| node.node == arguments.node && node.state == State::Hit);
+    let node = plan.iter().find(|node| node.node == name && node.state == State::Hit);
     let record = node.and_then(|node| node.key).map(|key| store.record(&key)).transpose();
     let Some(record) = record.map_err(|error| cache_error(&error))?.flatten() else {
         let (path, option) = (shell::path(&arguments.file), options_of(arguments, global));
-        let run = format!("run it first: stic run {path} {}{option}", arguments.node);
-        let message =
-            format!("the current pipeline has no result of `{}` in the cache `{}`", arguments.node, cache.display());
+        let run = format!("run it first: stic run {path} {}{option}", shell::word(name));
+        let message = format!("the current pipeline has no result of `{name}` in the cache `{}`", cache.display());
         return Err(CliError::usage(message).help(run));
     };
 
     let Record { content, identity, side, objects, .. } = record;
     let kind = file.graph.nodes[target].output;
-    let artifact = Artifact { node: arguments.node.clone(), kind, content, identity, side };
+    let artifact = Artifact { node: name.to_owned(), kind, content, identity, side };
     let mut labels = Vec::new();
     let witness = store.witness();
     let needed = file.graph.needed(&[target]);
@@ -84,7 +84,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let reported = |written: bool| {
         let files: Vec<String> = new.keys().map(|file| file.display().to_string()).collect();
         json!({
-            "node": arguments.node,
+            "node": name,
             "kind": kind.name,
             "folder": folder.display().to_string(),
             "files": files,
@@ -111,7 +111,7 @@ pub fn export(arguments: &Export, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         write_json(&reported(true))?;
         return Ok(Exit::Success);
     }
-    ui.say(format_args!("{}: {} of `{}`", folder.display(), kind, arguments.node));
+    ui.say(format_args!("{}: {} of `{}`", folder.display(), kind, name));
     contents(new.keys()).iter().for_each(|line| ui.say(format_args!("  {line}")));
     Ok(Exit::Success)
 }
@@ -138,17 +138,17 @@ fn damage(cache: &Path, objects: &[StoredObject], arguments: &Export, global: &G
     let store = Store::open(cache).ok()?;
     let removed =
         store.remove_damaged(objects.iter().map(|object| object.digest)).ok().filter(|removed| *removed > 0)?;
-    let (node, file, option) = (&arguments.node, shell::path(&arguments.file), options_of(arguments, global));
+    let (node, path, option) = (&arguments.node, shell::path(&arguments.file), options_of(arguments, global));
     let were = if removed == 1 { "1 object was" } else { &format!("{removed} objects were") };
     Some(
         CliError::failure(format!("{were} damaged in the result of `{node}`, and removed from the cache"))
-            .help(format!("run the node again, then export it: stic run {file} {node}{option}")),
+            .help(format!("run the node again, then export it: stic run {path} {}{option}", shell::word(node))),
     )
 }
 
 /// The options with which another command finds the same result.
 fn options_of(arguments: &Export, global: &Global) -> String {
-    arguments.device.written() + &global.cache_option(&arguments.file)
+    arguments.settings.options() + &arguments.device.written() + &global.cache_option(&arguments.file)
 }
 
 fn failed(failure: Failure) -> CliError {

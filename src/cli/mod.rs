@@ -15,6 +15,7 @@ mod model;
 mod pipeline;
 mod plan;
 mod progress;
+mod results;
 mod run;
 mod score;
 #[cfg(test)]
@@ -28,7 +29,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use clap::error::{ContextKind, ContextValue};
 
 use self::args::{Arguments, Command};
 use self::ui::{CliError, Exit, Ui};
@@ -40,13 +40,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, kinds: &Kinds) -> Exi
     let arguments = match matched.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            if let Some(ContextValue::String(written)) = error.get(ContextKind::InvalidArg)
-                && ["-S", "--set", "--override"].contains(&written.as_str())
-            {
-                eprintln!("  x `--set` and `-S` are not supported yet");
-                eprintln!("  help: edit the pipeline file; only the nodes that the edit affects will run again");
-                return Exit::Usage.into();
-            }
             // Requested help goes to standard output, everything else to standard error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
@@ -71,6 +64,7 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliEr
         Command::Plan(arguments) => plan::plan(arguments, global, kinds, ui),
         Command::Why(arguments) => plan::why(arguments, global, kinds, ui),
         Command::Graph(arguments) => plan::graph(arguments, global, kinds, ui),
+        Command::Table(arguments) => results::results(arguments, global, kinds, ui),
         Command::Export(arguments) => export::export(arguments, global, kinds, ui),
         Command::Cache(arguments) => cache::cache(&arguments.command, global),
         Command::Kinds(arguments) => kinds::kinds(arguments, kinds, ui),

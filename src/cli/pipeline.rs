@@ -5,17 +5,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::DeviceOptions;
+use super::args::{DeviceOptions, Settings};
 use super::device::{Machine, Override};
 use super::ui::{CliError, Paint, Ui};
 use crate::data::sniff::{WrongContent, behind_mark};
 use crate::nodes::name_items;
-use stic_engine::diagnostic::{Diagnostic, Source, did_you_mean};
+use stic_engine::diagnostic::{Diagnostic, Sources, counted, did_you_mean, listed};
 use stic_engine::graph::{Graph, GraphNode};
 use stic_engine::node::{FileProblem, Kinds, Parameter};
 use stic_engine::plan::{self, UsageError};
 use stic_engine::pool::{Pools, Unmet};
-use stic_engine::spec::Named;
+use stic_engine::spec::{Files, Named, Written};
 use stic_engine::store::{Store, StoreError};
 
 /// A pipeline file without mistakes.
@@ -24,7 +24,7 @@ pub struct PipelineFile {
     pub graph: Graph,
     /// Its path as the user wrote it.
     pub path: PathBuf,
-    source: Source,
+    sources: Sources,
 }
 
 /// The devices of a pipeline.
@@ -45,22 +45,23 @@ pub enum Data {
 }
 
 impl PipelineFile {
-    /// Reads `path`. Once it has no mistakes, [`PipelineFile::check_data`] checks data and models.
+    /// Reads `path`, the files that it includes, and `settings` in place of what they say. Once there are no mistakes,
+    /// [`PipelineFile::check_data`] checks data and models.
     ///
     /// # Errors
     /// All mistakes of the file; with [`Data::Wanted`], files and models that are missing are among them.
-    pub fn read(path: &Path, kinds: &Kinds, data: Data) -> Result<Self, CliError> {
-        let source = Source { name: path.display().to_string(), text: text_of(path)? };
+    pub fn read(path: &Path, settings: &Settings, kinds: &Kinds, data: Data) -> Result<Self, CliError> {
         let default_name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        match Graph::read(&source.text, &default_name, folder, kinds) {
-            Ok(graph) => Ok(Self { graph, path: path.to_owned(), source }),
+        let written = Written::read(path, &text_of(path)?, &Disk, &settings.set, &kinds.declared());
+        let sources = written.sources.clone();
+        match Graph::of(written, &default_name, kinds) {
+            Ok(graph) => Ok(Self { graph, path: path.to_owned(), sources }),
             Err(mut rejected) => {
                 let written = std::mem::take(&mut rejected.mistakes);
                 let mut mistakes = written.clone();
                 if data == Data::Wanted {
                     let place = |node: &GraphNode, problem| rejected.file_mistake(node, problem);
-                    add_data_mistakes(rejected.nodes.iter(), place, &source, &mut mistakes);
+                    add_data_mistakes(rejected.nodes.iter(), place, &sources, &mut mistakes);
                     for node in &rejected.unread {
                         let resources = node.named.resources.iter();
                         let resources = resources.flat_map(|resource| {
@@ -68,17 +69,20 @@ impl PipelineFile {
                         });
                         let problems: Vec<FileProblem> = resources.chain(missing_paths(&node.named)).collect();
                         let found = problems.into_iter().map(|problem| rejected.unread_mistake(node, problem));
-                        found.for_each(|mistake| add(mistake, &source, &mut mistakes));
+                        found.for_each(|mistake| add(mistake, &sources, &mut mistakes));
                     }
                     // What a file with a syntax error names is not known yet.
                     let start = |mistake: &Diagnostic| mistake.labels.first().map(|label| label.span.start);
-                    let is_text = |start: &usize| source.text[*start..].starts_with(['"', '\'']);
+                    let is_text = |start: &usize| {
+                        let text = sources.local(&(*start..*start)).and_then(|(it, span)| it.text.get(span.start..));
+                        text.is_some_and(|text| text.starts_with(['"', '\'']))
+                    };
                     let strings: BTreeSet<usize> = written.iter().filter_map(start).filter(is_text).collect();
                     let found = mistakes.split_off(written.len()).into_iter();
                     let elsewhere = |mistake: &Diagnostic| start(mistake).is_none_or(|start| !strings.contains(&start));
                     mistakes.extend(found.filter(elsewhere));
                 }
-                Err(CliError::mistakes(source, mistakes))
+                Err(CliError::mistakes(sources, mistakes))
             }
         }
     }
@@ -105,7 +109,7 @@ impl PipelineFile {
         let mut mistakes = Vec::new();
         if data == Data::Wanted {
             let nodes = self.graph.nodes.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(node, _)| node);
-            add_data_mistakes(nodes, place, &self.source, &mut mistakes);
+            add_data_mistakes(nodes, place, &self.sources, &mut mistakes);
         }
         let mut promised: Vec<Vec<Parameter>> = Vec::with_capacity(needed.len());
         for (number, (node, needed)) in self.graph.nodes.iter().zip(&needed).enumerate() {
@@ -117,21 +121,21 @@ impl PipelineFile {
                     .collect()
             };
             // The content of a file that is imported or sampled is data, too.
-            let known = *needed && (data == Data::Wanted || !node.ports.is_empty());
+            let known = *needed && !node.frozen && (data == Data::Wanted || !node.ports.is_empty());
             let mut found = if known { node.node.promises(&above) } else { Vec::new() };
             name_items(&mut found, number, &node.name, node.ports.is_empty());
-            if *needed {
+            if *needed && !node.frozen {
                 mistakes.extend(node.node.check_inputs(&above).into_iter().map(|problem| place(node, problem)));
             }
             promised.push(found);
         }
-        if mistakes.is_empty() { Ok(()) } else { Err(CliError::mistakes(self.source.clone(), mistakes)) }
+        if mistakes.is_empty() { Ok(()) } else { Err(CliError::mistakes(self.sources.clone(), mistakes)) }
     }
 
     /// Prints notes about the files of `targets` and their ancestors, such as records that will be left out.
     pub fn print_notes(&self, targets: &[usize], ui: &Ui) {
         let needed = self.graph.needed(targets);
-        for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
+        for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(node, needed)| *needed && !node.frozen) {
             for remark in node.node.remarks() {
                 let word = ui.paint(Paint::Busy, format_args!("{:<7}", "note"));
                 ui.print_hanging(&format!("{word} {}  ", node.name), &remark, 8);
@@ -139,19 +143,49 @@ impl PipelineFile {
         }
     }
 
-    /// The index of the node called `name`.
+    /// The index of the node called `name`, where one is wanted.
+    ///
+    /// # Errors
+    /// When there is none, or it has several instances.
+    pub fn node(&self, name: &str) -> Result<usize, CliError> {
+        match self.instances(name)?[..] {
+            [only] => Ok(only),
+            ref several => {
+                let names: Vec<&str> = several.iter().map(|index| self.graph.nodes[*index].name.as_str()).collect();
+                let message = format!("`{name}` has {}", counted(names.len(), "instance"));
+                Err(CliError::usage(message).help(format!("name one of {}", listed(&names))))
+            }
+        }
+    }
+
+    /// The indices of the nodes that `name` names: one, or instances of one.
     ///
     /// # Errors
     /// When there is none.
-    pub fn node(&self, name: &str) -> Result<usize, CliError> {
-        self.graph.find(name).ok_or_else(|| {
-            let names: Vec<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
+    pub fn instances(&self, name: &str) -> Result<Vec<usize>, CliError> {
+        let found = self.graph.select(name);
+        if found.is_empty() {
+            let nodes = &self.graph.nodes;
+            let table = name.split('[').next().unwrap_or(name);
+            let of_table: Vec<&str> = nodes.iter().filter(|node| node.table == table).map(|node| &*node.name).collect();
+            let mut names: Vec<&str> = nodes
+                .iter()
+                .map(|node| if node.imported { &node.name } else { &node.table })
+                .map(String::as_str)
+                .collect();
+            names.dedup();
             let message = format!("{} has no node `{name}`", self.path.display());
-            CliError::usage(message).help(did_you_mean(name, "nodes", &names))
-        })
+            let help = if of_table.is_empty() || table == name {
+                did_you_mean(name, "nodes", &names)
+            } else {
+                did_you_mean(name, "instances", &of_table)
+            };
+            return Err(CliError::usage(message).help(help));
+        }
+        Ok(found)
     }
 
-    /// The indices of the nodes called `names`.
+    /// The indices of the nodes called `names`, and of all instances of those that have some.
     ///
     /// # Errors
     /// All names that do not exist.
@@ -159,8 +193,8 @@ impl PipelineFile {
         let mut found = BTreeSet::new();
         let mut unknown: Vec<Diagnostic> = Vec::new();
         for name in names {
-            match self.node(name) {
-                Ok(index) => drop(found.insert(index)),
+            match self.instances(name) {
+                Ok(instances) => found.extend(instances),
                 Err(problem) => unknown.extend(problem.mistakes),
             }
         }
@@ -189,7 +223,7 @@ impl PipelineFile {
             if machine.is_overridden() {
                 return CliError { mistakes, ..CliError::usage("") };
             }
-            CliError::mistakes(self.source.clone(), mistakes)
+            CliError::mistakes(self.sources.clone(), mistakes)
         })?;
         let lines = machine.lines(&pools, &self.graph);
         Ok(Devices { pools, lines })
@@ -199,26 +233,33 @@ impl PipelineFile {
 fn add_data_mistakes<'a>(
     nodes: impl Iterator<Item = &'a GraphNode>,
     place: impl Fn(&GraphNode, FileProblem) -> Diagnostic,
-    source: &Source,
+    sources: &Sources,
     mistakes: &mut Vec<Diagnostic>,
 ) {
-    for node in nodes {
+    // Instances share what does not differ between them, and what a frozen node names is not needed.
+    let mut last = None;
+    for node in nodes.filter(|node| !node.frozen) {
+        let identity = Arc::as_ptr(&node.node).cast::<()>();
+        if last.replace(identity) == Some(identity) {
+            continue;
+        }
         for problem in node.node.check_files() {
-            add(place(node, problem), source, mistakes);
+            add(place(node, problem), sources, mistakes);
         }
     }
 }
 
 /// Adds `mistake`, or the line of its label to the same mistake: several nodes may name one missing model or file.
-fn add(mistake: Diagnostic, source: &Source, mistakes: &mut Vec<Diagnostic>) {
+fn add(mistake: Diagnostic, sources: &Sources, mistakes: &mut Vec<Diagnostic>) {
     let same = |known: &&mut Diagnostic| known.message == mistake.message && known.help == mistake.help;
     let Some(known) = mistakes.iter_mut().find(same) else { return mistakes.push(mistake) };
-    let (Some(first), Some(place)) = (known.labels.first_mut(), mistake.labels.first()) else { return };
-    if first.span != place.span {
-        let line = source.text[..place.span.start.min(source.text.len())].matches('\n').count() + 1;
-        let joined = if first.text.contains("also in line") { "," } else { ", also in line" };
-        first.text.push_str(&format!("{joined} {line}"));
-    }
+    let (Some(first), Some(again)) = (known.labels.first_mut(), mistake.labels.first()) else { return };
+    let places = sources.place(first.span.start).zip(sources.place(again.span.start));
+    let Some((place, other)) = places.filter(|_| first.span != again.span) else { return };
+    let line =
+        if place.name == other.name { other.line.to_string() } else { format!("{} of {}", other.line, other.name) };
+    let joined = if first.text.contains("also in line") { "," } else { ", also in line" };
+    first.text.push_str(&format!("{joined} {line}"));
 }
 
 /// The missing files and directories that a node with other mistakes names.
@@ -229,6 +270,29 @@ fn missing_paths(named: &Named) -> impl Iterator<Item = FileProblem> {
         message: format!("`{}` does not exist", path.display()),
         help: Some("paths are relative to the pipeline file".to_owned()),
     })
+}
+
+/// The files that pipelines include.
+struct Disk;
+
+impl Files for Disk {
+    fn identity(&self, path: &Path) -> PathBuf {
+        path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    }
+
+    fn read(&self, path: &Path) -> Result<String, Diagnostic> {
+        text_of(path).map_err(|mut problem| {
+            let mut mistake = problem.mistakes.remove(0);
+            // Its places are in the file itself, which is not among the texts yet.
+            if let Some(label) = mistake.labels.drain(..).next() {
+                mistake.message += &format!(": {}", label.text);
+            }
+            if path.symlink_metadata().is_err() {
+                mistake.help = Some("paths are relative to the file that they are written in".to_owned());
+            }
+            mistake
+        })
+    }
 }
 
 fn text_of(path: &Path) -> Result<String, CliError> {
@@ -274,7 +338,7 @@ fn not_text(name: String, bytes: &[u8]) -> CliError {
         let more = if places.len() > 1 { format!(" (nor are {} more)", places.len() - 1) } else { String::new() };
         mistake = mistake.label(place.clone(), format!("the byte {byte:#04x} is not UTF-8{more}"));
     }
-    CliError::mistakes(Source { name, text }, vec![mistake])
+    CliError::mistakes(Sources::of(name, text), vec![mistake])
 }
 
 /// Opens the cache in `root` for reading. Creates nothing.

@@ -19,7 +19,7 @@ use stic_engine::store::Store;
 /// # Errors
 /// Mistakes in the file, a cache or a device that cannot be used.
 pub fn plan(arguments: &args::Plan, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Wanted)?;
     let options = plan::Options {
         targets: file.nodes(&arguments.targets)?,
         accept_numerics: arguments.accept_numerics.clone(),
@@ -129,45 +129,35 @@ fn row(node: &NodePlan, ui: &Ui) -> Vec<String> {
 /// # Errors
 /// See [`plan`].
 pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
-    let target = file.node(&arguments.node)?;
-    file.check_data(&[target])?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Wanted)?;
+    let targets = file.instances(&arguments.node)?;
+    file.check_data(&targets)?;
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
-    let options = plan::Options { targets: vec![target], thorough: ui.verbose, ..plan::Options::default() };
+    let options = plan::Options { targets, thorough: ui.verbose, ..plan::Options::default() };
     let plan = make(&file, &store, &file.devices(&options.targets, &arguments.device)?.pools, &options)?;
-    let Some(node) = plan.iter().find(|node| node.node == arguments.node) else { return Ok(Exit::Success) };
-    let above = || plan.iter().filter(|above| node.state == State::Awaits && above.state == State::Run);
+    let wanted = |node: &&NodePlan| options.targets.iter().any(|target| file.graph.nodes[*target].name == node.node);
+    let nodes: Vec<&NodePlan> = plan.iter().filter(wanted).collect();
+    let awaits = nodes.iter().any(|node| node.state == State::Awaits);
+    let above: Vec<&NodePlan> =
+        plan.iter().filter(|above| awaits && above.state == State::Run && !wanted(above)).collect();
     if arguments.json {
-        above().chain([node]).try_for_each(write_json)?;
+        above.into_iter().chain(nodes).try_for_each(write_json)?;
         return Ok(Exit::Success);
     }
     let ui = &ui.for_stdout();
-    let name = &node.node;
     let mut lines = Vec::new();
-    match node.state {
-        State::Hit => {
-            let record = node.key.map(|key| store.record(&key)).transpose();
-            let record = record.map_err(|error| cache_error(&error))?.flatten();
-            let made = record.map(|record| {
-                let of = record.provenance;
-                format!(
-                    ": its result was computed {} by `{}` of {} in run {}",
-                    of.finished, of.node, of.pipeline, of.run
-                )
-            });
-            lines.extend(wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), ui.width));
-            lines.extend(reasons(node, ui));
-        }
-        State::Run => {
-            lines.push(format!("`{name}` would run:"));
-            lines.extend(reasons(node, ui));
-        }
-        State::Awaits | State::Failed | State::Skipped => {
-            lines.push(format!("`{name}` depends on nodes that have to run first:"));
-            for above in above() {
-                lines.push(format!("`{}` would run:", above.node));
-                lines.extend(reasons(above, ui));
-            }
+    for node in nodes.iter().filter(|node| node.state != State::Awaits) {
+        lines.extend(outcome(node, &store, ui)?);
+    }
+    let names: Vec<String> =
+        nodes.iter().filter(|node| node.state == State::Awaits).map(|node| format!("`{}`", node.node)).collect();
+    if awaits {
+        let depends = if names.len() == 1 { "depends" } else { "depend" };
+        let reported = format!("{} {depends} on nodes that have to run first:", names.join(", "));
+        lines.extend(wrapped(&reported, ui.width));
+        for above in above {
+            lines.push(format!("`{}` would run:", above.node));
+            lines.extend(reasons(above, ui));
         }
     }
     if plan.iter().all(is_new) {
@@ -176,6 +166,23 @@ pub fn why(arguments: &Why, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<E
     }
     write_lines(&lines)?;
     Ok(Exit::Success)
+}
+
+/// Whether a node would run, and why.
+fn outcome(node: &NodePlan, store: &Arc<Store>, ui: &Ui) -> Result<Vec<String>, CliError> {
+    let name = &node.node;
+    if node.state != State::Hit {
+        return Ok(std::iter::once(format!("`{name}` would run:")).chain(reasons(node, ui)).collect());
+    }
+    let record = node.key.map(|key| store.record(&key)).transpose();
+    let record = record.map_err(|error| cache_error(&error))?.flatten();
+    let made = record.map(|record| {
+        let of = record.provenance;
+        format!(": its result was computed {} by `{}` of {} in run {}", of.finished, of.node, of.pipeline, of.run)
+    });
+    let mut lines = wrapped(&format!("`{name}` would not run{}", made.unwrap_or_default()), ui.width);
+    lines.extend(reasons(node, ui));
+    Ok(lines)
 }
 
 /// Whether the cache has nothing related to the node, as far as is known.
@@ -211,7 +218,7 @@ fn reasons(node: &NodePlan, ui: &Ui) -> Vec<String> {
 /// # Errors
 /// Mistakes in the file.
 pub fn graph(arguments: &args::Graph, global: &Global, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliError> {
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Ignored)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Ignored)?;
     let states = states(&file, &arguments.device, global).unwrap_or_else(|problem| {
         if ui.verbose {
             ui.print_error(&problem);

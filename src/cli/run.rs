@@ -34,7 +34,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
             move || ui.print(&message)
         },
     );
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Wanted)?;
     let targets = [arguments.targets.as_slice(), &arguments.until].concat();
     file.nodes(&[targets.as_slice(), &arguments.force].concat())?;
     let targets = file.nodes(&targets)?;
@@ -75,7 +75,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     let done: Vec<&str> =
         report.nodes.iter().filter(|node| node.how == State::Run).map(|node| node.node.as_str()).collect();
     let resume = arguments.resume_command(cache_option, &done);
-    let options = device + cache_option;
+    let options = arguments.settings.options() + &device + cache_option;
     let (graph, file) = (&file.graph, file.path.as_path());
     let summary = RunSummary { report: &report, graph, file, cache, options: &options, resume: &resume };
     if !ui.quiet && !arguments.json {
@@ -96,18 +96,23 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     })
 }
 
-/// Refuses `--force` for nodes that are not part of the run, where it would have no effect.
+/// Refuses `--force` for nodes that are not part of the run, or frozen, where it would have no effect.
 fn check_forced(file: &PipelineFile, targets: &[usize], force: &BTreeSet<usize>) -> Result<(), CliError> {
     let needed = file.graph.needed(targets);
-    let outside: Vec<String> = force
-        .iter()
-        .filter(|index| !needed[**index])
-        .map(|index| format!("`{}`", file.graph.nodes[*index].name))
-        .collect();
-    if outside.is_empty() {
-        return Ok(());
+    let names = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
+        let forced = force.iter().filter(|index| wanted(**index));
+        forced.map(|index| format!("`{}`", file.graph.nodes[*index].name)).collect()
+    };
+    let (outside, frozen) = (names(&|index| !needed[index]), names(&|index| file.graph.nodes[index].frozen));
+    let it = |names: &[String]| if names.len() == 1 { "it" } else { "them" };
+    if !outside.is_empty() {
+        let it = it(&outside);
+        let message = format!("cannot force {}: the targets do not need {it}", outside.join(", "));
+        return Err(CliError::usage(message).help(format!("add {it} to the targets, or drop `--force` for {it}")));
     }
-    let it = if outside.len() == 1 { "it" } else { "them" };
-    let message = format!("cannot force {}: the targets do not need {it}", outside.join(", "));
-    Err(CliError::usage(message).help(format!("add {it} to the targets, or drop `--force` for {it}")))
+    if !frozen.is_empty() {
+        let message = format!("cannot force {}: `freeze` keeps {}", frozen.join(", "), it(&frozen));
+        return Err(CliError::usage(message).help("remove `freeze`, or set it: `-S NODE.freeze=false`".to_owned()));
+    }
+    Ok(())
 }

@@ -29,8 +29,8 @@ pub struct RunSummary<'a> {
     pub file: &'a Path,
     /// The cache directory.
     pub cache: &'a Path,
-    /// The options with which further commands find the results: [`super::args::Global::cache_option`] and
-    /// [`super::args::DeviceOptions::written`].
+    /// The options with which further commands find the results: [`super::args::Settings::options`],
+    /// [`super::args::DeviceOptions::written`] and [`super::args::Global::cache_option`].
     pub options: &'a str,
     /// The command that continues the run: [`super::args::Run::resume_command`].
     pub resume: &'a str,
@@ -74,10 +74,10 @@ impl RunSummary<'_> {
     }
 
     fn shows_blocks_of(&self, node: &str) -> bool {
-        let output = self.graph.find(node).map(|index| self.graph.nodes[index].output);
+        let Some(node) = self.graph.find(node).map(|index| &self.graph.nodes[index]) else { return false };
         match &self.graph.show {
-            Some(names) => names.iter().any(|name| name == node),
-            None => matches!(output, Some(artifact::PAIRS | artifact::ADAPTER)),
+            Some(names) => names.contains(if node.imported { &node.name } else { &node.table }),
+            None => matches!(node.output, artifact::PAIRS | artifact::ADAPTER),
         }
     }
 
@@ -138,7 +138,7 @@ impl RunSummary<'_> {
         }
         if let Some(node) = self.last_result() {
             // The command is not wrapped, so that it can be copied.
-            let command = format!("next: stic export {file} {node} DIR{options}");
+            let command = format!("next: stic export {file} {} DIR{options}", shell::word(node));
             let what = "(writes this result to a directory)";
             let beside = command.width() + 3 + what.width() <= ui.width;
             ui.say(format_args!("{command}{}{what}", if beside { "   " } else { "\n      " }));
@@ -262,7 +262,7 @@ fn one_table(rows: &[&Row<'_>], differences: &[Difference], width: usize) -> Vec
 }
 
 /// `+0.070 [+0.050, +0.091]`.
-fn signed(metric: &Metric) -> String {
+pub(super) fn signed(metric: &Metric) -> String {
     match metric.interval {
         Some([low, high]) => {
             format!("{:+.3} [{:+.3}, {:+.3}]", rounded(metric.value, 3), rounded(low, 3), rounded(high, 3))
@@ -273,7 +273,7 @@ fn signed(metric: &Metric) -> String {
 
 /// A table, or several below each other if its columns do not fit. The first starts with the `keys` leading columns,
 /// which identify a row, the others with the node alone.
-fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<String> {
+pub(super) fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<String> {
     let columns = cells.first().map_or(0, Vec::len);
     let chosen = |columns: &[usize]| -> Vec<Vec<String>> {
         cells.iter().map(|row| columns.iter().map(|column| row[*column].clone()).collect()).collect()
@@ -293,7 +293,7 @@ fn beside_or_below(cells: &[Vec<String>], keys: usize, width: usize) -> Vec<Stri
 }
 
 /// `0.713 [0.681, 0.744]`.
-fn shown(metric: &Metric) -> String {
+pub(super) fn shown(metric: &Metric) -> String {
     let number = |value: f64| {
         if value != 0.0 && value.abs() < 0.001 {
             format!("{value:.2e}")

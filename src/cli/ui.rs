@@ -2,6 +2,7 @@
 //!
 //! A closed pipe silences the output; the work continues.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::args::{Color, Global};
 use super::table::hanging;
-use stic_engine::diagnostic::{Diagnostic, Source, Style, io_help, is_of_the_machine, render};
+use stic_engine::diagnostic::{Diagnostic, Sources, Style, grouped, io_help, is_of_the_machine, render};
 
 /// How a command ends, as an exit code.
 ///
@@ -47,14 +48,14 @@ pub struct CliError {
     pub exit: Exit,
     /// What is wrong.
     pub mistakes: Vec<Diagnostic>,
-    /// The text that the labels point into.
-    pub source: Option<Source>,
+    /// The texts that the labels point into.
+    pub sources: Sources,
 }
 
 impl CliError {
     /// An error that the user can fix.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, mistakes: vec![Diagnostic::new(message)], source: None }
+        Self { exit: Exit::Usage, mistakes: vec![Diagnostic::new(message)], sources: Sources::default() }
     }
 
     /// A failure.
@@ -69,8 +70,8 @@ impl CliError {
     }
 
     /// Mistakes in a file.
-    pub fn mistakes(source: Source, mistakes: Vec<Diagnostic>) -> Self {
-        Self { exit: Exit::Usage, mistakes, source: Some(source) }
+    pub fn mistakes(sources: Sources, mistakes: Vec<Diagnostic>) -> Self {
+        Self { exit: Exit::Usage, mistakes, sources }
     }
 
     /// The same with advice on how to fix it.
@@ -193,15 +194,49 @@ impl Ui {
     pub fn print_error(&self, problem: &CliError) {
         let mut mistakes: Vec<&Diagnostic> = problem.mistakes.iter().collect();
         mistakes.sort_by_key(|mistake| mistake.start());
-        let shown: Vec<Diagnostic> = mistakes.into_iter().take(MOST_MISTAKES).cloned().collect();
-        let text = render(problem.source.as_ref(), &shown, self.style);
+        let mut shown = shortened(&mistakes);
+        let all = shown.len();
+        shown.truncate(MOST_MISTAKES);
+        let text = render(&problem.sources, &shown, self.style);
         let _ = io::stderr().write_all(printable_with_colors(&text).as_bytes());
-        if let Some(source) = problem.source.as_ref() {
+        if let Some(file) = problem.sources.texts().first() {
             let count = problem.mistakes.len();
             let what = if count == 1 { "mistake" } else { "mistakes" };
-            let first = if count > shown.len() { format!(", the first {} above", shown.len()) } else { String::new() };
-            self.print(format_args!("\n{count} {what} in {}{first}; nothing ran", source.name));
+            let first = if all > shown.len() { format!(", the first {} above", shown.len()) } else { String::new() };
+            self.print(format_args!("\n{count} {what} in {}{first}; nothing ran", file.name));
         }
+    }
+}
+
+/// `mistakes`, of those that differ by the name of a node alone the first few, with a count of the rest.
+fn shortened(mistakes: &[&Diagnostic]) -> Vec<Diagnostic> {
+    /// How many of a kind are shown, and how many more there may be without being counted.
+    const FIRST: usize = 3;
+    let mut groups: HashMap<(String, &str, Option<&str>), Vec<usize>> = HashMap::new();
+    for (index, mistake) in mistakes.iter().enumerate() {
+        let label = mistake.labels.first().map_or("", |label| label.text.as_str());
+        groups.entry((without_node(&mistake.message), label, mistake.help.as_deref())).or_default().push(index);
+    }
+    let mut shown: Vec<Option<Diagnostic>> = mistakes.iter().map(|mistake| Some((*mistake).clone())).collect();
+    for ((message, ..), group) in groups.into_iter().filter(|(_, group)| group.len() > 2 * FIRST) {
+        group[FIRST..].iter().for_each(|index| shown[*index] = None);
+        let more = Diagnostic::new(format!("{} more like this: {message}", grouped(group.len() - FIRST)));
+        let next = mistakes[group[FIRST]].labels.first().map(|label| label.span.clone());
+        shown[group[FIRST]] = Some(match next {
+            Some(span) => more.label(span, "the next one"),
+            None => more,
+        });
+    }
+    shown.into_iter().flatten().collect()
+}
+
+/// A message with the node left open in which the mistake is.
+fn without_node(message: &str) -> String {
+    let place =
+        ["in node `", "` of node `"].into_iter().find_map(|words| message.split_once(words).map(|it| (it, words)));
+    match place.and_then(|((before, rest), words)| Some((before, words, rest.split_once('`')?.1))) {
+        Some((before, words, after)) => format!("{before}{words}\u{2026}`{after}"),
+        None => message.to_owned(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! This module does not know what the text means, nor whose mistake it is: `spec` and `graph` have their own lists of
 //! mistakes, and turn each into a [`Diagnostic`] in one place.
 
+mod sources;
+
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -13,7 +15,9 @@ use miette::{
 };
 use textwrap::{WordSeparator, WordSplitter};
 
-/// A range of bytes of a source text.
+pub use sources::{Place, Source, Sources};
+
+/// A range of bytes of source texts, which are numbered throughout: see [`Sources`].
 pub type Span = Range<usize>;
 
 /// One mistake.
@@ -56,19 +60,19 @@ impl Diagnostic {
         self
     }
 
+    /// The same in a text that begins at `start`.
+    #[must_use]
+    pub fn shifted(mut self, start: usize) -> Self {
+        for Label { span, .. } in &mut self.labels {
+            *span = span.start + start..span.end + start;
+        }
+        self
+    }
+
     /// Where it is in the text, for sorting.
     pub fn start(&self) -> usize {
         self.labels.first().map_or(0, |label| label.span.start)
     }
-}
-
-/// A text and what to call it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The file's path as the user wrote it.
-    pub name: String,
-    /// Its content.
-    pub text: String,
 }
 
 /// How diagnostics are drawn.
@@ -96,11 +100,11 @@ impl Style {
     }
 }
 
-/// Draws `diagnostics` in the order of the text, each with file name, line, column and the underlined text.
-pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style) -> String {
+/// Draws `diagnostics` in the order of the texts, each with file name, line, column and the underlined text.
+pub fn render(sources: &Sources, diagnostics: &[Diagnostic], style: Style) -> String {
     let mut diagnostics: Vec<&Diagnostic> = diagnostics.iter().collect();
     diagnostics.sort_by_key(|diagnostic| diagnostic.start());
-    let named = source.map(|source| Named { name: source.name.clone(), text: drawable(&source.text) });
+    let drawable = Drawable(sources.map(drawable));
     let handler = GraphicalReportHandler::new_themed(style.theme())
         .with_width(style.width)
         .with_links(false)
@@ -115,12 +119,11 @@ pub fn render(source: Option<&Source>, diagnostics: &[Diagnostic], style: Style)
         if index > 0 {
             text.push('\n');
         }
-        let length = source.map_or(0, |source| source.text.len());
-        let undrawable = source.and_then(|source| unbroken(source, diagnostic));
-        let diagnostic = undrawable.as_ref().unwrap_or(diagnostic);
-        let drawn = Drawn { diagnostic, source: named.as_ref().filter(|_| undrawable.is_none()), length };
+        let undrawable = unbroken(sources, diagnostic);
+        let source = Some(&drawable).filter(|_| undrawable.is_none() && !sources.is_empty());
+        let drawn = Drawn { diagnostic: undrawable.as_ref().unwrap_or(diagnostic), source };
         if handler.render_report(&mut text, &drawn).is_err() {
-            // Only a span outside the text could end here; the message still has to reach its reader.
+            // Only a span outside the texts could end here; the message still has to reach its reader.
             text.push_str(&format!("  x {}\n", drawn.diagnostic.message));
         }
     }
@@ -145,23 +148,22 @@ fn drawable(text: &str) -> String {
 }
 
 /// `diagnostic` with its place in words, where a line that would be drawn is too long to be read, or even drawn.
-fn unbroken(source: &Source, diagnostic: &Diagnostic) -> Option<Diagnostic> {
+fn unbroken(sources: &Sources, diagnostic: &Diagnostic) -> Option<Diagnostic> {
     const LONGEST: usize = 4096;
-    let text = source.text.as_str();
     let long = diagnostic.labels.iter().any(|label| {
-        let (start, end) = (label.span.start.min(text.len()), label.span.end.min(text.len()));
-        let (Some(before), Some(after)) = (text.get(..start), text.get(end.max(start)..)) else { return true };
+        let Some((source, span)) = sources.local(&label.span) else { return false };
+        let text = source.text.as_str();
+        let (Some(before), Some(after)) = (text.get(..span.start), text.get(span.end..)) else { return true };
         // The lines of the span, and one on either side.
         let first = before.rmatch_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
-        let last = after.match_indices('\n').nth(1).map_or(text.len(), |(at, _)| end.max(start) + at);
+        let last = after.match_indices('\n').nth(1).map_or(text.len(), |(at, _)| span.end + at);
         text[first..last].lines().any(|line| line.len() > LONGEST)
     });
     long.then(|| {
-        let before = text.get(..diagnostic.start().min(text.len())).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         let mut words = diagnostic.clone();
-        words.message = format!("{}:{line}:{column}: {}", source.name, diagnostic.message);
+        if let Some(Place { name, line, column }) = sources.place(diagnostic.start()) {
+            words.message = format!("{name}:{line}:{column}: {}", diagnostic.message);
+        }
         if let Some(label) = diagnostic.labels.first().filter(|label| !label.text.is_empty()) {
             words.message += &format!(" ({})", label.text);
         }
@@ -169,32 +171,33 @@ fn unbroken(source: &Source, diagnostic: &Diagnostic) -> Option<Diagnostic> {
     })
 }
 
-/// A text with its name. Its columns count characters, as editors do; miette's own count bytes.
-struct Named {
-    name: String,
-    text: String,
-}
+/// Texts to be drawn. A span of one is read out of it with its name; one across two is not read, so that each is drawn
+/// on its own. Columns count characters, as editors do; miette's own count bytes.
+struct Drawable(Sources);
 
-impl SourceCode for Named {
+impl SourceCode for Drawable {
     fn read_span<'a>(
         &'a self,
         span: &SourceSpan,
         before: usize,
         after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let found = self.text.read_span(span, before, after)?;
-        let start = self.text.get(..found.span().offset()).unwrap_or_default();
+        let index = self.0.index(span.offset());
+        let (first, Source { name, text }) = (self.0.start(index), &self.0.texts()[index]);
+        let local = SourceSpan::new((span.offset() - first).into(), span.len());
+        let found = text.read_span(&local, before, after)?;
+        let start = text.get(..found.span().offset()).unwrap_or_default();
         let column = start.rsplit('\n').next().unwrap_or_default().chars().count();
-        let (data, place, lines) = (found.data(), *found.span(), found.line_count());
-        Ok(Box::new(MietteSpanContents::new_named(self.name.clone(), data, place, found.line(), column, lines)))
+        let place = SourceSpan::new((first + found.span().offset()).into(), found.span().len());
+        let (data, lines) = (found.data(), found.line_count());
+        Ok(Box::new(MietteSpanContents::new_named(name.clone(), data, place, found.line(), column, lines)))
     }
 }
 
-/// A diagnostic with its text, as miette wants it.
+/// A diagnostic with its texts, as miette wants it.
 struct Drawn<'a> {
     diagnostic: &'a Diagnostic,
-    source: Option<&'a Named>,
-    length: usize,
+    source: Option<&'a Drawable>,
 }
 
 impl fmt::Debug for Drawn<'_> {
@@ -225,16 +228,16 @@ impl miette::Diagnostic for Drawn<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.source?;
-        let length = self.length;
+        let Drawable(sources) = self.source?;
         Some(Box::new(self.diagnostic.labels.iter().enumerate().map(move |(index, label)| {
-            let start = label.span.start.min(length);
-            let end = label.span.end.clamp(start, length);
+            let first = sources.start(sources.index(label.span.start));
+            let local = sources.local(&label.span).map_or(0..0, |(_, local)| local);
+            let span = first + local.start..first + local.end;
             let text = Some(label.text.clone()).filter(|text| !text.is_empty());
             if index == 0 {
-                LabeledSpan::new_primary_with_span(text, start..end)
+                LabeledSpan::new_primary_with_span(text, span)
             } else {
-                LabeledSpan::new_with_span(text, start..end)
+                LabeledSpan::new_with_span(text, span)
             }
         })))
     }
@@ -376,10 +379,10 @@ mod tests {
     #[test]
     fn columns_count_characters_and_control_characters_are_not_drawn() {
         let text = "a = \"\u{65e5}\u{672c}\u{1b}[31m\", b = 1\r\n\tc = 2\r\n";
-        let source = Source { name: "p.toml".into(), text: text.into() };
+        let source = Sources::of("p.toml", text);
         let at = |what: &str| text.find(what).map(|start| start..start + 1).expect("it is there");
         let mistakes = [Diagnostic::new("first").label(at("b"), ""), Diagnostic::new("second").label(at("2"), "")];
-        let drawn = render(Some(&source), &mistakes, Style::PLAIN);
+        let drawn = render(&source, &mistakes, Style::PLAIN);
         assert!(drawn.contains("[p.toml:1:16]") && drawn.contains("[p.toml:2:6]"), "{drawn}");
         assert!(!drawn.contains('\u{1b}'), "{drawn}");
     }
@@ -393,10 +396,10 @@ mod tests {
 
     #[test]
     fn a_mistake_is_shown_with_file_line_column_and_underlined_text() {
-        let source = Source { name: "p.toml".into(), text: "a = 1\nbeta = -1\n".into() };
+        let source = Sources::of("p.toml", "a = 1\nbeta = -1\n");
         let mistake =
             Diagnostic::new("`beta` is out of range").label(13..15, "here").help("a number above 0".to_owned());
-        insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
+        insta::assert_snapshot!(render(&source, &[mistake], Style::PLAIN), @r"
           x `beta` is out of range
            ,-[p.toml:2:8]
          1 | a = 1
@@ -409,12 +412,36 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_about_two_texts_shows_both() {
+        let mut sources = Sources::of("p.toml", "[nodes.a]\nkind = 'x'");
+        let start = sources.add(Source { name: "more.toml".into(), text: "\n[nodes.a]\n".into() });
+        let mistake = Diagnostic::new("`nodes.a` is defined twice")
+            .label(start + 8..start + 9, "defined again here")
+            .label(7..8, "first defined here");
+        insta::assert_snapshot!(render(&sources, &[mistake], Style::PLAIN), @r"
+          x `nodes.a` is defined twice
+           ,-[p.toml:1:8]
+         1 | [nodes.a]
+           :        |
+           :        `-- first defined here
+         2 | kind = 'x'
+           `----
+           ,-[more.toml:2:8]
+         1 |
+         2 | [nodes.a]
+           :        |
+           :        `-- defined again here
+           `----
+        ");
+    }
+
+    #[test]
     fn a_mistake_on_an_endless_line_is_placed_in_words() {
         let text = format!("a = 1\nb = \"{}\"\n", "x".repeat(100_000));
-        let source = Source { name: "p.toml".into(), text };
+        let source = Sources::of("p.toml", text);
         let mistake =
             Diagnostic::new("unknown key `b`").label(10..100_012, "not recognized").help("remove it".to_owned());
-        insta::assert_snapshot!(render(Some(&source), &[mistake], Style::PLAIN), @r"
+        insta::assert_snapshot!(render(&source, &[mistake], Style::PLAIN), @r"
           x p.toml:2:5: unknown key `b` (not recognized)
           help: remove it
         ");
@@ -422,9 +449,9 @@ mod tests {
 
     #[test]
     fn a_span_outside_the_text_is_still_reported() {
-        let source = Source { name: "p.toml".into(), text: "é".into() };
+        let source = Sources::of("p.toml", "é");
         for span in [0..0, 0..99, 2..2, 50..60, 1..2] {
-            let text = render(Some(&source), &[Diagnostic::new("wrong").label(span, "here")], Style::PLAIN);
+            let text = render(&source, &[Diagnostic::new("wrong").label(span, "here")], Style::PLAIN);
             assert!(text.contains("wrong"), "{text}");
         }
     }

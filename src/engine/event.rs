@@ -1,5 +1,7 @@
 //! What the engine did, as data, and who is notified.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::grouped;
@@ -71,6 +73,12 @@ pub struct NodeReport {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// The values of the axes that it depends on, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
+    /// Whether it is frozen: its result is one that the pipeline needs, whatever the key says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
 }
 
 /// How the results of two nodes that measure the same differ.

@@ -2,7 +2,8 @@
 //!
 //! It is a draft 4 schema, which editors for TOML support. It accepts a file exactly when reading finds no unknown or missing
 //! key, no value of another type and none out of range, as far as a schema can say that: it cannot compare values with
-//! each other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named.
+//! each other (`fraction = [0.5, 0.1]`), nor look for the nodes and models that are named, nor tell which keys a node
+//! lacks, since they may be in the defaults of its kind, on an axis, or in an included file.
 
 use std::ops::Bound;
 
@@ -26,14 +27,49 @@ pub fn schema(kinds: &Kinds) -> Value {
     let mut by_kind = by_name(json!({ "oneOf": nodes }));
     by_kind["minProperties"] = json!(1);
     tables.insert("nodes".into(), by_kind);
+    let defaults: Map<String, Value> =
+        kinds.all().iter().map(|kind| (kind.name().into(), defaults(kind.as_ref()))).collect();
+    let about = "What every node of a kind has unless its own table has it";
+    tables.insert(
+        "defaults".into(),
+        json!({ "type": "object", "properties": defaults, "additionalProperties": false, "description": about }),
+    );
+    let path = json!({ "type": "string", "pattern": "\\S" });
+    let about = "Files whose tables are added to those of this one";
+    tables.insert("include".into(), json!({ "type": "array", "items": path, "description": about }));
+    let definitions: Map<String, Value> =
+        kinds.all().iter().map(|kind| (kind.name().into(), keys(kind.as_ref())["properties"].clone())).collect();
     json!({
         "$schema": "http://json-schema.org/draft-04/schema#",
         "title": "a pipeline of stic",
         "type": "object",
         "properties": tables,
-        "required": ["nodes"],
+        "anyOf": [{ "required": ["nodes"] }, { "required": ["include"] }],
         "additionalProperties": false,
+        "definitions": definitions,
     })
+}
+
+/// The keys of a kind's nodes beside `kind` and `inputs`.
+fn keys(kind: &dyn NodeKind) -> Value {
+    table(&[NodeKeys::declared(), kind.declared()].concat(), None)
+}
+
+/// A table with the keys of a kind's nodes, all of which may be left out, by reference to their definitions.
+fn referring(kind: &dyn NodeKind) -> Value {
+    let keys = keys(kind);
+    let names = keys["properties"].as_object().into_iter().flat_map(Map::keys);
+    let refer = |name: &String| (name.clone(), json!({ "$ref": format!("#/definitions/{}/{name}", kind.name()) }));
+    let properties: Map<String, Value> = names.map(refer).collect();
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+fn defaults(kind: &dyn NodeKind) -> Value {
+    let mut table = referring(kind);
+    if let Some(properties) = table["properties"].as_object_mut() {
+        properties.remove("matrix");
+    }
+    table
 }
 
 /// A table whose keys are names, each of something like `value`.
@@ -42,15 +78,11 @@ fn by_name(value: Value) -> Value {
 }
 
 fn node(kind: &dyn NodeKind, importer: Option<&dyn Importer>) -> Value {
-    let mut node = table(&[NodeKeys::declared(), kind.declared()].concat(), None);
+    let mut node = referring(kind);
     node["description"] = json!(kind.help());
     node["properties"]["kind"] = json!({ "enum": [kind.name()] });
-    let needs_inputs = kind.ports().iter().any(|port| port.arity != Arity::Optional);
-    let mut required: Vec<Value> = node["required"].as_array().cloned().unwrap_or_default();
-    required.push("kind".into());
-    required.extend(needs_inputs.then(|| "inputs".into()));
-    node["required"] = required.into();
     node["properties"]["inputs"] = inputs(kind, importer);
+    node["required"] = json!(["kind"]);
     node
 }
 
@@ -139,6 +171,7 @@ fn form_schema(form: &Form) -> Value {
         }
         Form::Table { keys, rest } => table(keys, rest.as_deref()),
         Form::Any { forms, .. } => match &forms[..] {
+            [] => json!({}),
             [only] => form_schema(only),
             forms => json!({ "anyOf": forms.iter().map(form_schema).collect::<Vec<_>>() }),
         },

@@ -1,7 +1,8 @@
 //! Evaluation: data with known answers, scores of responses, and confidence intervals.
 //!
 //! [`data`] reads questions and annotations, [`vqa`] and [`captions`] score replies against them, [`bootstrap`] puts
-//! intervals around the scores, [`suite`] joins them, [`paired`] compares two models. Nothing here knows how a text was
+//! intervals around the scores, [`suite`] joins them, [`paired`] compares two models, [`seeds`] pools
+//! repetitions. Nothing here knows how a text was
 //! made, nor what a node is.
 //!
 //! # Data
@@ -28,5 +29,6 @@ pub mod captions;
 pub mod data;
 pub mod paired;
 pub mod plural;
+pub mod seeds;
 pub mod suite;
 pub mod vqa;

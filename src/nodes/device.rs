@@ -217,16 +217,17 @@ mod tests {
     use std::path::Path;
 
     use super::DEVICES;
-    use stic_engine::diagnostic::{Source, Style, render};
-    use stic_engine::spec::{Declared, Pipeline};
+    use stic_engine::diagnostic::{Style, render};
+    use stic_engine::spec::{Declared, Pipeline, Written};
 
     #[test]
     fn a_device_has_a_known_backend_and_dtype_and_its_index_is_a_number() {
         let said = |device: &str| {
             let text = format!("[device]\n{device}[nodes.a]\nkind = 'sample'\nfrom = 'x'\n");
             let declared = Declared { pools: &[DEVICES], ..Declared::default() };
-            let mistakes = Pipeline::read(&text, "toy", Path::new(""), &declared).1.into_list();
-            render(Some(&Source { name: "toy.toml".into(), text }), &mistakes, Style::PLAIN)
+            let written = Written::read(Path::new("toy.toml"), &text, &(), &[], &declared);
+            let sources = written.sources.clone();
+            render(&sources, &Pipeline::read(written, "toy", &declared).1.into_list(), Style::PLAIN)
         };
         insta::assert_snapshot!(said("backend = 'cude:1'\ndtype = 'f8'\naccept_numerics = ['cuda-bf16', 'gpu']\n"));
         insta::assert_snapshot!(said("backend = 'cuda:x'\n"));

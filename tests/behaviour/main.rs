@@ -5,6 +5,7 @@ mod caches;
 mod commands;
 #[cfg(unix)]
 mod interrupts;
+mod language;
 mod mistakes;
 mod one_call;
 mod records;
@@ -12,4 +13,5 @@ mod reference;
 mod replaced_files;
 mod runs;
 mod stages;
+mod tables;
 mod workspace;

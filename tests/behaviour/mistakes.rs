@@ -3,7 +3,7 @@
 use crate::workspace::{Said, Workspace};
 
 /// A pipeline without mistakes. Its data is not there; most tests leave that out.
-const SOUND: &str = r#"[pipeline]
+pub const SOUND: &str = r#"[pipeline]
 name = "small"
 seed = 1
 
@@ -119,7 +119,6 @@ learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets =
     a_model_without_a_table: "[models.base]\nsource = \"model\"" => "[models]\nbase = \"model\"";
     a_key_outside_of_its_table: "[pipeline]" => "seed = 3\ndtype = \"bf16\"\n[pipeline]";
     a_comment_of_another_language: "learning_rate = 1e-4" => "learning_rate = 1e-4 // warm";
-    a_sweep: "batch_size = 4" => "batch_size = 4\nmatrix = { beta = [0.1, 0.2] }";
     an_include: "[pipeline]" => "include = [\"prompts.toml\"]\n\n[pipeline]";
     a_sweep_by_that_name: "batch_size = 4" => "batch_size = 4\nsweep = { beta = [0.1, 0.2] }";
     a_list_where_a_sweep_is_meant: "batch_size = 4" => "batch_size = 4\nbeta = [0.1, 0.2]";
@@ -145,7 +144,6 @@ learning_rate = 1e-4\nbatch_size = 4\nlora = { rank = 128, alpha = 16, targets =
         "benchmark = \"vqa\"" => "benchmark = \"vqa\"\ndescribe_and_repond = true\nbanana = 1";
     an_input_outside_of_inputs: "inputs.pairs = \"pairs\"" => "pairs = \"pairs\"";
     nodes_by_another_name: "[nodes.images]" => "[node.images]";
-    a_frozen_node: "batch_size = 4" => "batch_size = 4\nfreeze = true";
     an_input_that_is_named_twice: "inputs.rejected = [\"rejected\"]" => "inputs.rejected = [\"rejected\", \"rejected\"]";
     pictures_that_come_in_twice: "inputs.images = \"images\"" => "inputs.images = [\"images\", \"images\"]";
     shares_of_one_side_that_overlap:
@@ -185,6 +183,18 @@ fn what_is_missing_is_reported_with_typos_once_each_whatever_its_nodes_lack() {
         .replace("inputs.pairs = \"pairs\"", "inputs.pairs = { file = \"pref.json\" }")
         .replace("benchmark = \"vqa\"\n", "benchmark = \"vqaa\"\n");
     let said = Workspace::with_pipeline(&text).stic(&["check", "p.toml"]);
+    assert_eq!(said.code, Some(64));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_systematic_typo_is_shown_a_few_times_and_counted() {
+    let node = |index: usize| {
+        let misspelled = if index % 10 == 3 { "cuont" } else { "dedup" };
+        format!("[nodes.n{index}]\nkind = \"sample\"\nfrom = \"pictures\"\n{misspelled} = true\n")
+    };
+    let said =
+        Workspace::with_pipeline(&(0..1000).map(node).collect::<String>()).stic(&["check", "--without-data", "p.toml"]);
     assert_eq!(said.code, Some(64));
     insta::assert_snapshot!(said);
 }
@@ -318,8 +328,9 @@ fn each_of_these_is_one_mistake_with_its_remedy() {
 
 #[test]
 fn of_very_many_mistakes_the_first_are_shown_and_all_are_counted() {
-    let node =
-        |index: usize| format!("[nodes.n{index}]\nkind = \"corupt\"\ninputs.images = \"n{}\"\n", (index + 1) % 200);
+    let node = |index: usize| {
+        format!("[nodes.n{index}]\nkind = \"corupt{index}\"\ninputs.images = \"n{}\"\n", (index + 1) % 200)
+    };
     let text: String = (0..200).map(node).collect();
     let said = Workspace::with_pipeline(&text).stic(&["check", "p.toml"]);
     assert_eq!(said.err.matches("  x ").count(), 50, "{said}");

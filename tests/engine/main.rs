@@ -4,5 +4,6 @@ mod behavior;
 mod crashes;
 mod faults;
 mod keys;
+mod language;
 mod properties;
 mod toys;

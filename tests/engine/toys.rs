@@ -536,11 +536,21 @@ impl Bench {
         memory: Memory,
         interrupt: &Interrupt,
     ) -> Outcome {
-        let graph = self.graph(text);
+        self.run_graph(&self.graph(text), change, machine, memory, interrupt)
+    }
+
+    pub fn run_graph(
+        &self,
+        graph: &Graph,
+        change: impl FnOnce(&Graph, &mut Options),
+        machine: Machine,
+        memory: Memory,
+        interrupt: &Interrupt,
+    ) -> Outcome {
         let mut options = Options { backoff: Duration::from_millis(1), ..Options::default() };
-        change(&graph, &mut options);
+        change(graph, &mut options);
         let report =
-            run(&graph, &self.store(), &open(&graph, &options.plan, &machine), &options, &memory, interrupt).unwrap();
+            run(graph, &self.store(), &open(graph, &options.plan, &machine), &options, &memory, interrupt).unwrap();
         Outcome { report, events: memory.events.into_inner().unwrap() }
     }
 

@@ -17,7 +17,9 @@ pub fn mermaid(graph: &Graph, states: &[State]) -> String {
     for (index, node) in graph.nodes.iter().enumerate() {
         let (open, close) = if node.imported { ("[/\"", "\"/]") } else { ("[\"", "\"]") };
         let class = states.get(index).map_or(String::new(), |state| format!(":::{}", style(*state).1));
-        let _ = writeln!(text, "  n{index}{open}{}<br/><small>{}</small>{close}{class}", node.name, node.kind);
+        // Values in the names of instances may be quoted.
+        let name = node.name.replace('"', "#quot;");
+        let _ = writeln!(text, "  n{index}{open}{name}<br/><small>{}</small>{close}{class}", node.kind);
     }
     for (index, above, port) in edges(graph) {
         let _ = writeln!(text, "  n{above} -->|{port}| n{index}");

@@ -9,21 +9,35 @@ use crate::artifact::ArtifactKind;
 use crate::diagnostic::{Span, nearest};
 use crate::node::{Arity, Kinds, NodeKind, Port};
 use crate::spec::keys::meant;
-use crate::spec::syntax::Syntax;
-use crate::spec::{InputSource, InputTable, Mistakes, Named, NodeTable, Pipeline, Reader, Scope};
+use crate::spec::parameter::Parameters;
+use crate::spec::syntax::{Entry, Syntax};
+use crate::spec::{
+    self, InputSource, InputTable, KindDefaults, Mistakes, Named, NodeKeys, NodeTable, Pipeline, Reader, Scope,
+};
 
 /// A pipeline on its way to a graph.
 pub(super) struct Joining<'a> {
-    pipeline: &'a Pipeline,
+    pub(super) pipeline: &'a Pipeline,
     kinds: &'a Kinds,
-    mistakes: &'a Mistakes,
-    by_name: HashMap<&'a str, usize>,
+    pub(super) mistakes: &'a Mistakes,
+    /// The numbers of nodes by their names.
+    pub(super) by_name: HashMap<&'a str, usize>,
+    /// By node: its tables, one for every combination of its own axes.
+    pub(super) tables: Vec<Vec<usize>>,
 }
 
 impl<'a> Joining<'a> {
     pub(super) fn new(pipeline: &'a Pipeline, kinds: &'a Kinds, mistakes: &'a Mistakes) -> Self {
-        let by_name = pipeline.nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
-        Self { pipeline, kinds, mistakes, by_name }
+        let mut by_name = HashMap::with_capacity(pipeline.nodes.len());
+        let mut tables: Vec<Vec<usize>> = Vec::with_capacity(pipeline.nodes.len());
+        for (index, table) in pipeline.nodes.iter().enumerate() {
+            let node = *by_name.entry(table.name.as_str()).or_insert(tables.len());
+            if node == tables.len() {
+                tables.push(Vec::new());
+            }
+            tables[node].push(index);
+        }
+        Self { pipeline, kinds, mistakes, by_name, tables }
     }
 
     fn report(&self, mistake: Mistake) {
@@ -34,6 +48,7 @@ impl<'a> Joining<'a> {
 
     /// The graph, or the nodes without mistakes of their own and what the others name.
     pub(super) fn graph(&self) -> Result<Graph, (Vec<GraphNode>, Vec<Unread>)> {
+        self.check_defaults();
         let tables = &self.pipeline.nodes;
         let kinds: Vec<Option<&Arc<dyn NodeKind>>> = tables.iter().map(|table| self.kind(table)).collect();
         let made = self.made(&kinds);
@@ -56,12 +71,14 @@ impl<'a> Joining<'a> {
                 self.check_inputs(table, kind.as_ref(), &made);
             }
         }
-        match self.order() {
+        let assembled = match self.order() {
             Some(order) if self.mistakes.count() == 0 && nodes.iter().all(Option::is_some) => {
-                Ok(self.assemble(nodes, imports, &order))
+                self.assemble(&mut nodes, &imports, &order)
             }
-            _ => Err((nodes.into_iter().flatten().chain(imports.into_iter().flatten()).collect(), unread)),
-        }
+            _ => None,
+        };
+        let all = || nodes.into_iter().flatten().chain(imports.into_iter().flatten()).collect();
+        assembled.ok_or_else(|| (all(), unread))
     }
 
     fn kind(&self, table: &NodeTable) -> Option<&'a Arc<dyn NodeKind>> {
@@ -72,9 +89,34 @@ impl<'a> Joining<'a> {
             // As the kind that was meant, the rest of the table is read anyway.
             let near = nearest(&written, known.iter().copied());
             self.report(Mistake::UnknownKind { written: written.clone(), known: known.clone(), span });
+            if !self.pipeline.defaults.is_empty() {
+                // What it leaves out may be in the defaults of the kind that was meant.
+                self.mistakes.set_incomplete();
+            }
             return near.and_then(|near| self.kinds.get(near));
         }
         kind
+    }
+
+    /// Reports defaults of kinds that there are not, and keys that no node of the kind has.
+    fn check_defaults(&self) {
+        for KindDefaults { kind: written, span, table } in &self.pipeline.defaults {
+            let Some(kind) = self.kinds.get(written) else {
+                let (written, span, known) = (written.clone(), span.clone(), self.kinds.names());
+                self.report(Mistake::UnknownKind { written, known, span });
+                continue;
+            };
+            let declared = kind.declared();
+            let of_nodes = NodeKeys::declared();
+            let known = declared.iter().chain(of_nodes.iter().filter(|key| key.name != "matrix"));
+            let known: Vec<String> = known.map(|key| key.name.to_owned()).collect();
+            // A kind that declares nothing is asked when its nodes are read.
+            let unknown = table.entries.iter().filter(|entry| !declared.is_empty() && !known.contains(&entry.key));
+            for Entry { key, key_span, .. } in unknown {
+                let (key, place, known) = (key.clone(), format!("`[defaults.{written}]`"), known.clone());
+                self.mistakes.add(spec::Mistake::UnknownKey { key, place, known }, key_span.clone());
+            }
+        }
     }
 
     /// What each node makes; `None` where that is not known: of unknown kinds, and where it is what comes in and that is
@@ -105,10 +147,11 @@ impl<'a> Joining<'a> {
 
     fn read(&self, table: &NodeTable, kind: &dyn NodeKind, output: ArtifactKind) -> (Option<GraphNode>, Named) {
         let pipeline = self.pipeline;
-        let scope = Scope::new(&pipeline.folder, &pipeline.resources, self.mistakes);
+        let scope = Scope::new(&pipeline.folders, &pipeline.resources, self.mistakes);
         let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
         let node = kind.read(&mut reader, &|port| table.inputs.iter().any(|input| input.port == port));
-        reader.read_elsewhere(["kind", "inputs", "seed", "retries"].map(str::to_owned));
+        reader.read_elsewhere(["kind", "inputs"].map(str::to_owned));
+        reader.read_elsewhere(NodeKeys::declared().iter().map(|key| key.name.to_owned()));
         reader.read_elsewhere(kind.ports().iter().map(|port| format!("inputs.{}", port.name)));
         drop(reader);
         let node = node.map(|node| GraphNode {
@@ -117,13 +160,17 @@ impl<'a> Joining<'a> {
             version: kind.version(),
             ports: kind.ports(),
             output,
-            declared: kind.declared(),
-            node,
+            declared: kind.declared().into(),
+            node: node.into(),
             seed: table.seed.unwrap_or(pipeline.seed),
+            pipeline_seed: pipeline.seed,
             retries: table.retries,
+            frozen: table.freeze,
             inputs: kind.ports().iter().map(|_| Vec::new()).collect(),
             imported: false,
-            parameters: table.parameters.clone(),
+            table: table.name.clone(),
+            axes: Vec::new(),
+            parameters: table.parameters.clone().into(),
         });
         (node, scope.named())
     }
@@ -140,7 +187,7 @@ impl<'a> Joining<'a> {
                     continue;
                 };
                 let kind = importer.kind(port.accepts);
-                let scope = Scope::new(&self.pipeline.folder, &self.pipeline.resources, self.mistakes);
+                let scope = Scope::new(&self.pipeline.folders, &self.pipeline.resources, self.mistakes);
                 let mut reader = Reader::new(&scope, written, format!("input `{}`", port.name));
                 let Some(node) = kind.read(&mut reader, &|_| false) else { continue };
                 let several = input.sources.len() > 1;
@@ -151,13 +198,17 @@ impl<'a> Joining<'a> {
                     version: kind.version(),
                     ports: &[],
                     output: kind.output(),
-                    declared: kind.declared(),
-                    node,
+                    declared: kind.declared().into(),
+                    node: node.into(),
                     seed: self.pipeline.seed,
+                    pipeline_seed: self.pipeline.seed,
                     retries: table.retries,
+                    frozen: false,
                     inputs: Vec::new(),
                     imported: true,
-                    parameters: written.clone(),
+                    table: table.name.clone(),
+                    axes: Vec::new(),
+                    parameters: written.clone().into(),
                 });
             }
         }
@@ -167,8 +218,7 @@ impl<'a> Joining<'a> {
     fn check_names(&self, table: &NodeTable) {
         for (name, span) in table.inputs.iter().flat_map(named) {
             if !self.by_name.contains_key(name) {
-                let known = self.pipeline.nodes.iter().map(|node| node.name.clone());
-                let known = known.filter(|known| *known != table.name).collect();
+                let known = self.others(table).collect();
                 self.report(Mistake::UnknownNode { written: name.to_owned(), known, span: span.clone() });
             }
         }
@@ -176,9 +226,11 @@ impl<'a> Joining<'a> {
 
     /// The other nodes that make what `port` of the node `table` takes.
     fn makers(&self, table: &NodeTable, port: &Port, made: &[Option<ArtifactKind>]) -> Vec<String> {
-        let others = self.pipeline.nodes.iter().zip(made).filter(|(node, _)| node.name != table.name);
-        let taken = |made: &Option<ArtifactKind>| made.is_some_and(|made| port.accepts.contains(&made));
-        others.filter(|(_, made)| taken(made)).map(|(node, _)| node.name.clone()).collect()
+        let taken = |name: &String| {
+            let made = self.index(name).and_then(|index| made[index]);
+            made.is_some_and(|made| port.accepts.contains(&made))
+        };
+        self.others(table).filter(taken).collect()
     }
 
     /// The kinds of node that make what `port` takes.
@@ -248,23 +300,20 @@ impl<'a> Joining<'a> {
         })
     }
 
-    /// The order of the tables, or `None` when some wait for each other.
+    /// The order of the nodes, or `None` when some wait for each other.
     fn order(&self) -> Option<Vec<usize>> {
-        let above: Vec<Vec<usize>> = self
-            .pipeline
-            .nodes
-            .iter()
-            .map(|table| table.inputs.iter().flat_map(named).filter_map(|(name, _)| self.index(name)).collect())
-            .collect();
+        let inputs = |node: usize| self.tables[node].iter().flat_map(|table| &self.pipeline.nodes[*table].inputs);
+        let numbers = |node| inputs(node).flat_map(named).filter_map(|(name, _)| self.by_name.get(name).copied());
+        let above: Vec<Vec<usize>> = (0..self.tables.len()).map(|node| numbers(node).collect()).collect();
         let rings = match order::order(&above) {
             Ok(order) => return Some(order),
             Err(rings) => rings,
         };
         for ring in rings {
-            let reported = ring.iter().enumerate().map(|(position, index)| {
+            let reported = ring.iter().enumerate().map(|(position, node)| {
                 let before = ring[(position + ring.len() - 1) % ring.len()];
-                let table = &self.pipeline.nodes[*index];
-                let edge = table.inputs.iter().flat_map(named).find(|(name, _)| self.index(name) == Some(before));
+                let table = &self.pipeline.nodes[self.tables[*node][0]];
+                let edge = inputs(*node).flat_map(named).find(|(name, _)| self.by_name.get(name) == Some(&before));
                 (table.name.clone(), edge.map_or(table.name_span.clone(), |(_, span)| span.clone()))
             });
             self.report(Mistake::Cycle { ring: reported.collect() });
@@ -272,53 +321,20 @@ impl<'a> Joining<'a> {
         None
     }
 
+    /// The first table of the node called `name`.
     fn index(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
+        self.by_name.get(name).map(|node| self.tables[*node][0])
     }
 
-    /// Puts the nodes in order, each after the files that it imports.
-    fn assemble(
-        &self,
-        mut nodes: Vec<Option<GraphNode>>,
-        mut imports: Vec<VecDeque<GraphNode>>,
-        order: &[usize],
-    ) -> Graph {
-        let mut placed = vec![0; nodes.len()];
-        let mut ordered: Vec<GraphNode> = Vec::with_capacity(nodes.len());
-        for index in order {
-            let Some(mut node) = nodes[*index].take() else { continue };
-            for (port, inputs) in node.ports.iter().zip(&mut node.inputs) {
-                let table = &self.pipeline.nodes[*index];
-                let input = table.inputs.iter().find(|input| input.port == port.name);
-                for source in input.iter().flat_map(|input| &input.sources) {
-                    match source {
-                        InputSource::Node { name, .. } => inputs.extend(self.index(name).map(|above| placed[above])),
-                        InputSource::Import(_) => {
-                            inputs.push(ordered.len());
-                            ordered.extend(imports[*index].pop_front());
-                        }
-                    }
-                }
-            }
-            placed[*index] = ordered.len();
-            ordered.push(node);
-        }
-        let mut by_name: Vec<usize> = (0..ordered.len()).collect();
-        by_name.sort_by(|a, b| ordered[*a].name.cmp(&ordered[*b].name));
-        Graph {
-            by_name,
-            name: self.pipeline.name.clone(),
-            seed: self.pipeline.seed,
-            pools: self.pipeline.pools.clone(),
-            show: self.pipeline.show.clone(),
-            nodes: ordered,
-            root: self.pipeline.root.clone(),
-        }
+    /// The names of all nodes but that of `table`.
+    fn others(&self, table: &NodeTable) -> impl Iterator<Item = String> {
+        let names = self.tables.iter().map(|tables| &self.pipeline.nodes[tables[0]].name);
+        names.filter(|name| **name != table.name).cloned()
     }
 }
 
 /// The nodes that an input names, and where.
-fn named(input: &InputTable) -> impl Iterator<Item = (&str, &Span)> {
+pub(super) fn named(input: &InputTable) -> impl Iterator<Item = (&str, &Span)> {
     input.sources.iter().filter_map(|source| match source {
         InputSource::Node { name, span } => Some((name.as_str(), span)),
         InputSource::Import(_) => None,

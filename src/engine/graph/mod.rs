@@ -3,17 +3,21 @@
 //! Every mistake of the file is found here or in `spec`, all of them in one go; a [`Graph`] has none. This module does
 //! no input or output.
 
+mod assemble;
 mod draw;
 mod join;
 mod mistake;
 mod order;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod toy;
 
 pub use draw::{dot, mermaid};
+pub use sweep::AxisValue;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use self::join::Joining;
 use crate::artifact::ArtifactKind;
@@ -21,7 +25,7 @@ use crate::diagnostic::Diagnostic;
 use crate::node::{FileProblem, Kinds, Node, Port};
 use crate::spec::parameter::{Declaration, left_out};
 use crate::spec::syntax::{Syntax, Table};
-use crate::spec::{Named, Pipeline, PoolKind, PoolRequest};
+use crate::spec::{Named, Pipeline, PoolKind, PoolRequest, Written};
 
 /// A pipeline without mistakes.
 pub struct Graph {
@@ -41,9 +45,14 @@ pub struct Graph {
 }
 
 /// A node of a graph.
+#[derive(Clone)]
 pub struct GraphNode {
-    /// Its name. An imported file is called `NODE.PORT`.
+    /// Its name. An instance of a node is called `NODE[AXIS=VALUE]`, an imported file `NODE.PORT`.
     pub name: String,
+    /// The name of the node that it is an instance of, or that imports it.
+    pub table: String,
+    /// The values of the axes that it depends on, by which the instances of a node differ.
+    pub axes: Vec<AxisValue>,
     /// The name of its kind.
     pub kind: &'static str,
     /// The version of its kind.
@@ -53,21 +62,44 @@ pub struct GraphNode {
     /// What it makes.
     pub output: ArtifactKind,
     /// Its parameters, as its kind declares them.
-    declared: Vec<Declaration>,
+    declared: Arc<[Declaration]>,
     /// Its parameters and its work.
-    pub node: Box<dyn Node>,
+    pub node: Arc<dyn Node>,
     /// Its own seed: `seed` of its table, otherwise the pipeline's.
     pub seed: u64,
+    /// The pipeline's seed: see [`SeedUse::pipeline`](crate::node::SeedUse::pipeline).
+    pub pipeline_seed: u64,
     /// How often it is retried after a transient failure; `None` leaves it to the run.
     pub retries: Option<u32>,
+    /// Whether it takes the latest result that the cache has, and never runs. What it would take is not needed then.
+    pub frozen: bool,
     /// Indices into [`Graph::nodes`], by port, in the order of `ports`.
     pub inputs: Vec<Vec<usize>>,
     /// Whether it is an imported file, not a table of the pipeline file.
     pub imported: bool,
-    parameters: Table,
+    parameters: Arc<Table>,
 }
 
 impl GraphNode {
+    /// What it needs: by port, indices into [`Graph::nodes`].
+    pub fn needs(&self) -> &[Vec<usize>] {
+        if self.frozen { &[] } else { &self.inputs }
+    }
+
+    /// The values of its axes, by their names.
+    pub fn axis_values(&self) -> BTreeMap<String, String> {
+        self.axes.iter().map(|value| (value.axis.clone(), value.value.clone())).collect()
+    }
+
+    /// Its name without seeds: the same for nodes that differ by these alone.
+    pub fn name_without_seeds(&self) -> String {
+        if !self.axes.iter().any(|value| value.is_seed) {
+            return self.name.clone();
+        }
+        let values: Vec<AxisValue> = self.axes.iter().filter(|value| !value.is_seed).cloned().collect();
+        sweep::name(&self.table, &values)
+    }
+
     /// What it means that `parameter` is not in the node's key, in words.
     pub fn left_out(&self, parameter: &str) -> Option<String> {
         self.node.left_out(parameter).or_else(|| left_out(&self.declared, parameter))
@@ -83,12 +115,21 @@ impl GraphNode {
 }
 
 impl Graph {
-    /// Reads the text of a pipeline file in `folder`; `default_name` is for a file that gives no name.
+    /// Reads the text of a pipeline in `folder` that includes no files; `default_name` is for one that gives no name.
     ///
     /// # Errors
     /// All mistakes of the file.
     pub fn read(text: &str, default_name: &str, folder: &Path, kinds: &Kinds) -> Result<Self, Rejected> {
-        let (pipeline, mistakes) = Pipeline::read(text, default_name, folder, &kinds.declared());
+        let path = folder.join(default_name);
+        Self::of(Written::read(&path, text, &(), &[], &kinds.declared()), default_name, kinds)
+    }
+
+    /// The graph of a pipeline as it is written; `default_name` is for one that gives no name.
+    ///
+    /// # Errors
+    /// All mistakes of its files and settings.
+    pub fn of(written: Written, default_name: &str, kinds: &Kinds) -> Result<Self, Rejected> {
+        let (pipeline, mistakes) = Pipeline::read(written, default_name, &kinds.declared());
         let Some(pipeline) = pipeline else {
             return Err(Rejected { mistakes: mistakes.into_list(), ..Rejected::default() });
         };
@@ -107,6 +148,17 @@ impl Graph {
         found.ok().map(|place| self.by_name[place])
     }
 
+    /// The indices of the nodes that `written` names: a node or one of its instances, all instances of a node, or those
+    /// with the values that it gives for some axes.
+    pub fn select(&self, written: &str) -> Vec<usize> {
+        if let Some(index) = self.find(written) {
+            return vec![index];
+        }
+        let (table, wanted) = sweep::selection(written).unwrap_or((written, Vec::new()));
+        let selected = |node: &GraphNode| !node.imported && node.table == table && sweep::matches(&node.axes, &wanted);
+        (0..self.nodes.len()).filter(|index| selected(&self.nodes[*index])).collect()
+    }
+
     /// What the file calls the things that the node at `index` uses: [`Node::names`].
     pub fn names(&self, index: usize) -> BTreeMap<String, String> {
         let node = &self.nodes[index];
@@ -116,13 +168,18 @@ impl Graph {
         })
     }
 
-    /// `targets` and all that they need, by index; everything when there are no targets.
+    /// `targets` and all that they need, by index. Without targets everything, except for what only frozen nodes would
+    /// take.
     pub fn needed(&self, targets: &[usize]) -> Vec<bool> {
-        let mut needed = vec![targets.is_empty(); self.nodes.len()];
+        let mut needed = vec![false; self.nodes.len()];
+        if targets.is_empty() {
+            needed.fill(true);
+            self.nodes.iter().flat_map(|node| &node.inputs).flatten().for_each(|above| needed[*above] = false);
+        }
         targets.iter().for_each(|target| needed[*target] = true);
-        for index in (0..self.nodes.len()).rev().filter(|_| !targets.is_empty()) {
+        for index in (0..self.nodes.len()).rev() {
             if needed[index] {
-                self.nodes[index].inputs.iter().flatten().for_each(|above| needed[*above] = true);
+                self.nodes[index].needs().iter().flatten().for_each(|above| needed[*above] = true);
             }
         }
         needed
@@ -130,7 +187,7 @@ impl Graph {
 
     /// What is wrong with a file that a parameter of `node` names, at its place in the pipeline file.
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, Some(&node.name), &node.parameters, problem)
+        file_mistake(&self.root, Some(&node.table), &node.parameters, problem)
     }
 
     /// What the file asks of the pool called `name`.
@@ -179,7 +236,7 @@ pub struct Unread {
 impl Rejected {
     /// See [`Graph::file_mistake`].
     pub fn file_mistake(&self, node: &GraphNode, problem: FileProblem) -> Diagnostic {
-        file_mistake(&self.root, Some(&node.name), &node.parameters, problem)
+        file_mistake(&self.root, Some(&node.table), &node.parameters, problem)
     }
 
     /// The same for what a node names that could not be made.

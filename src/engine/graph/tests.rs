@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::diagnostic::{Source, Style, render};
+use crate::diagnostic::{Sources, Style, render};
 use crate::event::State;
 use crate::node::{Arity, NodeKind};
 use crate::spec::Reader;
@@ -15,7 +15,7 @@ fn read(text: &str) -> Result<Graph, Rejected> {
 /// All that is said about a text with mistakes.
 fn said(text: &str) -> String {
     let mistakes = read(text).err().expect("the text has mistakes").mistakes;
-    render(Some(&Source { name: "toy.toml".into(), text: text.into() }), &mistakes, Style::PLAIN)
+    render(&Sources::of("toy.toml", text), &mistakes, Style::PLAIN)
 }
 
 const SOUND: &str = "
@@ -120,7 +120,7 @@ proptest::proptest! {
 }
 
 fn show(text: &str, rejected: &Rejected) {
-    render(Some(&Source { name: "toy.toml".into(), text: text.into() }), &rejected.mistakes, Style::PLAIN);
+    render(&Sources::of("toy.toml", text), &rejected.mistakes, Style::PLAIN);
 }
 
 #[test]

@@ -47,6 +47,9 @@ impl<'a> Earlier<'a> {
             return Ok(reported(&changes, entry));
         }
         let mut earlier = store.earlier(&self.graph.name, &node.name)?;
+        if earlier.is_empty() && !node.axes.is_empty() {
+            earlier = self.of_instances(node, store)?;
+        }
         if earlier.is_empty() && self.thorough {
             earlier = self.likely_ancestors(node, store)?;
         }
@@ -60,12 +63,39 @@ impl<'a> Earlier<'a> {
         let name = &entry.node;
         let other = if entry.pipeline != self.graph.name {
             Some(format!("new; compared with `{name}` of the pipeline `{}`", entry.pipeline))
+        } else if *name != node.name && self.graph.find(name).is_some() {
+            Some(format!("new; compared with `{name}`"))
         } else if *name != node.name {
             Some(format!("new; compared with `{name}`, which was removed"))
         } else {
             None
         };
         Ok(other.into_iter().chain(reported(&changes, Some(entry.clone()))).collect())
+    }
+
+    /// The results that `node` has had under its name, that of the last run first, then the newest.
+    pub fn own(&self, node: &GraphNode, store: &Arc<Store>) -> Result<Vec<Entry>, Failure> {
+        let last_used = self.last_used.get_or_init(|| Ok(store.last_used(&self.graph.name)?)).as_ref();
+        let last_used = last_used.map_err(Clone::clone)?.get(&node.name).copied();
+        let mut found = Vec::new();
+        if let Some(key) = last_used
+            && let Found::Complete(entry) = store.find(&key)?
+        {
+            found.push(*entry);
+        }
+        found.extend(store.earlier(&self.graph.name, &node.name)?);
+        Ok(found)
+    }
+
+    /// The results of other instances of the same node, and of the node before it had instances.
+    fn of_instances(&self, node: &GraphNode, store: &Arc<Store>) -> Result<Vec<Entry>, Failure> {
+        let others = self.graph.nodes.iter().filter(|other| other.table == node.table && !other.imported);
+        let names = others.map(|other| &other.name).filter(|name| **name != node.name);
+        let mut found = store.earlier(&self.graph.name, &node.table)?;
+        for name in names.take(COMPARED) {
+            found.extend(store.earlier(&self.graph.name, name)?.into_iter().next());
+        }
+        Ok(found)
     }
 
     /// The results of what `node` may have been before it was renamed, or its pipeline was: nodes of its kind and name

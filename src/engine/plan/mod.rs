@@ -15,7 +15,7 @@ pub use key::{Determinants, NUMERICS, OfItems, OfNode, content};
 use why::accepting;
 pub use why::{Change, Words, changes, sentences};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,12 @@ pub struct NodePlan {
     /// The key of its result, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Digest>,
+    /// The values of the axes that it depends on, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
+    /// Whether it is frozen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
 }
 
 /// What the pipeline asks of a pool cannot be had.
@@ -81,7 +87,7 @@ pub fn open(graph: &Graph, targets: &[usize], machine: &dyn Machine) -> Result<P
     let mut met: Vec<(&'static str, serde_json::Value, Result<Pool, Unmet>)> = Vec::new();
     let mut errors = Vec::new();
     let needed = graph.needed(targets);
-    for (index, node) in graph.nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
+    for (index, node) in graph.nodes.iter().enumerate().filter(|(index, node)| needed[*index] && !node.frozen) {
         let Some(Slots { pool: name, count, asked: own }) = node.node.resources() else { continue };
         let place = (!own.is_null()).then_some(index);
         let error = |unmet| UsageError { pool: name, node: place, unmet };
@@ -158,9 +164,11 @@ fn attempt(planner: &Planner<'_>, store: &Arc<Store>, digests: &dyn FileDigests)
             why,
             items,
             key,
+            axes: node.axis_values(),
+            frozen: node.frozen,
         };
         let Some(inputs) = planner.inputs(index, &results) else {
-            let above = node.inputs.iter().flatten().filter(|above| results[**above].is_none());
+            let above = node.needs().iter().flatten().filter(|above| results[**above].is_none());
             let names: BTreeSet<String> = above.map(|above| format!("`{}`", graph.nodes[*above].name)).collect();
             let why = format!("awaits {}", names.into_iter().collect::<Vec<_>>().join(", "));
             nodes.push(planned(State::Awaits, vec![why], None, None));
@@ -319,7 +327,7 @@ impl<'a> Planner<'a> {
     /// What comes into the node `index`, when all of it is in `results`.
     pub fn inputs(&self, index: usize, results: &[Option<StoredResult>]) -> Option<PortResults> {
         let of_port = |above: &Vec<usize>| above.iter().map(|above| results[*above].clone()).collect();
-        self.graph.nodes[index].inputs.iter().map(of_port).collect()
+        self.graph.nodes[index].needs().iter().map(of_port).collect()
     }
 
     /// Decides about the node `index`, whose inputs are `inputs`.
@@ -334,9 +342,13 @@ impl<'a> Planner<'a> {
         digests: &dyn FileDigests,
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
+        if node.frozen {
+            return self.frozen(node, store);
+        }
         let sources = node.node.sources(digests)?;
         let numerics = self.pools.of(index).map(|pool| pool.class.as_str());
-        let own = Determinants { node, pipeline_seed: self.graph.seed, inputs: &inputs, sources: &sources, numerics };
+        let own =
+            Determinants { node, pipeline_seed: node.pipeline_seed, inputs: &inputs, sources: &sources, numerics };
         let key = own.key();
         let forced = self.options.force.contains(&index);
         let mut found = if forced { Found::Nothing } else { store.find(&key)? };
@@ -367,6 +379,23 @@ impl<'a> Planner<'a> {
         }
         task.inputs = inputs;
         Ok(Decision::Run(Box::new(task)))
+    }
+
+    /// The latest result of a frozen node that is complete: that of the last run, or else the newest.
+    fn frozen(&self, node: &GraphNode, store: &Arc<Store>) -> Result<Decision, Failure> {
+        for entry in self.earlier.own(node, store)? {
+            if entry.kind == node.kind
+                && let Found::Complete(entry) = store.find(&entry.key)?
+            {
+                let remark = Some(format!("frozen: the result of {}", entry.finished));
+                return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
+            }
+        }
+        let message = format!("`{}` is frozen, but the cache has no result of it", node.name);
+        let help = Some(
+            "remove `freeze` and run it once; a node is found by the names of its pipeline and its own".to_owned(),
+        );
+        Err(Failure::Node { message, help })
     }
 
     /// Uses what other numerics classes made in place of `class`, where the pipeline or the run accepts it: a result as
@@ -489,7 +518,7 @@ impl<'a> Planner<'a> {
         }
         let own = store.items(&function_key)?;
         let inputs = inputs(self.graph, index, results, objects(store));
-        let items = work.items(&inputs, self.graph.seed, digests)?;
+        let items = work.items(&inputs, self.graph.nodes[index].pipeline_seed, digests)?;
         let has = |journal: &Items, item| journal.is_usable(item, |objects| store.has_objects(objects));
         let mut counts = vec![0; journals.len()];
         for item in &items {
@@ -516,11 +545,9 @@ impl<'a> Planner<'a> {
         store: &Arc<Store>,
         digests: &dyn FileDigests,
     ) -> Result<Option<ItemCounts>, Failure> {
-        let (Work::Items(work), Some(function_key)) = (self.graph.nodes[task.index].node.work(), task.function_key)
-        else {
-            return Ok(None);
-        };
-        let items = work.items(&task.inputs(self.graph, objects(store)), self.graph.seed, digests)?;
+        let node = &self.graph.nodes[task.index];
+        let (Work::Items(work), Some(function_key)) = (node.node.work(), task.function_key) else { return Ok(None) };
+        let items = work.items(&task.inputs(self.graph, objects(store)), node.pipeline_seed, digests)?;
         let finished = if task.forced { Items::default() } else { store.items(&function_key)? };
         let are_there = |objects: &[Digest]| -> Result<bool, Failure> {
             Ok(!objects.iter().any(|object| task.lost.contains(object)) && store.has_objects(objects)?)

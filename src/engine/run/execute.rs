@@ -265,7 +265,7 @@ impl Execution<'_> {
         let context = NodeContext {
             node: &self.node.name,
             seed: self.node.seed,
-            pipeline_seed: self.shared.graph.seed,
+            pipeline_seed: self.node.pipeline_seed,
             slots: self.slots,
             objects: Arc::clone(objects),
             files: self.files,

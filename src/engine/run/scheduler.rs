@@ -74,7 +74,7 @@ impl<'env> Scheduler<'env> {
     /// A scheduler for what `planner` wants.
     pub fn new(planner: &'env Planner<'env>, shared: &'env Shared<'env>) -> Self {
         let nodes = &shared.graph.nodes;
-        let above = nodes.iter().map(|node| node.inputs.iter().flatten().copied().collect());
+        let above = nodes.iter().map(|node| node.needs().iter().flatten().copied().collect());
         Self {
             planner,
             shared,
@@ -395,6 +395,8 @@ impl<'env> Scheduler<'env> {
             summary: result.map(|(_, summary)| self.reported(index, summary)),
             error: failure.map(|failure| failure.to_string()),
             help,
+            axes: node.axis_values(),
+            frozen: node.frozen,
         };
         self.shared.reporter.report(Event::Finished(report.clone()));
         self.reports[index] = Some(report);

@@ -134,7 +134,7 @@ pub enum Form {
     Any {
         /// What it is, in words.
         what: &'static str,
-        /// The forms.
+        /// The forms; anything when there are none.
         forms: Vec<Form>,
     },
 }
@@ -215,7 +215,7 @@ impl fmt::Display for Form {
             Self::List { of, least, most: Some(most), .. } if least == most => write!(f, "list of {least}: {of}"),
             Self::List { of, .. } => write!(f, "list of {of}"),
             Self::Table { .. } => f.write_str("table"),
-            Self::Any { what, .. } if self.has_tables() => f.write_str(what),
+            Self::Any { what, forms } if forms.is_empty() || self.has_tables() => f.write_str(what),
             Self::Any { forms, .. } => {
                 let forms: Vec<String> = forms.iter().map(Self::to_string).collect();
                 f.write_str(&forms.join(", or "))

@@ -1,6 +1,7 @@
 //! What can be wrong with a pipeline file as it is written: the mistakes as data, and their prose in one place.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 use super::keys::{Synonyms, suggestion};
 use crate::diagnostic::{Diagnostic, Span, did_you_mean, listed, nearest};
@@ -186,7 +187,7 @@ fn retyped(expected: &str, found: &str) -> Option<&'static str> {
     let one = |nouns: &[&str]| nouns.iter().any(|noun| expected == *noun || expected.starts_with(&format!("{noun},")));
     match found {
         "a list" if one(&["a number", "an integer", "a string", "a boolean"]) => {
-            Some("a node takes one value; sweeps are not supported yet: write a node for each value")
+            Some("for a sweep, write `matrix = { KEY = [VALUE, VALUE] }` in the node")
         }
         "a string" if one(&["a number", "an integer", "a boolean"]) => Some("write it without quotes"),
         "a number" if one(&["an integer"]) => Some("write it without a decimal point or an exponent"),
@@ -200,6 +201,8 @@ fn retyped(expected: &str, found: &str) -> Option<&'static str> {
 #[derive(Debug, Default)]
 pub struct Mistakes {
     list: RefCell<Vec<Diagnostic>>,
+    /// The places of those in the list, and what is said there.
+    places: RefCell<HashSet<(Span, String)>>,
     incomplete: Cell<bool>,
     /// What the program's keys are called elsewhere.
     pub(crate) synonyms: &'static Synonyms,
@@ -209,7 +212,9 @@ impl Mistakes {
     /// Mistakes of a string that has those of `syntax` already. When it is `incomplete`, what is missing from it is not
     /// held against it.
     pub fn after(syntax: Vec<Diagnostic>, incomplete: bool) -> Self {
-        Self { incomplete: Cell::new(incomplete), list: RefCell::new(syntax), synonyms: &[] }
+        let mistakes = Self { incomplete: Cell::new(incomplete), ..Self::default() };
+        syntax.into_iter().for_each(|mistake| mistakes.push(mistake));
+        mistakes
     }
 
     /// A part of the text is in a place that is not read: from now on, missing keys are not reported.
@@ -224,11 +229,12 @@ impl Mistakes {
         }
     }
 
-    /// Adds one that has its message. The same mistake at the same place is one mistake.
+    /// Adds one that has its message. The same mistake at the same place is one mistake, even if several nodes have it:
+    /// those that share a default, or are instances of one table.
     pub fn push(&self, diagnostic: Diagnostic) {
-        let mut list = self.list.borrow_mut();
-        if !list.contains(&diagnostic) {
-            list.push(diagnostic);
+        let place = diagnostic.labels.first().map(|label| (label.span.clone(), label.text.clone()));
+        if place.is_none_or(|place| self.places.borrow_mut().insert(place)) {
+            self.list.borrow_mut().push(diagnostic);
         }
     }
 

@@ -2,14 +2,17 @@
 //!
 //! This module does not know which kinds of node there are, nor what their names mean.
 
-use std::path::{Path, PathBuf};
-
 use super::declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
+use super::defaults::{self, KindDefaults};
 use super::keys::meant;
+use super::matrix::{self, Axis, Excluded, Exclusion, Point};
 use super::mistake::{Mistake, Mistakes};
-use super::parameter::{Parameters, filled_string, integer, strings};
+use super::parameter::{
+    Class, Declaration, Fallback, Form, Parameters, Setting, boolean, filled_string, integer, strings,
+};
 use super::reader::{Reader, Scope, resolve};
-use super::syntax::{self, Entry, Located, Parsed, Syntax, Table};
+use super::syntax::{Entry, Located, Syntax, Table};
+use super::written::{Folders, Written};
 use crate::diagnostic::Span;
 
 /// A pipeline file as it is written.
@@ -25,11 +28,17 @@ pub struct Pipeline {
     pub show: Option<Vec<String>>,
     /// The resources that it declares.
     pub resources: Vec<Resource>,
-    /// Its nodes, in the order of the text.
+    /// Its nodes, in the order of the text; of a node with axes of its own a copy for every combination of their values.
     pub nodes: Vec<NodeTable>,
-    /// The file's directory, against which paths are resolved.
-    pub folder: PathBuf,
-    /// The whole file, for places.
+    /// The parameters that take several values, the pipeline's seed last.
+    pub axes: Vec<Axis>,
+    /// The combinations that are left out.
+    pub exclusions: Vec<Exclusion>,
+    /// What nodes have that do not write it themselves.
+    pub defaults: Vec<KindDefaults>,
+    /// The directories against which paths are resolved.
+    pub folders: Folders,
+    /// All tables, for places.
     pub root: Table,
 }
 
@@ -44,6 +53,9 @@ crate::parameters! {
         seed: u64 = integer(..).default(0),
         /// Nodes of which a run shows samples
         show: Option<Vec<String>> = strings("the name of a node").optional("the program's choice").execution(),
+        /// Values of `seed`, and of nodes' parameters as `NODE.PARAMETER`: the nodes that depend on one are run with each;
+        /// `exclude` is a list of combinations to leave out
+        matrix: Option<()> = matrix_table().optional("none").execution(),
     }
 }
 
@@ -54,7 +66,27 @@ crate::parameters! {
         seed: Option<u64> = integer(..).optional("the pipeline's"),
         /// Number of times to retry the node after a transient failure
         retries: Option<u32> = integer(..=100).optional("what `--retries` says").execution(),
+        /// Use the latest result in the cache whatever has changed, and never run the node
+        freeze: bool = boolean().default(false).execution(),
+        /// Values of parameters: the node, and what takes its result, is run with each combination; `exclude` is a list of
+        /// combinations to leave out
+        matrix: Option<()> = matrix_table().optional("none").execution(),
     }
+}
+
+/// `matrix`, which is read before all other keys.
+fn matrix_table() -> Setting<()> {
+    let any = |what| Form::Any { what, forms: Vec::new() };
+    let combination = Form::Table { keys: Vec::new(), rest: Some(Box::new(any("a value"))) };
+    let exclude = Declaration {
+        name: "exclude",
+        form: Form::List { of: Box::new(combination), least: 0, most: None, distinct: false },
+        fallback: Fallback::Words("none"),
+        class: Class::Execution,
+        help: "Combinations to leave out: each the values of some parameters",
+    };
+    let form = Form::Table { keys: vec![exclude], rest: Some(Box::new(any("a list of values"))) };
+    Setting::new(form, |table, key| table.has(key).then_some(()), |()| None)
 }
 
 /// A node as it is written.
@@ -70,6 +102,10 @@ pub struct NodeTable {
     pub seed: Option<u64>,
     /// How often it is retried after a transient failure.
     pub retries: Option<u32>,
+    /// Whether it takes the latest result that the cache has, and never runs.
+    pub freeze: bool,
+    /// The values of its own axes: numbers in [`Pipeline::axes`].
+    pub point: Point,
     /// Its inputs.
     pub inputs: Vec<InputTable>,
     /// Whether there are inputs that are written in no way that says which they are.
@@ -106,34 +142,18 @@ pub enum InputSource {
 }
 
 /// Keys of a node that the engine reads; the rest are parameters of its kind.
-const ENGINE_KEYS: [&str; 7] = ["kind", "inputs", "seed", "retries", "matrix", "sweep", "freeze"];
+const ENGINE_KEYS: [&str; 6] = ["kind", "inputs", "seed", "retries", "freeze", "matrix"];
 
 impl Pipeline {
-    /// Reads the text of a pipeline file in `folder` and may have the tables `declared`. `None` when the file is for a
-    /// newer version; whatever else is wrong is left out of the pipeline and reported in `mistakes`.
-    pub fn read(text: &str, default_name: &str, folder: &Path, declared: &Declared) -> (Option<Self>, Mistakes) {
-        let Parsed { root, mistakes, incomplete } = syntax::parse(text);
+    /// Reads the tables of `written`, beside those of the engine those `declared`. `None` when the file is for a newer
+    /// version; whatever else is wrong is left out of the pipeline and reported.
+    pub fn read(written: Written, default_name: &str, declared: &Declared) -> (Option<Self>, Mistakes) {
+        let Written { folders, root, mistakes, end, .. } = written;
         if let Some((language, span)) = newer_language(&root) {
             let newer = Mistakes::default();
             newer.add(Mistake::Newer { language }, span);
             return (None, newer);
         }
-        let mut mistakes = Mistakes::after(mistakes, incomplete);
-        mistakes.synonyms = declared.synonyms;
-        let end = text.trim_end().len();
-        let pipeline = Self::of_table(root, default_name, folder, declared, &mistakes, end);
-        (Some(pipeline), mistakes)
-    }
-
-    fn of_table(
-        root: Table,
-        default_name: &str,
-        folder: &Path,
-        declared: &Declared,
-        mistakes: &Mistakes,
-        end: usize,
-    ) -> Self {
-        let scope = Scope::new(folder, &[], mistakes);
         let mut pipeline = Self {
             name: default_name.to_owned(),
             seed: 0,
@@ -141,45 +161,83 @@ impl Pipeline {
             show: None,
             resources: Vec::new(),
             nodes: Vec::new(),
-            folder: folder.to_owned(),
-            root: Table::default(),
+            axes: Vec::new(),
+            exclusions: Vec::new(),
+            defaults: Vec::new(),
+            folders,
+            root,
         };
+        pipeline.read_tables(declared, &mistakes, end);
+        (Some(pipeline), mistakes)
+    }
+
+    fn read_tables(&mut self, declared: &Declared, mistakes: &Mistakes, end: usize) {
+        let (folders, root) = (self.folders.clone(), std::mem::take(&mut self.root));
+        let scope = Scope::new(&folders, &[], mistakes);
         let mut file = Reader::new(&scope, &root, "the file");
-        file.refuse("include", "put the tables of both files into one");
-        ["matrix", "sweep"].into_iter().for_each(|key| file.refuse(key, MATRIX_INSTEAD));
         reject_keys_outside(&root, declared, &mut file);
         if has_misnamed_table(&root, declared) {
             mistakes.set_incomplete();
         }
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
-            pipeline.read_pipeline(&mut table);
+            self.read_pipeline(&mut table);
         }
         for pool in declared.pools {
             let table = file.named_table(pool.name, &format!("`[{}]`", pool.name));
-            pipeline.pools.push((*pool, table.map(|mut table| (pool.read)(&mut table)).unwrap_or_default()));
+            self.pools.push((*pool, table.map(|mut table| (pool.read)(&mut table)).unwrap_or_default()));
         }
         for kind in declared.resources {
             for entry in tables_by_name(&mut file, kind.table, kind.noun, mistakes) {
-                pipeline.read_resource(entry, kind, &scope);
+                self.read_resource(entry, kind, &scope);
             }
         }
-        for entry in tables_by_name(&mut file, "nodes", "node", mistakes) {
-            pipeline.read_node(entry, &scope);
+        self.defaults = defaults::read(&mut file, mistakes);
+        let nodes = tables_by_name(&mut file, "nodes", "node", mistakes);
+        let mut excluded = Vec::new();
+        let seed = self.read_matrix(&root, &nodes, &mut excluded, &scope);
+        for entry in nodes {
+            self.read_node(entry, &scope, &mut excluded);
         }
-        pipeline.check_shown(&root, mistakes);
+        self.axes.extend(seed);
+        self.exclusions = excluded.iter().filter_map(|it| it.resolved(&self.axes, mistakes)).collect();
+        self.check_shown(&root, mistakes);
         if !file.has("nodes") || file.named_table("nodes", "").is_some_and(|mut nodes| nodes.rest().is_empty()) {
             mistakes.add(Mistake::NoNodes, end..end);
         }
+        file.read_elsewhere(["include".to_owned()]);
         drop(file);
-        pipeline.root = root;
-        pipeline
+        self.root = root;
     }
 
     fn read_pipeline(&mut self, table: &mut Reader<'_>) {
         let read = PipelineTable::read(table).expect("all have defaults");
         self.name = read.name.unwrap_or_else(|| self.name.clone());
         (self.seed, self.show) = (read.seed, read.show);
-        ["matrix", "sweep"].into_iter().for_each(|key| table.refuse(key, MATRIX_INSTEAD));
+    }
+
+    /// Reads the axes of the whole pipeline. Returns that of its seed, which is the last in the names of instances.
+    fn read_matrix(
+        &mut self,
+        root: &Table,
+        nodes: &[&Entry],
+        excluded: &mut Vec<Excluded>,
+        scope: &Scope<'_>,
+    ) -> Option<Axis> {
+        let Syntax::Table(table) = &root.get("pipeline")?.value.value else { return None };
+        let entry = table.get("matrix")?;
+        matrix::read(entry, None, &mut self.axes, excluded, scope.mistakes);
+        for axis in &self.axes {
+            let Some(node) = axis.node.as_ref().filter(|node| !nodes.iter().any(|entry| entry.key == **node)) else {
+                continue;
+            };
+            let known = nodes.iter().map(|entry| entry.key.clone()).collect();
+            scope.mistakes.add(Mistake::UnknownName { what: "node", written: node.clone(), known }, axis.span());
+        }
+        let seed = self.axes.iter().position(|axis| axis.node.is_none()).map(|index| self.axes.remove(index));
+        if let (Some(axis), Some(value)) = (&seed, table.get("seed")) {
+            matrix::two_ways(axis, &value.key_span, scope);
+        }
+        seed
     }
 
     fn check_shown(&self, root: &Table, mistakes: &Mistakes) {
@@ -199,7 +257,8 @@ impl Pipeline {
             let help = Some(format!("write `{name} = {{ source = \"{source}\" }}`"));
             let (message, label) = (format!("{noun} `{name}` must be a table"), "this is a string".to_owned());
             scope.mistakes.add(Mistake::Other { message, label, help }, entry.value.span.clone());
-            let (source, path) = (source.clone(), resolve(scope.folder, source));
+            let path = resolve(scope.folders.at(entry.value.span.start), source);
+            let source = source.clone();
             self.resources.push(Resource { table: declared_in, name, source, path, revision: None });
             return;
         }
@@ -210,16 +269,36 @@ impl Pipeline {
         let source = source.filter(|source| (kind.is_remote)(source) || table.is_plain_path("source", source));
         // One whose source is wrong is still known by its name.
         let source = source.unwrap_or_default();
-        let path = resolve(scope.folder, &source);
+        let place = declared_place(entry);
+        let path = resolve(scope.folders.at(place), &source);
         self.resources.push(Resource { table: declared_in, name: entry.key.clone(), source, path, revision });
     }
 
-    fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>) {
+    fn read_node(&mut self, entry: &Entry, scope: &Scope<'_>, excluded: &mut Vec<Excluded>) {
         let Some(table) = table_of(entry, scope.mistakes) else { return };
         if let Some(below) = node_below(table) {
             reject_dotted_name(entry, below, scope.mistakes);
             return;
         }
+        let written = table.get("kind").and_then(|kind| match &kind.value.value {
+            Syntax::String(kind) => self.defaults.iter().find(|defaults| defaults.kind == *kind),
+            _ => None,
+        });
+        if let Some(matrix) = table.get("matrix") {
+            matrix::read(matrix, Some(&entry.key), &mut self.axes, excluded, scope.mistakes);
+        }
+        let is_swept = self.axes.iter().any(|axis| axis.node.as_ref() == Some(&entry.key));
+        if written.is_none() && !is_swept {
+            return self.read_variant(entry, table, Point::new(), scope);
+        }
+        let filled = written.map_or_else(|| table.clone(), |written| defaults::filled(table, &written.table));
+        for (table, point) in matrix::variants(&entry.key, table, filled, &self.axes, excluded, scope) {
+            self.read_variant(entry, &table, point, scope);
+        }
+    }
+
+    /// Reads a node's table, with what defaults and axes put into it.
+    fn read_variant(&mut self, entry: &Entry, table: &Table, point: Point, scope: &Scope<'_>) {
         let (keys, mut parameters): (Vec<Entry>, Vec<Entry>) =
             table.entries.iter().cloned().partition(|entry| ENGINE_KEYS.contains(&entry.key.as_str()));
         let keys = Table { span: table.span.clone(), entries: keys };
@@ -233,9 +312,7 @@ impl Pipeline {
                 kind.map(|kind| (kind, keys.place("kind").unwrap_or_default()))
             }
         };
-        let NodeKeys { seed, retries } = NodeKeys::read(&mut reader).expect("all have defaults");
-        ["matrix", "sweep"].into_iter().for_each(|key| reader.refuse(key, MATRIX_INSTEAD));
-        reader.refuse("freeze", "remove it; cached results are used anyway");
+        let NodeKeys { seed, retries, freeze, .. } = NodeKeys::read(&mut reader).expect("all have defaults");
         let inputs = read_inputs(&keys, &mut reader, scope);
         drop(reader);
         self.nodes.push(NodeTable {
@@ -244,11 +321,19 @@ impl Pipeline {
             kind,
             seed,
             retries,
+            freeze,
+            point,
             inputs_are_unread: inputs.is_none(),
             inputs: inputs.unwrap_or_default(),
             parameters: Table { span: table.span.clone(), entries: parameters },
         });
     }
+}
+
+/// Where the source of a resource is written.
+fn declared_place(entry: &Entry) -> usize {
+    let source = if let Syntax::Table(table) = &entry.value.value { table.place("source") } else { None };
+    source.unwrap_or_else(|| entry.key_span.clone()).start
 }
 
 /// Rejects keys of `[pipeline]` and of pools before the first table.
@@ -297,8 +382,6 @@ fn misnamed_kind(node: &Entry, written: Entry, mistakes: &Mistakes) -> Option<(S
     mistakes.add(Mistake::UnknownKey { key, place, known }, key_span);
     if let Syntax::String(kind) = value.value { Some((kind, value.span)) } else { None }
 }
-
-const MATRIX_INSTEAD: &str = "sweeps are not supported yet: write a node for each value";
 
 fn newer_language(root: &Table) -> Option<(u64, Span)> {
     let Syntax::Table(pipeline) = &root.get("pipeline")?.value.value else { return None };

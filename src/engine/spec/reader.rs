@@ -16,12 +16,13 @@ use super::mistake::{Mistake, Mistakes};
 use super::paths;
 use super::syntax::{Entry, Located, Syntax, Table};
 use super::value::FromToml;
+use super::written::Folders;
 use crate::diagnostic::{Span, did_you_mean};
 
 /// What readers of one file share.
 pub struct Scope<'a> {
-    /// The pipeline file's directory.
-    pub folder: &'a Path,
+    /// The directories against which paths are resolved.
+    pub folders: &'a Folders,
     /// The resources that it declares.
     pub resources: &'a [Resource],
     /// Where mistakes go.
@@ -40,8 +41,8 @@ pub struct Named {
 
 impl<'a> Scope<'a> {
     /// A scope in which nothing was read yet.
-    pub fn new(folder: &'a Path, resources: &'a [Resource], mistakes: &'a Mistakes) -> Self {
-        Self { folder, resources, mistakes, named: RefCell::default() }
+    pub fn new(folders: &'a Folders, resources: &'a [Resource], mistakes: &'a Mistakes) -> Self {
+        Self { folders, resources, mistakes, named: RefCell::default() }
     }
 
     /// What was named so far.
@@ -241,11 +242,11 @@ impl<'a> Reader<'a> {
         self.string(key, expected)
     }
 
-    /// A path, resolved against the pipeline file's directory.
+    /// A path, resolved against the directory of the file that it is written in.
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let written = self.string(key, "a path")?;
         self.is_plain_path(key, &written).then(|| {
-            let path = resolve(self.scope.folder, &written);
+            let path = resolve(self.scope.folders.at(self.span_of(key).start), &written);
             self.scope.named.borrow_mut().paths.push((format!("{}{key}", self.path), path.clone()));
             path
         })
@@ -468,7 +469,8 @@ mod tests {
         let mistakes = Mistakes::after(mistakes, incomplete);
         let name = "base".to_owned();
         let resources = [Resource { table: MODEL.table, name, source: "m".into(), path: "m".into(), revision: None }];
-        let scope = Scope::new(Path::new("folder"), &resources, &mistakes);
+        let folders = Folders::of(Path::new("folder"));
+        let scope = Scope::new(&folders, &resources, &mistakes);
         let value = read(&mut Reader::new(&scope, &table, "node `n`"));
         (value, mistakes.into_list())
     }

@@ -269,6 +269,11 @@ fn innermost_inline<'a>(table: &'a Table, span: &Span) -> Option<&'a Table> {
     table.entries.iter().find_map(|entry| of_value(&entry.value, span))
 }
 
+/// What was parsed, at the places where it was.
+pub(super) fn tree(parsed: DeTable<'_>) -> Table {
+    table(0..0, parsed, &|span| span)
+}
+
 /// `place` is where a part of what was parsed is in the text as it was written.
 pub(super) fn table(span: Span, table: DeTable<'_>, place: &dyn Fn(Span) -> Span) -> Table {
     let entry = |(key, value): (toml::Spanned<std::borrow::Cow<'_, str>>, _)| Entry {
