@@ -83,8 +83,10 @@ pub enum Command {
     Graph(Graph),
     /// Export a node's result from the cache: a PEFT adapter, JSON Lines, pictures or scores
     Export(Export),
-    /// Inspect the cache
-    Cache(Cache),
+    /// Inspect the cache, check it, and remove what is not needed
+    Cache(super::cache_args::Cache),
+    /// Write the digests of all files that a pipeline reads beside it, for `run --locked`
+    Lock(Lock),
     /// List the kinds of node, the keys of the other tables and the data formats, or one kind's inputs and parameters
     Kinds(KindsArguments),
     /// Print the JSON Schema of pipeline files for editors
@@ -155,6 +157,19 @@ pub struct Run {
     /// The device.
     #[command(flatten)]
     pub device: DeviceOptions,
+    /// Refuse to run when a file that the pipeline reads is not the one that `stic lock` wrote down
+    #[arg(long)]
+    pub locked: bool,
+    /// Size of the cache above which the least recently used results are removed after the run, such as `20GiB`
+    /// [default: what `[cache]` in the pipeline file says, otherwise none]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "STIC_CACHE_SIZE",
+        hide_env_values = true,
+        value_parser = super::cache_args::size
+    )]
+    pub cache_size: Option<u64>,
     /// Print events to standard output as JSON Lines
     #[arg(long)]
     pub json: bool,
@@ -309,23 +324,12 @@ pub struct Export {
     pub json: bool,
 }
 
-/// What `cache` takes.
+/// What `lock` takes.
 #[derive(Args, Debug)]
-pub struct Cache {
-    /// The action.
-    #[command(subcommand)]
-    pub command: CacheCommand,
-}
-
-/// The actions of `cache`.
-#[derive(Subcommand, Debug)]
-pub enum CacheCommand {
-    /// Show how much the cache holds
-    Stats {
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+pub struct Lock {
+    /// The pipeline file
+    #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
+    pub file: PathBuf,
 }
 
 /// What `kinds` takes.
@@ -480,6 +484,9 @@ impl Run {
         self.accept_numerics.iter().for_each(|class| add("--accept-numerics ", class));
         if self.keep_going {
             command += " -k";
+        }
+        if self.locked {
+            command += " --locked";
         }
         command + &self.device.written() + cache_option
     }

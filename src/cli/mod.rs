@@ -2,6 +2,7 @@
 
 mod args;
 mod cache;
+mod cache_args;
 mod check;
 mod compiling;
 mod curve;
@@ -11,6 +12,7 @@ mod export;
 mod generate;
 mod interrupt;
 mod kinds;
+mod lock;
 mod model;
 mod pipeline;
 mod plan;
@@ -66,7 +68,8 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliEr
         Command::Graph(arguments) => plan::graph(arguments, global, kinds, ui),
         Command::Table(arguments) => results::results(arguments, global, kinds, ui),
         Command::Export(arguments) => export::export(arguments, global, kinds, ui),
-        Command::Cache(arguments) => cache::cache(&arguments.command, global),
+        Command::Cache(arguments) => cache::cache(&arguments.command, global, ui),
+        Command::Lock(arguments) => lock::lock(arguments, global, kinds, ui.quiet),
         Command::Kinds(arguments) => kinds::kinds(arguments, kinds, ui),
         Command::Schema => kinds::print_schema(kinds),
         Command::Devices(arguments) => devices::devices(arguments.json, ui),

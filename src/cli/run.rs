@@ -50,6 +50,9 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
     }
 
     let store = open_cache(&cache)?;
+    if arguments.locked {
+        super::lock::check(&file, &plan.targets, &store)?;
+    }
     let options = run::Options {
         plan,
         jobs: arguments.jobs.unwrap_or(run::Options::default().jobs),
@@ -86,6 +89,12 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         write_lines(&results)?;
     }
     summary.print(ui);
+    if let Some(most) = arguments.cache_size.filter(|_| report.count(State::Run) > 0) {
+        // The results are there whether or not others can be removed.
+        if let Err(problem) = super::cache::bound(&store, most, ui) {
+            ui.print_error(&problem);
+        }
+    }
     watch.written()?;
     Ok(if report.interrupted {
         interrupt.exit()

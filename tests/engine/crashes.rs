@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stic_engine::draw::Draws;
+use stic_engine::store::{Eviction, Store};
 use walkdir::WalkDir;
 
 use super::toys::Bench;
@@ -13,6 +14,9 @@ const FOLDER: &str = "STIC_TEST_CHILD";
 
 /// Set for a process that makes everything below the source anew by force.
 const FORCE: &str = "STIC_TEST_FORCE";
+
+/// Set for a process that evicts all that it may, again and again.
+const EVICT: &str = "STIC_TEST_EVICT";
 
 /// How many processes are killed while two at a time work on one cache; CI has a few, and who wants to know 500.
 const KILLS: &str = "STIC_TEST_KILLS";
@@ -63,8 +67,15 @@ fn pipeline() -> String {
 fn child() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let (folder, text) = (Path::new(&folder), pipeline());
+        if let Some(kept) = std::env::var_os(EVICT) {
+            let keep_runs = kept.to_str().unwrap().parse().unwrap();
+            let eviction = Eviction { max_size: Some(0), keep_runs, ..Eviction::default() };
+            loop {
+                Store::open(&folder.join("cache")).unwrap().evict(&eviction).unwrap();
+            }
+        }
         let graph = super::toys::graph(&text, folder);
-        let store = std::sync::Arc::new(stic_engine::store::Store::open(&folder.join("cache")).unwrap());
+        let store = std::sync::Arc::new(Store::open(&folder.join("cache")).unwrap());
         let machine = super::toys::Machine(Ok("cpu-f32"));
         let memory = super::toys::Memory::default();
         let mut options = stic_engine::run::Options::default();
@@ -86,10 +97,14 @@ fn child() {
 }
 
 fn start(folder: &Path, force: bool) -> Child {
+    start_with(folder, force.then_some((FORCE, "1")))
+}
+
+fn start_with(folder: &Path, variable: Option<(&str, &str)>) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crashes::child", "--test-threads", "1"])
         .env(FOLDER, folder)
-        .envs(force.then_some((FORCE, "1")))
+        .envs(variable)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -196,4 +211,53 @@ fn processes_that_are_killed_in_pairs_and_by_force_lose_no_scratch_and_end_with_
         taken as isize - (published + kept) as isize,
     );
     assert!((published + kept..=published + kept + kills).contains(&taken), "{taken} steps, {published} and {kept}");
+}
+
+/// One process evicts all that it may while others run the pipeline, and any of them is killed at any moment.
+#[test]
+fn runs_and_evictions_that_race_and_are_killed_lose_nothing_that_is_kept() {
+    let wanted: usize = std::env::var(KILLS).map_or(12, |text| text.parse().expect("a number of kills"));
+    let clean = Bench::new().run(&pipeline()).contents();
+    for kept in ["1", "0"] {
+        let bench = Bench::new();
+        bench.run(&pipeline());
+        let mut draws = Draws::new(0, "evict", kept);
+        let starts = [Some((EVICT, kept)), None, Some((FORCE, "1"))];
+        let mut running = starts.map(|variable| start_with(bench.folder.path(), variable));
+        let (mut kills, mut finished) = (0, 0);
+        while kills < wanted {
+            std::thread::sleep(Duration::from_micros(draws.between(1_000.0, 100_000.0) as u64));
+            let place = draws.between(0.0, 3.0) as usize;
+            let victim = &mut running[place];
+            match victim.try_wait().unwrap() {
+                Some(status) => {
+                    assert!(status.success(), "a process failed");
+                    finished += 1;
+                }
+                None => {
+                    victim.kill().unwrap();
+                    victim.wait().unwrap();
+                    kills += 1;
+                }
+            }
+            *victim = start_with(bench.folder.path(), starts[place]);
+        }
+        let [mut evicting, ran, forced] = running;
+        for mut child in [ran, forced] {
+            assert!(child.wait().unwrap().success());
+        }
+        evicting.kill().unwrap();
+        evicting.wait().unwrap();
+        println!("{kills} kills, {finished} processes ended by themselves, runs kept: {kept}");
+        let run = bench.run(&pipeline());
+        assert_eq!(run.contents(), clean);
+        let store = bench.store();
+        store.evict(&Eviction { max_size: Some(0), keep_runs: 1, ..Eviction::default() }).unwrap();
+        let null = bench.run(&pipeline());
+        assert!(null.what().iter().all(|what| what.starts_with("hit ")), "{:?}", null.what());
+        for node in &null.report.nodes {
+            let record = store.record(&node.key.as_ref().unwrap().parse().unwrap()).unwrap().unwrap();
+            record.objects.iter().for_each(|object| store.verify_object(&object.digest).unwrap());
+        }
+    }
 }

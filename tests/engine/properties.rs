@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use stic_engine::store::Eviction;
+
 use super::toys::{Bench, Outcome};
 
 #[derive(Clone, Debug)]
@@ -110,5 +112,35 @@ proptest! {
             // Nodes that are equal in everything are done once.
             prop_assert_eq!(ran, usize::from(!known.contains(&determinants)), "{:?}: {:?}", nodes, what);
         }
+    }
+
+    #[test]
+    fn eviction_never_removes_what_a_null_run_of_a_kept_run_needs_and_nothing_that_is_wrong_remains(
+        toys in prop::collection::vec(toy(), 2..7),
+        edited in any::<Index>(),
+        edit in toy(),
+        share in 0..4u64,
+    ) {
+        let mut after = toys.clone();
+        let place = edited.index(toys.len());
+        after[place] = edit;
+        let bench = Bench::new();
+        let before = bench.run(&text(&toys));
+        let kept = bench.run(&text(&after));
+        let store = bench.store();
+        let size = store.stats().unwrap().bytes();
+        let eviction = Eviction { max_size: Some(size * share / 4), keep_runs: 1, ..Eviction::default() };
+        let evicted = store.evict(&eviction).unwrap();
+        prop_assert_eq!(evicted.left, store.stats().unwrap().bytes());
+        let null = bench.run(&text(&after));
+        prop_assert!(null.what().iter().all(|what| what.starts_with("hit ")), "{:?}", null.what());
+        prop_assert_eq!(contents(&null), contents(&kept));
+        for node in &null.report.nodes {
+            let record = store.record(&node.key.as_ref().unwrap().parse().unwrap()).unwrap().unwrap();
+            prop_assert!(record.objects.iter().all(|object| store.verify_object(&object.digest).is_ok()));
+        }
+        prop_assert_eq!(bench.store().evict(&Eviction::default()).unwrap().bytes(), 0, "nothing unneeded is left");
+        // What went is made again as it was.
+        prop_assert_eq!(contents(&bench.run(&text(&toys))), contents(&before));
     }
 }

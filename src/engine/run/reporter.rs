@@ -1,5 +1,6 @@
 //! Reports events to the observer and the run's log.
 
+use crate::digest::Digest;
 use crate::event::{Event, Observer, State};
 use crate::store::RunLog;
 
@@ -22,6 +23,11 @@ impl<'a> Reporter<'a> {
             self.log.flush();
         }
         self.observer.observe(&event);
+    }
+
+    /// Has the results and items of `keys` stay in the cache until the end of the run.
+    pub fn lease(&self, keys: &[Digest]) {
+        self.log.lease(keys);
     }
 
     /// Reports a note about `node`.

@@ -65,6 +65,8 @@ pub struct Scheduler<'env> {
     queues: BTreeMap<Option<usize>, BTreeSet<usize>>,
     /// By key: nodes that run although their results are cached.
     repeated: HashMap<Digest, Vec<usize>>,
+    /// Keys of results that are used and not leased yet: before anything reads them, they are.
+    unleased: Vec<Digest>,
     deciding: usize,
     running: BTreeMap<usize, Running>,
     stopping: bool,
@@ -88,6 +90,7 @@ impl<'env> Scheduler<'env> {
             tasks: HashMap::new(),
             queues: BTreeMap::new(),
             repeated: HashMap::new(),
+            unleased: Vec::new(),
             deciding: 0,
             running: BTreeMap::new(),
             stopping: false,
@@ -159,6 +162,10 @@ impl<'env> Scheduler<'env> {
                 if let Some((task, files)) = self.tasks.remove(&index).filter(|_| is_ready) {
                     let (places, slots) = self.occupied(pool, count);
                     let (key, items) = (task.key, task.function_key);
+                    self.unleased.push(key);
+                    self.unleased.extend(items);
+                    self.shared.reporter.lease(&self.unleased);
+                    self.unleased.clear();
                     self.running.insert(index, Running { key, items, places });
                     self.signal(index, Signal::Taken);
                     self.clocks[index] = Some(Instant::now());
@@ -265,6 +272,7 @@ impl<'env> Scheduler<'env> {
         };
         let node = &self.shared.graph.nodes[index];
         self.keys[index] = Some(hit.entry.key);
+        self.unleased.push(hit.entry.key);
         if let Some(remark) = &hit.remark {
             self.shared.reporter.note(&node.name, remark.clone());
         }
@@ -351,9 +359,13 @@ impl<'env> Scheduler<'env> {
 
     /// Whether the result of `node` names one of `objects` that is not there.
     fn has_lost(&self, node: usize, objects: &[Digest]) -> bool {
-        let record = self.keys[node].and_then(|key| self.shared.store.record(&key).ok().flatten());
         let is_lost = |object: &StoredObject| objects.contains(&object.digest) && !self.is_there(&object.digest);
-        record.is_some_and(|record| record.objects.iter().any(is_lost))
+        match self.keys[node].map(|key| self.shared.store.record(&key)) {
+            Some(Ok(Some(record))) => record.objects.iter().any(is_lost),
+            // It was evicted, and what it names with it.
+            Some(Ok(None)) => true,
+            _ => false,
+        }
     }
 
     /// Applies `signal` to `index`, and reports what is not reached because of it.

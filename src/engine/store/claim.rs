@@ -31,7 +31,7 @@ use super::{Disk, Scratch, Store, StoreError, unique};
 use crate::digest::Digest;
 
 /// How often a claim's owner says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long a silent owner is believed to live.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -76,7 +76,7 @@ impl Owner {
 
     /// Whether the process is known to be gone. Only of this start of this machine anything is known, and only where
     /// the system says when a process started: numbers of processes come again.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         let this = Self::this_process();
         let visible = self.boot == this.boot && !self.boot.is_empty() && this.started != 0;
         visible && process_is_gone(self.process, self.started)
@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// Whether the heartbeat of the claim that says `text`, which was `beat`, is still advancing.
-    fn beats(&self, text: &[u8], beat: SystemTime) -> Result<bool, StoreError> {
+    pub(super) fn beats(&self, text: &[u8], beat: SystemTime) -> Result<bool, StoreError> {
         let known = self.heartbeats.lock().expect("no panic under the lock").get(text).copied();
         let until = match known {
             Some((last, until)) if last == beat => until,

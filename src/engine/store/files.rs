@@ -211,6 +211,13 @@ pub struct Witness<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SeenFiles(Vec<(PathBuf, Seen)>);
 
+impl SeenFiles {
+    /// The files, with their digests.
+    pub fn digests(&self) -> impl Iterator<Item = (&Path, Digest)> {
+        self.0.iter().map(|(path, seen)| (path.as_path(), seen.digest))
+    }
+}
+
 /// A file as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Seen {

@@ -311,6 +311,19 @@ impl Store {
         let _ = self.with_index(|index| self.write_and_sort(index));
     }
 
+    /// Drops the entries of records that were removed.
+    pub(super) fn forget_in_index(&self, gone: &HashSet<Digest>) {
+        if !gone.is_empty() {
+            let _ = self.with_index(|index| {
+                index.nodes = None;
+                let written = self.write_held(index);
+                if written.is_ok() {
+                    let _ = self.sort_index(index, |key| !gone.contains(key));
+                }
+            });
+        }
+    }
+
     fn write_and_sort(&self, index: &mut Index) {
         let written = self.write_held(index);
         if written.is_ok() && index.bytes > UNSORTED.max(index.sorted.end / UNSORTED_SHARE) {

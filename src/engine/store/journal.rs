@@ -132,6 +132,11 @@ impl Items {
         self.places.get(&(item.id.clone(), item.reads)).map(|place| place.generation)
     }
 
+    /// The objects that the values of all items name.
+    pub fn objects(&self) -> impl Iterator<Item = &Digest> {
+        self.places.values().flat_map(|place| &place.objects)
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         self.places.len()
@@ -197,7 +202,7 @@ impl Store {
         Journal { store: self, function_key: *function_key, generation, open: None, sync_every: SYNC_EVERY }
     }
 
-    fn items_folder(&self, function_key: &Digest) -> PathBuf {
+    pub(super) fn items_folder(&self, function_key: &Digest) -> PathBuf {
         self.root.join("items").join(function_key.to_string())
     }
 
@@ -455,14 +460,14 @@ impl Drop for Syncing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::Access;
     use super::*;
 
-    fn item(name: &str) -> Item {
+    pub fn item(name: &str) -> Item {
         Item { id: ItemId::new(Digest::of(name.as_bytes())), reads: Digest::of(b"reads") }
     }
 

@@ -10,7 +10,7 @@
 //!                                 each of them counts once its items were used
 //!   files                         digests of files outside the cache, by inode and times
 //!   work/<key>/                   an unfinished node's claim and scratch, and its record before it is published
-//!   runs/<id>/                    events.jsonl, summary.json
+//!   runs/<id>/                    events.jsonl, summary.json; while it is in progress: lease
 //! ```
 //!
 //! Everything else can be recomputed from `objects/`, `results/` and `items/`. Four rules make the directory safe to
@@ -26,6 +26,7 @@
 //!   by a process that has lost its claim.
 //! - Only what is not found is absent. Any other error is propagated, and nothing is removed because of it.
 
+mod census;
 mod checked;
 mod checkpoints;
 mod claim;
@@ -33,8 +34,10 @@ mod disk;
 mod entry;
 mod error;
 mod files;
+mod gc;
 mod index;
 mod journal;
+mod lease;
 mod objects;
 mod place;
 mod record;
@@ -42,12 +45,14 @@ mod runs;
 mod scratch;
 mod stats;
 
+pub use census::{Holder, Holders};
 pub use checkpoints::StoredCheckpoints;
 pub use claim::{Claim, Claiming, Owner};
 pub use disk::{Access, Disk};
 pub use entry::Entry;
 pub use error::StoreError;
 pub use files::{FileStamp, SeenFiles, Witness};
+pub use gc::{Evicted, Eviction};
 pub use index::Found;
 pub use journal::{Items, Journal};
 pub use place::is_cache;

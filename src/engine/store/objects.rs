@@ -118,10 +118,18 @@ impl Store {
         self.may_write()?;
         let digest = Digest::of(content);
         let path = self.object_path(&digest);
-        if self.disk.read(&path)?.is_none_or(|existing| existing != content) {
+        let is_there = self.disk.read(&path)?.is_some_and(|existing| existing == content);
+        // The one that is there may be about to be evicted, since no record names it yet: see `gc`.
+        if !is_there || !self.renew(&path)? {
             self.write_by(&path, 0o444, |out| out.write_all(content))?;
         }
         Ok(digest)
+    }
+
+    /// Sets the time of the object at `path` to now, and looks whether it is still there. `false` when it is not.
+    fn renew(&self, path: &std::path::Path) -> Result<bool, StoreError> {
+        let renewed = self.disk.open(path)?.is_some_and(|file| self.disk.touch(&file, path).is_ok());
+        Ok(renewed && self.disk.look(path)?.is_some())
     }
 
     /// Removes the object `digest` if its content is wrong, so that it counts as missing and is

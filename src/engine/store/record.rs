@@ -44,6 +44,14 @@ pub struct Record {
     pub provenance: Provenance,
 }
 
+impl Record {
+    /// The record of `key` that `text` holds, unless it is damaged.
+    pub(super) fn read(text: &[u8], key: &Digest) -> Option<Self> {
+        let record: Self = serde_json::from_slice(unseal(text.trim_ascii_end())?).ok()?;
+        Some(record).filter(|record| record.key == *key)
+    }
+}
+
 /// An object and its size, by which one that was cut short is noticed without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredObject {
@@ -101,8 +109,7 @@ impl Store {
     /// When it cannot be determined whether there is one.
     pub fn record(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
         let Some(text) = self.disk.read(&self.record_path(key))? else { return Ok(None) };
-        let record = unseal(text.trim_ascii_end()).and_then(|data| serde_json::from_slice::<Record>(data).ok());
-        Ok(record.filter(|record| record.key == *key))
+        Ok(Record::read(&text, key))
     }
 
     /// The objects of `record` that are not in the store, or have another size than when they were made.

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::Lease;
 use super::{Store, StoreError, now};
 use crate::digest::Digest;
 
@@ -20,6 +21,8 @@ pub struct RunLog {
     id: String,
     folder: PathBuf,
     events: Mutex<BufWriter<File>>,
+    /// What says that the run is in progress; without it, results may be evicted under the run, which makes them again.
+    lease: Option<Lease>,
 }
 
 impl Store {
@@ -45,7 +48,8 @@ impl Store {
                     self.disk.sync_folder(&runs)?;
                     let events = self.disk.open_end(&folder.join("events.jsonl"), false)?;
                     let events = Mutex::new(BufWriter::with_capacity(HELD, events));
-                    return Ok(RunLog { id, folder, events });
+                    let lease = self.lease(&folder).ok();
+                    return Ok(RunLog { id, folder, events, lease });
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => time = after(time),
                 Err(error) => return Err(StoreError::io("make", &folder)(error)),
@@ -77,16 +81,29 @@ const LOOKED_AT: usize = 20;
 
 /// What is read of a summary.
 #[derive(Deserialize)]
-struct Used {
+struct Summary {
     pipeline: String,
-    nodes: Vec<UsedNode>,
+    nodes: Vec<SummaryNode>,
 }
 
 #[derive(Deserialize)]
-struct UsedNode {
+struct SummaryNode {
     node: String,
     #[serde(default)]
     key: Option<Digest>,
+    /// Whether the node is to keep its result whatever happens.
+    #[serde(default)]
+    frozen: bool,
+}
+
+/// What a past run used.
+pub(super) struct PastRun {
+    /// When it was begun.
+    pub time: jiff::Timestamp,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// The nodes that had a key, each with its key and whether it was frozen.
+    pub used: Vec<(String, Digest, bool)>,
 }
 
 impl Store {
@@ -96,18 +113,28 @@ impl Store {
     /// # Errors
     /// When the summaries cannot be read.
     pub fn last_used(&self, pipeline: &str) -> Result<HashMap<String, Digest>, StoreError> {
-        let runs = self.root.join("runs");
         let mut keys = HashMap::new();
-        for run in self.disk.names(&runs)?.iter().rev().take(LOOKED_AT) {
-            let Some(text) = self.disk.read(&runs.join(run).join("summary.json"))? else { continue };
-            let Ok(used) = serde_json::from_slice::<Used>(&text) else { continue };
-            if used.pipeline == pipeline {
-                for UsedNode { node, key } in used.nodes {
-                    key.map(|key| keys.entry(node).or_insert(key));
+        self.past_runs(LOOKED_AT, |run| {
+            if run.pipeline == pipeline {
+                for (node, key, _) in run.used {
+                    keys.entry(node).or_insert(key);
                 }
             }
-        }
+        })?;
         Ok(keys)
+    }
+
+    /// Calls `visit` with the `most` latest runs, the latest first. Runs without a summary, as killed ones are, are
+    /// passed over.
+    pub(super) fn past_runs(&self, most: usize, mut visit: impl FnMut(PastRun)) -> Result<(), StoreError> {
+        let runs = self.root.join("runs");
+        for run in self.disk.names(&runs)?.iter().rev().take(most) {
+            let Some(text) = self.disk.read(&runs.join(run).join("summary.json"))? else { continue };
+            let Ok(Summary { pipeline, nodes }) = serde_json::from_slice(&text) else { continue };
+            let used = nodes.into_iter().filter_map(|node| Some((node.node, node.key?, node.frozen))).collect();
+            visit(PastRun { time: time_of(run).unwrap_or_default(), pipeline, used });
+        }
+        Ok(())
     }
 }
 
@@ -133,6 +160,15 @@ impl RunLog {
             line.remove(start);
             line.push(b'\n');
             let _ = self.events.lock().expect("no panic under the lock").write_all(&line);
+        }
+    }
+
+    /// From now on until the log is dropped, the results and the items of `keys` are not evicted. What is not there when
+    /// this returns has been evicted before.
+    pub fn lease(&self, keys: &[Digest]) {
+        if let Some(lease) = &self.lease {
+            // As without a lease.
+            let _ = lease.add(keys);
         }
     }
 

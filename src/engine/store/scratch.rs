@@ -108,6 +108,14 @@ impl Store {
         Ok(())
     }
 
+    /// Removes all scratch of the claimed key, whether or not its result was made.
+    pub(super) fn remove_work(&self, claim: &Claim) -> Result<(), StoreError> {
+        for name in self.disk.names(&claim.folder)?.iter().filter(|name| !name.starts_with("claim.")) {
+            self.remove_scratch(&claim.folder, name)?;
+        }
+        Ok(())
+    }
+
     /// Removes a scratch atomically, so that half of it is never taken for unfinished work.
     fn remove_scratch(&self, folder: &Path, name: &str) -> Result<(), StoreError> {
         let done = folder.join(format!("{DONE}{name}"));

@@ -114,7 +114,7 @@ impl fmt::Display for Stats {
 }
 
 /// `bytes` in the largest unit that leaves a number above one.
-fn readable(bytes: u64) -> String {
+pub fn readable(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (0..UNITS.len() - 1).take_while(|power| bytes >> (10 * (power + 1)) > 0).count();
     let value = bytes as f64 / (1u64 << (10 * power)) as f64;
