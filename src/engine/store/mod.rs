@@ -44,6 +44,7 @@ mod record;
 mod runs;
 mod scratch;
 mod stats;
+mod verify;
 
 pub use census::{Holder, Holders};
 pub use checkpoints::StoredCheckpoints;
@@ -59,7 +60,8 @@ pub use place::is_cache;
 pub use record::{Provenance, Publication, Record, StoredObject};
 pub use runs::RunLog;
 pub use scratch::Scratch;
-pub use stats::{Share, Stats};
+pub use stats::{Share, Stats, readable};
+pub use verify::{Incomplete, Verified};
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
