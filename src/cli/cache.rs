@@ -108,15 +108,13 @@ fn gc(root: &Path, arguments: &Gc) -> Result<Exit, CliError> {
 /// Why a cache is larger than it is to be.
 fn stayed(evicted: &Evicted, eviction: &Eviction) -> Option<String> {
     let most = eviction.max_size.filter(|_| evicted.too_large)?;
-    let live = match evicted.live_runs {
-        0 => String::new(),
-        count => format!("{} in progress, ", counted(count, "run")),
-    };
-    Some(format!(
-        "still larger than {}: what stays is used by {live}frozen nodes, or the last {} of each pipeline (`--keep-runs`)",
-        readable(most),
-        counted(eviction.keep_runs, "run"),
-    ))
+    let mut users = vec!["frozen nodes".to_owned()];
+    users.extend((evicted.live_runs > 0).then(|| counted(evicted.live_runs, "run") + " in progress"));
+    if eviction.keep_runs > 0 {
+        users.push(format!("the last {} of each pipeline (`--keep-runs`)", counted(eviction.keep_runs, "run")));
+    }
+    let (most, users) = (readable(most), users.join(", "));
+    Some(format!("still larger than {most}: logs of runs stay, and what is used by {users}"))
 }
 
 /// Removes what makes the cache larger than `most`, after a run; the results of that run stay.

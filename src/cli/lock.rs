@@ -80,7 +80,8 @@ pub fn check(file: &PipelineFile, targets: &[usize], store: &Arc<Store>) -> Resu
     if different.is_empty() {
         return Ok(());
     }
-    let mut message = format!("{} differs from {}: ", counted(different.len(), "file"), path.display());
+    let are = if different.len() == 1 { "is" } else { "are" };
+    let mut message = format!("{} {are} not as {} says: ", counted(different.len(), "file"), path.display());
     message += &different.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if different.len() > NAMED {
         message += &format!(", and {} more", different.len() - NAMED);

@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 const PIPELINE: &str = "[pipeline]\nname = \"p\"\n\n[nodes.images]\nkind = \"sample\"\nfrom = \"pictures\"\n";
 
 /// The commands that only read.
-const READING: [&[&str]; 7] = [
+const READING: [&[&str]; 8] = [
     &["plan", "p.toml"],
     &["run", "-n", "p.toml"],
     &["why", "p.toml", "images"],
@@ -19,6 +19,7 @@ const READING: [&[&str]; 7] = [
     &["check", "p.toml"],
     &["export", "p.toml", "images", "out"],
     &["cache", "stats"],
+    &["cache", "verify", "-n"],
 ];
 
 fn workspace() -> Workspace {
@@ -43,7 +44,7 @@ fn commands_that_read_make_no_cache_and_write_nothing_into_one() {
     }
     assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
     // What may be made again is not, either.
-    fs::remove_file(workspace.path("cache/index")).expect("an index");
+    fs::remove_file(workspace.path("cache/index.added")).expect("an index");
     let before = content(&workspace.path("cache"));
     for arguments in READING {
         let said = workspace.stic(arguments);
@@ -176,4 +177,80 @@ fn whatever_object_is_lost_or_damaged_is_made_again_by_the_next_run() {
             }
         }
     }
+}
+
+/// How many files are below `folder`.
+fn files(folder: &Path) -> usize {
+    WalkDir::new(folder)
+        .into_iter()
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_type().is_file()))
+        .count()
+}
+
+#[test]
+fn eviction_keeps_what_the_last_run_used_unless_told_otherwise() {
+    let workspace = workspace();
+    workspace.stic(&["run", "p.toml"]);
+    workspace.edit("p.toml", "from", "count = 2\nfrom");
+    workspace.stic(&["run", "p.toml"]);
+    let results = workspace.path("cache/results");
+    assert_eq!(files(&results), 2);
+    let dry = workspace.stic(&["cache", "gc", "--max-size", "0", "-n", "--json"]);
+    assert!(dry.out.contains("\"results\":{\"count\":1,"), "{dry}");
+    assert_eq!(files(&results), 2);
+    let said = workspace.stic(&["cache", "gc", "--max-size", "0"]);
+    assert!(said.code == Some(0) && said.out.contains("still larger than 0 B"), "{said}");
+    assert_eq!(files(&results), 1);
+    assert!(workspace.stic(&["run", "p.toml"]).err.contains("1 hit"));
+    workspace.stic(&["cache", "gc", "--max-size", "0", "--keep-runs", "0"]);
+    assert_eq!((files(&results), files(&workspace.path("cache/objects"))), (0, 0));
+    assert!(workspace.stic(&["run", "p.toml"]).err.contains("1 ran"));
+    workspace.edit("p.toml", "count = 2", "count = 1");
+    let said = workspace.stic(&["run", "p.toml", "--cache-size", "1B"]);
+    assert!(said.err.contains("of old results from the cache"), "{said}");
+    assert_eq!(files(&results), 1);
+}
+
+#[test]
+fn verification_removes_what_is_damaged_and_exits_with_1() {
+    let workspace = workspace();
+    workspace.stic(&["run", "p.toml"]);
+    assert_eq!(workspace.stic(&["cache", "verify"]).code, Some(0));
+    let objects = WalkDir::new(workspace.path("cache/objects")).into_iter().map(|entry| entry.expect("an entry"));
+    let object = objects.into_iter().find(|entry| entry.file_type().is_file()).expect("an object").into_path();
+    fs::remove_file(&object).expect("an object");
+    fs::write(&object, "damaged").expect("an object");
+    let said = workspace.stic(&["cache", "verify", "-n"]);
+    assert!(said.code == Some(1) && said.out.contains("1 object damaged, and not removed"), "{said}");
+    assert!(object.exists());
+    let said = workspace.stic(&["cache", "verify"]);
+    assert!(said.code == Some(1) && said.out.contains("`images` of p, which lacks 1 object"), "{said}");
+    assert!(!object.exists());
+    assert_eq!(workspace.stic(&["cache", "verify"]).code, Some(0));
+    assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
+    assert!(object.exists());
+}
+
+#[test]
+fn a_locked_run_refuses_other_data_and_names_the_files() {
+    let workspace = workspace();
+    let said = workspace.stic(&["run", "--locked", "p.toml"]);
+    assert!(said.code == Some(64) && said.err.contains("`stic lock p.toml` writes it anew"), "{said}");
+    assert_eq!(workspace.stic(&["lock", "p.toml"]).code, Some(0));
+    assert_eq!(workspace.stic(&["run", "--locked", "p.toml"]).code, Some(0));
+    let names: Vec<PathBuf> = WalkDir::new(workspace.path("pictures"))
+        .sort_by_file_name()
+        .into_iter()
+        .map(|entry| entry.expect("an entry").into_path())
+        .collect();
+    fs::copy(&names[1], names[1].with_extension("new.png")).expect("a picture");
+    fs::copy(&names[1], &names[2]).expect("a picture");
+    let said = workspace.stic(&["run", "--locked", "p.toml"]);
+    assert!(said.code == Some(64) && said.err.contains("2 files are not as p.lock says"), "{said}");
+    assert!(said.err.contains("has changed") && said.err.contains("is not in the lock file"), "{said}");
+    fs::remove_file(&names[3]).expect("a picture");
+    assert!(workspace.stic(&["run", "--locked", "p.toml"]).err.contains("is not read any more"));
+    workspace.write("p.lock", "nonsense\n");
+    let said = workspace.stic(&["run", "--locked", "p.toml"]);
+    assert!(said.code == Some(64) && said.err.contains("line 1 of p.lock"), "{said}");
 }
