@@ -5,6 +5,7 @@
 //! the pipeline file's directory.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,11 +31,10 @@ pub fn lock(arguments: &Lock, global: &Global, kinds: &Kinds, quiet: bool) -> Re
     let digests = digests(&file, &[], &store)?;
     let path = path_of(&arguments.file);
     let text: String = digests.iter().map(|(name, digest)| line(name, digest)).collect();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
-        let mut temporary = tempfile::NamedTempFile::new_in(
-            path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-        )?;
-        std::io::Write::write_all(&mut temporary, text.as_bytes())?;
+        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        temporary.write_all(text.as_bytes())?;
         temporary.persist(&path).map(|_| ()).map_err(|error| error.error)
     };
     write().map_err(|error| CliError::io(format!("cannot write {}: {error}", path.display()), &error))?;

@@ -314,7 +314,7 @@ fn statistics_are_those_of_a_cache_that_exists() {
     assert!(said.code == Some(64) && said.err.contains("no cache at `mistyped`"), "{said}");
     workspace.stic(&["run", "-q", "p.toml"]);
     let said = workspace.stic(&["cache", "stats"]);
-    assert!(said.code == Some(0) && said.out.contains("delete this directory"), "{said}");
+    assert!(said.code == Some(0) && said.out.contains("`stic cache gc` removes them"), "{said}");
 }
 
 #[test]
@@ -589,8 +589,8 @@ fn the_command_that_goes_on_is_the_one_that_was_given() {
 fn a_part_of_the_cache_that_is_in_the_way_is_named_with_what_to_do() {
     let workspace = pictures();
     assert_eq!(workspace.stic(&["run", "p.toml"]).code, Some(0));
-    fs::remove_file(workspace.path("cache/index")).unwrap();
-    fs::create_dir(workspace.path("cache/index")).unwrap();
+    fs::remove_file(workspace.path("cache/index.added")).unwrap();
+    fs::create_dir(workspace.path("cache/index.added")).unwrap();
     let said = workspace.stic(&["run", "p.toml"]);
     assert!(said.err.contains("move the directory away: the cache expects a file there"), "{said}");
 }

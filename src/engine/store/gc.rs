@@ -148,7 +148,8 @@ impl Store {
         order.sort_by_key(|unit| (used[*unit], census.units[*unit].what, census.units[*unit].key));
         order.retain(|unit| {
             let unit = &census.units[*unit];
-            !leased.keys.contains(&unit.key) && !(unit.what == What::Result && kept.contains(&unit.key))
+            let stays = leased.keys.contains(&unit.key) || unit.what == What::Result && kept.contains(&unit.key);
+            !stays
         });
 
         let stats: Stats = self.stats()?;
