@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
+use super::kernels::{self, HeadCounts, Orders, Turns};
 use super::nn::attend;
 
 /// Position of a token on the rotary axes: time, height, width. Models with one axis read the first.
@@ -44,19 +45,17 @@ pub struct Attention {
 impl Attention {
     /// What the layers need to know of the query at `place` alone, computed on the device of the weights.
     pub fn at(&self, place: usize) -> Self {
-        let Rotary { cosine, sine } = self.rotary.clone();
-        let rotary = Rotary { cosine: cosine.narrow(2, place, 1), sine: sine.narrow(2, place, 1) };
-        Self { rotary, mask: Mask::of(self.mask.slots.at(place)) }
+        Self { rotary: self.rotary.at(place), mask: Mask::of(self.mask.slots.at(place)) }
     }
 }
 
 /// Cosines and sines of rotary positions, 32 bits.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    /// `[batch or 1, 1, length, head size]`.
-    cosine: Tensor<4>,
-    /// The same shape; the first half negated.
-    sine: Tensor<4>,
+    /// Cosines and sines `[batch or 1, 1, length, head size]`, the first half of the sines negated.
+    rotations: OnceLock<[Tensor<4>; 2]>,
+    /// What they follow from, where they are looked up on the device.
+    turns: Option<Turns>,
 }
 
 impl Rotary {
@@ -75,7 +74,49 @@ impl Rotary {
             let size = values.len() / (rows * length);
             Tensor::from_data(TensorData::new(values, [rows, 1, length, size]), (device, DType::F32))
         };
-        Self { cosine: table(cosine), sine: table(sine) }
+        Self { rotations: OnceLock::from([table(cosine), table(sine)]), turns: None }
+    }
+
+    /// The rotations at the first positions of `slots`, rows of one length, looked up in `table`, which is
+    /// `[positions, head size]`, cosines and sines side by side: what is uploaded is the positions.
+    pub fn looked_up(table: Tensor<2>, slots: &[Vec<Option<Slot>>]) -> Self {
+        let (rows, length, device) = (slots.len(), slots[0].len(), table.device());
+        let position = |slot: &Option<Slot>| slot.map_or(0, |slot| slot.position[0]) as i32;
+        let positions = slots.iter().flatten().map(position).collect();
+        let positions = Tensor::from_data(TensorData::new::<i32, _>(positions, [rows, length]), (&device, DType::I32));
+        let turns = Turns { table, positions, start: 0, length };
+        Self { rotations: OnceLock::new(), turns: Some(turns) }
+    }
+
+    /// Those of the place `place` of every row.
+    fn at(&self, place: usize) -> Self {
+        match &self.turns {
+            Some(turns) => {
+                let turns = Turns { start: turns.start + place, length: 1, ..turns.clone() };
+                Self { rotations: OnceLock::new(), turns: Some(turns) }
+            }
+            None => {
+                let rotations = self.rotations().map(|table| table.narrow(2, place, 1));
+                Self { rotations: OnceLock::from(rotations), turns: None }
+            }
+        }
+    }
+
+    /// Where they are looked up by a kernel.
+    pub fn turns(&self) -> Option<&Turns> {
+        self.turns.as_ref()
+    }
+
+    fn rotations(&self) -> [Tensor<4>; 2] {
+        let look_up = || {
+            let Turns { table, positions, start, length } = self.turns.clone().expect("rotations follow from turns");
+            let ([_, size], [rows, _]) = (table.dims(), positions.dims());
+            let places = positions.narrow(1, start, length).reshape([rows * length]);
+            let found = table.select(0, places).reshape([rows, 1, length, size]);
+            let [cosine, sine] = [0, size / 2].map(|start| found.clone().narrow(3, start, size / 2));
+            [vec![cosine.clone(), cosine], vec![sine.clone().neg(), sine]].map(|halves| Tensor::cat(halves, 3))
+        };
+        self.rotations.get_or_init(look_up).clone()
     }
 
     /// Turns the heads of queries and keys.
@@ -85,7 +126,7 @@ impl Rotary {
     /// - `key`: `[batch · length, key heads · head size]`
     /// - returns: `[batch, heads, length, head size]` and `[batch, key heads, length, head size]`
     pub fn turn_both(&self, query: Tensor<2>, key: Tensor<2>) -> (Tensor<4>, Tensor<4>) {
-        let [_, _, length, size] = self.cosine.dims();
+        let [_, _, length, size] = self.rotations()[0].dims();
         let split = |rows: Tensor<2>| {
             let [count, features] = rows.dims();
             rows.reshape([count / length, length, features / size, size]).swap_dims(1, 2)
@@ -99,7 +140,8 @@ impl Rotary {
         let heads = heads.cast(DType::F32);
         let half = heads.dims()[3] / 2;
         let swapped = Tensor::cat(vec![heads.clone().narrow(3, half, half), heads.clone().narrow(3, 0, half)], 3);
-        (heads * self.cosine.clone() + swapped * self.sine.clone()).cast(dtype)
+        let [cosine, sine] = self.rotations();
+        (heads * cosine + swapped * sine).cast(dtype)
     }
 }
 
@@ -152,6 +194,13 @@ impl Mask {
     pub fn keys(&self) -> usize {
         self.slots.keys.dims()[1]
     }
+
+    /// What a kernel needs to know of it, unless it has branches.
+    fn orders(&self) -> Option<Orders<'_>> {
+        let Slots { queries, start, keys, window, branches, .. } = &self.slots;
+        let orders = Orders { queries, start: *start, keys, window: *window };
+        branches.is_none().then_some(orders)
+    }
 }
 
 /// For every query of a group of heads and every key, row by row: whether it is hidden.
@@ -183,11 +232,15 @@ fn hidden(queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>], window: Opt
 /// uploaded.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    /// `[batch or 1, length]`: the places of the queries, [`Slots::ANY`] where there is none.
+    /// `[batch or 1, places]`: the places of the queries, [`Slots::ANY`] where there is none.
     pub queries: Tensor<2, Int>,
+    /// The first of the places that counts.
+    pub start: usize,
+    /// How many of them do.
+    pub length: usize,
     /// `[batch or 1, keys]`: the places of the keys, [`Slots::NONE`] where there is none.
     pub keys: Tensor<2, Int>,
-    /// The branches of both, in the same shapes, unless all are 0.
+    /// The branches of both, in the shapes of both, unless all are 0.
     pub branches: Option<[Tensor<2, Int>; 2]>,
     /// How far back a query sees, itself included.
     pub window: Option<usize>,
@@ -217,6 +270,8 @@ impl Slots {
         let branches = keys.iter().flatten().any(|key| branch(*key) != 0);
         Self {
             queries: vectors(queries, &order(Self::ANY)),
+            start: 0,
+            length: queries[0].len(),
             keys: vectors(keys, &order(Self::NONE)),
             branches: branches.then(|| [vectors(queries, &branch), vectors(keys, &branch)]),
             window,
@@ -226,15 +281,15 @@ impl Slots {
 
     /// The query at `place` of every row.
     fn at(&self, place: usize) -> Self {
-        let branches = self.branches.clone().map(|[queries, keys]| [queries.narrow(1, place, 1), keys]);
-        Self { queries: self.queries.clone().narrow(1, place, 1), branches, ..self.clone() }
+        Self { start: self.start + place, length: 1, ..self.clone() }
     }
 
     /// See [`Mask::hidden`].
     fn hidden(&self) -> Tensor<4, Bool> {
-        let ([rows, length], [_, count]) = (self.queries.dims(), self.keys.dims());
+        let ([rows, count], length) = (self.keys.dims(), self.length);
         let pairs = |queries: &Tensor<2, Int>, keys: &Tensor<2, Int>| {
-            let queries = queries.clone().reshape([rows, length, 1]).expand([rows, length, count]);
+            let queries = queries.clone().narrow(1, self.start, length);
+            let queries = queries.reshape([rows, length, 1]).expand([rows, length, count]);
             (queries, keys.clone().reshape([rows, 1, count]).expand([rows, length, count]))
         };
         let (query, key) = pairs(&self.queries, &self.keys);
@@ -320,6 +375,17 @@ impl LayerCache {
         self.length += length;
     }
 
+    /// Turns the queries and keys of `product`, which has queries, keys and values side by side, and appends keys and
+    /// values; gives the queries, or `None` where there is no kernel for it.
+    pub fn append_turned(&mut self, product: &Tensor<2>, rotary: &Rotary, counts: HeadCounts) -> Option<Tensor<4>> {
+        let turns = rotary.turns()?;
+        assert!(self.length + turns.length <= self.capacity(), "the cache holds what is appended");
+        let caches = [&mut self.key, &mut self.value];
+        let query = kernels::rotate_into(product, turns, counts, caches, self.length)?;
+        self.length += turns.length;
+        Some(query)
+    }
+
     /// Attention of `query`, whose own keys have been appended, over the slots that `mask` speaks of.
     ///
     /// # Shapes
@@ -329,6 +395,10 @@ impl LayerCache {
         let [batch, heads, size] = [0, 1, 3].map(|axis| self.key.dims()[axis]);
         let keys = mask.keys();
         assert!(self.length <= keys && keys <= self.capacity(), "the mask covers what the cache holds");
+        let one = |orders| kernels::attend(&query, &self.key, &self.value, orders, self.length);
+        if let Some(rows) = mask.orders().and_then(one) {
+            return rows;
+        }
         let seen = |cached: &Tensor<4>| cached.clone().slice([0..batch, 0..heads, 0..keys, 0..size]);
         in_rows(attend(query, seen(&self.key), seen(&self.value), Some(mask.hidden())))
     }

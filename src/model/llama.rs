@@ -1,9 +1,11 @@
 //! The Llama and Mistral decoder: RMS norms, RoPE in two halves, grouped-query attention, SwiGLU.
 //!
-//! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. This module knows no
-//! pictures.
+//! Layers are run one by one by the caller, who owns positions, masks, adapter and cache. On a GPU, what is not a
+//! matrix product is a kernel, unless a gradient is wanted. This module knows no pictures.
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value};
 
 use super::ModelError;
@@ -14,7 +16,9 @@ use super::files::json::{
     unsupported,
 };
 use super::files::{Fields, Tensors};
+use super::kernels::{self, HeadCounts};
 use super::nn::{Linear, RmsNorm, Weight, attend, gated};
+use super::products::{Outputs, Products};
 use super::shape::LinearSpec;
 
 /// The linear layers of a decoder layer, by name and path, in the order in which they are computed.
@@ -159,14 +163,19 @@ pub struct Decoder {
     norm: RmsNorm,
     /// `[vocabulary, hidden]`.
     head: Linear,
+    /// The rotations of the first positions, on the device: see [`Rotary::looked_up`].
+    rotations: Arc<Mutex<Option<Tensor<2>>>>,
 }
 
+/// The linear layers are in the order of [`LINEARS`].
 #[derive(Clone, Debug)]
 struct Layer {
     attention_norm: RmsNorm,
-    /// In the order of [`LINEARS`].
-    linears: [Linear; 7],
+    query_key_value: Products,
+    output: Products,
     feed_forward_norm: RmsNorm,
+    gate_up: Products,
+    down: Products,
 }
 
 impl Decoder {
@@ -188,8 +197,18 @@ impl Decoder {
                 let mut linear = |spec: &LinearSpec| {
                     Linear::read(tensors, &format!("{prefix}.{}", spec.path), spec.shape, spec.bias)
                 };
-                let [q, k, v, o, gate, up, down] = specs.each_ref().map(&mut linear);
-                Ok(Layer { attention_norm, linears: [q?, k?, v?, o?, gate?, up?, down?], feed_forward_norm })
+                let mut products = |range: std::ops::Range<usize>| {
+                    let linears = specs[range.clone()].iter().map(&mut linear).collect::<Result<Vec<_>, _>>()?;
+                    Products::new(range.start, linears)
+                };
+                Ok(Layer {
+                    attention_norm,
+                    query_key_value: products(0..3)?,
+                    output: products(3..4)?,
+                    feed_forward_norm,
+                    gate_up: products(4..6)?,
+                    down: products(6..7)?,
+                })
             })
             .collect::<Result<_, ModelError>>()?;
         let norm = RmsNorm::read(tensors, "language_model.model.norm", hidden, epsilon)?;
@@ -198,7 +217,7 @@ impl Decoder {
         } else {
             Linear::read(tensors, "language_model.lm_head", [vocabulary, hidden], false)?
         };
-        Ok(Self { config: config.clone(), embedding, layers, norm, head })
+        Ok(Self { config: config.clone(), embedding, layers, norm, head, rotations: Arc::default() })
     }
 
     /// The device of the weights.
@@ -221,15 +240,42 @@ impl Decoder {
     /// # Panics
     /// When rows differ in length.
     pub fn attention(&self, queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>]) -> Attention {
-        let Config { heads, key_value_heads, head_size: size, rope_theta, sliding_window, .. } = self.config;
+        let Config { heads, key_value_heads, sliding_window, .. } = self.config;
         let device = self.device();
+        let rotary = if kernels::on(&device) {
+            let last = queries.iter().flatten().flatten().map(|slot| slot.position[0]).max().unwrap_or_default();
+            Rotary::looked_up(self.rotations(last + 1), queries)
+        } else {
+            Rotary::new(queries, &device, self.angles())
+        };
+        Attention { rotary, mask: Mask::new(queries, keys, sliding_window, heads / key_value_heads, &device) }
+    }
+
+    /// The angles of a position, half as many as a head has features.
+    fn angles(&self) -> impl Fn([usize; 3]) -> Vec<f32> {
+        let Config { head_size: size, rope_theta, .. } = self.config;
         // In 32 bits like the reference: at position 3,000 the rounding of the angle is visible in the logits.
         let frequencies: Vec<f32> =
             (0..size / 2).map(|index| 1.0 / (rope_theta as f32).powf((2 * index) as f32 / size as f32)).collect();
-        let rotary = Rotary::new(queries, &device, |[position, ..]| {
-            frequencies.iter().map(|frequency| position as f32 * frequency).collect()
-        });
-        Attention { rotary, mask: Mask::new(queries, keys, sliding_window, heads / key_value_heads, &device) }
+        move |[position, ..]| frequencies.iter().map(|frequency| position as f32 * frequency).collect()
+    }
+
+    /// The cosines and sines of at least the first `count` positions, on the device, where they stay. They are computed
+    /// here: shaders need not be accurate beyond π.
+    fn rotations(&self, count: usize) -> Tensor<2> {
+        let mut known = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = known.as_ref().filter(|table| table.dims()[0] >= count) {
+            return table.clone();
+        }
+        let (count, size, angles) = (count.max(4096).next_power_of_two(), self.config.head_size, self.angles());
+        let mut values = Vec::with_capacity(count * size);
+        for position in 0..count {
+            let angles = angles([position; 3]);
+            values.extend(angles.iter().map(|angle| angle.cos()));
+            values.extend(angles.iter().map(|angle| angle.sin()));
+        }
+        let table = Tensor::from_data(TensorData::new(values, [count, size]), (&self.device(), DType::F32));
+        known.insert(table).clone()
     }
 
     /// Empty KV caches, one per layer, for `batch` sequences of at most `capacity` positions.
@@ -247,29 +293,62 @@ impl Decoder {
         adapter: Option<&LayerAdapter>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let Layer { attention_norm, linears, feed_forward_norm } = &self.layers[index];
-        let Config { key_value_heads, head_size, .. } = self.config;
+        let Layer { attention_norm, query_key_value, output, feed_forward_norm, gate_up, down } = &self.layers[index];
         let [batch, length, features] = hidden.dims();
-        let [q, k, v, o, gate, up, down] = std::array::from_fn(|linear| {
-            move |rows: Tensor<2>| LayerAdapter::project(adapter, linear, &linears[linear], rows)
-        });
-
         let rows = hidden.reshape([batch * length, features]);
-        let normal = attention_norm.forward(rows.clone());
-        let (query, key) = rotary.turn_both(q(normal.clone()), k(normal.clone()));
-        let value = v(normal).reshape([batch, length, key_value_heads, head_size]).swap_dims(1, 2);
+        let turned = query_key_value.forward(adapter, attention_norm.forward(rows.clone()));
         let context = match cache {
             Some(cache) => {
-                cache.append(key, value);
+                let query = self.append(turned, rotary, cache);
                 cache.attend(query, mask)
             }
-            None => in_rows(attend(query, key, value, Some(mask.hidden()))),
+            None => {
+                let [query, key, value] = self.turned(turned, rotary);
+                in_rows(attend(query, key, value, Some(mask.hidden())))
+            }
         };
-        let rows = rows + o(context);
-
-        let normal = feed_forward_norm.forward(rows.clone());
-        let rows = rows + down(gated(gate(normal.clone()), up(normal)));
+        let (rows, normal) = feed_forward_norm.forward_sum(rows, output.forward(adapter, context).one());
+        let product = match gate_up.forward(adapter, normal) {
+            Outputs::Together(product, sizes) => kernels::swiglu(&product).unwrap_or_else(|| {
+                let [gate, up] = Outputs::Together(product, sizes).apart();
+                gated(gate, up)
+            }),
+            apart => {
+                let [gate, up] = apart.apart();
+                gated(gate, up)
+            }
+        };
+        let rows = rows + down.forward(adapter, product).one();
         rows.reshape([batch, length, features])
+    }
+
+    fn head_counts(&self) -> HeadCounts {
+        HeadCounts { queries: self.config.heads, keys: self.config.key_value_heads }
+    }
+
+    /// Queries and keys turned, and values, by head.
+    fn turned(&self, outputs: Outputs, rotary: &Rotary) -> [Tensor<4>; 3] {
+        if let (Outputs::Together(product, _), Some(turns)) = (&outputs, rotary.turns())
+            && let Some(turned) = kernels::rotate(product, turns, self.head_counts())
+        {
+            return turned;
+        }
+        let [query, key, value] = outputs.apart();
+        let (query, key) = rotary.turn_both(query, key);
+        let [batch, heads, length, size] = key.dims();
+        (query, key, value.reshape([batch, length, heads, size]).swap_dims(1, 2)).into()
+    }
+
+    /// Appends keys and values to `cache`, and gives the queries.
+    fn append(&self, outputs: Outputs, rotary: &Rotary, cache: &mut LayerCache) -> Tensor<4> {
+        if let Outputs::Together(product, _) = &outputs
+            && let Some(query) = cache.append_turned(product, rotary, self.head_counts())
+        {
+            return query;
+        }
+        let [query, key, value] = self.turned(outputs, rotary);
+        cache.append(key, value);
+        query
     }
 
     /// The final norm and the head.

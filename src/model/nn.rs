@@ -14,6 +14,7 @@ use burn::tensor::{Bool, DType, Device, Tensor};
 use super::ModelError;
 use super::files::json::unsupported;
 use super::files::{Fields, Tensors};
+use super::kernels;
 
 /// The row counts of a small batch in decode. There the weight comes first, `(Wxᵀ)ᵀ`: matrix products rearrange
 /// their right operand, which costs more than multiplying so few rows by it. Measured on a CPU in 32 bits with
@@ -53,7 +54,8 @@ impl Linear {
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let Weight::Dense(weight) = self.weight.clone();
         let tracked = rows.is_autodiff() || weight.is_autodiff();
-        let product = if FEW.contains(&rows.dims()[0]) && rows.dtype() == DType::F32 && !tracked {
+        let few = FEW.contains(&rows.dims()[0]) && rows.dtype() == DType::F32 && !tracked;
+        let product = if few && rows.device() == Device::flex() {
             weight.matmul(rows.transpose()).transpose()
         } else {
             rows.matmul(weight.transpose())
@@ -87,6 +89,19 @@ impl RmsNorm {
     /// - `rows`: `[rows, features]`
     /// - returns: the same
     pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        kernels::rms_norm(&rows, &self.weight, self.epsilon).unwrap_or_else(|| self.composed(rows))
+    }
+
+    /// `rows + more`, and its norm.
+    pub fn forward_sum(&self, rows: Tensor<2>, more: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        kernels::add_rms_norm(&rows, &more, &self.weight, self.epsilon).unwrap_or_else(|| {
+            let sum = rows + more;
+            (sum.clone(), self.forward(sum))
+        })
+    }
+
+    /// [`RmsNorm::forward`] by tensor operations.
+    pub(super) fn composed(&self, rows: Tensor<2>) -> Tensor<2> {
         let dtype = rows.dtype();
         let rows = rows.cast(DType::F32);
         let mean_square = (rows.clone() * rows.clone()).mean_dim(1);

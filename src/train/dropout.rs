@@ -2,14 +2,15 @@
 //!
 //! Whether a value drops out is an integer hash of the row's seed, the linear layer, the position and the feature: the
 //! same on every device, in any order, and in any batch. A mask is requested twice, in the forward and the backward
-//! pass, and is the same. This module does not know losses.
+//! pass, and is the same. On a GPU a kernel computes it, from the seeds of the rows. This module does not know losses.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rand_core::RngCore;
 use rayon::prelude::*;
 
 use crate::model::adapter::{Change, LayerAdapter};
 use crate::model::batch::Batch;
+use crate::model::kernels::{self, Dropping};
 use crate::model::shape::LinearSpec;
 use stic_engine::draw::Draws;
 
@@ -29,6 +30,8 @@ pub struct Dropout<'a> {
 pub struct Masks {
     /// Two numbers a row.
     seeds: Vec<[u32; 2]>,
+    /// The same on a device that computes the masks, `[rows, 2]`.
+    uploaded: Option<Tensor<2, Int>>,
     device: Device,
     /// Positions a row.
     length: usize,
@@ -52,8 +55,14 @@ impl Masks {
             // 31 bits each, so that they are the same number as signed integers of 32 bits.
             [draws.next_u32() >> 1, draws.next_u32() >> 1]
         };
+        let seeds: Vec<[u32; 2]> = dropout.subjects.iter().map(seed).collect();
+        let uploaded = kernels::on(device).then(|| {
+            let values = seeds.iter().flatten().map(|seed| *seed as i32).collect();
+            Tensor::from_data(TensorData::new::<i32, _>(values, [seeds.len(), 2]), (device, DType::I32))
+        });
         Self {
-            seeds: dropout.subjects.iter().map(seed).collect(),
+            seeds,
+            uploaded,
             device: device.clone(),
             length,
             threshold: (dropout.probability * 2f64.powi(32)).round().min(f64::from(u32::MAX)) as u32,
@@ -78,6 +87,10 @@ impl Masks {
         assert!(self.length * features <= u32::MAX as usize, "a row's values are counted in 32 bits");
         let salt = ((layer << 8) | linear) as u32 + 1;
         let Self { threshold, scale, length, .. } = *self;
+        let dropping = Dropping { salt, threshold, scale, length, features };
+        if let Some(mask) = self.uploaded.as_ref().and_then(|seeds| kernels::dropout(seeds, dropping)) {
+            return mask;
+        }
         let mut kept = vec![0f32; self.seeds.len() * length * features];
         let (a_row, a_part) = (length * features, features.max(1 << 14));
         for (row, seed) in std::iter::zip(kept.chunks_mut(a_row), &self.seeds) {

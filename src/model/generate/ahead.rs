@@ -1,7 +1,7 @@
 //! Decoding on a GPU: one launch after the other, without waiting for what the host would have to say.
 //!
-//! - Rotations and the places of queries and keys are uploaded for 64 tokens at a time; a token's are cut out of them
-//!   on the device, where the mask is computed too.
+//! - The places of all queries and keys to come are uploaded once, before the first token; rotations and masks follow
+//!   from them on the device.
 //! - The most likely token is found on the device and embedded there: the next token is under way before the host reads
 //!   this one. For draws the host reads the 64 most likely tokens of every row and uploads the drawn ones.
 //!
@@ -80,14 +80,14 @@ impl Generator<'_> {
         let refused: Vec<bool> = self.allowed.iter().map(|allowed| !allowed).collect();
         let refused = TensorData::new(refused, [1, self.allowed.len()]);
         let refused = Tensor::<2, Bool>::from_data(refused, &self.model.device());
-        let mut span = None;
+        let places = self.places(rows, length, size);
         let mut chosen = self.next(logits, &refused);
         for step in 0.. {
             let open = rows.iter().filter(|row| row.open).count();
             let goes_on = rows.iter().any(|row| row.open && row.tokens.len() + 1 < row.limit);
             let mut ahead = None;
             if let Some(tokens) = chosen.tokens.take().filter(|_| goes_on) {
-                let logits = self.step(tokens, rows, caches, [length, step, size], &mut span, watch)?;
+                let logits = self.step(tokens, caches, places.at(step), watch)?;
                 ahead = Some(self.next(logits, &refused));
             }
             report(open, self.take(rows, chosen.found), watch)?;
@@ -99,7 +99,7 @@ impl Generator<'_> {
                 None => {
                     let last = |place: usize| rows[place % rows.len()].tokens.last().map_or(0, |token| *token as i32);
                     let tokens = integers((0..size).map(last).collect(), &self.model.device());
-                    let logits = self.step(tokens, rows, caches, [length, step, size], &mut span, watch)?;
+                    let logits = self.step(tokens, caches, places.at(step), watch)?;
                     self.next(logits, &refused)
                 }
             };
@@ -107,33 +107,30 @@ impl Generator<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Runs `tokens`, the last of every row, and gives the logits of the next, `[size, vocabulary]`.
+    /// The places of every token that may come, and of the slots that it attends to.
+    fn places(&self, rows: &[Row], length: usize, size: usize) -> Attention {
+        let steps = rows.iter().map(|row| row.limit).max().unwrap_or_default().max(1);
+        let attended = (length + steps).next_multiple_of(self.at_a_time());
+        let members = || (0..size).map(|place| &rows[place % rows.len()]);
+        let query = |row: &Row| (0..steps).map(|step| Some(Slot::at(row.length + step, row.next + step))).collect();
+        let queries: Vec<Vec<_>> = members().map(query).collect();
+        // Slots that are not filled yet come later than the query, and so are not seen.
+        let keys: Vec<_> = members().map(|row| row.keys(length, attended, attended)).collect();
+        self.model.attention(&queries, &keys)
+    }
+
+    /// Runs `tokens`, the last of every row, whose place `attention` is, and gives the logits of the next, `[size,
+    /// vocabulary]`.
     fn step(
         &self,
         tokens: Tensor<1, Int>,
-        rows: &[Row],
         caches: &mut [LayerCache],
-        [length, step, size]: [usize; 3],
-        span: &mut Option<Attention>,
+        attention: Attention,
         watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> ControlFlow<(), Tensor<2>> {
-        let (start, place) = (step / STEP * STEP, step % STEP);
-        let known = span.take().filter(|_| place > 0);
-        let known = span.insert(known.unwrap_or_else(|| {
-            let members = || (0..size).map(|place| &rows[place % rows.len()]);
-            let query = |row: &Row| {
-                (start..start + STEP).map(|step| Some(Slot::at(row.length + step, row.next + step))).collect()
-            };
-            let attended = length + start + STEP;
-            let queries: Vec<Vec<_>> = members().map(query).collect();
-            // Slots that are not filled yet come later than the query, and so are not seen.
-            let keys: Vec<_> = members().map(|row| row.keys(length, attended, attended)).collect();
-            self.model.attention(&queries, &keys)
-        }));
         let hidden = self.model.embedded(tokens);
-        let features = hidden.dims()[1];
-        let hidden = hidden.reshape([size, 1, features]);
-        let input = Input { hidden, added: Vec::new(), attention: known.at(place) };
+        let [size, features] = hidden.dims();
+        let input = Input { hidden: hidden.reshape([size, 1, features]), added: Vec::new(), attention };
         let hidden = self.run_layers(&input, caches, watch)?;
         ControlFlow::Continue(self.model.logits(hidden.reshape([size, features])))
     }
@@ -228,7 +225,6 @@ mod tests {
             Sampling { temperature: 1.0, top_k: 50, top_p: 1.0 },
             Sampling { temperature: 1.0, top_k: 0, top_p: 0.8 },
         ] {
-            // More than the 64 tokens whose places are uploaded at once.
             let settings = Settings { sampling, max_new_tokens: 70, ..settings(0.0) };
             assert_eq!(run(&model, settings.clone(), false), run(&model, settings, true), "{sampling:?}");
         }
@@ -334,9 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_uploaded_for_a_token_but_slots_once_in_64_tokens() {
+    fn nothing_is_uploaded_for_a_token_and_slots_once_for_all_of_them() {
         // One of each is the prompt's.
         assert_eq!(uploads(true), [70, 70, 70]);
-        assert_eq!(uploads(false), [3, 1, 70]);
+        assert_eq!(uploads(false), [2, 1, 70]);
     }
 }
