@@ -330,6 +330,9 @@ pub struct Lock {
     /// The pipeline file
     #[arg(value_parser = OsStringValueParser::new().try_map(plain_path))]
     pub file: PathBuf,
+    /// Values in place of those in the file.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// What `kinds` takes.

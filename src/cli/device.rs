@@ -1,6 +1,7 @@
 //! The device that a command runs on: what the command line, the environment and the pipeline file say of it, and what
 //! that comes to on this machine.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use crate::device::{Backend, DeviceChange, DeviceChoice, DeviceName, DeviceReque
 use crate::model::ModelError;
 use crate::model::device::{Chosen, DeviceReport, Listed, Probe, Problem, ThisMachine, choose, crashed};
 use crate::nodes::device::{Misnamed, named};
+use stic_engine::diagnostic::counted;
 use stic_engine::graph::Graph;
 use stic_engine::pool::{self, Pool, Pools, Slot, Unmet};
 
@@ -18,6 +20,9 @@ pub const VARIABLE: &str = "STIC_DEVICE";
 
 /// The hidden command that tries one device: see [`Children`].
 pub const TRY: &str = "try-device";
+
+/// How many nodes a device is said to be of by their names.
+const MOST_NAMES: usize = 4;
 
 /// What the command line and the environment ask in place of what the file says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,12 +53,23 @@ impl Override {
         asked.changed(&self.change)
     }
 
-    /// What overrides `asked`, in words.
-    fn said(&self, asked: &DeviceRequest) -> Option<String> {
-        let (by, device) = (self.by?, self.change.device?);
-        let instead = (device != asked.device() && asked.backend.is_some())
-            .then(|| format!(", in place of `{}` in the file", asked.device()));
-        Some(format!("by {by}{}", instead.unwrap_or_default()))
+    /// What overrides the requests `asked` of a file, in words.
+    fn said(&self, asked: &[DeviceRequest]) -> Vec<String> {
+        let instead = |names: &mut dyn Iterator<Item = String>| {
+            let names: BTreeSet<String> = names.map(|name| format!("`{name}`")).collect();
+            let names: Vec<String> = names.into_iter().collect();
+            if names.is_empty() { String::new() } else { format!(", in place of {} in the file", names.join(", ")) }
+        };
+        let device = self.by.zip(self.change.device).map(|(by, device)| {
+            let others = asked.iter().map(DeviceRequest::device);
+            let others = others.filter(|other| other.backend.is_some() && *other != device);
+            format!("by {by}{}", instead(&mut others.map(|other| other.to_string())))
+        });
+        let dtype = self.change.dtype.map(|dtype| {
+            let others = asked.iter().filter_map(|asked| asked.precision).filter(|other| Some(*other) != dtype.0);
+            format!("`{dtype}` by --dtype{}", instead(&mut others.map(|other| other.to_string())))
+        });
+        device.into_iter().chain(dtype).collect()
     }
 }
 
@@ -113,17 +129,22 @@ impl Machine {
         let line = |(pool, nodes): (&Pool, Vec<usize>)| {
             let choice: DeviceChoice = serde_json::from_value(pool.slots.first()?.what.clone()).ok()?;
             let is_it = |known: &&Asked| known.found.as_ref().is_ok_and(|chosen| chosen.choice == choice);
-            let Asked { written, found, request } = asked.iter().find(is_it)?;
+            let Asked { found, request, .. } = asked.iter().find(is_it)?;
+            let written: Vec<DeviceRequest> = asked.iter().filter(is_it).map(|asked| asked.written).collect();
             let names: Vec<String> = nodes.iter().map(|index| format!("`{}`", graph.nodes[*index].name)).collect();
-            let of = if several { format!(" of {}", names.join(", ")) } else { String::new() };
+            let of = match names.len() {
+                _ if !several => String::new(),
+                ..=MOST_NAMES => format!(" of {}", names.join(", ")),
+                count => format!(" of {}", counted(count, "node")),
+            };
             let chosen = found.as_ref().ok()?;
-            Some(format!("device{of}: {}", self.line(written, request, chosen)))
+            Some(format!("device{of}: {}", self.line(&written, request, chosen)))
         };
         pools.iter().filter_map(line).collect()
     }
 
     /// `cuda:0 (NVIDIA H200), bf16; chosen by auto`. The processor has no name.
-    pub fn line(&self, written: &DeviceRequest, request: &DeviceRequest, chosen: &Chosen) -> String {
+    fn line(&self, written: &[DeviceRequest], request: &DeviceRequest, chosen: &Chosen) -> String {
         let Chosen { choice, device, passed_over } = chosen;
         let mut notes = Vec::new();
         if request.backend.is_none() {
@@ -286,10 +307,14 @@ mod tests {
         let cpu = Some(DeviceName { backend: Some(Backend::Cpu), index: 0 });
         let over = Override { change: DeviceChange { device: cpu, dtype: None }, by: Some("--device") };
         assert_eq!(over.request(cuda).precision, Some(Precision::F16));
-        assert_eq!(over.said(&cuda).unwrap(), "by --device, in place of `cuda:1` in the file");
-        assert_eq!(over.said(&DeviceRequest::default()).unwrap(), "by --device");
+        let auto = DeviceRequest::default();
+        let first = DeviceRequest { index: 0, ..cuda };
+        assert_eq!(over.said(&[cuda, auto, first, cuda]), ["by --device, in place of `cuda`, `cuda:1` in the file"]);
+        assert_eq!(over.said(&[auto]), ["by --device"]);
         let dtype = DeviceChange { device: None, dtype: Some(DtypeName(None)) };
-        assert_eq!(Override { change: dtype, by: None }.request(cuda), DeviceRequest { precision: None, ..cuda });
+        let over = Override { change: dtype, by: None };
+        assert_eq!(over.request(cuda), DeviceRequest { precision: None, ..cuda });
+        assert_eq!(over.said(&[cuda, auto]), ["`auto` by --dtype, in place of `f16` in the file"]);
     }
 
     #[cfg(unix)]

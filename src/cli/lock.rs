@@ -25,7 +25,7 @@ const NAMED: usize = 5;
 /// # Errors
 /// When the pipeline file has mistakes, or a file cannot be read or written.
 pub fn lock(arguments: &Lock, global: &Global, kinds: &Kinds, quiet: bool) -> Result<Exit, CliError> {
-    let file = PipelineFile::read(&arguments.file, kinds, Data::Wanted)?;
+    let file = PipelineFile::read(&arguments.file, &arguments.settings, kinds, Data::Wanted)?;
     file.check_data(&[])?;
     let store = read_cache(&global.cache(Some(&arguments.file)))?;
     let digests = digests(&file, &[], &store)?;

@@ -13,7 +13,7 @@ use stic_engine::node::{
     Artifact, BadItem, Checkpoints, Context, Failure, FileDigests, Inputs, Node, NodeKind, Objects, Output, Part,
     Progress, Work,
 };
-use stic_engine::spec::{Mistakes, Reader, Resource, Scope, syntax};
+use stic_engine::spec::{Folders, Mistakes, Reader, Resource, Scope, syntax};
 
 /// Reads `text` as the parameters of a node of `kind`, with inputs on the ports `connected`; `base` is a model in
 /// `model`. Gives the node, or messages and labels of all mistakes.
@@ -23,7 +23,8 @@ pub fn read(kind: &dyn NodeKind, text: &str, connected: &[&str], model: &Path) -
     let source =
         Resource { table: "models", name: "base".into(), source: "m".into(), path: model.to_owned(), revision: None };
     let models = [source];
-    let scope = Scope::new(Path::new("folder"), &models, &mistakes);
+    let folders = Folders::of(Path::new("folder"));
+    let scope = Scope::new(&folders, &models, &mistakes);
     let node = {
         let mut reader = Reader::new(&scope, &table, "node `n`");
         kind.read(&mut reader, &|port| connected.contains(&port))

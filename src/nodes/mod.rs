@@ -70,14 +70,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use stic_engine::spec::{Mistakes, Reader, Resource, Scope, syntax};
+    use stic_engine::spec::{Folders, Mistakes, Reader, Resource, Scope, syntax};
 
     /// The keys of `kind` that are known after its parameters were read from `text`.
     fn known(kind: &dyn NodeKind, text: &str) -> Vec<String> {
         let mistakes = Mistakes::default();
         let models =
             [Resource { table: "models", name: "m".into(), source: "m".into(), path: "m".into(), revision: None }];
-        let scope = Scope::new(Path::new(""), &models, &mistakes);
+        let folders = Folders::of(Path::new(""));
+        let scope = Scope::new(&folders, &models, &mistakes);
         let table = syntax::parse(text).root;
         let mut reader = Reader::new(&scope, &table, "node `n`");
         let _ = kind.read(&mut reader, &|_| false);

@@ -111,6 +111,29 @@ mod tests {
         assert_eq!(heard, ["process 7 (stic run a.toml)"]);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_is_killed_gives_its_device_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device-cuda_3.lock");
+        // `exec` leaves one process, which has the lock and says so.
+        let script = "exec 9>>\"$0\"; flock -x 9 || exit 1; echo locked; exec sleep 600";
+        let mut command = std::process::Command::new("sh");
+        let mut other = command.args(["-c", script]).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 6];
+        other.stdout.as_mut().unwrap().read_exact(&mut said).expect("util-linux has flock");
+        let mut asked = 0;
+        let taken = take(folder.path(), "cuda:3", &mut |_| {
+            asked += 1;
+            if asked == 2 {
+                other.kill().unwrap();
+                other.wait().unwrap();
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(taken.unwrap() && asked >= 2);
+    }
+
     #[test]
     fn waiting_can_be_broken_off() {
         let folder = tempfile::tempdir().unwrap();

@@ -23,7 +23,10 @@ pub fn explain(found: &Nvidia) -> Option<Problem> {
     if let Some(Ok(1..)) = answer {
         return None;
     }
-    if let Some(hidden) = hidden(found) {
+    // Without a driver it does not matter what is hidden.
+    if answer.is_some()
+        && let Some(hidden) = hidden(found)
+    {
         return Some(Problem::new(hidden).help(REMEDY));
     }
     let problem = match (answer, version) {
@@ -33,14 +36,16 @@ pub fn explain(found: &Nvidia) -> Option<Problem> {
             Problem::new(format!("the kernel has NVIDIA's driver {version}, but its library, libcuda.so.1, was not found"))
                 .help("in a container, start it with `--gpus all` (NVIDIA Container Toolkit); else add its directory to LD_LIBRARY_PATH")
         }
-        (Some(Ok(_)), _) if visible.is_none() => Problem::new("NVIDIA's driver offers no GPU")
+        (Some(Err(error)), _) if visible.is_none() || !error.contains("NO_DEVICE") => {
+            refused(error, version.as_deref(), cards.len())
+        }
+        (Some(_), _) if visible.is_none() => Problem::new("NVIDIA's driver offers no GPU")
             .help("`nvidia-smi` must list it; in a container or a batch job, request a GPU"),
-        (Some(Ok(_)), _) => Problem::new(format!(
+        (Some(_), _) => Problem::new(format!(
             "NVIDIA's driver offers no GPU, and CUDA_VISIBLE_DEVICES is `{}`",
             visible.as_deref().unwrap_or_default()
         ))
         .help(REMEDY),
-        (Some(Err(error)), version) => refused(error, version.as_deref(), cards.len()),
     };
     Some(problem)
 }
@@ -103,12 +108,14 @@ mod tests {
         let error = |name: &str| Nvidia { answer: Some(Err(name.to_owned())), ..two_cards() };
         let cases = [
             Nvidia::default(),
+            Nvidia { visible: visible(""), ..Nvidia::default() },
             Nvidia { answer: None, ..two_cards() },
             Nvidia { answer: Some(Ok(0)), visible: visible(""), ..two_cards() },
             Nvidia { answer: Some(Err("CUDA_ERROR_NO_DEVICE".to_owned())), visible: visible("-1"), ..two_cards() },
             Nvidia { answer: Some(Ok(0)), visible: visible("7"), ..two_cards() },
             Nvidia { answer: Some(Ok(0)), cards: vec![], ..two_cards() },
             error("CUDA_ERROR_NO_DEVICE"),
+            Nvidia { visible: visible("5"), cards: vec![], ..error("CUDA_ERROR_NO_DEVICE") },
             error("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
             error("CUDA_ERROR_UNKNOWN"),
         ];
