@@ -121,6 +121,11 @@ impl<'a> Generator<'a> {
         let shape = model.shape();
         let may_come = |id| tokenizer.is_text(id) || shape.end_tokens.contains(&id);
         let allowed = (0..shape.vocabulary as u32).map(may_come).collect();
+        Self::among(model, adapter, allowed, settings)
+    }
+
+    /// The same with the tokens that are `allowed`, by id.
+    pub fn among(model: &'a dyn Model, adapter: Option<&'a Adapter>, allowed: Vec<bool>, settings: Settings) -> Self {
         Self { model, adapter, settings, allowed, on_cpu: model.device() == Device::flex() }
     }
 
@@ -417,6 +422,10 @@ pub(super) mod tests {
 
     /// A model with random weights, wide enough for the CPU's blocked products.
     pub fn model() -> Llava {
+        model_on(&tiny::device())
+    }
+
+    fn model_on(device: &Device) -> Llava {
         let text = llama::Config {
             vocabulary: VOCABULARY,
             hidden: 128,
@@ -426,7 +435,7 @@ pub(super) mod tests {
             max_positions: 160,
             ..tiny::text()
         };
-        tiny::build(text, DType::F32)
+        tiny::build_on(text, DType::F32, device)
     }
 
     fn image(index: usize) -> Arc<ImageInput> {
@@ -471,7 +480,7 @@ pub(super) mod tests {
 
     #[test]
     fn answers_do_not_depend_on_what_they_were_batched_with() {
-        let model = model();
+        let model = model_on(&Device::flex());
         for temperature in [0.0, 1.0] {
             let together = run(&model, settings(temperature), (0..20).map(request).collect());
             assert_eq!(together.len(), 20);
@@ -486,7 +495,7 @@ pub(super) mod tests {
 
     #[test]
     fn logits_do_not_depend_on_the_neighbors_to_the_last_bit() {
-        let model = model();
+        let model = model_on(&Device::flex());
         let tokenizer = tokenizer("mistral");
         let generator = Generator::new(&model, None, &tokenizer, settings(0.0));
         let rows = |indices: &[usize]| -> Vec<Row> {

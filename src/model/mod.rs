@@ -32,8 +32,7 @@ pub mod sequence;
 pub mod session;
 pub mod shape;
 pub mod template;
-#[cfg(test)]
-pub(crate) mod tiny;
+pub mod tiny;
 pub mod tokenizer;
 #[cfg(test)]
 pub(crate) mod toy;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use serde_json::Value;
 
 use super::contract::{ImageInput, Model};
@@ -13,6 +13,7 @@ use super::processor::{Processor, round};
 use super::sample::Sampling;
 use super::score::score;
 use super::sequence::{Sequence, Source};
+use super::tiny::{Tolerance, device};
 use super::{families, peft};
 
 struct Reference {
@@ -24,7 +25,7 @@ struct Reference {
 impl Reference {
     fn read(name: &str) -> Self {
         let folder = root().join(name);
-        let model = families::of(&folder).unwrap().load(&folder, &Device::flex(), DType::F32).unwrap();
+        let model = families::of(&folder).unwrap().load(&folder, &device(), DType::F32).unwrap();
         let processor = Processor::read(&folder, Some("none"), &[].into()).unwrap();
         let facts = std::fs::read(folder.join("expected.json")).unwrap();
         Self { model, processor, facts: serde_json::from_slice(&facts).unwrap() }
@@ -109,7 +110,11 @@ fn scores_are_those_of_transformers() {
             assert_eq!(scored.tokens.last(), Some(&2));
             let expected = reference.facts["reference_logprobs"][index].as_f64().unwrap();
             let difference = (scored.logprob() - expected).abs();
-            assert!(difference < 1e-3, "{name}, {answer}: {} against {expected}", scored.logprob());
+            assert!(
+                difference < Tolerance::of(DType::F32).log_probability,
+                "{name}, {answer}: {} against {expected}",
+                scored.logprob()
+            );
         }
     }
 }
@@ -119,7 +124,7 @@ fn an_adapter_answers_as_under_peft() {
     for name in NAMES {
         let reference = Reference::read(name);
         let shape = reference.model.shape();
-        let adapter = peft::read(&root().join(name).join("adapter"), shape, &Device::flex()).unwrap().adapter;
+        let adapter = peft::read(&root().join(name).join("adapter"), shape, &device()).unwrap().adapter;
         let settings = Settings { sampling: Sampling::GREEDY, max_new_tokens: 16, seed: 0, batch_size: None };
         let tokenizer = reference.processor.tokenizer();
         let generator = Generator::new(&*reference.model, Some(&adapter), tokenizer, settings);

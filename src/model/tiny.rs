@@ -1,4 +1,4 @@
-//! The one small model of the tests: a random LLaVA, its images, sequences and adapters.
+//! The one small model of the tests and of `stic devices --test`: a random LLaVA, its images, sequences and adapters.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,44 @@ use super::llava::{AnyresRule, Architecture, Config, Llava};
 use super::nn::Activation;
 use super::sequence::{ImageRun, Sequence};
 use super::{clip, llama};
+#[cfg(test)]
 use crate::device::{Backend, DeviceChoice, Precision};
 use stic_engine::draw::Draws;
 
-/// Where tests compute that compare devices: on `STIC_TEST_DEVICE` (`vulkan`, `webgpu:1`), else on the CPU.
+#[cfg(test)]
+/// Where tests compute: on `STIC_TEST_DEVICE` (`vulkan`, `webgpu:1`), else on the CPU.
 pub fn device() -> Device {
     let Ok(name) = std::env::var("STIC_TEST_DEVICE") else { return Device::flex() };
     let (name, index) = name.split_once(':').unwrap_or((&name, "0"));
     let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name).expect("the name of a backend");
     let choice = DeviceChoice { backend, index: index.parse().unwrap(), precision: Precision::F32 };
     super::device::open(choice).unwrap().0
+}
+
+#[cfg(test)]
+/// By how much results may differ from the reference's, in the dtype of weights and activations.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Of a logit; those of the fixtures are up to about 5.
+    pub logits: f32,
+    /// Of a response's log-probability, in nats, and of a loss.
+    pub log_probability: f64,
+    /// The share of an update's norm.
+    pub update: f64,
+}
+
+#[cfg(test)]
+impl Tolerance {
+    /// On the device of the tests. CUDA computes products of 32-bit floats in TF32, as precise as 16 bits.
+    pub fn of(dtype: DType) -> Self {
+        let tf32 = format!("{:?}", device()).contains("Cuda");
+        let of = |logits, log_probability, update| Self { logits, log_probability, update };
+        match dtype {
+            DType::F32 if !tf32 => of(3e-4, 1e-3, 1e-3),
+            DType::F32 | DType::F16 => of(0.05, 0.05, 0.02),
+            _ => of(0.5, 0.5, 0.15),
+        }
+    }
 }
 
 /// The image token.
@@ -76,18 +104,21 @@ pub fn shape() -> Shape {
 }
 
 /// The model.
+#[cfg(test)]
 pub fn model() -> Llava {
     model_in(DType::F32)
 }
 
 /// The same with weights and activations in `dtype`.
+#[cfg(test)]
 pub fn model_in(dtype: DType) -> Llava {
     build(text(), dtype)
 }
 
 /// A model with this decoder.
+#[cfg(test)]
 pub fn build(text: llama::Config, dtype: DType) -> Llava {
-    build_on(text, dtype, &Device::flex())
+    build_on(text, dtype, &device())
 }
 
 /// The same on `device`.
@@ -124,6 +155,7 @@ pub fn adapter_of_rank(model: &dyn Model, rank: usize) -> Adapter {
     adapter
 }
 
+#[cfg(test)]
 /// An adapter as a training starts from: the second factors are zero.
 pub fn fresh(model: &dyn Model) -> Adapter {
     let mut adapter = adapter(model);
@@ -163,6 +195,7 @@ pub fn sequence(index: usize, picture: bool, answer: usize) -> Sequence {
     Sequence { tokens, images: runs(picture), answer: answers, cut: 0 }
 }
 
+#[cfg(test)]
 /// The prompt of `sequence` with another answer, of `answer` tokens.
 pub fn rival(sequence: &Sequence, answer: usize) -> Sequence {
     let mut draws = Draws::new(sequence.tokens.len() as u64, "rival", &format!("{:?}", sequence.tokens));

@@ -10,6 +10,7 @@ pub mod log;
 pub mod loss;
 pub mod objective;
 pub mod optimizer;
+pub mod parity;
 pub mod scale;
 pub mod schedule;
 pub mod step;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use serde_json::Value;
 use sha2::Digest;
 
@@ -16,10 +16,8 @@ use crate::model::attention::Slot;
 use crate::model::batch::Input;
 use crate::model::forward::forward;
 use crate::model::peft;
+use crate::model::tiny::{Tolerance, device};
 use crate::model::tokenizer::Tokenizer;
-
-/// Tolerance of logits against transformers.
-const LOGITS: f32 = 3e-4;
 
 struct Reference {
     folder: PathBuf,
@@ -36,7 +34,7 @@ impl Reference {
     }
 
     fn load(&self) -> Llava {
-        Llava::load(&self.folder, &Device::flex(), DType::F32).expect("loads")
+        Llava::load(&self.folder, &device(), DType::F32).expect("loads")
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
@@ -60,6 +58,10 @@ impl Reference {
 fn input(processor: &LlavaImageProcessor, picture: &image::RgbImage) -> ImageInput {
     let layout = processor.layout(&[picture.dimensions().into()]).remove(0);
     ImageInput { pixels: processor.pixels(picture, &layout), layout }
+}
+
+fn tolerance() -> Tolerance {
+    Tolerance::of(DType::F32)
 }
 
 fn rows(model: &Llava, image: &ImageInput) -> Tensor<2> {
@@ -128,15 +130,15 @@ fn logits_of_pictures_and_text_equal_those_of_transformers() {
             let tokens = ids(&reference.facts["pictures"][picture]["answered"]["ids"]);
             let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), None));
             let worst = distance(&found, &reference.floats(&format!("{picture}.logits")));
-            assert!(worst < LOGITS, "{name}, {picture}: {worst}");
+            assert!(worst < tolerance().logits, "{name}, {picture}: {worst}");
             println!("{name}, {picture}: logits differ by at most {worst}");
             let sums =
                 [log_probability(&found, &tokens), reference.floats(&format!("{picture}.logprobs")).iter().sum()];
-            assert!((sums[0] - sums[1]).abs() < 1e-3, "{name}, {picture}: {sums:?}");
+            assert!(f64::from((sums[0] - sums[1]).abs()) < tolerance().log_probability, "{name}, {picture}: {sums:?}");
         }
         let found = floats(logits(&model, embedded(&model, &ids(&reference.facts["text"]), None), None));
         let worst = distance(&found, &reference.floats("text.logits"));
-        assert!(worst < LOGITS, "{name}, text: {worst}");
+        assert!(worst < tolerance().logits, "{name}, text: {worst}");
     }
 }
 
@@ -234,7 +236,7 @@ fn pictures_of_any_shape_are_tiled_as_either_reference_does_it() {
             let length = found.dims()[0];
             let found: Vec<f32> = floats(found.narrow(0, length - 1, 1)).into_iter().step_by(48).collect();
             let apart = distance(&found, &shown.logits);
-            assert!(apart < LOGITS, "{of}: {apart}");
+            assert!(apart < tolerance().logits, "{of}: {apart}");
             worst = worst.max(apart);
         }
     }
@@ -267,7 +269,7 @@ fn a_checkpoint_is_the_same_model_whatever_generation_named_its_tensors() {
         let bytes = safetensors::serialize(tensors, None).expect("serializes");
         std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
         std::fs::copy(reference.folder.join("config.json"), folder.path().join("config.json")).expect("copied");
-        let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
+        let model = Llava::load(folder.path(), &device(), DType::F32).expect("loads");
         assert_eq!(
             floats(logits(&model, embedded(&model, &tokens, None), None)),
             expected,
@@ -314,13 +316,13 @@ fn a_checkpoint_of_transformers_4_is_the_same_model() {
         .map(|folder| Tokenizer::read(folder, &config.shape().image_token).expect("sound"));
     assert!((0..400).all(|id| tokenizers[0].is_text(id) == tokenizers[1].is_text(id)));
     assert!((380..384).all(|id| !tokenizers[0].is_text(id)), "`<image>`, `<pad>`, and what is beyond the vocabulary");
-    let model = Llava::load(folder.path(), &Device::flex(), DType::F32).expect("loads");
+    let model = Llava::load(folder.path(), &device(), DType::F32).expect("loads");
     let adapter = peft::read(&folder.path().join("adapter"), model.shape(), &model.device()).expect("read");
     let rows = rows(&model, &reference.image("square"));
     let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
     let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.adapter)));
     let worst = distance(&found, &reference.floats("square.adapter_logits"));
-    assert!(worst < LOGITS, "{worst}");
+    assert!(worst < tolerance().logits, "{worst}");
 }
 
 /// What transformers 5.23 does with every combination, as `from_pretrained` showed.
@@ -347,16 +349,16 @@ fn the_head_is_the_checkpoint_s_and_tying_makes_up_for_what_is_missing() {
         std::fs::write(folder.path().join("model.safetensors"), bytes).expect("written");
         assert_eq!(
             LlavaFamily.check(folder.path()).map_err(|error| error.message),
-            Llava::load(folder.path(), &Device::flex(), DType::F32).map(drop).map_err(|error| error.message)
+            Llava::load(folder.path(), &device(), DType::F32).map(drop).map_err(|error| error.message)
         );
-        Llava::load(folder.path(), &Device::flex(), DType::F32)
+        Llava::load(folder.path(), &device(), DType::F32)
     };
     let tokens = ids(&reference.facts["text"]);
     let said = |model: &Llava| floats(logits(model, embedded(model, &tokens, None), None));
     let apart = reference.floats("text.logits");
     for (top, text) in [(None, true), (Some(false), true), (Some(true), false), (Some(true), true)] {
         let model = load(top, text, "", HEAD).expect("loads");
-        assert!(distance(&said(&model), &apart) < LOGITS, "a head that differs is the head");
+        assert!(distance(&said(&model), &apart) < tolerance().logits, "a head that differs is the head");
         assert_eq!(model.notes.len(), 1);
         assert!(model.notes[0].contains("`lm_head.weight` that differs"), "{:?}", model.notes);
         let equal = load(top, text, "", EMBEDDING).expect("loads");
@@ -367,7 +369,7 @@ fn the_head_is_the_checkpoint_s_and_tying_makes_up_for_what_is_missing() {
         assert!(load(top, text, EMBEDDING, HEAD).is_ok(), "the head is the embedding");
     }
     let untied = load(None, false, "", HEAD).expect("loads");
-    assert!(distance(&said(&untied), &apart) < LOGITS && untied.notes.is_empty());
+    assert!(distance(&said(&untied), &apart) < tolerance().logits && untied.notes.is_empty());
     let missing = load(None, false, HEAD, HEAD).expect_err("refused").message;
     assert!(missing.contains("tensor `language_model.lm_head.weight`: expected"), "{missing}");
     assert!(load(None, false, EMBEDDING, HEAD).is_err());
@@ -383,7 +385,7 @@ fn logits_with_an_adapter_equal_those_of_peft() {
         let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
         let found = floats(logits(&model, embedded(&model, &tokens, Some(rows)), Some(&adapter.adapter)));
         let worst = distance(&found, &reference.floats("square.adapter_logits"));
-        assert!(worst < LOGITS, "{name}: {worst}");
+        assert!(worst < tolerance().logits, "{name}: {worst}");
         println!("{name}, with an adapter: logits differ by at most {worst}");
         assert!(distance(&found, &reference.floats("square.logits")) > 0.1, "the adapter changes the logits");
     }
@@ -395,11 +397,11 @@ fn a_sliding_window_hides_what_lies_further_back() {
     let mut model = reference.load();
     let mut config = model.config.clone();
     config.text.sliding_window = Some(6);
-    let mut weights = Weights::open(&reference.folder, NAMING, &Device::flex(), DType::F32).expect("opens");
+    let mut weights = Weights::open(&reference.folder, NAMING, &device(), DType::F32).expect("opens");
     model = Llava::build(&config, &mut weights).expect("builds");
     let found = floats(logits(&model, embedded(&model, &ids(&reference.facts["text"]), None), None));
     let worst = distance(&found, &reference.floats("text.window_logits"));
-    assert!(worst < LOGITS, "{worst}");
+    assert!(worst < tolerance().logits, "{worst}");
     assert!(distance(&found, &reference.floats("text.logits")) > 0.1, "the window matters at this length");
 }
 
@@ -468,7 +470,7 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
     for name in ["llava", "llava_next"] {
         let reference = Reference::open(name);
         let config = Config::read(&reference.folder).expect("sound");
-        let mut weights = Weights::open(&reference.folder, NAMING, &Device::flex(), DType::F32).expect("opens");
+        let mut weights = Weights::open(&reference.folder, NAMING, &device(), DType::F32).expect("opens");
         let mut tracked: BTreeMap<String, Tensor<1>> = config
             .tensors()
             .into_iter()
@@ -516,8 +518,9 @@ fn a_model_of_tracked_tensors_has_a_gradient_for_every_one_of_them() {
 #[test]
 fn sixteen_bits_compute_the_same_within_their_rounding() {
     let reference = Reference::open("llava_next");
-    for (dtype, tolerance) in [(DType::F16, 0.05), (DType::BF16, 0.5)] {
-        let model = Llava::load(&reference.folder, &Device::flex(), dtype).expect("loads");
+    for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| device().supports_dtype(*dtype)) {
+        let tolerance = Tolerance::of(dtype).logits;
+        let model = Llava::load(&reference.folder, &device(), dtype).expect("loads");
         let lora = peft::read(&reference.folder.join("adapter"), model.shape(), &model.device()).expect("read").adapter;
         let rows = rows(&model, &reference.image("square"));
         let tokens = ids(&reference.facts["pictures"]["square"]["answered"]["ids"]);
