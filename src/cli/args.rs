@@ -348,9 +348,12 @@ pub struct KindsArguments {
 /// What `devices` takes.
 #[derive(Args, Debug)]
 pub struct Devices {
-    /// Print one JSON object per device
+    /// Print one JSON object per device, or with `--test` per finding
     #[arg(long)]
     pub json: bool,
+    /// Compare what a device computes with the CPU; without DEVICE, every usable one
+    #[arg(long, value_name = "DEVICE", num_args = 0..=1, default_missing_value = "auto", value_parser = device)]
+    pub test: Option<DeviceName>,
 }
 
 /// The device that a command runs on, or plans for.

@@ -14,6 +14,7 @@ mod interrupt;
 mod kinds;
 mod lock;
 mod model;
+mod parity;
 mod pipeline;
 mod plan;
 mod progress;
@@ -72,7 +73,10 @@ fn dispatch(arguments: &Arguments, kinds: &Kinds, ui: &Ui) -> Result<Exit, CliEr
         Command::Lock(arguments) => lock::lock(arguments, global, kinds, ui.quiet),
         Command::Kinds(arguments) => kinds::kinds(arguments, kinds, ui),
         Command::Schema => kinds::print_schema(kinds),
-        Command::Devices(arguments) => devices::devices(arguments.json, ui),
+        Command::Devices(arguments) => match arguments.test {
+            Some(name) => parity::test(name, arguments.json, ui),
+            None => devices::devices(arguments.json, ui),
+        },
         Command::TryDevice { device } => device::try_device(*device).map(|()| Exit::Success),
         Command::Generate(arguments) => generate::generate(arguments, ui),
         Command::Score(arguments) => score::score(arguments, ui),

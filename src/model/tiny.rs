@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::adapter::{Adapter, Change, Lora};
+use super::adapter::Adapter;
+#[cfg(test)]
+use super::adapter::{Change, Lora};
 use super::contract::{ImageFeatures, ImageInput, ImageLayout, Model, Shape};
 use super::llava::{AnyresRule, Architecture, Config, Llava};
 use super::nn::Activation;

@@ -17,4 +17,6 @@ pub mod step;
 pub mod training;
 
 #[cfg(test)]
+mod leaks;
+#[cfg(test)]
 mod tests;

@@ -79,6 +79,11 @@ pub fn computing<T>(choice: DeviceChoice, work: impl FnOnce() -> T) -> Result<T,
 fn lost(choice: DeviceChoice, panic: &(dyn Any + Send)) -> Option<ModelError> {
     let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied())?;
     let error = |message: String, help: &str| ModelError { environment: true, ..ModelError::new(message).help(help) };
+    if let Some(bytes) = trouble::too_large(said) {
+        let message = format!("`{choice}` has no buffers of {}, which a tensor needs", gigabytes(bytes));
+        let help = "choose another device, or a smaller `batch_size` or `micro_batch_size` if no weight is that large";
+        return Some(ModelError::new(message).help(help));
+    }
     if trouble::is_out_of_memory(said) {
         let help = "a smaller `batch_size` or `micro_batch_size`, `max_new_tokens` or `max_length` needs less; end what else \
                     uses the device, or choose another: `stic devices` shows their memory";

@@ -126,6 +126,13 @@ pub fn is_out_of_memory(said: &str) -> bool {
     .any(|text| said.contains(text))
 }
 
+/// How many bytes were asked for, if `said`, a panic or an error, is that the device has no buffers of that size: WebGPU
+/// promises none above 128 MiB, whatever memory there is.
+pub fn too_large(said: &str) -> Option<u64> {
+    let (_, size) = said.split_once("can't allocate buffer of size: ")?;
+    size.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 /// Whether `said`, a panic or an error, is that the device does not answer any more.
 pub fn is_lost(said: &str) -> bool {
     let said = said.to_lowercase();
