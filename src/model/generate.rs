@@ -27,6 +27,7 @@ use super::adapter::Adapter;
 use super::attention::{LayerCache, Slot};
 use super::batch::{Batch, Input, Member, integers};
 use super::contract::{ImageFeatures, ImageInput, Model};
+use super::device::suspect;
 use super::forward::forward;
 use super::sample::Sampling;
 use super::sequence::Sequence;
@@ -261,7 +262,7 @@ impl<'a> Generator<'a> {
             .filter(|(row, _)| row.open)
             .filter_map(|(row, logits)| {
                 let chosen = sampling.choose(logits, &self.allowed, &mut row.draws);
-                let result = row.take(chosen, &self.model.shape().end_tokens)?;
+                let result = row.take(chosen, self.model)?;
                 Some((row.request.tag, result))
             })
             .collect()
@@ -371,14 +372,21 @@ impl Row {
     }
 
     /// Takes the next token; the result once the answer is complete.
-    fn take(&mut self, chosen: Option<u32>, ends: &[u32]) -> Option<Result<Answer, ModelError>> {
+    fn take(&mut self, chosen: Option<u32>, model: &dyn Model) -> Option<Result<Answer, ModelError>> {
         let Some(token) = chosen else {
             self.open = false;
-            return Some(Err(ModelError::new("all logits of the model are NaN or infinite")
-                .help("a precision with more range (`bf16`, `f32`) may help, or the adapter is damaged")));
+            let (on, test) = suspect(&model.device()).map_or_else(Default::default, |name| {
+                (
+                    format!(" on `{name}`"),
+                    format!("; `stic devices --test {name}` tells whether the device computes right"),
+                )
+            });
+            return Some(Err(ModelError::new(format!("all logits of the model are NaN or infinite{on}")).help(
+                format!("a precision with more range (`bf16`, `f32`) may help, or the adapter is damaged{test}"),
+            )));
         };
         self.tokens.push(token);
-        let finish = if ends.contains(&token) {
+        let finish = if model.shape().end_tokens.contains(&token) {
             Finish::Stop
         } else if self.tokens.len() >= self.limit {
             Finish::Length

@@ -24,6 +24,7 @@ use crate::model::ModelError;
 use crate::model::adapter::Adapter;
 use crate::model::batch::{Batch, Member, answer_count, few_counts};
 use crate::model::contract::{ImageFeatures, LinearSpec, Model};
+use crate::model::device::suspect;
 use crate::model::forward::log_probabilities_unless;
 use crate::model::sequence::Sequence;
 use stic_engine::draw::Draws;
@@ -340,13 +341,18 @@ impl Training<'_> {
         let names: Vec<&str> = batch.iter().take(3).map(|example| self.examples[*example].name.as_str()).collect();
         let more = if batch.len() > names.len() { ", …" } else { "" };
         let even = if line.loss_scale.is_some() { format!(" even at a loss scale of {scale}") } else { String::new() };
+        let (on, test) = suspect(&self.model.device()).map_or_else(Default::default, |name| {
+            (format!(" on `{name}`"), format!("; `stic devices --test {name}` tells whether the device computes right"))
+        });
         ModelError::new(format!(
-            "step {} of {}: {what} is {value}{even}; the batch is {}{more}",
+            "step {} of {}: {what} is {value}{even}{on}; the batch is {}{more}",
             line.step,
             self.steps(),
             names.join(", ")
         ))
-        .help("lower `learning_rate`, or compute in another `dtype` (f16 overflows where bf16 and f32 do not)")
+        .help(format!(
+            "lower `learning_rate`, or compute in another `dtype` (f16 overflows where bf16 and f32 do not){test}"
+        ))
     }
 
     /// Whether a training that has taken its last step has anything to show.

@@ -41,6 +41,24 @@ pub fn open(choice: DeviceChoice) -> Result<(Device, DType), ModelError> {
     Ok((device, dtype(precision)))
 }
 
+/// What values that are not finite may be the fault of: the name of `device`, but for the CPU.
+pub fn suspect(device: &Device) -> Option<String> {
+    let is_it = |backend, index| probe::device(backend, index).ok().flatten().is_some_and(|found| found == *device);
+    let backends = Backend::ALL.into_iter().filter(|backend| *backend != Backend::Cpu);
+    let mut places = backends.flat_map(|backend| (0..MOST_DEVICES).map(move |index| (backend, index)));
+    if *device == Device::flex() {
+        return None;
+    }
+    Some(
+        places
+            .find(|(backend, index)| is_it(*backend, *index))
+            .map_or_else(|| format!("{device:?}"), |(backend, index)| backend.device(index)),
+    )
+}
+
+/// How many devices of a backend are looked for.
+const MOST_DEVICES: usize = 16;
+
 /// The memory of a device, as far as it is known.
 pub fn memory(choice: DeviceChoice) -> Option<Memory> {
     probe::report(choice.backend, choice.index, false).memory

@@ -153,10 +153,9 @@ impl Generator<'_> {
 
     /// Gives every open row its next token, and says which rows that ended.
     fn take(&self, rows: &mut [Row], found: Found) -> Vec<(usize, Result<Answer, ModelError>)> {
-        let ends = &self.model.shape().end_tokens;
         let mut ended = Vec::new();
         let mut give = |row: &mut Row, token: Option<u32>| {
-            ended.extend(row.take(token, ends).map(|result| (row.request.tag, result)));
+            ended.extend(row.take(token, self.model).map(|result| (row.request.tag, result)));
         };
         match found {
             Found::Best(tokens) => {
