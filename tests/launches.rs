@@ -1,10 +1,11 @@
 //! What a decoder asks of a GPU for one token: kernels launched, operations registered, bytes read and written, and bytes
-//! uploaded, by layer. Counted on `STIC_TEST_DEVICE`; the counts do not depend on the device. They are for the whole
+//! uploaded, by layer; and what a training step uploads. Counted on `STIC_TEST_DEVICE`; the counts do not depend on the device. They are for the whole
 //! process, so there is one test here, and nothing else runs beside it.
 
 #![cfg(feature = "kernels")]
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use burn::backend::fusion::observer::{BlockOperations, FusionObservation, FusionObserver};
@@ -13,10 +14,17 @@ use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 use stic::device::{Backend, DeviceChoice, Precision};
 use stic::model::ModelError;
-use stic::model::adapter::{Change, LayerAdapter, Lora};
+use stic::model::adapter::{Adapter, Change, LayerAdapter, Lora};
 use stic::model::attention::Slot;
+use stic::model::batch::{Batch, Member};
+use stic::model::clip;
 use stic::model::files::Tensors;
 use stic::model::llama::{Config, Decoder};
+use stic::model::llava::{self, Llava};
+use stic::model::nn::Activation;
+use stic::model::sequence::Sequence;
+use stic::train::dropout::Dropout;
+use stic::train::step::gradients;
 
 /// The most kernels for a layer, and for a token of a model with 32 layers.
 const MOST_OF_A_LAYER: usize = 20;
@@ -45,14 +53,16 @@ fn size(tensor: &TensorIr) -> usize {
     tensor.shape.num_elements() * tensor.dtype.size()
 }
 
-/// What a block moves, at most: a cache is counted as a whole where it is read, and not where a token is appended to it.
+/// What a block moves, at most. A cache is counted as a whole where it is read; where a token is appended to it, what is
+/// read is the product, and as much is written.
 fn moved(block: BlockOperations<'_>) -> usize {
     let (mut known, mut bytes) = (HashSet::new(), 0);
     for operation in block.iter() {
-        let appends = matches!(operation, OperationIr::Custom(custom) if custom.id == "one_rotate_into");
-        for tensor in operation.inputs().chain(operation.outputs()) {
-            if known.insert(tensor.id) && !(appends && tensor.shape.num_dims() == 4) {
-                bytes += size(tensor);
+        match operation {
+            OperationIr::Custom(custom) if custom.id == "one_rotate_into" => bytes += 2 * size(&custom.inputs[0]),
+            _ => {
+                let new = operation.inputs().chain(operation.outputs()).filter(|tensor| known.insert(tensor.id));
+                bytes += new.map(size).sum::<usize>();
             }
         }
     }
@@ -113,14 +123,8 @@ impl Tensors for Random {
     }
 }
 
-struct Setup {
-    decoder: Decoder,
-    adapters: Option<Vec<LayerAdapter>>,
-    rows: usize,
-}
-
-fn setup(device: &Device, dtype: DType, layers: usize, rows: usize, adapted: bool) -> Setup {
-    let config = Config {
+fn config(layers: usize) -> Config {
+    Config {
         vocabulary: 64,
         hidden: 64,
         intermediate: 96,
@@ -133,30 +137,33 @@ fn setup(device: &Device, dtype: DType, layers: usize, rows: usize, adapted: boo
         tied: false,
         sliding_window: None,
         max_positions: 512,
-    };
-    let mut weights = Random(device.clone(), dtype);
-    let decoder = Decoder::build(&config, &mut weights).unwrap();
+    }
+}
+
+fn adapter(device: &Device, config: &Config) -> Adapter {
     let factor = |shape: [usize; 2]| Random(device.clone(), DType::F32).tensor("", shape).unwrap();
     let lora = |[outputs, inputs]: [usize; 2]| {
         Some(Change::Lora(Lora { scale: 2.0, a: factor([8, inputs]), b: factor([outputs, 8]), dropout: None }))
     };
     let layer = |_| LayerAdapter(config.linears().iter().map(|linear| lora(linear.shape)).collect());
-    let adapters = adapted.then(|| (0..layers).map(layer).collect());
-    Setup { decoder, adapters, rows }
+    let targets = config.linears().iter().map(|linear| linear.name.to_owned()).collect();
+    Adapter { rank: 8, alpha: 16.0, targets, layers: (0..config.layers).map(layer).collect() }
 }
 
 /// Decodes some tokens, as `generate` does on a GPU, and counts what the last one takes.
 fn token(device: &Device, dtype: DType, layers: usize, rows: usize, adapted: bool) -> Counts {
-    let Setup { decoder, adapters, rows } = setup(device, dtype, layers, rows, adapted);
+    let config = config(layers);
+    let decoder = Decoder::build(&config, &mut Random(device.clone(), dtype)).unwrap();
+    let adapter = adapted.then(|| adapter(device, &config));
     let (prompt, capacity) = (60, 64);
     let mut caches = decoder.caches(rows, capacity);
     let attention = |queries, keys| decoder.attention(&[Slot::line(queries)], &[Slot::line(keys)]);
     let mut tokens = Tensor::<1, Int>::zeros([rows], device);
     let places = attention(prompt..capacity, 0..capacity);
     let mut run = |hidden: Tensor<3>, attention: &_| {
-        let adapter = |index: usize| adapters.as_ref().map(|adapters| &adapters[index]);
         (0..layers).fold(hidden, |hidden, index| {
-            decoder.layer(index, hidden, attention, adapter(index), Some(&mut caches[index]))
+            let adapter = adapter.as_ref().map(|adapter| &adapter.layers[index]);
+            decoder.layer(index, hidden, attention, adapter, Some(&mut caches[index]))
         })
     };
     let hidden = Tensor::zeros([rows, prompt, 64], (device, dtype));
@@ -173,8 +180,57 @@ fn token(device: &Device, dtype: DType, layers: usize, rows: usize, adapted: boo
     counts
 }
 
+/// The bytes of every upload of a training step, after a first one; there are `rows` rows of `length` positions.
+fn step(device: &Device, rows: usize, length: usize) -> Vec<usize> {
+    let vision = clip::Config {
+        hidden: 8,
+        intermediate: 16,
+        layers: 2,
+        heads: 2,
+        image_size: 8,
+        patch_size: 4,
+        norm_epsilon: 1e-5,
+        activation: Activation::QuickGelu,
+    };
+    let config = llava::Config {
+        architecture: llava::Architecture::Llava,
+        vision,
+        text: config(1),
+        image_token: 63,
+        end_tokens: vec![2],
+        feature_layer: -2,
+        drop_class_token: true,
+        projector_activation: Activation::Gelu,
+        projector_bias: true,
+        grid_pinpoints: Vec::new(),
+        image_newline: false,
+        anyres_rule: llava::AnyresRule::HuggingFace,
+    };
+    let model = Llava::build(&config, &mut Random(device.clone(), DType::F32)).unwrap();
+    let adapter = adapter(device, &config.text);
+    let sequence = |row: usize| {
+        let tokens: Vec<u32> = (0..length - row).map(|token| 3 + (token * 7 + row) as u32 % 50).collect();
+        let answer = (0..tokens.len()).map(|token| token >= length / 2).collect();
+        Sequence { tokens, images: Vec::new(), answer, cut: 0 }
+    };
+    let sequences: Vec<Sequence> = (0..rows).map(sequence).collect();
+    let subjects: Vec<String> = (0..rows).map(|row| format!("1 {row}")).collect();
+    let run = || {
+        let member = |sequence| Member { sequences: std::slice::from_ref(sequence), image: None };
+        let members: Vec<Member<'_>> = sequences.iter().map(member).collect();
+        let batch = Batch::new(&model, &members, &[], |_| length);
+        let dropout = Dropout { probability: 0.25, seed: 1, subjects: &subjects };
+        let weigh = |values: &[f32]| vec![1.0; values.len()];
+        let proceed = || ControlFlow::Continue(());
+        let found = gradients(&model, &adapter, Some(&dropout), &batch, 1.0, proceed, weigh);
+        assert_eq!(found.continue_value().unwrap().len(), 14);
+    };
+    run();
+    counted(device, run).uploads
+}
+
 #[test]
-fn a_token_takes_few_kernels_and_uploads_nothing() {
+fn a_token_takes_few_kernels_and_uploads_nothing_and_a_step_uploads_numbers_of_positions() {
     let Ok(name) = std::env::var("STIC_TEST_DEVICE") else {
         eprintln!("nothing is counted: `STIC_TEST_DEVICE` names no device");
         return;
@@ -207,4 +263,9 @@ fn a_token_takes_few_kernels_and_uploads_nothing() {
         assert!(all <= MOST_OF_A_TOKEN, "{all} launches a token");
         assert_eq!(many.uploads, Vec::<usize>::new(), "nothing is uploaded for a token");
     }
+    // Tokens, places, positions, orders, labels, weights of the loss and seeds: no mask, no rotation, no hidden state.
+    let (rows, length) = (2, 32);
+    let uploads = step(&device, rows, length);
+    println!("a training step of {rows} × {length} positions uploads {uploads:?} bytes");
+    assert!(uploads.iter().all(|bytes| *bytes <= rows * length * size_of::<i32>()), "{uploads:?}");
 }

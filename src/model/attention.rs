@@ -172,7 +172,7 @@ impl Mask {
         let (length, count) = (queries[0].len(), keys[0].len());
         assert!(queries.iter().all(|row| row.len() == length), "rows of one length");
         assert!(keys.iter().all(|row| row.len() == count), "rows of one length");
-        let mask = Self::of(Slots::new(queries, keys, window, group, device));
+        let mask = Self::of(Slots::new(queries, keys, window, device));
         if *device == Device::flex() {
             // On the CPU a loop over all pairs costs less than the temporary tensors.
             let data = TensorData::new(hidden(queries, keys, window, group), [queries.len(), 1, group * length, count]);
@@ -185,7 +185,8 @@ impl Mask {
         Self { slots, hidden: OnceLock::new() }
     }
 
-    /// `[batch or 1, 1, group · length, keys]`, `true` where hidden, a row for each query of a group of heads.
+    /// `true` where hidden: `[batch or 1, 1, length, keys]`, a row for each query, or on the CPU `[batch or 1, 1, group ·
+    /// length, keys]`, the rows repeated for every head of a group.
     pub fn hidden(&self) -> Tensor<4, Bool> {
         self.hidden.get_or_init(|| self.slots.hidden()).clone()
     }
@@ -244,8 +245,6 @@ pub struct Slots {
     pub branches: Option<[Tensor<2, Int>; 2]>,
     /// How far back a query sees, itself included.
     pub window: Option<usize>,
-    /// How many query heads a key head serves.
-    pub group: usize,
 }
 
 impl Slots {
@@ -254,13 +253,7 @@ impl Slots {
     /// The place of a key that no query sees.
     pub const NONE: i32 = i32::MAX;
 
-    fn new(
-        queries: &[Vec<Option<Slot>>],
-        keys: &[Vec<Option<Slot>>],
-        window: Option<usize>,
-        group: usize,
-        device: &Device,
-    ) -> Self {
+    fn new(queries: &[Vec<Option<Slot>>], keys: &[Vec<Option<Slot>>], window: Option<usize>, device: &Device) -> Self {
         let vectors = |rows: &[Vec<Option<Slot>>], of: &dyn Fn(Option<Slot>) -> i32| {
             let values: Vec<i32> = rows.iter().flatten().map(|slot| of(*slot)).collect();
             Tensor::from_data(TensorData::new(values, [rows.len(), rows[0].len()]), (device, DType::I32))
@@ -275,7 +268,6 @@ impl Slots {
             keys: vectors(keys, &order(Self::NONE)),
             branches: branches.then(|| [vectors(queries, &branch), vectors(keys, &branch)]),
             window,
-            group,
         }
     }
 
@@ -284,7 +276,7 @@ impl Slots {
         Self { start: self.start + place, length: 1, ..self.clone() }
     }
 
-    /// See [`Mask::hidden`].
+    /// `[batch or 1, 1, length, keys]`.
     fn hidden(&self) -> Tensor<4, Bool> {
         let ([rows, count], length) = (self.keys.dims(), self.length);
         let pairs = |queries: &Tensor<2, Int>, keys: &Tensor<2, Int>| {
@@ -302,7 +294,7 @@ impl Slots {
             hidden = hidden.bool_or(key.clone().not_equal_elem(0).bool_and(key.not_equal(query)));
         }
         let hidden = hidden.bool_and(query.not_equal_elem(Self::ANY)).bool_or(key.equal_elem(Self::NONE));
-        hidden.repeat(&[1, self.group, 1]).reshape([rows, 1, self.group * length, count])
+        hidden.reshape([rows, 1, length, count])
     }
 }
 
@@ -434,10 +426,12 @@ mod tests {
                     let queries: Vec<_> = rows.iter().map(|row| row[places.clone()].to_vec()).collect();
                     let mask = Mask::new(&queries, &rows, window, group, &Device::flex());
                     assert_eq!(mask.hidden().dims(), [3, 1, group * places.len(), 9]);
-                    assert_eq!(bits(mask.hidden()), bits(mask.slots.hidden()), "window {window:?}, group {group}");
+                    let repeated = mask.slots.hidden().repeat(&[1, 1, group, 1]);
+                    assert_eq!(bits(mask.hidden()), bits(repeated), "window {window:?}, group {group}");
                     let one: Vec<_> = queries.iter().map(|row| row[1..2].to_vec()).collect();
                     let one = Mask::new(&one, &rows, window, group, &Device::flex());
-                    assert_eq!(bits(Mask::of(mask.slots.at(1)).hidden()), bits(one.hidden()));
+                    let repeated = Mask::of(mask.slots.at(1)).hidden().repeat(&[1, 1, group, 1]);
+                    assert_eq!(bits(repeated), bits(one.hidden()));
                 }
             }
         }

@@ -205,7 +205,8 @@ pub fn gated(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// - `query`: `[batch, heads, length, head size]`
 /// - `key`, `value`: `[batch, key heads, keys, head size]`
-/// - `hidden`: `[batch or 1, 1, heads / key heads · length, keys]`, `true` where a query does not see a key
+/// - `hidden`: `[batch or 1, 1, length, keys]`, or with the rows repeated for each of the heads of a group: `true` where a
+///   query does not see a key
 /// - returns: as `query`
 pub fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let [batch, heads, length, size] = query.dims();
@@ -251,15 +252,26 @@ impl Route {
 
     /// Attention with as many heads in `query` as in `key`; otherwise as [`attend`].
     fn take(self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+        let rows = query.dims()[2];
         match self {
-            Self::Fused => attention(query, key, value, hidden, None, AttentionModuleOptions::default()),
+            Self::Fused => {
+                let repeated = hidden.map(|hidden| {
+                    let times = rows / hidden.dims()[2];
+                    if times > 1 { hidden.repeat(&[1, 1, times, 1]) } else { hidden }
+                });
+                attention(query, key, value, repeated, None, AttentionModuleOptions::default())
+            }
             Self::Whole => explicit(query, key.transpose(), value, hidden),
             Self::Spans(span) => {
-                let (rows, keys) = (query.dims()[2], key.transpose());
-                let spans = (0..rows).step_by(span).map(|start| {
-                    let count = span.min(rows - start);
+                let keys = key.transpose();
+                // Within the rows of one head of a group, which have the mask's places.
+                let length = hidden.as_ref().map_or(rows, |hidden| hidden.dims()[2]);
+                let starts = (0..rows).step_by(length).flat_map(|head| {
+                    (0..length).step_by(span).map(move |start| (head, start, span.min(length - start)))
+                });
+                let spans = starts.map(|(head, start, count)| {
                     let hidden = hidden.clone().map(|hidden| hidden.narrow(2, start, count));
-                    explicit(query.clone().narrow(2, start, count), keys.clone(), value.clone(), hidden)
+                    explicit(query.clone().narrow(2, head + start, count), keys.clone(), value.clone(), hidden)
                 });
                 Tensor::cat(spans.collect(), 2)
             }
@@ -274,13 +286,17 @@ impl Route {
 /// - `query`: `[batch, groups, rows, size]`
 /// - `keys`: `[batch, groups, size, keys]`
 /// - `value`: `[batch, groups, keys, size]`
-/// - `hidden`: `[batch or 1, 1, rows, keys]`
+/// - `hidden`: `[batch or 1, 1, rows of a head, keys]`; there are as many rows for each of the heads of a group
 fn explicit(query: Tensor<4>, keys: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let (dtype, size) = (query.dtype(), query.dims()[3]);
     let scores = (query * (size as f64).powf(-0.5)).matmul(keys).cast(DType::F32);
     let scores = match hidden {
         // Far below any score, and finite: a query that sees nothing gets a mean, not a NaN.
-        Some(hidden) => scores.mask_fill(hidden, -1e30),
+        Some(hidden) => {
+            let ([batch, groups, rows, keys], length) = (scores.dims(), hidden.dims()[2]);
+            let by_head = scores.reshape([batch, groups * rows / length, length, keys]);
+            by_head.mask_fill(hidden, -1e30).reshape([batch, groups, rows, keys])
+        }
         None => scores,
     };
     softmax(scores, 3).cast(dtype).matmul(value)
