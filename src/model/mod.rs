@@ -2,10 +2,10 @@
 //! does not know pipelines, nodes or the cache.
 //!
 //! [`contract`] says what a family brings; [`families`] lists them; [`llava`] is one. Families share [`llama`]
-//! (decoder), [`clip`] (tower), [`nn`], [`attention`] and [`files`]. A [`processor::Processor`] turns turns and
-//! pictures into a [`sequence::Sequence`], [`batch`] puts sequences and image features into one input, and [`forward`]
-//! runs it through the layers: for [`generate`], [`score`] and training alike. [`session`] keeps what is loaded; [`room`]
-//! estimates before whether it fits.
+//! (decoder), [`clip`] (tower), [`nn`], [`products`], [`attention`] and [`files`]; [`kernels`] are what these use on a
+//! GPU. A [`processor::Processor`] turns turns and pictures into a [`sequence::Sequence`], [`batch`] puts sequences and
+//! image features into one input, and [`forward`] runs it through the layers: for [`generate`], [`score`] and training
+//! alike. [`session`] keeps what is loaded; [`room`] estimates before whether it fits.
 
 pub mod adapter;
 pub mod attention;

@@ -355,6 +355,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_of_places_is_that_of_every_head_of_a_group() {
+        let ([query, key, value], hidden) = inputs();
+        let query = Tensor::cat(vec![query.clone(), query.flip([2])], 2);
+        let by = |route: Route, hidden: Tensor<4, Bool>| {
+            let taken = route.take(query.clone(), key.clone(), value.clone(), Some(hidden));
+            taken.into_data().try_to_vec::<f32>().expect("floats")
+        };
+        let expected = by(Route::Whole, hidden.clone().repeat(&[1, 1, 2, 1]));
+        for route in [Route::Fused, Route::Whole, Route::Spans(1), Route::Spans(5), Route::Spans(14), Route::Spans(64)]
+        {
+            let found = by(route, hidden.clone());
+            assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{route:?}");
+        }
+    }
+
+    #[test]
     fn gradients_reach_whichever_input_is_tracked() {
         let (inputs, _) = inputs();
         for tracked in 0..3 {
