@@ -56,8 +56,8 @@ impl Override {
     /// What overrides the requests `asked` of a file, in words.
     fn said(&self, asked: &[DeviceRequest]) -> Vec<String> {
         let instead = |names: &mut dyn Iterator<Item = String>| {
-            let names: BTreeSet<String> = names.map(|name| format!("`{name}`")).collect();
-            let names: Vec<String> = names.into_iter().collect();
+            let names: BTreeSet<String> = names.collect();
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
             if names.is_empty() { String::new() } else { format!(", in place of {} in the file", names.join(", ")) }
         };
         let device = self.by.zip(self.change.device).map(|(by, device)| {

@@ -127,10 +127,10 @@ mod tests {
             asked += 1;
             if asked == 2 {
                 other.kill().unwrap();
-                other.wait().unwrap();
             }
             ControlFlow::Continue(())
         });
+        other.wait().unwrap();
         assert!(taken.unwrap() && asked >= 2);
     }
 
