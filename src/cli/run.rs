@@ -89,7 +89,7 @@ pub fn run(arguments: &args::Run, global: &Global, kinds: &Kinds, ui: &Ui) -> Re
         write_lines(&results)?;
     }
     summary.print(ui);
-    if let Some(most) = arguments.cache_size.filter(|_| report.count(State::Run) > 0) {
+    if let Some(most) = arguments.cache_size.or(graph.max_cache).filter(|_| report.count(State::Run) > 0) {
         // The results are there whether or not others can be removed.
         if let Err(problem) = super::cache::bound(&store, most, ui) {
             ui.print_error(&problem);

@@ -11,12 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::node::{Arity, Importer, Kinds, NodeKind};
 use crate::spec::parameter::{Declaration, Fallback, Form, Parameters};
-use crate::spec::{NodeKeys, PipelineTable};
+use crate::spec::{CacheTable, NodeKeys, PipelineTable};
 
 /// The schema of pipeline files with nodes of `kinds`.
 pub fn schema(kinds: &Kinds) -> Value {
     let mut tables = Map::new();
     tables.insert("pipeline".into(), table(&PipelineTable::declared(), None));
+    tables.insert("cache".into(), table(&CacheTable::declared(), None));
     for pool in kinds.declared().pools {
         tables.insert(pool.name.into(), table(&(pool.declared)(), None));
     }

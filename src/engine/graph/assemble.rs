@@ -71,6 +71,7 @@ impl Joining<'_> {
             seed: pipeline.seed,
             pools: pipeline.pools.clone(),
             show: pipeline.show.clone(),
+            max_cache: pipeline.max_cache,
             nodes,
             root: pipeline.root.clone(),
         })

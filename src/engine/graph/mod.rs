@@ -37,6 +37,8 @@ pub struct Graph {
     pub pools: Vec<(PoolKind, PoolRequest)>,
     /// The nodes whose samples a run shows; `None` leaves it to the program.
     pub show: Option<Vec<String>>,
+    /// The size of the cache, in bytes, above which a run evicts results.
+    pub max_cache: Option<u64>,
     /// Its nodes, each after its inputs; where that leaves a choice, in the order of the file.
     pub nodes: Vec<GraphNode>,
     /// The indices of the nodes, in the order of their names.

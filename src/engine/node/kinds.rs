@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Importer, NodeKind};
 use crate::artifact::ArtifactKind;
 use crate::spec::parameter::{Declaration, Parameters};
-use crate::spec::{Declared, PipelineTable};
+use crate::spec::{CacheTable, Declared, PipelineTable};
 
 /// The kinds of node that there are.
 #[derive(Clone)]
@@ -46,7 +46,8 @@ impl Kinds {
         let pools = self.declared.pools.iter().map(|pool| (pool.name.to_owned(), (pool.declared)()));
         let resources = self.declared.resources.iter();
         let resources = resources.map(|kind| (format!("{}.NAME", kind.table), kind.declared()));
-        std::iter::once(("pipeline".to_owned(), PipelineTable::declared())).chain(pools).chain(resources).collect()
+        let own = [("pipeline", PipelineTable::declared()), ("cache", CacheTable::declared())];
+        own.map(|(name, keys)| (name.to_owned(), keys)).into_iter().chain(pools).chain(resources).collect()
     }
 
     /// What is wrong with how the kinds fit together, for a test of the program: two kinds of node or of artifact under

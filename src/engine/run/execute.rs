@@ -407,13 +407,13 @@ impl Execution<'_> {
         match store.publish(claim, &record)? {
             Publication::Published => {
                 if let Some(earlier) = earlier.filter(|_| differs) {
-                    self.note(not_deterministic(&earlier, &content));
+                    self.note(self.not_deterministic(&earlier, &record));
                 }
                 Ok(record)
             }
             Publication::Agreed(first) => Ok(first),
             Publication::Differs(first) => {
-                self.note(format!("{}; the earlier one stays", not_deterministic(&first, &content)));
+                self.note(format!("{}\nthe earlier one stays", self.not_deterministic(&first, &record)));
                 Ok(first)
             }
         }
@@ -470,6 +470,15 @@ impl Execution<'_> {
         named.collect()
     }
 
+    /// That an earlier result of the key is another, and in what.
+    fn not_deterministic(&self, earlier: &Record, record: &Record) -> String {
+        let (old, new) = (earlier.content.short(), record.content.short());
+        let message =
+            format!("not deterministic: an earlier result of the same key had the content {old}, this one has {new}");
+        let lines = super::difference::lines(&earlier.identity, &record.identity, self.shared.store);
+        std::iter::once(message).chain(lines).collect::<Vec<_>>().join("\n")
+    }
+
     fn note(&self, text: String) {
         self.shared.reporter.note(&self.node.name, text);
     }
@@ -488,14 +497,6 @@ pub fn has_changed(path: &Path) -> Failure {
     }
     Failure::node(format!("`{}` changed while the node was running", path.display()))
         .help("run again to recompute what the change affects")
-}
-
-fn not_deterministic(earlier: &Record, content: &Digest) -> String {
-    format!(
-        "not deterministic: an earlier result of the same key had the content {}, this one has {}",
-        earlier.content.short(),
-        content.short()
-    )
 }
 
 /// The failure of a node whose code panicked.

@@ -6,6 +6,7 @@
 
 mod compare;
 mod context;
+mod difference;
 mod execute;
 mod external;
 mod interrupt;

@@ -1,5 +1,6 @@
 //! Source text with spans → pipeline. This module does no input or output.
 
+mod cache;
 mod chunks;
 mod declaration;
 mod declared;
@@ -17,6 +18,7 @@ pub mod syntax;
 mod value;
 mod written;
 
+pub use cache::{CacheTable, bytes};
 pub use declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 pub use defaults::KindDefaults;
 pub use mistake::{Mistake, Mistakes};

@@ -2,6 +2,7 @@
 //!
 //! This module does not know which kinds of node there are, nor what their names mean.
 
+use super::cache::CacheTable;
 use super::declared::{Declared, PoolKind, PoolRequest, Resource, ResourceKind};
 use super::defaults::{self, KindDefaults};
 use super::keys::meant;
@@ -26,6 +27,8 @@ pub struct Pipeline {
     pub pools: Vec<(PoolKind, PoolRequest)>,
     /// The nodes whose samples a run shows; `None` leaves it to the program.
     pub show: Option<Vec<String>>,
+    /// The size of the cache, in bytes, above which a run evicts results.
+    pub max_cache: Option<u64>,
     /// The resources that it declares.
     pub resources: Vec<Resource>,
     /// Its nodes, in the order of the text; of a node with axes of its own a copy for every combination of their values.
@@ -159,6 +162,7 @@ impl Pipeline {
             seed: 0,
             pools: Vec::new(),
             show: None,
+            max_cache: None,
             resources: Vec::new(),
             nodes: Vec::new(),
             axes: Vec::new(),
@@ -181,6 +185,9 @@ impl Pipeline {
         }
         if let Some(mut table) = file.named_table("pipeline", "`[pipeline]`") {
             self.read_pipeline(&mut table);
+        }
+        if let Some(mut table) = file.named_table("cache", "`[cache]`") {
+            self.max_cache = CacheTable::read(&mut table).expect("all have defaults").max_size;
         }
         for pool in declared.pools {
             let table = file.named_table(pool.name, &format!("`[{}]`", pool.name));
@@ -339,7 +346,8 @@ fn declared_place(entry: &Entry) -> usize {
 /// Rejects keys of `[pipeline]` and of pools before the first table.
 fn reject_keys_outside(root: &Table, declared: &Declared, file: &mut Reader<'_>) {
     let pools = declared.pools.iter().map(|pool| (pool.name, (pool.declared)()));
-    for (table, keys) in [("pipeline", PipelineTable::declared())].into_iter().chain(pools) {
+    let own = [("pipeline", PipelineTable::declared()), ("cache", CacheTable::declared())];
+    for (table, keys) in own.into_iter().chain(pools) {
         for key in keys.iter().map(|key| key.name).filter(|key| root.get(key).is_some()) {
             let help = Some(format!("write it below `[{table}]`, or as `{table}.{key} = …` before any table"));
             file.reject(key, format!("`{key}` is outside of `[{table}]`"), "not recognized here", help);
@@ -352,7 +360,7 @@ fn has_misnamed_table(root: &Table, declared: &Declared) -> bool {
     let mut tables = vec!["nodes"];
     tables.extend(declared.resources.iter().map(|kind| kind.table));
     let named = tables.len();
-    tables.push("pipeline");
+    tables.extend(["pipeline", "cache"]);
     tables.extend(declared.pools.iter().map(|pool| pool.name));
     root.entries.iter().any(|Entry { key, .. }| {
         let meant = meant(key, &tables, declared.synonyms);

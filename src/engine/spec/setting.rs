@@ -110,7 +110,7 @@ pub(super) fn apply(root: &mut Table, setting: Setting, declared: &Declared) -> 
     let resource = declared.resources.iter().map(|kind| (kind.table, kind.noun));
     let by_name: Vec<(&str, &str)> = resource.chain([("nodes", "node"), ("defaults", "kind")]).collect();
     let pools = declared.pools.iter().map(|pool| pool.name);
-    let tables: Vec<&str> = by_name.iter().map(|(table, _)| *table).chain(pools).chain(["pipeline"]).collect();
+    let tables: Vec<&str> = by_name.iter().map(|(table, _)| *table).chain(pools).chain(["pipeline", "cache"]).collect();
     let place = path[0].1.start..path[path.len() - 1].1.end;
     if !tables.contains(&path[0].0.as_str()) {
         path.insert(0, ("nodes".to_owned(), path[0].1.clone()));
