@@ -1,6 +1,6 @@
-//! What a decoder asks of a GPU for one token: kernels launched, operations registered, bytes read and written, and bytes
-//! uploaded, by layer; and what a training step uploads. Counted on `STIC_TEST_DEVICE`; the counts do not depend on the device. They are for the whole
-//! process, so there is one test here, and nothing else runs beside it.
+//! What a decoder asks of a GPU for one token: kernels launched, operations registered, bytes read and written, and
+//! bytes uploaded, by layer; and what a training step uploads. Counted on `STIC_TEST_DEVICE`; the counts do not depend
+//! on the device. They are for the whole process, so there is one test here, and nothing else runs beside it.
 
 #![cfg(feature = "kernels")]
 
@@ -53,8 +53,8 @@ fn size(tensor: &TensorIr) -> usize {
     tensor.shape.num_elements() * tensor.dtype.size()
 }
 
-/// What a block moves, at most. A cache is counted as a whole where it is read; where a token is appended to it, what is
-/// read is the product, and as much is written.
+/// What a block moves, at most. A cache is counted as a whole where it is read; where a token is appended to it, what
+/// is read is the product, and as much is written.
 fn moved(block: BlockOperations<'_>) -> usize {
     let (mut known, mut bytes) = (HashSet::new(), 0);
     for operation in block.iter() {
@@ -259,6 +259,15 @@ fn a_token_takes_few_kernels_and_uploads_nothing_and_a_step_uploads_numbers_of_p
             half(&|counts| counts.bytes),
             few.kernels
         );
+        // Weights, caches and factors have to be read; activations are to be little beside them.
+        let linears = config(1).linears();
+        let of = |size: &dyn Fn(&[usize; 2]) -> usize| linears.iter().map(|linear| size(&linear.shape)).sum::<usize>();
+        let weights = of(&|[outputs, inputs]| outputs * inputs * dtype.size());
+        let factors = of(&|[outputs, inputs]| 8 * (outputs + inputs) * size_of::<f32>());
+        let caches = 2 * rows * 2 * 64 * 16 * dtype.size();
+        let least = weights + caches + if adapted { factors } else { 0 };
+        let bytes = half(&|counts| counts.bytes);
+        assert!((least..=least * 3 / 2).contains(&bytes), "{bytes} bytes a layer; at least {least} are needed");
         assert!(layer <= MOST_OF_A_LAYER, "{layer} launches a layer");
         assert!(all <= MOST_OF_A_TOKEN, "{all} launches a token");
         assert_eq!(many.uploads, Vec::<usize>::new(), "nothing is uploaded for a token");

@@ -185,8 +185,8 @@ impl Mask {
         Self { slots, hidden: OnceLock::new() }
     }
 
-    /// `true` where hidden: `[batch or 1, 1, length, keys]`, a row for each query, or on the CPU `[batch or 1, 1, group ·
-    /// length, keys]`, the rows repeated for every head of a group.
+    /// `true` where hidden: `[batch or 1, 1, length, keys]`, a row for each query, or on the CPU `[batch or 1, 1, group
+    /// · length, keys]`, the rows repeated for every head of a group.
     pub fn hidden(&self) -> Tensor<4, Bool> {
         self.hidden.get_or_init(|| self.slots.hidden()).clone()
     }

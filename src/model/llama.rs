@@ -308,16 +308,11 @@ impl Decoder {
             }
         };
         let (rows, normal) = feed_forward_norm.forward_sum(rows, output.forward(adapter, context).one());
-        let product = match gate_up.forward(adapter, normal) {
-            Outputs::Together(product, sizes) => kernels::swiglu(&product).unwrap_or_else(|| {
-                let [gate, up] = Outputs::Together(product, sizes).apart();
-                gated(gate, up)
-            }),
-            apart => {
-                let [gate, up] = apart.apart();
-                gated(gate, up)
-            }
-        };
+        let outputs = gate_up.forward(adapter, normal);
+        let product = outputs.together().and_then(kernels::swiglu).unwrap_or_else(|| {
+            let [gate, up] = outputs.apart();
+            gated(gate, up)
+        });
         let rows = rows + down.forward(adapter, product).one();
         rows.reshape([batch, length, features])
     }
@@ -328,7 +323,7 @@ impl Decoder {
 
     /// Queries and keys turned, and values, by head.
     fn turned(&self, outputs: Outputs, rotary: &Rotary) -> [Tensor<4>; 3] {
-        if let (Outputs::Together(product, _), Some(turns)) = (&outputs, rotary.turns())
+        if let (Some(product), Some(turns)) = (outputs.together(), rotary.turns())
             && let Some(turned) = kernels::rotate(product, turns, self.head_counts())
         {
             return turned;
@@ -341,7 +336,7 @@ impl Decoder {
 
     /// Appends keys and values to `cache`, and gives the queries.
     fn append(&self, outputs: Outputs, rotary: &Rotary, cache: &mut LayerCache) -> Tensor<4> {
-        if let Outputs::Together(product, _) = &outputs
+        if let Some(product) = outputs.together()
             && let Some(query) = cache.append_turned(product, rotary, self.head_counts())
         {
             return query;

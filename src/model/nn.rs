@@ -205,8 +205,8 @@ pub fn gated(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// - `query`: `[batch, heads, length, head size]`
 /// - `key`, `value`: `[batch, key heads, keys, head size]`
-/// - `hidden`: `[batch or 1, 1, length, keys]`, or with the rows repeated for each of the heads of a group: `true` where a
-///   query does not see a key
+/// - `hidden`: `[batch or 1, 1, length, keys]`, or with the rows repeated for each of the heads of a group: `true`
+///   where a query does not see a key
 /// - returns: as `query`
 pub fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let [batch, heads, length, size] = query.dims();

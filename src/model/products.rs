@@ -1,7 +1,8 @@
 //! Linear layers that share their input: on a GPU one product, of their weights side by side.
 //!
 //! The weights are joined when they are loaded, and the single ones freed, so that the model takes no more memory. On
-//! the CPU they stay apart: the bits of a blocked product depend on its shape. This module does not know what the layers are for.
+//! the CPU they stay apart: the bits of a blocked product depend on its shape. This module does not know what the
+//! layers are for.
 
 use burn::tensor::Tensor;
 
@@ -23,11 +24,11 @@ pub struct Products {
 
 /// What such layers make of their rows.
 #[derive(Clone, Debug)]
-pub enum Outputs {
-    /// `[rows, all outputs]`, and how many belong to each layer.
-    Together(Tensor<2>, Vec<usize>),
-    /// `[rows, outputs]` of each layer.
-    Apart(Vec<Tensor<2>>),
+pub struct Outputs {
+    /// `[rows, outputs]` of each layer, or `[rows, all outputs]` alone.
+    tensors: Vec<Tensor<2>>,
+    /// How many outputs each layer has.
+    sizes: Vec<usize>,
 }
 
 impl Products {
@@ -70,25 +71,25 @@ impl Products {
         let [linear] = &linears[..] else {
             let each = std::iter::zip(places, linears);
             let of = |(place, linear)| LayerAdapter::project(adapter, place, linear, rows.clone());
-            return Outputs::Apart(each.map(of).collect());
+            return Outputs { tensors: each.map(of).collect(), sizes: sizes.clone() };
         };
+        let together = |product| Outputs { tensors: vec![product], sizes: sizes.clone() };
         let product = linear.forward(rows.clone());
         let changes: Vec<_> = places.map(|place| adapter.and_then(|adapter| adapter.0[place].as_ref())).collect();
         if changes.iter().all(Option::is_none) {
-            return Outputs::Together(product, sizes.clone());
+            return together(product);
         }
         if let Some(changed) = self.changed(&rows, &product, &changes) {
-            return Outputs::Together(changed, sizes.clone());
+            return together(changed);
         }
-        let parts = Outputs::Together(product, sizes.clone()).into_parts();
-        let changed = std::iter::zip(parts, changes).map(|(part, change)| match change {
+        let changed = std::iter::zip(together(product).into_parts(), changes).map(|(part, change)| match change {
             Some(change) => {
                 let dtype = part.dtype();
                 part + change.forward(&rows).cast(dtype)
             }
             None => part,
         });
-        Outputs::Apart(changed.collect())
+        Outputs { tensors: changed.collect(), sizes: sizes.clone() }
     }
 
     /// `product` with all changes, by one kernel for what is in front of the low rank and one for what is behind.
@@ -108,6 +109,11 @@ impl Products {
 }
 
 impl Outputs {
+    /// `[rows, all outputs]`, if that is what there is.
+    pub fn together(&self) -> Option<&Tensor<2>> {
+        self.tensors.first().filter(|_| self.tensors.len() == 1)
+    }
+
     /// `[rows, outputs]` of each layer.
     ///
     /// # Panics
@@ -123,14 +129,12 @@ impl Outputs {
     }
 
     fn into_parts(self) -> Vec<Tensor<2>> {
-        match self {
-            Self::Apart(parts) => parts,
-            Self::Together(product, sizes) if sizes.len() == 1 => vec![product],
-            Self::Together(product, sizes) => {
-                let part = |(start, size)| product.clone().narrow(1, start, size);
-                let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
-                std::iter::zip(starts, sizes.iter().copied()).map(part).collect()
-            }
+        let Self { tensors, sizes } = self;
+        if tensors.len() == sizes.len() {
+            return tensors;
         }
+        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+        let part = |(start, size)| tensors[0].clone().narrow(1, start, size);
+        std::iter::zip(starts, sizes.iter().copied()).map(part).collect()
     }
 }

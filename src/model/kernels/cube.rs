@@ -1,5 +1,7 @@
 //! The kernels as operations of burn's CubeCL backend, and, deferred, of its fusion.
 
+#![allow(clippy::too_many_arguments, reason = "those of the kernels")]
+
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
@@ -129,7 +131,6 @@ fn turned(
     (of(heads.queries), of(heads.keys), of(heads.keys))
 }
 
-#[allow(clippy::too_many_arguments, reason = "those of the operation")]
 fn turned_into(
     product: &TensorSpec,
     table: &TensorSpec,
@@ -182,7 +183,6 @@ fn writable(tensor: CubeTensor) -> CubeTensor {
     if tensor.can_mut() && tensor.is_nonoverlapping() { tensor } else { tensor.copy() }
 }
 
-#[allow(clippy::too_many_arguments, reason = "those of the operation")]
 fn launch_rotate(
     product: CubeTensor,
     table: CubeTensor,

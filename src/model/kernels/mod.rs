@@ -1,9 +1,9 @@
 //! Parts of a decoder layer as one kernel each, for tensors on a GPU.
 //!
-//! Every function gives `None` where there is no kernel: on the CPU, without the cargo feature `kernels` (which every GPU
-//! backend implies), and where a gradient is wanted. The caller then composes tensor operations, which are
-//! differentiable; the kernels equal them up to rounding. Norms, softmax and adapters are in 32 bits either way. `tests`
-//! compares all of them. This module does not know models.
+//! Every function gives `None` where there is no kernel: on the CPU, without the cargo feature `kernels` (which every
+//! GPU backend implies), and where a gradient is wanted. The caller then composes tensor operations, which are
+//! differentiable; the kernels equal them up to rounding. Norms, softmax and adapters are in 32 bits either way.
+//! `tests` compares all of them. This module does not know models.
 
 // Without the feature, arguments are not looked at.
 #![cfg_attr(not(feature = "kernels"), allow(unused_variables))]
@@ -124,7 +124,8 @@ pub fn rotate(product: &Tensor<2>, turns: &Turns, counts: HeadCounts) -> Option<
     None
 }
 
-/// As [`rotate`], keys and values going into the caches from the slot `filled` on: in place, while nobody else holds them.
+/// As [`rotate`], keys and values going into the caches from the slot `filled` on: in place, while nobody else holds
+/// them.
 ///
 /// # Shapes
 /// - `keys`, `values`: `[batch, key heads, capacity, head size]`

@@ -3,6 +3,8 @@
 //! They compute in 32 bits and round where the composed operations round. A cube has [`UNITS`] units, which is what
 //! every device has; sums go through shared memory, since subgroups differ from device to device.
 
+#![allow(clippy::too_many_arguments, reason = "tensors, their sizes and constants of the compilation")]
+
 use cubecl::prelude::*;
 
 /// Units of a cube.

@@ -1,5 +1,6 @@
 //! Every kernel on `STIC_TEST_DEVICE`, in every precision that the device has, against the tensor operations that it
-//! replaces, which run on the CPU, for random shapes. Without a device there are no kernels, and what is tested is that.
+//! replaces, which run on the CPU, for random shapes. Without a device there are no kernels, and what is tested is
+//! that.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
