@@ -24,6 +24,8 @@ pub(super) struct Joining<'a> {
     pub(super) by_name: HashMap<&'a str, usize>,
     /// By node: its tables, one for every combination of its own axes.
     pub(super) tables: Vec<Vec<usize>>,
+    /// The keys that nodes of all kinds may have.
+    node_keys: Vec<&'static str>,
 }
 
 impl<'a> Joining<'a> {
@@ -37,7 +39,8 @@ impl<'a> Joining<'a> {
             }
             tables[node].push(index);
         }
-        Self { pipeline, kinds, mistakes, by_name, tables }
+        let node_keys = NodeKeys::declared().iter().map(|key| key.name).collect();
+        Self { pipeline, kinds, mistakes, by_name, tables, node_keys }
     }
 
     fn report(&self, mistake: Mistake) {
@@ -150,8 +153,8 @@ impl<'a> Joining<'a> {
         let scope = Scope::new(&pipeline.folders, &pipeline.resources, self.mistakes);
         let mut reader = Reader::new(&scope, &table.parameters, format!("node `{}`", table.name));
         let node = kind.read(&mut reader, &|port| table.inputs.iter().any(|input| input.port == port));
-        reader.read_elsewhere(["kind", "inputs"].map(str::to_owned));
-        reader.read_elsewhere(NodeKeys::declared().iter().map(|key| key.name.to_owned()));
+        reader.read_elsewhere(["kind", "inputs"]);
+        reader.read_elsewhere(self.node_keys.iter().copied());
         reader.read_elsewhere(kind.ports().iter().map(|port| format!("inputs.{}", port.name)));
         drop(reader);
         let node = node.map(|node| GraphNode {

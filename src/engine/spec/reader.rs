@@ -316,8 +316,8 @@ impl<'a> Reader<'a> {
 
     /// Names keys that somebody else reads, for what may be meant by an unknown one; dotted ones belong to tables
     /// below.
-    pub fn read_elsewhere(&mut self, keys: impl IntoIterator<Item = String>) {
-        self.asked.borrow_mut().extend(keys.into_iter().map(Cow::Owned));
+    pub fn read_elsewhere(&mut self, keys: impl IntoIterator<Item = impl Into<Cow<'a, str>>>) {
+        self.asked.borrow_mut().extend(keys.into_iter().map(Into::into));
     }
 
     /// The array of tables under `key`.
