@@ -22,9 +22,10 @@
 //!
 //! # One walk through the code
 //!
-//! `stic run FILE` parses the text into a [`spec`](stic_engine::spec) (spans kept for messages), and builds a
-//! [`graph`](stic_engine::graph) from it, whose nodes are constructed by the kinds in [`nodes`]. All mistakes of
-//! both steps are reported at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs
+//! `stic run FILE` parses the text, the files that it includes and `-S` settings into a [`spec`](stic_engine::spec)
+//! (spans kept for messages), and builds a [`graph`](stic_engine::graph) from it: a node for each table, or one for every
+//! combination of values that it is swept with, constructed by the kinds in [`nodes`]. All mistakes of both steps are
+//! reported at once, and nothing runs before there are none. [`plan`](stic_engine::plan) gives each node whose inputs
 //! exist a key and looks it up in the [`store`](stic_engine::store); [`run`](stic_engine::run) executes what is
 //! missing, in topological order, and publishes: objects first, the record last. A node that maps items reuses those
 //! in its journal and computes only the others. The invariants of keys and of the cache are in [`stic_engine`].

@@ -135,7 +135,11 @@ impl PipelineFile {
     /// Prints notes about the files of `targets` and their ancestors, such as records that will be left out.
     pub fn print_notes(&self, targets: &[usize], ui: &Ui) {
         let needed = self.graph.needed(targets);
+        let mut last = None;
         for (node, _) in self.graph.nodes.iter().zip(needed).filter(|(node, needed)| *needed && !node.frozen) {
+            if is_shared(&mut last, node) {
+                continue;
+            }
             for remark in node.node.remarks() {
                 let word = ui.paint(Paint::Busy, format_args!("{:<7}", "note"));
                 ui.print_hanging(&format!("{word} {}  ", node.name), &remark, 8);
@@ -239,14 +243,19 @@ fn add_data_mistakes<'a>(
     // Instances share what does not differ between them, and what a frozen node names is not needed.
     let mut last = None;
     for node in nodes.filter(|node| !node.frozen) {
-        let identity = Arc::as_ptr(&node.node).cast::<()>();
-        if last.replace(identity) == Some(identity) {
+        if is_shared(&mut last, node) {
             continue;
         }
         for problem in node.node.check_files() {
             add(place(node, problem), sources, mistakes);
         }
     }
+}
+
+/// Whether `node` is an instance that shares all of its parameters with the one before.
+fn is_shared(last: &mut Option<*const ()>, node: &GraphNode) -> bool {
+    let identity = Arc::as_ptr(&node.node).cast::<()>();
+    last.replace(identity) == Some(identity)
 }
 
 /// Adds `mistake`, or the line of its label to the same mistake: several nodes may name one missing model or file.

@@ -351,7 +351,11 @@ fn text(rows: &[Row<'_>], against: Option<&str>, width: usize) -> Vec<String> {
             "the items that both answered".to_owned()
         };
         lines.push(String::new());
-        lines.extend(wrapped(&format!("difference from {against} on {same}, with 95 % confidence intervals"), width));
+        let seeds =
+            rows.iter().filter_map(|row| row.differences.as_ref()).flat_map(|it| &it.metrics).any(|it| it.seeds > 1);
+        let of = if seeds { " (over seeds, of the mean)" } else { "" };
+        let title = format!("difference from {against} on {same}, with 95 % confidence intervals{of}");
+        lines.extend(wrapped(&title, width));
         let mut cells = vec![
             std::iter::once("node".to_owned()).chain(metrics.iter().map(|name| (*name).to_owned())).collect::<Vec<_>>(),
         ];

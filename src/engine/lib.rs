@@ -1,7 +1,8 @@
 //! Cached dataflow pipelines: declared in TOML, keyed by content, made item by item.
 //!
-//! A pipeline file is read into a [`spec`] (spans kept for messages), and that into a [`graph`], whose nodes are
-//! [`node::Node`]s made by the kinds that a program brings. All mistakes of both steps are reported at once, and
+//! A pipeline file, the files that it includes and the settings of the command line are read into a [`spec`] (spans kept
+//! for messages), and that into a [`graph`], whose nodes are [`node::Node`]s made by the kinds that a program brings; a
+//! table that is swept is a node for every combination of values. All mistakes of both steps are reported at once, and
 //! nothing runs before there are none. [`plan`] gives each node whose inputs exist a key and looks it up in the
 //! [`store`]; [`run`] executes what is missing, in topological order, and publishes: objects first, the record last. A
 //! node that maps items finds those that are in its journal and makes only the others.

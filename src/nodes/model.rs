@@ -1,7 +1,11 @@
 //! A node's base model: whether its directory is sound, its digest, and the loaded model.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{DirEntry, Metadata};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use super::device;
 use super::folder::{self, hub_id};
@@ -211,12 +215,36 @@ pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
             help: Some("remove it: a directory is identified by its contents".to_owned()),
         }];
     }
+    checked(model).map_or_else(Vec::new, |(message, help)| problem(message, help))
+}
+
+/// What is wrong with the files in a model's directory: message and help. Many nodes may have one model; it is looked
+/// at once, until a file in it changes.
+fn checked(model: &Resource) -> Option<(String, Option<String>)> {
+    type Stamp = Vec<(OsString, u64, Option<SystemTime>)>;
+    static CHECKED: Mutex<BTreeMap<PathBuf, (Stamp, Option<(String, Option<String>)>)>> = Mutex::new(BTreeMap::new());
+    let folder = &model.path;
+    let of = |entry: DirEntry| {
+        let metadata = std::fs::metadata(entry.path()).ok();
+        let size = metadata.as_ref().map_or(0, Metadata::len);
+        (entry.file_name(), size, metadata.and_then(|metadata| metadata.modified().ok()))
+    };
+    let mut stamp: Stamp = std::fs::read_dir(folder).into_iter().flatten().flatten().map(of).collect();
+    stamp.sort();
+    let known = |all: &BTreeMap<PathBuf, (Stamp, _)>| all.get(folder).filter(|(known, _)| *known == stamp).cloned();
+    if let Some((_, found)) = CHECKED.lock().ok().and_then(|all| known(&all)) {
+        return found;
+    }
     let check = || {
         families::of(folder)?.check(folder)?;
         Tokenizer::check(folder)?;
         image_processor(model, &ImageSettings::new()).map(drop)
     };
-    check().map_or_else(|error: ModelError| problem(error.message, error.help), |()| Vec::new())
+    let found = check().err().map(|error: ModelError| (error.message, error.help));
+    if let Ok(mut all) = CHECKED.lock() {
+        all.insert(folder.clone(), (stamp, found.clone()));
+    }
+    found
 }
 
 /// The message and help on a model whose directory does not exist.

@@ -170,6 +170,7 @@ fn a_frozen_node_keeps_its_result_and_nothing_above_it_runs() {
     assert_eq!(kept.contents(), first.contents()[1..]);
     let plan = bench.plan(&changed);
     assert!(plan[0].why[0].starts_with("frozen: the result of "), "{plan:?}");
+    assert!(plan[0].why[0].ends_with("; not applied: suffix: \"!\" \u{2192} \"?\""), "{plan:?}");
     // As a target, what is above it runs by itself.
     let source = bench.run_with(&changed, |graph, options| options.plan.targets = graph.select("source"));
     assert_eq!(source.what(), ["run source"]);

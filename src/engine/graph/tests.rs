@@ -198,7 +198,33 @@ fn nothing_behind_an_equals_sign_is_not_looked_for_in_the_next_line() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_by_name() {
+fn a_file_that_instances_import_is_imported_once_and_each_of_an_axis_by_its_name() {
+    let text = |inputs: &str| {
+        format!("[models.m]\nsource = 'm'\n[nodes.a]\nkind = 'learn'\nmodel = 'm'\nmatrix.rank = [1, 2]\n{inputs}\n")
+    };
+    let names = |inputs: &str| -> Vec<String> {
+        let graph = read(&text(inputs)).unwrap_or_else(|rejected| panic!("{:#?}", rejected.mistakes));
+        let above = |node: &GraphNode| -> Vec<&str> {
+            node.inputs.iter().flatten().map(|above| graph.nodes[*above].name.as_str()).collect()
+        };
+        graph.nodes.iter().map(|node| format!("{} <- {}", node.name, above(node).join(" "))).collect()
+    };
+    assert_eq!(names("inputs.pairs = { file = 'x' }"), ["a.pairs <- ", "a[rank=1] <- a.pairs", "a[rank=2] <- a.pairs"]);
+    assert_eq!(
+        names("matrix.'inputs.pairs' = [{ file = 'x' }, { file = 'y' }]"),
+        [
+            "a[pairs={file=x}].pairs <- ",
+            "a[rank=1,pairs={file=x}] <- a[pairs={file=x}].pairs",
+            "a[pairs={file=y}].pairs <- ",
+            "a[rank=1,pairs={file=y}] <- a[pairs={file=y}].pairs",
+            "a[rank=2,pairs={file=x}] <- a[pairs={file=x}].pairs",
+            "a[rank=2,pairs={file=y}] <- a[pairs={file=y}].pairs",
+        ]
+    );
+}
+
+#[test]
+fn includes_without_files_and_values_with_axes_are_refused() {
     insta::assert_snapshot!(said(
         "include = ['a.toml']\n[pipeline]\nmatrix = { seed = [1, 2] }\n[nodes.a]\nkind = 'pictures'\nfrom = 'x'\nfreeze = true\nmatrix = { from = ['x', 'y'] }\n"
     ));

@@ -87,6 +87,22 @@ impl<'a> Earlier<'a> {
         Ok(found)
     }
 
+    /// Which parameters of `node` differ from those that the result `entry` was made with, of those that are written.
+    pub fn not_applied(
+        &self,
+        node: &GraphNode,
+        entry: &Entry,
+        store: &Arc<Store>,
+        digests: &dyn FileDigests,
+    ) -> Result<Vec<String>, Failure> {
+        let Some(record) = store.record(&entry.key)? else { return Ok(Vec::new()) };
+        let new: Vec<(String, Value)> = node.node.parameters().into_iter().map(|it| (it.name, it.value)).collect();
+        let is_written = |(name, _): &&(String, Value)| new.iter().any(|(known, _)| known == name);
+        let old: Vec<(String, Value)> = record.fields.iter().filter(is_written).cloned().collect();
+        let words = NodeWords { earlier: self, node, entry: None, objects: &**store, digests };
+        Ok(sentences(&changes(&old, &new), &words))
+    }
+
     /// The results of other instances of the same node, and of the node before it had instances.
     fn of_instances(&self, node: &GraphNode, store: &Arc<Store>) -> Result<Vec<Entry>, Failure> {
         let others = self.graph.nodes.iter().filter(|other| other.table == node.table && !other.imported);

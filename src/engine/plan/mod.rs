@@ -343,7 +343,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Decision, Failure> {
         let node = &self.graph.nodes[index];
         if node.frozen {
-            return self.frozen(node, store);
+            return self.frozen(node, store, digests);
         }
         let sources = node.node.sources(digests)?;
         let numerics = self.pools.of(index).map(|pool| pool.class.as_str());
@@ -382,13 +382,17 @@ impl<'a> Planner<'a> {
     }
 
     /// The latest result of a frozen node that is complete: that of the last run, or else the newest.
-    fn frozen(&self, node: &GraphNode, store: &Arc<Store>) -> Result<Decision, Failure> {
+    fn frozen(&self, node: &GraphNode, store: &Arc<Store>, digests: &dyn FileDigests) -> Result<Decision, Failure> {
         for entry in self.earlier.own(node, store)? {
             if entry.kind == node.kind
                 && let Found::Complete(entry) = store.find(&entry.key)?
             {
-                let remark = Some(format!("frozen: the result of {}", entry.finished));
-                return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark })));
+                let mut remark = format!("frozen: the result of {}", entry.finished);
+                let changed = self.earlier.not_applied(node, &entry, store, digests)?;
+                if !changed.is_empty() {
+                    remark += &format!("; not applied: {}", changed.join("; "));
+                }
+                return Ok(Decision::Hit(Box::new(Hit { entry: *entry, remark: Some(remark) })));
             }
         }
         let message = format!("`{}` is frozen, but the cache has no result of it", node.name);
