@@ -222,7 +222,8 @@ pub fn check_folder(model: &Resource) -> Vec<FileProblem> {
 /// at once, until a file in it changes.
 fn checked(model: &Resource) -> Option<(String, Option<String>)> {
     type Stamp = Vec<(OsString, u64, Option<SystemTime>)>;
-    static CHECKED: Mutex<BTreeMap<PathBuf, (Stamp, Option<(String, Option<String>)>)>> = Mutex::new(BTreeMap::new());
+    type Wrong = Option<(String, Option<String>)>;
+    static CHECKED: Mutex<BTreeMap<PathBuf, (Stamp, Wrong)>> = Mutex::new(BTreeMap::new());
     let folder = &model.path;
     let of = |entry: DirEntry| {
         let metadata = std::fs::metadata(entry.path()).ok();
@@ -231,7 +232,7 @@ fn checked(model: &Resource) -> Option<(String, Option<String>)> {
     };
     let mut stamp: Stamp = std::fs::read_dir(folder).into_iter().flatten().flatten().map(of).collect();
     stamp.sort();
-    let known = |all: &BTreeMap<PathBuf, (Stamp, _)>| all.get(folder).filter(|(known, _)| *known == stamp).cloned();
+    let known = |all: &BTreeMap<PathBuf, (Stamp, Wrong)>| all.get(folder).filter(|(known, _)| *known == stamp).cloned();
     if let Some((_, found)) = CHECKED.lock().ok().and_then(|all| known(&all)) {
         return found;
     }

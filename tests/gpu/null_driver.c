@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, NOT_FOUND = 500 };
 
 /* Larger copies are counted, not made, so that a model of 15 GB needs no 15 GB. */
 #define COPIED 1048576
@@ -88,6 +88,12 @@ __attribute__((destructor)) static void report(void) {
 }
 
 CUresult cuInit(unsigned flags) { return device_count() > 0 ? SUCCESS : NO_DEVICE; }
+
+/* NVRTC asks for private tables of the driver, and does without them. */
+CUresult cuGetExportTable(const void **table, const void *id) {
+    *table = NULL;
+    return NOT_FOUND;
+}
 
 CUresult cuDriverGetVersion(int *version) {
     *version = setting("NULL_DRIVER_VERSION", 13020);

@@ -70,10 +70,21 @@ pub fn none(backend: Backend, variable: &dyn Fn(&str) -> Option<String>) -> Prob
     }
 }
 
-/// Why a device did not compute, by the panic `said` that ended the attempt.
+/// The line of `said` that names the cause: CubeCL wraps an error in others, and appends the kernel and a backtrace.
+pub fn cause(said: &str) -> &str {
+    let lines = said.lines().map(str::trim).take_while(|line| !["[Source]", "Backtrace:"].contains(line));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let compiler = lines.iter().find(|line| line.contains("error:"));
+    let innermost = lines.iter().rposition(|line| *line == "Caused by:").and_then(|at| lines.get(at + 1));
+    compiler.or(innermost).or(lines.first()).copied().unwrap_or("no reason given")
+}
+
+/// Why a device did not compute, by the panic or error `said` that ended the attempt.
 pub fn failed(backend: Backend, said: &str) -> Problem {
-    let has = |texts: &[&str]| texts.iter().any(|text| said.to_lowercase().contains(&text.to_lowercase()));
-    if is_out_of_memory(said) {
+    let whole = said.to_lowercase();
+    let said = cause(said);
+    let has = |texts: &[&str]| texts.iter().any(|text| whole.contains(&text.to_lowercase()));
+    if is_out_of_memory(&whole) {
         return Problem::new("its memory is full")
             .help("end what else uses the GPU (`nvidia-smi` lists it), or choose another device");
     }
@@ -93,14 +104,25 @@ pub fn failed(backend: Backend, said: &str) -> Problem {
     if has(&["UnsupportedGraphicsApi", "is unavailable in this build"]) {
         return Problem::new(format!("this build cannot use it: {said}")).help("`stic devices` lists the alternatives");
     }
+    if backend == Backend::Cuda && has(&["cannot open source file"]) {
+        return incomplete_headers(said);
+    }
     if has(&["compile", "shader", "naga", "pipeline"]) {
         return Problem::new(format!("its driver does not compile a kernel: {said}"))
             .help("update the driver, or choose another backend: `webgpu` in place of `vulkan`, or `cpu`");
     }
-    if is_lost(said) {
+    if is_lost(&whole) {
         return Problem::new(format!("the device was lost: {said}")).help("update its driver; run it again");
     }
     Problem::new(said)
+}
+
+/// That CUDA's headers include others that are not there, by what NVRTC `said`.
+pub fn incomplete_headers(said: &str) -> Problem {
+    Problem::new(format!("CUDA's headers are incomplete: {}", cause(said))).help(
+        "install the whole toolkit, or what the header belongs to (`crt/…` comes with nvcc; from PyPI: nvidia-cuda-crt), \
+         and set CUDA_PATH",
+    )
 }
 
 /// That NVRTC, which compiles kernels, is missing.
@@ -164,6 +186,25 @@ pub fn crashed(backend: Backend, signal: i32) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_is_named_and_not_the_kernel() {
+        let said = "An error happened during execution\nCaused by:\n  A launch error happened\nCaused by:\n  [Compilation \
+                    Error]\n    /cuda/include/mma.h(55): catastrophic error: cannot open source file \"crt/mma.h\"\n      \
+                    #include \"crt/mma.h\"\n[Source]\ntypedef unsigned int uint32_t;\nint error: 1;\nBacktrace:\n";
+        let opened = "/cuda/include/mma.h(55): catastrophic error: cannot open source file \"crt/mma.h\"";
+        assert_eq!(cause(said), opened);
+        let problem = failed(Backend::Cuda, said);
+        assert_eq!(problem.message, format!("CUDA's headers are incomplete: {opened}"));
+        assert_eq!(
+            cause("Execution failed\nCaused by:\n  The device was lost\n\nBacktrace:\n  0: main"),
+            "The device was lost"
+        );
+        assert_eq!(cause("no driver\nmore"), "no driver");
+        assert_eq!(cause(""), "no reason given");
+        let full = failed(Backend::Vulkan, "Execution failed\nCaused by:\n  out of memory\nCaused by:\n  no page left");
+        assert_eq!(full.message, "its memory is full");
+    }
 
     #[test]
     fn cuda_headers_are_looked_for_where_cubecl_does() {

@@ -251,7 +251,7 @@ fn a_decoder_with_kernels_writes_and_learns_what_it_does_on_the_cpu() {
         for (length, attention) in std::iter::once((7, prompt)).chain(tokens) {
             let mut hidden = hidden(length);
             let entered = tracked.then(|| hidden.clone().autodiff().require_grad());
-            for index in 0..model.shape().layers {
+            for (index, cache) in caches.iter_mut().enumerate() {
                 let adapter = adapter.as_ref().map(|adapter| &adapter.layers[index]);
                 hidden = match entered.clone().filter(|_| index == 0) {
                     Some(entered) => {
@@ -263,7 +263,7 @@ fn a_decoder_with_kernels_writes_and_learns_what_it_does_on_the_cpu() {
                         entered.grad(&gradients).unwrap()
                     }
                     None if tracked => hidden,
-                    None => model.layer(index, hidden, &attention, adapter, Some(&mut caches[index])),
+                    None => model.layer(index, hidden, &attention, adapter, Some(cache)),
                 };
             }
             all.extend(values(hidden));
