@@ -1,8 +1,8 @@
 //! burn's devices for the names of backends: what is compiled in, what this machine has, what works, in which
 //! precisions.
 //!
-//! What is found is data ([`found`]), so that the choice among it and what is said of trouble ([`trouble`]) can be
-//! tested without a GPU; [`probe`] looks at this machine. This module does not know models.
+//! What is found is data (`found`), so that the choice among it and what is said of trouble (`trouble`) can be
+//! tested without a GPU; `probe` looks at this machine. This module does not know models.
 
 mod found;
 mod lock;
